@@ -1,0 +1,85 @@
+# Everything runs on a fresh machine with Python >= 3.10, make and git: each target sets up .venv first.
+#
+#   make demo                        see it work
+#   make demo KAFKA=localhost:9092   the same, on a cluster of yours
+#   make test ARGS="-k order -x"     pass arguments to pytest
+#   make test PYTHON=python3.13      choose the interpreter (after `make clean`)
+
+PYTHON ?= python3
+ARGS ?=
+KAFKA ?=
+
+UV := .uv/bin/uv
+BIN := .venv/bin
+READY := .venv/.ready
+
+# uv does not read pip's settings; a machine that reaches its package index through them still has to work.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifdef PIP_CERT
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
+# Never another interpreter than the one asked for, and never one from the network.
+export UV_PYTHON_DOWNLOADS := never
+# On slow networks the 30 seconds that uv allows by default are not enough for the larger wheels.
+export UV_HTTP_TIMEOUT ?= 300
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format types docs bench requirements clean
+
+help:  ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY)  ## install everything into .venv (the other targets do this themselves)
+
+demo: $(READY)  ## see lanes, retries and dead letters work, on a Kafka started for the demo
+	$(BIN)/python -m kafka_notify.demo $(if $(KAFKA),--kafka $(KAFKA)) $(ARGS)
+
+test: $(READY)  ## run all tests, those on real Apache Kafka included
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)  ## mypy --strict and pyright
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+docs: $(READY)  ## run and type-check the Python blocks of README.md and docs/
+	$(BIN)/python scripts/check_docs.py
+
+bench: $(READY)  ## measure throughput and latency on this machine
+	$(BIN)/python -m benchmarks $(ARGS)
+
+requirements: $(UV)  ## pin the dependencies anew, with hashes
+	$(call compile,uv,requirements/uv.in)
+	$(call compile,dev,--all-extras pyproject.toml requirements/dev.in)
+
+clean:  ## remove what the targets above made
+	rm -rf .uv .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One set of pins for every supported Python and platform; no index address ends up in the files.
+compile = $(UV) pip compile --quiet --universal --python-version 3.10 --upgrade --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" \
+	--output-file requirements/$(1).txt $(2)
+
+$(UV): requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed, this is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
+	rm -rf .uv
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(READY): $(UV) requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(UV) venv --quiet --python .uv/bin/python .venv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@

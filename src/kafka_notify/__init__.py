@@ -1,0 +1,105 @@
+"""Notifications over Apache Kafka that do not get lost: in order per user, retried in order, with a way back.
+
+A service calls `Producer.send`; a `Worker` runs a team's `Consumer`, whose `send` hands each notification to a
+provider. See the README for the guarantees.
+"""
+
+from __future__ import annotations
+
+from kafka_notify._config import Config, ConfigValue, config_from_env
+from kafka_notify._units import Seconds
+from kafka_notify.classify import classify_exception, classify_http, classify_smtp
+from kafka_notify.codec import Codec, CodecContext, JsonCodec
+from kafka_notify.consumer import Consumer
+from kafka_notify.deadletters import DeadLetter, DeadLetters, RedriveReport
+from kafka_notify.errors import (
+    CodecUnavailable,
+    ConfigError,
+    DeliveryError,
+    InvalidNotification,
+    InvalidRecipientError,
+    NotifyError,
+    PermanentError,
+    ProduceError,
+    ProviderUnavailableError,
+    QueueFull,
+    ThrottledError,
+    TransientError,
+    UnknownOutcomeError,
+)
+from kafka_notify.events import Event
+from kafka_notify.notification import (
+    Attempt,
+    Category,
+    Defer,
+    Notification,
+    Receipt,
+    Send,
+    Skip,
+    Verdict,
+)
+from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
+from kafka_notify.policy import Ordering, RetryPolicy
+from kafka_notify.producer import PendingSend, Producer, RecordMetadata
+from kafka_notify.topology import Finding, Lane, Topology
+from kafka_notify.worker import Health, Worker, WorkerStats, run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attempt",
+    "Category",
+    "Codec",
+    "CodecContext",
+    "CodecUnavailable",
+    "Config",
+    "ConfigError",
+    "ConfigValue",
+    "Consumer",
+    "Dead",
+    "DeadLetter",
+    "DeadLetters",
+    "Defer",
+    "DeliveryError",
+    "Event",
+    "Finding",
+    "Health",
+    "InvalidNotification",
+    "InvalidRecipientError",
+    "JsonCodec",
+    "Lane",
+    "Middleware",
+    "Notification",
+    "NotifyError",
+    "Ordering",
+    "Outcome",
+    "PendingSend",
+    "PermanentError",
+    "ProduceError",
+    "Producer",
+    "ProviderUnavailableError",
+    "QueueFull",
+    "Receipt",
+    "RecordMetadata",
+    "RedriveReport",
+    "Retry",
+    "RetryPolicy",
+    "Seconds",
+    "Send",
+    "SendContext",
+    "Sent",
+    "Skip",
+    "Skipped",
+    "ThrottledError",
+    "Topology",
+    "TransientError",
+    "UnknownOutcomeError",
+    "Verdict",
+    "Worker",
+    "WorkerStats",
+    "classify_exception",
+    "classify_http",
+    "classify_smtp",
+    "config_from_env",
+    "run",
+]

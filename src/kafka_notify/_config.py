@@ -1,0 +1,343 @@
+"""librdkafka properties: from the environment, sorted by kind of handle, with the settings that keep promises.
+
+A shared `config` may hold client-wide, producer and consumer properties side by side; each handle gets its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, TypeVar
+
+import attrs
+from confluent_kafka import KafkaException
+
+from kafka_notify.errors import ConfigError
+
+ConfigValue = str | int | float | bool | Callable[..., object]
+Config = Mapping[str, ConfigValue]
+
+_Profile = Literal["latency", "throughput"]
+_Client = TypeVar("_Client")
+
+NOTHING: Final[Config] = {}
+LIBRDKAFKA_LOG: Final = logging.getLogger("kafka_notify.librdkafka")
+# A copy is its source record and headers: it must fit where the source record did.
+COPY_MAX_BYTES: Final = 2_000_000
+
+_CLIENT: Final[Config] = {
+    "client.id": "kafka-notify",
+    "socket.keepalive.enable": True,
+    "log.connection.close": False,  # brokers close idle connections all day
+    # A missing topic must not come into being with the broker's default number of partitions, and is
+    # reported after 10 s: before a record's own time is up.
+    "allow.auto.create.topics": False,
+    "topic.metadata.propagation.max.ms": 10_000,
+    "reconnect.backoff.max.ms": 2_000,
+}
+_PRODUCER: Final[Config] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "partitioner": "murmur2_random",
+}
+_PRODUCER_PROFILE: Final[Mapping[_Profile, Config]] = {
+    "latency": {
+        "linger.ms": 0,
+        "compression.type": "none",
+        "delivery.timeout.ms": 30_000,
+        "request.timeout.ms": 10_000,  # a broker that hangs leaves time for the next leader
+        "batch.size": 65_536,
+        "queue.buffering.max.messages": 10_000,
+        "queue.buffering.max.kbytes": 16_384,
+    },
+    "throughput": {
+        "linger.ms": 20,
+        "compression.type": "zstd",
+        "delivery.timeout.ms": 300_000,
+        "batch.size": 1_000_000,
+        "queue.buffering.max.messages": 200_000,
+        "queue.buffering.max.kbytes": 262_144,
+    },
+}
+_CONSUMER: Final[Config] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "earliest",
+    "isolation.level": "read_uncommitted",
+    "enable.partition.eof": True,
+    "fetch.queue.backoff.ms": 10,  # the default of 1,000 shows as hiccups of a second
+}
+_CONSUMER_PROFILE: Final[Mapping[_Profile, Config]] = {
+    "latency": {"queued.min.messages": 500, "queued.max.messages.kbytes": 4_096, "fetch.wait.max.ms": 100},
+    "throughput": {
+        "queued.min.messages": 5_000,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.wait.max.ms": 500,
+    },
+}
+_SESSION_TIMEOUT_MS: Final[Mapping[_Profile, int]] = {"latency": 10_000, "throughput": 30_000}
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# The properties that librdkafka marks P and C, and those of the Python client: tests compare with the library.
+PRODUCER_ONLY: Final = _names(
+    """
+    acks batch.num.messages batch.size compression.level compression.type delivery.report.only.error
+    delivery.timeout.ms dr_cb dr_msg_cb enable.gapless.guarantee enable.idempotence linger.ms msg_order_cmp
+    on_delivery partitioner partitioner_cb produce.offset.report queue.buffering.backpressure.threshold
+    queue.buffering.max.kbytes queue.buffering.max.messages queuing.strategy request.timeout.ms retries
+    sticky.partitioning.linger.ms transaction.timeout.ms transactional.id
+    """
+)
+CONSUMER_ONLY: Final = _names(
+    """
+    auto.commit.interval.ms auto.offset.reset check.crcs consume.callback.max.messages consume_cb
+    coordinator.query.interval.ms enable.auto.commit enable.auto.offset.store enable.partition.eof
+    fetch.error.backoff.ms fetch.max.bytes fetch.message.max.bytes fetch.min.bytes fetch.queue.backoff.ms
+    fetch.wait.max.ms group.id group.instance.id group.protocol group.protocol.type group.remote.assignor
+    heartbeat.interval.ms isolation.level max.poll.interval.ms max.poll.records offset.store.method
+    offset.store.path offset.store.sync.interval.ms offset_commit_cb on_commit partition.assignment.strategy
+    queued.max.messages.kbytes queued.min.messages rebalance_cb session.timeout.ms share.acknowledgement.mode
+    """
+)
+ALIASES: Final[Mapping[str, str]] = {
+    "auto.commit.enable": "enable.auto.commit",
+    "compression.codec": "compression.type",
+    "max.in.flight": "max.in.flight.requests.per.connection",
+    "max.partition.fetch.bytes": "fetch.message.max.bytes",
+    "message.send.max.retries": "retries",
+    "message.timeout.ms": "delivery.timeout.ms",
+    "metadata.broker.list": "bootstrap.servers",
+    "queue.buffering.max.ms": "linger.ms",
+    "request.required.acks": "acks",
+    "sasl.mechanism": "sasl.mechanisms",
+}
+
+_SECRET: Final = re.compile(r"password|secret|token|key|oauthbearer\.config|jaas", re.IGNORECASE)
+_YES: Final = frozenset({"true", "1", "t"})
+_NO: Final = frozenset({"false", "0", "f"})
+
+
+@attrs.frozen
+class _Rule:
+    """A property that may only have these values (in lower case), and why."""
+
+    name: str
+    allowed: frozenset[str]
+    reason: str
+
+
+_NEVER: Final[frozenset[str]] = frozenset()
+_TOPIC_CONFIG: Final = tuple(
+    _Rule(name, _NEVER, "write its properties beside the others, so that they can be checked")
+    for name in ("default.topic.config", "default_topic_conf")
+)
+_PRODUCER_RULES: Final = (
+    _Rule(
+        "acks",
+        frozenset({"all", "-1"}),
+        "a record that one broker alone acknowledged is lost with that broker",
+    ),
+    _Rule(
+        "enable.idempotence", _YES, "without it the client's own retries can duplicate and reorder records"
+    ),
+    _Rule(
+        "partitioner",
+        frozenset({"murmur2_random", "murmur2"}),
+        "producers in every language must put a user into the same partition, or his order is lost",
+    ),
+    _Rule(
+        "transactional.id",
+        _NEVER,
+        "transactions delay every consumer and are not needed: a send stands alone",
+    ),
+    _Rule("delivery.report.only.error", _NO, "send() could never report success"),
+    *_TOPIC_CONFIG,
+)
+_CONSUMER_RULES: Final = (
+    _Rule(
+        "enable.auto.commit",
+        _NO,
+        "it commits notifications that were not sent; the worker commits those that were",
+    ),
+    _Rule("enable.auto.offset.store", _NO, "it marks notifications as done when they are read"),
+    _Rule(
+        "auto.offset.reset",
+        frozenset({"earliest", "smallest", "beginning", "error"}),
+        "a new group or partition would skip what was written before it was first read",
+    ),
+    _Rule(
+        "isolation.level",
+        frozenset({"read_uncommitted"}),
+        "an open transaction would hide acknowledged retries",
+    ),
+    _Rule(
+        "partition.assignment.strategy",
+        frozenset({"range"}),
+        "only range gives source and retry partitions of one number to the same worker",
+    ),
+    _Rule(
+        "group.remote.assignor",
+        frozenset({"range"}),
+        "only range gives source and retry partitions of one number to the same worker",
+    ),
+    _Rule("group.id", _NEVER, "the group follows from the lane and Consumer.name"),
+    _Rule("enable.partition.eof", _YES, "the worker waits for the end of a retry partition before it sends"),
+    *_TOPIC_CONFIG,
+)
+_BROKERS_TO_SET: Final = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+
+
+def config_from_env(
+    environ: Mapping[str, str] = os.environ, *, prefix: str = "KAFKA_NOTIFY_"
+) -> dict[str, ConfigValue]:
+    """The librdkafka properties that the environment names: `KAFKA_NOTIFY_SASL_PASSWORD` is `sasl.password`.
+
+    Args:
+        environ: The environment.
+        prefix: What the names begin with. `<prefix>TEST_...` belongs to test suites and is left out.
+
+    Returns:
+        Properties for `Producer`, `Worker` and the rest; each of them refuses names that librdkafka does not know.
+    """
+    own = f"{prefix}TEST_"
+    return {
+        name[len(prefix) :].lower().replace("_", "."): value
+        for name, value in environ.items()
+        if name.startswith(prefix) and not name.startswith(own) and name != prefix
+    }
+
+
+def redacted(config: Config) -> dict[str, ConfigValue]:
+    """`config` with the values of secrets replaced by `***`: for a repr or a log."""
+    return {name: "***" if _SECRET.search(name) else value for name, value in config.items()}
+
+
+def client_config(config: Config) -> dict[str, Any]:
+    """Properties for an AdminClient: the client-wide ones of `config`.
+
+    Raises:
+        ConfigError: `bootstrap.servers` is missing, or a property stands twice under two names.
+    """
+    return _logged({**_CLIENT, **_without(_canonical(config), PRODUCER_ONLY | CONSUMER_ONLY)})
+
+
+def producer_config(
+    config: Config, profile: _Profile, overlay: Config = NOTHING, *, copies: bool = False
+) -> dict[str, Any]:
+    """Properties for a producer handle.
+
+    Args:
+        config: Shared by all handles; consumer properties in it are left out.
+        profile: Of the lane.
+        overlay: For this producer alone; goes before `config`.
+        copies: It writes retry copies and dead letters, which are larger than what they copy.
+
+    Raises:
+        ConfigError: A property would break a promise (the text says which), or is a consumer's in `overlay`.
+    """
+    given = _given(config, overlay, CONSUMER_ONLY, "consumer")
+    _check(given, _PRODUCER_RULES)
+    size: Config = {"message.max.bytes": COPY_MAX_BYTES} if copies else NOTHING
+    return _logged({**_CLIENT, **_PRODUCER, **_PRODUCER_PROFILE[profile], **size, **given})
+
+
+def consumer_config(
+    config: Config, profile: _Profile, group: str, overlay: Config = NOTHING
+) -> dict[str, Any]:
+    """Properties for a consumer handle of `group`, classic protocol unless `group.protocol` says `consumer`.
+
+    Args:
+        config: Shared by all handles; producer properties in it are left out.
+        profile: Of the lane.
+        group: The consumer group's id.
+        overlay: For this consumer alone; goes before `config`.
+
+    Raises:
+        ConfigError: A property would break a promise (the text says which), or is a producer's in `overlay`.
+    """
+    given = _given(config, overlay, PRODUCER_ONLY, "producer")
+    _check(given, _CONSUMER_RULES)
+    if str(given.get("group.protocol", "classic")).lower() == "consumer":
+        for name in _BROKERS_TO_SET:
+            if name in given:
+                raise ConfigError(
+                    f"{name} cannot be set with group.protocol=consumer: the brokers decide it "
+                    "(group.consumer.session.timeout.ms and its neighbours); remove it"
+                )
+        membership: Config = {"group.remote.assignor": "range"}
+    else:
+        if "group.remote.assignor" in given:
+            raise ConfigError("group.remote.assignor needs group.protocol=consumer; remove it or add that")
+        membership = {
+            "partition.assignment.strategy": "range",
+            "session.timeout.ms": _SESSION_TIMEOUT_MS[profile],
+        }
+    defaults = {**_CLIENT, **_CONSUMER, **_CONSUMER_PROFILE[profile], **membership}
+    return _logged({**defaults, **given, "group.id": group})
+
+
+def opened(factory: Callable[[dict[str, Any]], _Client], config: dict[str, Any]) -> _Client:
+    """A client made by `factory`, such as `confluent_kafka.Producer`.
+
+    Raises:
+        ConfigError: librdkafka refuses a property or its value; the text holds no secret.
+    """
+    try:
+        return factory(config)
+    except (KafkaException, TypeError, ValueError) as e:
+        text = e.args[0].str() if isinstance(e, KafkaException) else str(e)
+        for name, value in config.items():
+            if _SECRET.search(name) and isinstance(value, str) and value:
+                text = text.replace(value, "***")
+        # `from None`: a traceback must not show what the text above leaves out
+        raise ConfigError(f"librdkafka refuses this configuration: {text}") from None
+
+
+def _given(config: Config, overlay: Config, foreign: frozenset[str], kind: str) -> dict[str, ConfigValue]:
+    own = _canonical(overlay, complete=False)
+    for name in own:
+        if name in foreign:
+            raise ConfigError(
+                f"{name} is a {kind} property: it has no effect here, put it where the {kind} gets it"
+            )
+    return {**_without(_canonical(config, complete="bootstrap.servers" not in own), foreign), **own}
+
+
+def _canonical(config: Config, *, complete: bool = True) -> dict[str, ConfigValue]:
+    result: dict[str, ConfigValue] = {}
+    for name, value in config.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"a librdkafka property is named by a str, not by a {type(name).__name__}")
+        known = ALIASES.get(name, name)
+        if known in result:
+            raise ConfigError(f"{known} is given twice: {name} is another name of it")
+        result[known] = value
+    if complete and not ({"bootstrap.servers", "test.mock.num.brokers"} & result.keys()):
+        raise ConfigError(
+            "bootstrap.servers is missing: write {'bootstrap.servers': 'host:9092'}, or set "
+            "KAFKA_NOTIFY_BOOTSTRAP_SERVERS and use config_from_env()"
+        )
+    return result
+
+
+def _without(config: Mapping[str, ConfigValue], names: frozenset[str]) -> dict[str, ConfigValue]:
+    return {name: value for name, value in config.items() if name not in names}
+
+
+def _check(config: Config, rules: tuple[_Rule, ...]) -> None:
+    for rule in rules:
+        if rule.name not in config:
+            continue
+        if str(config[rule.name]).lower() not in rule.allowed:
+            instead = f"leave it at {' or '.join(sorted(rule.allowed))}" if rule.allowed else "remove it"
+            raise ConfigError(f"{rule.name} cannot be set so: {rule.reason}; {instead}")
+
+
+def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
+    return {"logger": LIBRDKAFKA_LOG, **config}

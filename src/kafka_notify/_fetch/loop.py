@@ -1,0 +1,361 @@
+"""The thread that owns the confluent Consumer: it polls, hands over lists, and carries out what was decided.
+
+Nothing is decided here. confluent-kafka serialises calls on one consumer, and Python work on this thread
+waits for the GIL after every call into librdkafka, so it does as little as it can.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from kafka_notify._config import opened
+from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
+
+log = logging.getLogger("kafka_notify.fetch")
+
+BATCH: Final = 1_000
+"""Records handed over at once."""
+IN_TRANSIT: Final = 3_000
+"""Records handed over and not yet taken; beyond that the thread waits."""
+POLL: Final = 0.05
+"""Seconds of one idle poll: bounds how long a commit waits, as nothing can wake a poll."""
+CALL_TIMEOUT: Final = 10.0
+"""Seconds for one request to the cluster at the start of a partition."""
+
+EPOCH_ENDED: Final = frozenset(
+    {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_MEMBER_EPOCH}
+)
+"""The broker fences members, not partition owners: after one of these a later commit of ours could overwrite our
+successor's. So the assignment is over, whatever librdkafka still thinks."""
+TRY_AGAIN: Final = frozenset({KafkaError.REBALANCE_IN_PROGRESS, KafkaError.STALE_MEMBER_EPOCH})
+
+
+def boottime() -> float:
+    """Monotonic seconds that go on while the machine or the process is suspended."""
+    return time.clock_gettime(_CLOCK)
+
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+@attrs.frozen
+class Start:
+    """What is known of a partition pair before its work starts."""
+
+    number: int
+    source: Committed
+    retry: Committed
+    source_range: tuple[int, int]
+    retry_range: tuple[int, int]
+
+
+@attrs.frozen
+class CommitRequest:
+    """Snapshots of partition pairs: source and retry of a pair always travel in one request."""
+
+    pairs: Mapping[int, tuple[Committed, Committed]]
+
+
+@attrs.frozen
+class CommitResult:
+    """What became of a commit request."""
+
+    request: CommitRequest
+    confirmed: frozenset[int]
+    sent_at: float
+    """`boottime` when the request was made: the lease counts from there."""
+    error: str | None = None
+    epoch_ended: bool = False
+
+
+class Intake(Protocol):
+    """The engine, as this thread sees it. Each call is safe from this thread and returns at once, but `drain`."""
+
+    def feed(self, batch: list[Message], /) -> None:
+        """Records and end-of-partition marks, in order."""
+
+    def started(self, start: Start, /) -> None:
+        """A partition pair may be restored; its records follow."""
+
+    def committed(self, result: CommitResult, /) -> None:
+        """The answer to `FetchLoop.commit`."""
+
+    def drain(self, numbers: frozenset[int], /) -> CommitRequest:
+        """Let these partitions finish what runs, within the drain budget; what is to be committed of them."""
+
+    def forget(self, numbers: frozenset[int], /, *, lost: bool) -> None:
+        """These partitions are not ours any more."""
+
+    def assigned(self, topic: str, numbers: frozenset[int], /) -> None:
+        """A rebalance gave partitions to this worker."""
+
+    def failed(self, error: BaseException, /) -> None:
+        """This thread cannot go on."""
+
+    def kafka_error(self, error: KafkaError, /) -> None:
+        """librdkafka reported something."""
+
+
+class FetchLoop:
+    """Runs the consumer of one worker on a thread of its own.
+
+    Args:
+        config: Complete consumer configuration.
+        source: Name of the source topic.
+        retry: Name of the retry topic.
+        intake: Takes what was read.
+    """
+
+    def __init__(self, config: Mapping[str, Any], source: str, retry: str, intake: Intake) -> None:
+        self._config = dict(config)
+        self._group = str(config["group.id"])
+        self._incremental = config.get("group.protocol") == "consumer"
+        self._topics = (source, retry)
+        self._intake = intake
+        self._commits: deque[CommitRequest] = deque()
+        self._stopping = threading.Event()
+        self._gate = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"kafka-notify fetch {source}", daemon=True)
+        self._owned: tuple[set[int], set[int]] = (set(), set())
+        """Assigned partitions of source and retry topic."""
+        self._started: set[int] = set()
+        self._paused: set[int] = set()
+        """Source partitions that are paused."""
+        self._half_since: dict[int, float] = {}
+        self._handed = 0
+        self._start_again_at = 0.0
+
+        # set by the engine, read here: ints and references, atomic under the GIL
+        self.taken = 0
+        """Messages that the engine has taken out of `feed`."""
+        self.hold = False
+        """Poll nothing for now: cheaper than pausing, which throws the prefetch away."""
+        self.wanted: frozenset[int] = frozenset()
+        """Source partitions to be read now; the others are paused."""
+
+    # -- called by the engine -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to drain, commit and leave the group; `join` waits for it."""
+        self._stopping.set()
+        self._gate.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread; whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def commit(self, request: CommitRequest) -> None:
+        """Ask for a commit; at most one may be unanswered."""
+        self._commits.append(request)
+        self._gate.set()
+
+    def open_gate(self) -> None:
+        """Wake the thread if it waits for room."""
+        self._gate.set()
+
+    def half_assigned(self) -> Mapping[int, float]:
+        """Partitions of which only source or retry is assigned, with the `boottime` since when."""
+        return dict(self._half_since)
+
+    # -- the thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        consumer: Consumer | None = None
+        try:
+            consumer = opened(Consumer, self._config)
+            consumer.subscribe(
+                list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._stopping.is_set():
+                self._turn(consumer)
+            self._hand_back(consumer, frozenset(self._started))
+        except BaseException as e:
+            self._intake.forget(frozenset(self._started), lost=True)
+            self._intake.failed(e)
+        finally:
+            if consumer is not None:
+                self._close(consumer)
+
+    def _close(self, consumer: Consumer) -> None:
+        try:
+            consumer.close()  # leaves the group; on_revoke runs in here and finds nothing started
+        except (KafkaException, RuntimeError) as e:
+            log.warning("closing the consumer of %s failed: %s", self._topics[0], e)
+
+    def _turn(self, consumer: Consumer) -> None:
+        while self._commits:
+            self._intake.committed(self._commit(consumer, self._commits.popleft()))
+        waiting = (self._owned[0] & self._owned[1]) - self._started
+        if waiting and boottime() >= self._start_again_at:
+            self._start_pairs(consumer, waiting)
+        self._apply_pauses(consumer)
+        if self.hold or self._handed - self.taken > IN_TRANSIT:
+            self._gate.clear()
+            if self.hold or self._handed - self.taken > IN_TRANSIT:  # else it opened between the two lines
+                self._gate.wait(POLL)
+            return
+        message = consumer.poll(POLL)
+        if message is None:
+            return
+        batch = [message]
+        batch += consumer.consume(BATCH - 1, 0)
+        self._handed += len(batch)
+        self._intake.feed(batch)
+
+    # -- commits --------------------------------------------------------------------------------------
+
+    def _commit(self, consumer: Consumer, request: CommitRequest) -> CommitResult:
+        """Commit synchronously: librdkafka retries commits by itself, so two in flight could swap.
+
+        It costs one round trip per commit interval, during which librdkafka goes on fetching.
+        """
+        pairs = {n: pair for n, pair in request.pairs.items() if n in self._started}
+        sent_at = boottime()
+        if not pairs:
+            return CommitResult(request, frozenset(), sent_at, error="not assigned")
+        offsets = [
+            TopicPartition(topic, n, state.frontier, encode_metadata(state, self._group, topic, n))
+            for n, pair in pairs.items()
+            for topic, state in zip(self._topics, pair, strict=True)
+        ]
+        try:
+            answer = consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as e:
+            error = e.args[0]
+            return CommitResult(request, frozenset(), sent_at, error.name(), error.code() in EPOCH_ENDED)
+        errors = {tp.partition: tp.error for tp in answer if tp.error is not None}
+        ended = any(error.code() in EPOCH_ENDED for error in errors.values())
+        first = next(iter(errors.values()), None)
+        confirmed = frozenset() if ended else frozenset(pairs) - frozenset(errors)
+        return CommitResult(request, confirmed, sent_at, first.name() if first else None, ended)
+
+    # -- rebalances -----------------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if partitions:
+            # an explicit offset spares librdkafka's own OffsetFetch; nothing is read from it: paused below
+            assignment = [TopicPartition(tp.topic, tp.partition, 0) for tp in partitions]
+            if self._incremental:
+                consumer.incremental_assign(assignment)
+            else:
+                consumer.assign(assignment)
+            consumer.pause(assignment)  # also those regained: librdkafka keeps the pause over a reassignment
+            for owned, numbers, topic in self._by_topic(partitions):
+                owned |= numbers
+                self._intake.assigned(topic, numbers)
+            self._note_halves()
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = frozenset(tp.partition for tp in partitions)
+        self._hand_back(consumer, numbers & self._started)
+        self._leave(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = frozenset(tp.partition for tp in partitions) & self._started
+        self._started -= numbers
+        self._intake.forget(numbers, lost=True)
+        self._leave(partitions)
+
+    def _hand_back(self, consumer: Consumer, numbers: frozenset[int]) -> None:
+        """Drain, commit and forget: on_revoke and stop. The poll blocks meanwhile; heartbeats do not."""
+        if not numbers:
+            return
+        request = self._intake.drain(numbers)
+        for _ in range(5):
+            result = self._commit(consumer, request)
+            if result.error is None or result.epoch_ended:
+                break
+            log.warning("commit before handing over %d partitions failed: %s", len(numbers), result.error)
+            time.sleep(0.1)
+        self._started -= numbers
+        self._intake.committed(result)
+        self._intake.forget(numbers, lost=False)
+
+    def _leave(self, partitions: Iterable[TopicPartition]) -> None:
+        for owned, numbers, _ in self._by_topic(partitions):
+            owned -= numbers
+        self._paused &= self._owned[0]
+        self._note_halves()
+
+    def _by_topic(self, partitions: Iterable[TopicPartition]) -> list[tuple[set[int], frozenset[int], str]]:
+        partitions = list(partitions)
+        return [
+            (owned, frozenset(tp.partition for tp in partitions if tp.topic == topic), topic)
+            for owned, topic in zip(self._owned, self._topics, strict=True)
+        ]
+
+    def _note_halves(self) -> None:
+        now = boottime()
+        halves = self._owned[0] ^ self._owned[1]
+        self._half_since = {n: self._half_since.get(n, now) for n in halves}
+
+    # -- the start of a pair --------------------------------------------------------------------------
+
+    def _start_pairs(self, consumer: Consumer, numbers: set[int]) -> None:
+        """Fetch committed offsets, then log ranges, then seek both: in this order, and only when both are here.
+
+        The old owner can no longer commit once we are assigned, so what it committed is seen here, and every
+        copy it covers lies below the retry end that is looked up after. Retried in the next turn until all
+        of it is known: starting without the bitmap would send again, starting past it would lose.
+        """
+        source, retry = self._topics
+        pairs = [TopicPartition(topic, n) for n in sorted(numbers) for topic in self._topics]
+        try:
+            states: dict[tuple[str, int], Committed | None] = {}
+            for tp in consumer.committed(pairs, timeout=CALL_TIMEOUT):
+                if tp.error is not None:
+                    raise KafkaException(tp.error)
+                known = tp.offset >= 0
+                states[tp.topic, tp.partition] = (
+                    decode_metadata(tp.offset, tp.metadata, self._group, tp.topic, tp.partition) if known else None
+                )
+            ranges = {
+                (tp.topic, tp.partition): consumer.get_watermark_offsets(tp, timeout=CALL_TIMEOUT, cached=False)
+                for tp in pairs
+            }
+            for n in sorted(numbers):
+                at = ranges[source, n], ranges[retry, n]
+                start = Start(
+                    n,
+                    states[source, n] or Committed(at[0][0]),
+                    states[retry, n] or Committed(at[1][0]),
+                    at[0],
+                    at[1],
+                )
+                for topic, state, (low, _) in ((source, start.source, at[0]), (retry, start.retry, at[1])):
+                    consumer.seek(TopicPartition(topic, n, max(state.frontier, low)))
+                self._started.add(n)
+                self._paused.add(n)
+                self._intake.started(start)
+                consumer.resume([TopicPartition(retry, n)])
+        except KafkaException as e:
+            self._start_again_at = boottime() + 0.2  # the polls between serve a rebalance that may be in the way
+            self._intake.kafka_error(e.args[0])
+
+    def _apply_pauses(self, consumer: Consumer) -> None:
+        source = self._topics[0]
+        started, wanted = self._started, self.wanted
+        if pause := started - wanted - self._paused:
+            consumer.pause([TopicPartition(source, n) for n in pause])
+            self._paused |= pause
+        if resume := self._paused & started & wanted:
+            consumer.resume([TopicPartition(source, n) for n in resume])
+            self._paused -= resume

@@ -1,0 +1,189 @@
+"""Which offsets of a partition are finished, and how that is written into the commit metadata.
+
+A commit holds a frontier (every offset below it is finished) and a gap bitmap (what is finished beyond
+it). Forgetting a bit is a duplicate; inventing one is a loss. So decoding is strict: any doubt means no gaps.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from typing import Final
+
+import attrs
+
+WINDOW: Final = 20_000
+"""Offsets beyond the frontier that the bitmap covers: 20,000 bits are 3,336 base64 characters, and the
+broker takes 4,095 (`offset.metadata.max.bytes`)."""
+MAX_METADATA: Final = 4_095
+
+_OPEN: Final = ord("0")
+_DONE: Final = ord("1")
+_VERSION: Final = "kn1"
+_READABLE: Final = ("kn1", "kn2")  # a newer neighbour may append fields; it keeps these
+
+
+@attrs.frozen
+class Fence:
+    """Who may have written into a retry partition: copies at or past `end` count only when `writer` wrote them."""
+
+    end: int
+    writer: str
+
+
+@attrs.frozen
+class Committed:
+    """What the broker holds of one partition."""
+
+    frontier: int
+    gaps: bytes = b""
+    """One byte per offset from the frontier on: `1` finished, `0` not; ends with a `1`."""
+    fence: Fence | None = None
+
+    def covers(self, offset: int) -> bool:
+        """Whether `offset` is finished."""
+        at = offset - self.frontier
+        return at < 0 or (at < len(self.gaps) and self.gaps[at] == _DONE)
+
+
+class Tracker:
+    """Finished offsets of one partition during one assignment.
+
+    `position` is the next offset to be read. `frontier` is brought up to date by `advance`, not by every
+    completion: one search per commit instead of one per record.
+    """
+
+    __slots__ = ("_base", "_bits", "frontier", "position")
+
+    def __init__(self, committed: Committed, log_start: int = 0) -> None:
+        # below log_start retention removed what was never read: it cannot be read any more
+        start = max(committed.frontier, log_start)
+        self._base = self.frontier = self.position = start
+        self._bits = bytearray(committed.gaps[start - committed.frontier :])
+        self.advance()
+
+    def observe(self, offset: int) -> bool:
+        """Note that `offset` was read; whether it is still to be done.
+
+        Offsets between the last read one and this one do not exist (compaction, transaction markers).
+        """
+        if offset != self.position:
+            if offset < self.position:
+                raise OffsetRewound(self.position, offset)
+            self.skip_to(offset)
+        self.position = offset + 1
+        at = offset - self._base
+        if at >= len(self._bits):
+            self._bits.append(_OPEN)  # skip_to and in-order reading leave no hole
+            return True
+        return at >= 0 and self._bits[at] == _OPEN
+
+    def skip_to(self, offset: int) -> None:
+        """Note that nothing more is to be read below `offset` (a gap, or the end of the partition)."""
+        if offset <= self.position:
+            return
+        if offset - self.position > WINDOW and self.position <= self.advance() < offset:
+            del self._bits[: offset - self._base]  # nothing open: no need for a byte per missing offset
+            self._base = self.frontier = offset
+        else:
+            start, end = max(self.position - self._base, 0), offset - self._base
+            if start < end:
+                self._bits[start:end] = b"1" * (end - start)  # extends, too
+        self.position = offset
+
+    def complete(self, offset: int) -> None:
+        """Note that `offset` is finished; it need not have been read yet (an acknowledged copy)."""
+        at = offset - self._base
+        if at < 0:
+            return
+        if at >= len(self._bits):
+            self._bits.extend(b"0" * (at + 1 - len(self._bits)))
+        self._bits[at] = _DONE
+
+    def is_done(self, offset: int) -> bool:
+        """Whether `offset` is finished."""
+        at = offset - self._base
+        return at < 0 or (at < len(self._bits) and self._bits[at] == _DONE)
+
+    def advance(self) -> int:
+        """Move the frontier over everything finished, and return it."""
+        at = self._bits.find(b"0", self.frontier - self._base)
+        self.frontier = self._base + (len(self._bits) if at < 0 else at)
+        if self.frontier - self._base > 4_096:
+            del self._bits[: self.frontier - self._base]
+            self._base = self.frontier
+        return self.frontier
+
+    def snapshot(self) -> Committed:
+        """What may be committed now: the frontier, and the bits of the window behind it.
+
+        A bit beyond the window was never committed, so leaving it out forgets nothing.
+        """
+        frontier = self.advance()
+        start = frontier - self._base
+        return Committed(frontier, bytes(self._bits[start : start + WINDOW].rstrip(b"0")))
+
+
+class OffsetRewound(Exception):
+    """A partition went back: its topic was re-created or truncated."""
+
+    def __init__(self, expected: int, got: int) -> None:
+        super().__init__(f"expected offset {expected} or later, got {got}")
+
+
+def encode_metadata(committed: Committed, group: str, topic: str, partition: int) -> str:
+    """The commit metadata for `committed`: ASCII, at most 4,095 characters, empty when there is nothing to say."""
+    if not committed.gaps and committed.fence is None:
+        return ""
+    bits = ""
+    if committed.gaps:
+        packed = int(committed.gaps[::-1], 2).to_bytes((len(committed.gaps) + 7) // 8, "little")
+        small = zlib.compress(packed, 1) if len(packed) > 64 else packed
+        kind, body = ("z", small) if len(small) < len(packed) else ("b", packed)
+        bits = kind + base64.b64encode(body).decode()
+    fence = committed.fence
+    text = f"{_VERSION}|{bits}|{fence.end if fence else ''}|{fence.writer if fence else ''}"
+    return f"{text}|{_checksum(text, committed.frontier, group, topic, partition)}"
+
+
+def decode_metadata(frontier: int, metadata: str | None, group: str, topic: str, partition: int) -> Committed:
+    """What was committed at `frontier`. Metadata that is corrupt, somebody else's or copied from another
+    partition gives the frontier alone."""
+    plain = Committed(frontier)
+    if not metadata or len(metadata) > MAX_METADATA:
+        return plain
+    text, _, checksum = metadata.rpartition("|")
+    fields = text.split("|")
+    if fields[0] not in _READABLE or len(fields) < 4:
+        return plain
+    if checksum != _checksum(text, frontier, group, topic, partition):
+        return plain
+    try:
+        gaps = _decode_bits(fields[1])
+        fence = Fence(int(fields[2]), fields[3]) if fields[3] else None
+    except (ValueError, binascii.Error, zlib.error):
+        return plain
+    return Committed(frontier, gaps, fence)
+
+
+def _decode_bits(text: str) -> bytes:
+    if not text:
+        return b""
+    body = base64.b64decode(text[1:], validate=True)
+    if text[0] == "z":
+        unpack = zlib.decompressobj()
+        body = unpack.decompress(body, WINDOW // 8)
+        if unpack.unconsumed_tail or not unpack.eof:
+            raise ValueError("bitmap longer than the window")
+    elif text[0] != "b":
+        raise ValueError("unknown bitmap encoding")
+    gaps = format(int.from_bytes(body, "little"), "b")[::-1].encode()
+    if len(gaps) > WINDOW:
+        raise ValueError("bitmap longer than the window")
+    return b"" if gaps == b"0" else gaps
+
+
+def _checksum(text: str, frontier: int, group: str, topic: str, partition: int) -> str:
+    bound = f"{group}|{topic}|{partition}|{frontier}|{text}"
+    return format(zlib.crc32(bound.encode()), "08x")

@@ -1,0 +1,126 @@
+"""Reads payloads of waiting retries again, by offset, once memory had no room for them.
+
+A thread and a consumer of its own, assigned by hand: seeking in the worker's consumer would disturb it.
+Both are opened with the first request.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from kafka_notify._config import opened
+from kafka_notify._lanes.entry import Entry
+
+log = logging.getLogger("kafka_notify.fetch")
+
+BATCH: Final = 500
+"""Requests served by one assignment."""
+SEEK_BEYOND: Final = 2_000
+"""Offsets to the next wanted record from which a seek is cheaper than reading on."""
+PATIENCE: Final = 30.0
+"""Seconds without any record after which a batch is asked for again."""
+
+Loaded = Callable[[Sequence[tuple[Entry, "Message | None"]]], object]
+
+
+class Rereader:
+    """Serves `request`; answers come in batches through `loaded`, on its thread.
+
+    Args:
+        config: A complete consumer configuration; membership in the group is not used.
+        topic: The retry topic.
+        loaded: Given entries with their record, or None when the record is gone (retention removed it).
+    """
+
+    def __init__(self, config: Mapping[str, Any], topic: str, loaded: Loaded) -> None:
+        drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
+        self._config = {k: v for k, v in config.items() if k not in drop}
+        self._topic = topic
+        self._loaded = loaded
+        self._requests: queue.SimpleQueue[tuple[int, int, Entry] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def request(self, entry: Entry) -> None:
+        """Ask for the payload of an entry that lives in the retry topic."""
+        assert entry.held is not None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"kafka-notify reread {self._topic}", daemon=True)
+            self._thread.start()
+        self._requests.put((entry.partition.number, entry.held.at, entry))
+
+    def close(self) -> None:
+        """Stop, and wait for the thread."""
+        self._stopping = True
+        self._requests.put(None)
+        if self._thread is not None:
+            self._thread.join(10)
+
+    def _run(self) -> None:
+        consumer = opened(Consumer, {**self._config, "enable.partition.eof": True})
+        try:
+            while not self._stopping:
+                batch = self._take()
+                while batch and not self._stopping:
+                    try:
+                        batch = self._serve(consumer, batch)
+                    except KafkaException as e:
+                        log.warning("reading %s again failed: %s", self._topic, e.args[0].name())
+                        time.sleep(0.5)
+        finally:
+            consumer.close()
+
+    def _take(self) -> dict[int, dict[int, Entry]]:
+        wanted: dict[int, dict[int, Entry]] = {}
+        request = self._requests.get()
+        for _ in range(BATCH):
+            if request is None:
+                break
+            number, at, entry = request
+            wanted.setdefault(number, {})[at] = entry
+            if self._requests.empty():
+                break
+            request = self._requests.get()
+        return wanted
+
+    def _serve(self, consumer: Consumer, wanted: dict[int, dict[int, Entry]]) -> dict[int, dict[int, Entry]]:
+        """Read one batch; what is left of it is to be asked for again."""
+        consumer.assign([TopicPartition(self._topic, n, min(offsets)) for n, offsets in wanted.items()])
+        quiet_since = time.monotonic()
+        while wanted and not self._stopping and time.monotonic() - quiet_since < PATIENCE:
+            answers: list[tuple[Entry, Message | None]] = []
+            for message in self._poll(consumer):
+                quiet_since = time.monotonic()
+                error = message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                number, offset = message.partition(), message.offset()
+                assert number is not None and offset is not None
+                offsets = wanted.get(number)
+                if offsets is None:
+                    continue
+                for at in [at for at in offsets if at < offset]:
+                    answers.append((offsets.pop(at), None))
+                if error is None and offset in offsets:
+                    answers.append((offsets.pop(offset), message))
+                if not offsets:
+                    del wanted[number]
+                    consumer.incremental_unassign([TopicPartition(self._topic, number)])
+                elif min(offsets) - offset > SEEK_BEYOND:
+                    consumer.seek(TopicPartition(self._topic, number, min(offsets)))
+            if answers:
+                self._loaded(answers)
+        consumer.unassign()
+        return wanted
+
+    @staticmethod
+    def _poll(consumer: Consumer) -> list[Message]:
+        message = consumer.poll(0.1)
+        return [] if message is None else [message, *consumer.consume(BATCH, 0)]

@@ -1,0 +1,92 @@
+"""Names of the headers, and how a single one is read: the one module that knows them.
+
+UTF-8 text, lower case, one value each; of several with one name the last wins. Numbers are ASCII decimals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from kafka_notify.errors import NotifyError
+
+Headers = list[tuple[str, bytes]]
+"""As `confluent_kafka.Message.headers()` gives them; a value written by another client may be None."""
+
+SCHEMA: Final = "notif-schema"
+ID: Final = "notif-id"
+CATEGORY: Final = "notif-category"
+CHANNEL: Final = "notif-channel"
+RECIPIENT: Final = "notif-recipient"
+CREATED_AT: Final = "notif-created-at"
+EXPIRES_AT: Final = "notif-expires-at"
+COLLAPSE_KEY: Final = "notif-collapse-key"
+CORRELATION_ID: Final = "notif-correlation-id"
+CONTENT_TYPE: Final = "content-type"
+
+ORIGIN_TOPIC: Final = "notif-origin-topic"
+ORIGIN_PARTITION: Final = "notif-origin-partition"
+ORIGIN_OFFSET: Final = "notif-origin-offset"
+ATTEMPT: Final = "notif-attempt"
+NEXT_RETRY_AT: Final = "notif-next-retry-at"
+FIRST_FAILED_AT: Final = "notif-first-failed-at"
+LAST_ERROR_CLASS: Final = "notif-last-error-class"
+LAST_ERROR_CODE: Final = "notif-last-error-code"
+LAST_PROVIDER: Final = "notif-last-provider"
+OUTCOME_UNKNOWN: Final = "notif-outcome-unknown"
+WRITER: Final = "notif-writer"
+
+DLQ_REASON: Final = "notif-dlq-reason"
+DLQ_AT: Final = "notif-dlq-at"
+GROUP: Final = "notif-group"
+PAYLOAD: Final = "notif-payload"
+REDRIVES: Final = "notif-redrives"
+
+HOP_HEADERS: Final = frozenset(
+    {
+        ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, ATTEMPT, NEXT_RETRY_AT, FIRST_FAILED_AT, LAST_ERROR_CLASS,
+        LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, WRITER, DLQ_REASON, DLQ_AT, GROUP, PAYLOAD, REDRIVES,
+    }
+)  # fmt: skip
+"""What retry copies and dead letters add. On a source topic anyone could have forged them: ignored there."""
+
+MAX_BYTES: Final = 4096
+MAX_MILLIS: Final = 253_402_300_799_999  # 9999-12-31, the last that datetime can hold
+MAX_OFFSET: Final = 2**63 - 1
+MAX_INT32: Final = 2**31 - 1
+_find_control: Final = re.compile(r"[\x00-\x1f\x7f]").search
+
+
+class Undecodable(NotifyError):
+    """A record is no notification: `code` says where (`bad_key`, `bad_header.notif-id`, `bad_json`, ...)."""
+
+    def __init__(self, reason: Literal["undecodable", "unsupported_schema"], code: str) -> None:
+        self.reason: Literal["undecodable", "unsupported_schema"] = reason
+        self.code = code
+        super().__init__(f"{reason}: {code}")
+
+
+def read_text(got: Mapping[str, bytes], name: str) -> str | None:
+    """The text of a header, None when it is absent; raises `Undecodable` when it is malformed."""
+    raw = got.get(name)
+    if raw is None:
+        return None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise Undecodable("undecodable", f"bad_header.{name}") from None
+    # isprintable is a fast yes; it also refuses what is allowed here, such as a no-break space
+    if len(raw) > MAX_BYTES or (not text.isprintable() and _find_control(text)):
+        raise Undecodable("undecodable", f"bad_header.{name}")
+    return text
+
+
+def read_integer(got: Mapping[str, bytes], name: str, limit: int) -> int | None:
+    """The number of a header, 0 to `limit`, None when it is absent; raises `Undecodable` when it is malformed."""
+    raw = got.get(name)
+    if raw is None:
+        return None
+    if len(raw) < 20 and raw.isdigit() and (number := int(raw)) <= limit:  # bytes.isdigit knows only ASCII
+        return number
+    raise Undecodable("undecodable", f"bad_header.{name}")

@@ -1,0 +1,134 @@
+"""A notification that an assignment holds, and the queue of its user."""
+
+from __future__ import annotations
+
+from bisect import insort
+from enum import IntEnum
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from kafka_notify._lanes.partition import Partition
+    from kafka_notify.wire import Headers
+
+
+class Busy(IntEnum):
+    """What is under way for an entry; nothing else may start meanwhile."""
+
+    NO = 0
+    SENDING = 1
+    """Queued for a send, or being sent."""
+    COPYING = 2
+    """A copy of it is on its way to the retry topic."""
+    DYING = 3
+    """A dead letter of it is on its way."""
+    LOADING = 4
+    """Its evicted payload is being read again."""
+
+
+class Held:
+    """Where and since when an entry lives in the retry topic."""
+
+    __slots__ = (
+        "at", "created", "due", "error_class", "error_code", "expires", "first_failed",
+        "foreign", "id", "provider", "redrives", "size", "tainted", "unknown",
+    )  # fmt: skip
+
+    def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
+        self.at = at
+        """Offset of its newest copy; -1 while the first one is on its way."""
+        self.due = due
+        """Epoch ms before which no attempt starts."""
+        self.expires = expires
+        self.id = id
+        self.created = created
+        self.redrives = 0
+        self.tainted = False
+        """A produce failed that may have been written: its orphan must be read before a send."""
+        self.foreign = False
+        """Its origin does not exist in the source topic (any more)."""
+        self.size = 0
+        """Bytes counted against the payload budget."""
+        self.first_failed: int | None = None
+        self.error_class: str | None = None
+        self.error_code: str | None = None
+        self.provider: str | None = None
+        self.unknown = False
+
+
+class Entry:
+    """One notification. `held` is None while it lives in the source topic alone."""
+
+    __slots__ = ("attempt", "busy", "headers", "held", "key", "lane", "origin", "timestamp", "value")
+
+    def __init__(
+        self,
+        lane: Lane,
+        origin: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None,
+        timestamp: int,
+    ) -> None:
+        self.lane = lane
+        self.origin = origin
+        """Offset in the source partition: the one order that counts."""
+        self.attempt = 0
+        """Counted attempts made."""
+        self.busy = Busy.NO
+        self.held: Held | None = None
+        self.key = key
+        self.value = value
+        self.headers = headers
+        """None once the payload was evicted."""
+        self.timestamp = timestamp
+
+    @property
+    def partition(self) -> Partition:
+        """The assignment that holds it."""
+        return self.lane.partition
+
+    @property
+    def evicted(self) -> bool:
+        """Whether its payload must be read again before a send or a copy."""
+        return self.headers is None
+
+    def payload_size(self) -> int:
+        """Bytes of its payload, roughly: what the budget counts."""
+        size = 200 + len(self.key or b"") + len(self.value or b"")
+        for name, value in self.headers or ():
+            size += 100 + len(name) + len(value or b"")
+        return size
+
+    def evict(self) -> None:
+        """Forget key, value and headers: they can be read again by offset."""
+        self.key = self.value = self.headers = None
+
+
+_ORIGIN: Final = attrgetter("origin")
+
+
+class Lane:
+    """One user's entries, strictly by origin, wherever each of them lives."""
+
+    __slots__ = ("blocked", "entries", "key", "partition", "stuck", "timer")
+
+    def __init__(self, partition: Partition, key: Hashable) -> None:
+        self.partition = partition
+        self.key = key
+        self.entries: list[Entry] = []
+        self.timer = 0
+        """Epoch ms of the wake-up that is already asked for; 0 is none."""
+        self.blocked = False
+        self.stuck = False
+        """A send that outlived its deadline still runs: nothing of this user may start."""
+
+    def add(self, entry: Entry) -> None:
+        """Insert by origin; nearly always at the end."""
+        entries = self.entries
+        if not entries or entries[-1].origin < entry.origin:
+            entries.append(entry)
+        else:
+            insort(entries, entry, key=_ORIGIN)

@@ -1,0 +1,606 @@
+"""One source partition and its retry partition during one assignment: the ordered-retry protocol.
+
+Pure: records read, answers of the provider and acknowledgements of the broker go in, calls of `Effects` come
+out. The object is the epoch: whoever holds a `Partition` that is no longer `alive` changes nothing with it.
+
+What must hold (docs/design.md tells why):
+
+- A lane is ordered by origin, whichever topic a record lives in. At most one thing is under way per entry,
+  at most one send per lane.
+- A source offset is complete when its notification is terminal or a copy of it was acknowledged. A retry
+  offset is complete when its notification is terminal, a newer copy was acknowledged, or it is nobody's.
+- A retry entry is sent or expired only when it is due, the confirmed source commit covers its origin, and
+  the source was read past it. Without coverage a crash would read the source record as new after its retry
+  ran; without reach an earlier record of the user may still be unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Final, Protocol
+
+from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker
+from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
+
+if TYPE_CHECKING:
+    from kafka_notify.wire import Headers, RetryState
+
+READ_WINDOW: Final = 16_000
+"""Source records read beyond the frontier; below WINDOW, so that one more batch still fits the bitmap."""
+CARRY_BATCH: Final = 200
+
+
+class Effects(Protocol):
+    """What a partition asks of the world; each is answered later by a method of the partition."""
+
+    def send(self, entry: Entry, /) -> None:
+        """Queue an attempt (or its expiry); answered by `finish`, `copying` + `copied`, or `release`."""
+
+    def park(self, entry: Entry, /) -> None:
+        """Copy a source entry behind an earlier one; answered by `copied` or asked again by the caller."""
+
+    def load(self, entry: Entry, /) -> None:
+        """Read an evicted payload again; answered by `loaded`."""
+
+    def bury(self, entry: Entry, /) -> None:
+        """Write a dead letter of a retry record that cannot be read; answered by `finish`."""
+
+    def wake(self, lane: Lane, at: int, /) -> None:
+        """Call `step(lane)` at epoch ms `at`."""
+
+
+class PayloadBudget:
+    """What all partitions of a worker hold in memory.
+
+    Args:
+        limit: Bytes of payloads that waiting retries may keep; what does not fit is read again by offset.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self.open = 0
+        """Source records in memory that are not finished and have no copy yet."""
+        self.open_bytes = 0
+
+    def take(self, size: int) -> bool:
+        """Count `size` bytes if they fit."""
+        if self.used + size > self.limit:
+            return False
+        self.used += size
+        return True
+
+    def give(self, size: int) -> None:
+        """Return bytes taken earlier."""
+        self.used -= size
+
+
+class TopicRecreated(Exception):
+    """A source record is not the one that a waiting copy came from."""
+
+
+class Partition:
+    """State of partition `number` of a source topic and its retry topic, for one assignment.
+
+    Args:
+        number: The partition's number in both topics.
+        source: Committed state of the source partition.
+        retry: Committed state of the retry partition, with the fence of the assignment before.
+        source_range: Log start and end offset of the source partition.
+        retry_range: The same of the retry partition, read_uncommitted, taken after the assignment.
+        writer: Fresh and unique: marks the copies of this assignment.
+        redrive_writer: Marks the copies of the redrive tool, which no fence stops.
+        effects: Carries out what this object decides.
+        budget: Shared by all partitions of a worker.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        source: Committed,
+        retry: Committed,
+        *,
+        source_range: tuple[int, int],
+        retry_range: tuple[int, int],
+        writer: str,
+        redrive_writer: str,
+        effects: Effects,
+        budget: PayloadBudget,
+    ) -> None:
+        self.number = number
+        self.writer = writer
+        self.alive = True
+        self.active = False
+        """Restored and fenced: sends may start."""
+        self.closing = False
+        """Being handed over: nothing new starts."""
+        self.outstanding = 0
+        """Sends and copies that were started and not answered; kept by the caller."""
+        self.source = Tracker(source, source_range[0])
+        self.retry = Tracker(retry, retry_range[0])
+        self.source_end = source_range[1]
+        self.restore_end = retry_range[1]
+        self.pending: dict[int, Entry] = {}
+        self.lanes: dict[Hashable, Lane] = {}
+        self._fence_before = retry.fence
+        self._redrive_writer = redrive_writer
+        self._effects = effects
+        self._budget = budget
+        self._confirmed = source
+        self._moving: dict[int, Entry] = {}
+        """Source entries whose first copy is on its way, by origin."""
+        self._seen: dict[int, set[int]] = {}
+        """Own copies read while a produce of their origin was outstanding: the answer tells which one counts."""
+        self._stash: dict[int, Entry] = {}
+        """Redriven copies that wait until the older generation of their letter is done with."""
+        self._redriven: dict[int, int] = {}
+        """Redrives of the newest generation that this assignment finished."""
+        self._farthest = -1
+        """Highest origin that the restore brought: the source must be read past it."""
+        self._blocked: list[Lane] = []
+        """Lanes whose head is due, but not yet covered, reached, or in the window."""
+
+    # -- what was read --------------------------------------------------------------------------------
+
+    @property
+    def restored(self) -> bool:
+        """Whether every unfinished copy of earlier assignments is known."""
+        return self.retry.position >= self.restore_end
+
+    def on_source(
+        self,
+        offset: int,
+        lane_key: Hashable,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None,
+        timestamp: int,
+        identity: Callable[[], tuple[str, int]],
+        now: int,
+    ) -> None:
+        """A source record was read.
+
+        Args:
+            offset: Its offset.
+            lane_key: Whose order it keeps.
+            key: Of the record; likewise `value`, `headers` and `timestamp` (epoch ms).
+            identity: Gives the notification's id and creation time; called only in the rare case of a crash
+                between copy and commit.
+            now: Epoch ms.
+
+        Raises:
+            OffsetRewound: The partition went back.
+            TopicRecreated: A copy with this origin waits, but it is not of this record.
+        """
+        if not self.source.observe(offset):
+            return
+        copied = self.pending.get(offset) if self.pending else None
+        if copied is not None:
+            held = copied.held
+            assert held is not None
+            if identity() != (held.id, held.created):
+                raise TopicRecreated(f"the record at {offset} is not the one that a waiting retry came from")
+            self.source.complete(offset)  # its forwarder died before the commit
+            return
+        budget = self._budget
+        budget.open += 1
+        if value:
+            budget.open_bytes += len(value)
+        lane = self.lanes.get(lane_key)
+        if lane is None:
+            self.lanes[lane_key] = lane = Lane(self, lane_key)
+            entry = Entry(lane, offset, key, value, headers, timestamp)
+            lane.entries.append(entry)
+            if self.active and not self.closing:
+                entry.busy = Busy.SENDING
+                self._effects.send(entry)
+            return
+        entry = Entry(lane, offset, key, value, headers, timestamp)
+        lane.add(entry)
+        head = lane.entries[0]
+        if head is entry or not head.busy:
+            if head.held is not None and head is not entry:
+                self._park(entry)
+            else:
+                self.step(lane, now)
+
+    def pass_over(self, offset: int) -> None:
+        """A source record was read that another consumer sends.
+
+        Raises:
+            OffsetRewound: The partition went back.
+        """
+        if self.source.observe(offset):
+            self.source.complete(offset)
+
+    def on_retry(
+        self,
+        offset: int,
+        lane_key: Hashable,
+        state: RetryState | None,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None,
+        timestamp: int,
+        facts: Callable[[], tuple[str, int, int | None]],
+        now: int,
+    ) -> None:
+        """A record of the retry partition was read.
+
+        Args:
+            offset: Its offset.
+            lane_key: Whose order it keeps.
+            state: Its retry headers; None when they cannot be read.
+            key: Of the record; likewise `value`, `headers` and `timestamp`.
+            facts: Gives the notification's id, creation and expiry (epoch ms); called when it must be held.
+            now: Epoch ms.
+
+        Raises:
+            OffsetRewound: The partition went back.
+        """
+        if not self.retry.observe(offset):
+            return
+
+        def fresh() -> Entry:
+            assert state is not None
+            id, created, expires = facts()
+            entry = Entry(Lane(self, lane_key), state.origin, key, value, headers, timestamp)
+            entry.attempt = state.attempt
+            entry.held = held = Held(offset, state.due_ms, expires, id, created)
+            held.redrives = state.redrives
+            held.first_failed = state.first_failed_ms
+            held.error_class, held.error_code = state.error_class, state.error_code
+            held.provider, held.unknown = state.provider, state.outcome_unknown
+            # a zombie may have read past our end of the source: a redrive of its letter is no stranger
+            held.foreign = state.origin >= self.source_end and offset < self.restore_end
+            return entry
+
+        if state is None:
+            entry = Entry(Lane(self, ("unreadable", offset)), -1 - offset, key, value, headers, timestamp)
+            entry.held = Held(offset, now, None, "", 0)
+            entry.busy = Busy.DYING  # before it is held: its payload must not be evicted
+            self._hold(entry)
+            self._effects.bury(entry)
+        elif offset < self.restore_end:
+            fence = self._fence_before
+            if fence and offset >= fence.end and state.writer not in (fence.writer, self._redrive_writer):
+                self.retry.complete(offset)  # a zombie wrote it after our predecessor dropped it
+            else:
+                self._learn(fresh())
+                if state.origin < self.source_end:
+                    self._farthest = max(self._farthest, state.origin)
+        elif state.writer == self._redrive_writer:
+            self._on_redrive(fresh(), now)
+        elif state.writer != self.writer:
+            self.retry.complete(offset)  # a zombie's: its record is ours, from its own copy or its source
+        else:
+            self._on_own(offset, state.origin)
+
+    def on_source_end(self, offset: int) -> None:
+        """Everything below `offset` of the source partition was read; what was not delivered does not exist."""
+        self.source.skip_to(offset)
+
+    def on_retry_end(self, offset: int) -> None:
+        """The same of the retry partition: its last offsets may be control records."""
+        self.retry.skip_to(offset)
+
+    def _on_own(self, offset: int, origin: int) -> None:
+        entry = self.pending.get(origin)
+        if entry is not None and entry.held is not None and entry.held.at == offset:
+            return
+        if (entry is not None and entry.busy) or origin in self._moving:
+            self._seen.setdefault(origin, set()).add(offset)
+        else:
+            self.retry.complete(offset)  # its produce failed, but it was written
+
+    def _settle_seen(self, origin: int, keep: int) -> None:
+        if self._seen:
+            for offset in self._seen.pop(origin, ()):
+                if offset != keep:
+                    self.retry.complete(offset)
+
+    def _learn(self, entry: Entry) -> None:
+        """The newest copy of an origin counts: by redrives, then attempts, then place."""
+        known = self.pending.get(entry.origin)
+        if known is None:
+            self._hold(entry)
+            return
+        old, new = known.held, entry.held
+        assert old is not None and new is not None
+        if (new.redrives, entry.attempt, new.at) > (old.redrives, known.attempt, old.at):
+            self._forget(known)
+            self.retry.complete(old.at)
+            self._hold(entry)
+        else:
+            self.retry.complete(new.at)
+
+    def _on_redrive(self, entry: Entry, now: int) -> None:
+        """A redriven copy supersedes the older generation that waits, and waits while that one is busy."""
+        held = entry.held
+        assert held is not None
+        origin = entry.origin
+        if self._redriven.get(origin, -1) >= held.redrives:
+            self.retry.complete(held.at)
+            return
+        known = self.pending.get(origin) or self._find_source(entry.lane.key, origin)
+        if known is not None and known.busy:
+            if known.held is not None and held.redrives <= known.held.redrives:
+                self.retry.complete(held.at)
+                return
+            waiting = self._stash.get(origin)
+            if waiting is None:
+                self._stash[origin] = entry
+                return
+            assert waiting.held is not None
+            older, newer = sorted((waiting, entry), key=lambda e: (e.held.redrives, e.held.at))  # type: ignore[union-attr]
+            self.retry.complete(older.held.at)  # type: ignore[union-attr]
+            self._stash[origin] = newer
+            return
+        if known is not None and known.held is None:
+            self._leave_source(known)
+            self._forget(known)
+            self.source.complete(origin)
+            known = None
+        if known is not None:
+            self._learn(entry)
+        else:
+            self._hold(entry)
+        self.step(self.lanes[entry.lane.key], now)
+
+    def _find_source(self, lane_key: Hashable, origin: int) -> Entry | None:
+        lane = self.lanes.get(lane_key)
+        return next((e for e in lane.entries if e.origin == origin), None) if lane else None
+
+    def _hold(self, entry: Entry) -> None:
+        lane = self.lanes.setdefault(entry.lane.key, entry.lane)
+        entry.lane = lane
+        lane.add(entry)
+        self.pending[entry.origin] = entry
+        self._keep_payload(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        """Take an entry out of its lane and the table; its offset is the caller's to complete."""
+        lane = entry.lane
+        if lane.entries and lane.entries[0] is entry:
+            del lane.entries[0]
+        else:
+            lane.entries.remove(entry)
+        if not lane.entries and not lane.stuck:
+            self.lanes.pop(lane.key, None)
+        held = entry.held
+        if held is not None:
+            self.pending.pop(entry.origin, None)
+            self._budget.give(held.size)
+            held.size = 0
+
+    def _leave_source(self, entry: Entry) -> None:
+        self._budget.open -= 1
+        if entry.value:
+            self._budget.open_bytes -= len(entry.value)
+
+    def _keep_payload(self, entry: Entry) -> None:
+        held = entry.held
+        assert held is not None
+        if entry.evicted or held.size:
+            return
+        size = entry.payload_size()
+        if self._budget.take(size):
+            held.size = size
+        elif not entry.busy:
+            entry.evict()
+
+    # -- who is next ----------------------------------------------------------------------------------
+
+    def step(self, lane: Lane, now: int) -> None:
+        """Start what the lane's head may do at epoch ms `now`; park what waits behind it in the source."""
+        if not self.active or self.closing or not lane.entries:
+            return
+        head = lane.entries[0]
+        if head.busy:
+            return
+        held = head.held
+        if lane.stuck:
+            pass  # nothing of this user may start; what waits in the source is parked below
+        elif held is None:
+            head.busy = Busy.SENDING
+            self._effects.send(head)
+            return
+        elif (wake := held.due if held.expires is None else min(held.due, held.expires)) > now:
+            if lane.timer != wake:
+                lane.timer = wake
+                self._effects.wake(lane, wake)
+        elif held.redrives and any(entry.busy is Busy.SENDING for entry in lane.entries):
+            pass  # redriven in front of a later one that is being sent, and whose answer comes back here
+        elif not self._sendable(head, held):
+            if not lane.blocked:
+                lane.blocked = True
+                self._blocked.append(lane)
+        elif head.evicted:
+            head.busy = Busy.LOADING
+            self._effects.load(head)
+        else:
+            head.busy = Busy.SENDING
+            self._effects.send(head)
+            return
+        for entry in tuple(lane.entries):  # or the source would wait with the head
+            if entry.held is None and not entry.busy:
+                self._park(entry)
+
+    def _sendable(self, head: Entry, held: Held) -> bool:
+        if not held.foreign and (self.source.position <= head.origin or not self._confirmed.covers(head.origin)):
+            return False
+        if held.tainted and self.retry.position <= held.at:
+            return False  # the orphan of a failed produce, if any, lies before the acknowledged copy
+        return held.at < self.retry.frontier + WINDOW
+
+    def _park(self, entry: Entry) -> None:
+        if not self.active or self.closing:
+            return
+        entry.busy = Busy.COPYING
+        self._moving[entry.origin] = entry
+        self._effects.park(entry)
+
+    def step_blocked(self, now: int) -> None:
+        """Look again at the lanes that waited for a commit, a read, or room in the window."""
+        if self._blocked:
+            blocked, self._blocked = self._blocked, []
+            for lane in blocked:
+                lane.blocked = False
+                self.step(lane, now)
+
+    def step_all(self, now: int) -> None:
+        """Look at every lane: at the start."""
+        for lane in list(self.lanes.values()):
+            self.step(lane, now)
+
+    def carry(self) -> Iterator[Entry]:
+        """Entries to copy forward as they are, so that the retry window moves on.
+
+        Only when a head that is due lies beyond it. Each is marked busy: the caller writes the copy.
+        """
+        frontier = self.retry.advance()
+        if not any(
+            lane.entries and (held := lane.entries[0].held) is not None and held.at >= frontier + WINDOW
+            for lane in self._blocked
+        ):
+            return
+        pinning = sorted((e for e in self.pending.values() if not e.busy), key=lambda e: e.held.at)  # type: ignore[union-attr]
+        for entry in pinning[:CARRY_BATCH]:
+            assert entry.held is not None
+            if entry.held.at >= frontier + WINDOW:
+                return
+            if entry.evicted:
+                entry.busy = Busy.LOADING
+                self._effects.load(entry)
+            else:
+                entry.busy = Busy.COPYING
+                yield entry
+
+    # -- answers --------------------------------------------------------------------------------------
+
+    def loaded(self, entry: Entry, key: bytes | None, value: bytes | None, headers: Headers, now: int) -> None:
+        """An evicted payload is here again."""
+        entry.key, entry.value, entry.headers = key, value, headers
+        entry.busy = Busy.NO
+        assert entry.held is not None
+        size = entry.payload_size()
+        entry.held.size = size
+        self._budget.used += size  # above the limit if need be: a head must be sent
+        self.step(entry.lane, now)
+
+    def copying(self, entry: Entry) -> None:
+        """A failed attempt's copy is on its way."""
+        entry.busy = Busy.COPYING
+        if entry.held is None:
+            self._moving[entry.origin] = entry
+
+    def dying(self, entry: Entry) -> None:
+        """A dead letter is on its way."""
+        entry.busy = Busy.DYING
+        if entry.held is None:
+            self._moving[entry.origin] = entry
+
+    def copied(self, entry: Entry, held: Held, attempt: int, now: int) -> None:
+        """A copy was acknowledged: the entry lives at `held.at` from now on."""
+        origin = entry.origin
+        self._moving.pop(origin, None)
+        self._settle_seen(origin, held.at)
+        old = entry.held
+        if old is None:
+            self._leave_source(entry)
+            self.source.complete(origin)
+        else:
+            self.retry.complete(old.at)
+            self._budget.give(old.size)
+        entry.held = held
+        entry.attempt = attempt
+        entry.busy = Busy.NO
+        self.pending[origin] = entry
+        waiting = self._stash.get(origin)
+        if waiting is not None and waiting.held is not None and waiting.held.redrives > held.redrives:
+            self.retry.complete(held.at)  # superseded by a redrive meanwhile
+            self._forget(entry)
+            self._unstash(origin)
+        else:
+            self._keep_payload(entry)
+        self.step(self.lanes.get(entry.lane.key, entry.lane), now)
+
+    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
+        """The entry is terminal: accepted, skipped, expired or dead-lettered (acknowledged)."""
+        origin, held, lane = entry.origin, entry.held, entry.lane
+        self._moving.pop(origin, None)
+        self._settle_seen(origin, -1)
+        self._forget(entry)
+        if held is None:
+            self._leave_source(entry)
+            self.source.complete(origin)
+        else:
+            self.retry.complete(held.at)
+            if held.redrives:
+                self._redriven[origin] = held.redrives
+        if self._stash and origin in self._stash:
+            if accepted:
+                waiting = self._stash.pop(origin).held
+                assert waiting is not None
+                self.retry.complete(waiting.at)
+                self._redriven[origin] = waiting.redrives
+            else:
+                self._unstash(origin)
+                lane = self.lanes[lane.key]  # a new one, if nothing else was in it
+        if lane.entries:
+            self.step(lane, now)
+
+    def release(self, entry: Entry, now: int) -> None:
+        """An attempt did not start, or was cancelled: it is as if it had never been asked for."""
+        entry.busy = Busy.NO
+        self.step(entry.lane, now)
+
+    def unstick(self, lane: Lane, now: int) -> None:
+        """The send that outlived its deadline has returned: the user's next may start."""
+        lane.stuck = False
+        if lane.entries:
+            self.step(lane, now)
+        else:
+            self.lanes.pop(lane.key, None)
+
+    def _unstash(self, origin: int) -> None:
+        self._hold(self._stash.pop(origin))
+
+    def close(self) -> None:
+        """The assignment is over: whatever still holds this object changes nothing with it."""
+        self.alive = self.active = False
+        for lane in self.lanes.values():
+            for entry in lane.entries:
+                if entry.held is None:
+                    self._leave_source(entry)
+                else:
+                    self._budget.give(entry.held.size)
+        self.lanes.clear()
+        self.pending.clear()
+
+    # -- commits --------------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        """What may be committed of source and retry partition, in one request."""
+        retry = self.retry.snapshot()
+        return self.source.snapshot(), Committed(retry.frontier, retry.gaps, Fence(self.restore_end, self.writer))
+
+    def confirmed(self, source: Committed, now: int) -> None:
+        """The broker stored a snapshot; the first one is the fence, and starts the work."""
+        self._confirmed = source
+        if self.active:
+            self.step_blocked(now)
+        else:
+            self.active = True
+            self.step_all(now)
+
+    def wants_source(self, *, room: bool) -> bool:
+        """Whether the source should be read on.
+
+        Args:
+            room: Whether the worker has room for more records at all. Even without, a restored origin must be
+                reached: its lane could not move otherwise.
+        """
+        if self.source.position <= self._farthest:
+            return True
+        return room and self.source.position - self.source.frontier < READ_WINDOW

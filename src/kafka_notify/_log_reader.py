@@ -1,0 +1,125 @@
+"""Reads stretches of topics without joining a group: what the dead-letter tools look at."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from kafka_notify._config import Config, consumer_config, opened
+from kafka_notify.errors import NotifyError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+log = logging.getLogger("kafka_notify.dead_letters")
+
+_BATCH: Final = 500
+_REQUEST_SECONDS: Final = 30.0
+_SILENCE_SECONDS: Final = 60.0
+
+
+class LogReader:
+    """A consumer with assigned partitions only: it has no part in any group and commits nothing.
+
+    Args:
+        config: librdkafka properties; producer properties among them are left out.
+        group: Shown in broker logs, and named by access rules; no such group comes into being.
+
+    Raises:
+        ConfigError: librdkafka refuses the configuration.
+    """
+
+    def __init__(self, config: Config, group: str) -> None:
+        self._consumer = opened(Consumer, consumer_config(config, "throughput", group))
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has, 0 when it does not exist."""
+        metadata = self._asked(lambda: self._consumer.list_topics(topic, _REQUEST_SECONDS)).topics[topic]
+        error = metadata.error
+        if error is not None and error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise NotifyError(f"{topic}: its metadata cannot be read ({error.name()}: {error.str()})")
+        return len(metadata.partitions)
+
+    def extent(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset and the one behind the last, as the broker has them now, open transactions included."""
+        place = TopicPartition(topic, partition)
+        low, high = self._asked(lambda: self._consumer.get_watermark_offsets(place, _REQUEST_SECONDS, False))
+        return low, high
+
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        """The first offset whose record is not older than `time_ms` (epoch milliseconds); None when all are."""
+        place = TopicPartition(topic, partition, max(0, time_ms))
+        found = self._asked(lambda: self._consumer.offsets_for_times([place], _REQUEST_SECONDS))[0]
+        if found.error is not None:
+            raise NotifyError(f"{topic}[{partition}]: {found.error.name()}: {found.error.str()}")
+        return found.offset if found.offset >= 0 else None
+
+    def read(self, stretches: Mapping[tuple[str, int], tuple[int, int]]) -> Iterator[Message]:
+        """The records of (topic, partition) from the first offset up to, without, the second.
+
+        Partitions come in any order, each one's records in theirs. Holds a few megabytes, whatever the length.
+
+        Raises:
+            NotifyError: A partition cannot be read, or no broker answers for a minute.
+        """
+        waiting = {place: end for place, (start, end) in stretches.items() if start < end}
+        self._consumer.assign([TopicPartition(*place, stretches[place][0]) for place in waiting])
+        heard = time.monotonic()
+        while waiting:
+            for message in self._asked(lambda: self._consumer.consume(_BATCH, 1.0)):
+                place = (message.topic() or "", message.partition() or 0)
+                if place not in waiting:
+                    continue  # fetched ahead, beyond the end
+                at, error = message.offset(), message.error()
+                if error is not None:
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        self._failed(place, error)
+                        continue
+                elif at is not None and at < waiting[place]:
+                    yield message
+                # The last offset may be a control record, which is never delivered: then the end is reported.
+                if error is not None or (at is not None and at + 1 >= waiting[place]):
+                    del waiting[place]
+                    self._consumer.incremental_unassign([TopicPartition(*place)])
+                heard = time.monotonic()
+            if waiting and time.monotonic() - heard > _SILENCE_SECONDS:
+                topic, partition = next(iter(waiting))
+                raise NotifyError(
+                    f"{topic}[{partition}]: nothing read for {_SILENCE_SECONDS:g} s, {waiting[topic, partition]} is "
+                    "the end to reach; check the brokers' health and the network"
+                )
+        self._consumer.unassign()
+
+    def close(self) -> None:
+        """Free the consumer."""
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def _asked(self, request: Callable[[], T]) -> T:
+        try:
+            return request()
+        except KafkaException as e:
+            error = e.args[0]
+            raise NotifyError(
+                f"the brokers did not answer ({error.name()}: {error.str()}); check bootstrap.servers, the network "
+                "and the credentials"
+            ) from None
+
+    def _failed(self, place: tuple[str, int], error: KafkaError) -> None:
+        if not error.retriable():
+            raise NotifyError(f"{place[0]}[{place[1]}]: cannot be read ({error.name()}: {error.str()})")
+        log.warning("%s[%d]: %s; trying again", *place, error.name())

@@ -1,0 +1,197 @@
+"""A record on its way: what `send` returns, and how `asend` hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+from confluent_kafka import KafkaError, Message
+
+from kafka_notify._handle import ProducerHandle, log, reason
+from kafka_notify._units import from_millis
+from kafka_notify.errors import NotifyError, ProduceError
+
+
+@attrs.frozen
+class RecordMetadata:
+    """Where the broker wrote a record."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: dt.datetime
+    """UTC; of the producer's clock unless the topic says otherwise."""
+
+
+class SendTimeout(ProduceError, TimeoutError):
+    """No acknowledgement in time; it may still come."""
+
+
+class PendingSend:
+    """A notification that was accepted by the producer's queue and awaits the broker's acknowledgement.
+
+    Safe to use from any thread. It needs no attention: a failure is in `result`, in callbacks, and in
+    `events.ProduceFailed`.
+    """
+
+    # No future and no condition: a producer makes tens of thousands of these a second, few are waited for.
+    __slots__ = ("_callbacks", "_handle", "_report", "_topic")
+
+    def __init__(self, handle: ProducerHandle, topic: str) -> None:
+        self._handle = handle
+        self._topic = topic
+        self._report: KafkaError | Message | None = None
+        self._callbacks: list[Callable[[PendingSend], object]] = []
+
+    def result(self, timeout: float | None = None) -> RecordMetadata:
+        """Wait for the acknowledgement. Blocks the thread: use `Producer.asend` on an event loop.
+
+        Args:
+            timeout: Seconds; None waits as long as the lane's `delivery.timeout.ms`.
+
+        Raises:
+            ProduceError: The broker did not acknowledge it; the text says the topic and why. It may have been
+                written all the same: send it again with the same id if it must arrive.
+            TimeoutError: (also a `ProduceError`) `timeout` seconds went by; the acknowledgement may still come.
+        """
+        if self._report is None:
+            if self._handle.inherited:
+                raise NotifyError(
+                    f"{self._topic}: sent before a fork, by the parent process: its result is there"
+                )
+            reported = threading.Lock()
+            reported.acquire()
+            self.add_done_callback(lambda _: reported.release())
+            if not reported.acquire(timeout=-1 if timeout is None else timeout):
+                raise self._timed_out(timeout)
+        return self._outcome()
+
+    def done(self) -> bool:
+        """Whether the report has come, good or bad."""
+        return self._report is not None
+
+    def add_done_callback(self, fn: Callable[[PendingSend], object]) -> None:
+        """Call `fn(self)` once when the report comes, on the producer's serving thread, or now if it has come.
+
+        It must be quick and must not block; an exception in it is logged and changes nothing.
+        """
+        self._callbacks.append(fn)
+        if self._report is not None:
+            self._call_back()
+
+    def __repr__(self) -> str:
+        report = self._report
+        state = (
+            "waiting" if report is None else "failed" if isinstance(report, KafkaError) else "acknowledged"
+        )
+        return f"<PendingSend {self._topic} {state}>"
+
+    def _delivered(self, error: KafkaError | None, record: Message) -> None:
+        """The delivery report. Setting `_report` before looking at `_callbacks`, while `add_done_callback` does
+        the reverse, means that one of the two sees the other; `pop` gives each callback to one of them only."""
+        self._report = record if error is None else error
+        if self._callbacks:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        while True:
+            try:
+                fn = self._callbacks.pop(0)
+            except IndexError:
+                return
+            try:
+                fn(self)
+            except Exception as e:
+                log.error("%s: a done callback raised %s", self._topic, type(e).__name__)
+
+    def _outcome(self) -> RecordMetadata:
+        report = self._report
+        if report is None:
+            raise self._timed_out(0)
+        if isinstance(report, KafkaError):
+            raise ProduceError(f"{self._topic}: not acknowledged: {reason(report)}{_advice(report)}")
+        timestamp = from_millis(report.timestamp()[1])
+        return RecordMetadata(self._topic, report.partition() or 0, report.offset() or 0, timestamp)
+
+    def _timed_out(self, timeout: float | None) -> SendTimeout:
+        return SendTimeout(
+            f"{self._topic}: no acknowledgement within {timeout:g} s; it may still come, and the record may "
+            "have been written: send it again with the same id if it must arrive"
+        )
+
+
+def _advice(error: KafkaError) -> str:
+    if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+        return "; create it with Topology.create()"
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return "; make the data smaller, or raise max.message.bytes of the topic and message.max.bytes here"
+    return "; send it again with the same id if it must arrive"
+
+
+class AwaitedSend(PendingSend):
+    """A `PendingSend` that a coroutine waits for."""
+
+    __slots__ = ("_mailbox", "future")
+
+    def __init__(self, handle: ProducerHandle, topic: str, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(handle, topic)
+        self._mailbox = _mailbox(loop)
+        self.future: asyncio.Future[RecordMetadata] = loop.create_future()
+
+    def _delivered(self, error: KafkaError | None, record: Message) -> None:
+        self._report = record if error is None else error
+        self._mailbox.put(self)
+
+    def settle(self) -> None:
+        """On the loop: resolve the future, unless its coroutine was cancelled meanwhile."""
+        if self.future.done():
+            return
+        try:
+            self.future.set_result(self._outcome())
+        except ProduceError as e:
+            self.future.set_exception(e)
+
+
+class _Mailbox:
+    """Brings reports from the serving threads to one event loop: one wake-up for all that came meanwhile."""
+
+    __slots__ = ("_awake", "_loop", "_reported")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)  # it is the key of the dictionary that holds this
+        self._reported: deque[AwaitedSend] = deque()
+        self._awake = False
+
+    def put(self, send: AwaitedSend) -> None:
+        """From any thread."""
+        self._reported.append(send)
+        if not self._awake:
+            self._awake = True
+            loop = self._loop()
+            try:
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._empty)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                self._reported.clear()
+
+    def _empty(self) -> None:
+        # Cleared before the deque is emptied: what is put after the last look wakes the loop again.
+        self._awake = False
+        reported = self._reported
+        while reported:
+            reported.popleft().settle()
+
+
+_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = weakref.WeakKeyDictionary()
+
+
+def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+    found = _mailboxes.get(loop)
+    if found is None:
+        found = _mailboxes[loop] = _Mailbox(loop)
+    return found

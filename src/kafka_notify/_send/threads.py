@@ -1,0 +1,117 @@
+"""Threads for plain (not async) senders and hooks, with batched hand-over to and from the event loop.
+
+A job costs one queue put and a share of one loop wake-up; `ThreadPoolExecutor.submit` costs 10 us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class _Job:
+    __slots__ = ("args", "call", "context", "error", "future", "late", "result", "stuck")
+
+    def __init__(self, call: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
+        self.call = call
+        self.args = args
+        self.context = contextvars.copy_context()
+        self.future = future
+        self.stuck = False
+        self.late: Callable[[], object] | None = None
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class SendThreads:
+    """At most `size` busy threads, started as they are needed; methods run on the event loop.
+
+    A thread cannot be killed. One whose caller gave up is replaced, so that hanging sends do not
+    starve the others; `stuck` counts them.
+    """
+
+    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._size = size
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._finished: deque[_Job] = deque()
+        self._woken = False
+        self._threads = 0
+        self._open = 0
+        self._running: dict[asyncio.Future[Any], _Job] = {}
+        self._given_up: dict[asyncio.Task[Any] | None, _Job] = {}
+        self.stuck = 0
+        """Threads whose caller gave up and that have not returned."""
+
+    def run(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Call it on a thread, with the caller's context variables; a future of its result."""
+        future = self._loop.create_future()
+        job = _Job(call, args, future)
+        self._running[future] = job
+        self._open += 1
+        if self._open > self._threads and self._threads < self._size + self.stuck:
+            self._threads += 1
+            threading.Thread(target=self._work, name=f"kafka-notify send {self._threads}", daemon=True).start()
+        self._jobs.put(job)
+        return future
+
+    def give_up(self, future: asyncio.Future[Any], task: asyncio.Task[Any] | None) -> None:
+        """Stop waiting for a job, on behalf of `task`; its thread goes on, as it cannot be stopped."""
+        job = self._running.get(future)
+        if job is not None:
+            self.stuck += 1
+            job.stuck = True
+            self._given_up[task] = job
+
+    def take_over(self, task: asyncio.Task[Any] | None, late: Callable[[], object]) -> bool:
+        """Have `late` called on the loop when the thread that `task` gave up returns; whether there is one."""
+        job = self._given_up.pop(task, None)
+        if job is None or not job.stuck:
+            return False
+        job.late = late
+        return True
+
+    def close(self) -> None:
+        """Let idle threads end; busy ones end with their job (they are daemons)."""
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job.result = job.context.run(job.call, *job.args)
+            except BaseException as e:  # whatever user code raises is the send's outcome, also SystemExit
+                job.error = e
+            self._finished.append(job)
+            if not self._woken:
+                self._woken = True
+                try:
+                    self._loop.call_soon_threadsafe(self._take)
+                except RuntimeError:  # the loop is closed: nobody waits any more
+                    return
+
+    def _take(self) -> None:
+        self._woken = False
+        finished = self._finished
+        while finished:
+            job = finished.popleft()
+            self._open -= 1
+            self._running.pop(job.future, None)
+            if job.stuck:
+                self.stuck -= 1
+                job.stuck = False
+            if job.late is not None:
+                job.late()
+            if job.future.done():
+                continue
+            if job.error is None:
+                job.future.set_result(job.result)
+            elif isinstance(job.error, StopIteration):  # a future refuses it
+                job.future.set_exception(RuntimeError("StopIteration raised in a thread"))
+            else:
+                job.future.set_exception(job.error)

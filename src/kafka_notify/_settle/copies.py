@@ -1,0 +1,200 @@
+"""Writes copies to the retry and dead-letter topics, and tells the engine when the broker has them.
+
+A copy that is not acknowledged is written again with backoff, for as long as its assignment lives: the
+record stays open and its user waits. There is no other way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from kafka_notify._handle import HandleDead
+from kafka_notify.events import CopyFailed, OnEvent
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message
+
+    from kafka_notify.wire import Headers
+
+FIRST_BACKOFF: Final = 0.1
+MAX_BACKOFF: Final = 10.0
+
+
+class Handle(Protocol):
+    """What is needed of a producer handle."""
+
+    def produce(
+        self,
+        topic: str,
+        value: Any,
+        key: Any,
+        headers: Headers,
+        partition: int = -1,
+        timestamp: int = 0,
+        on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
+    ) -> None:
+        """Queue a record; BufferError when the queue is full."""
+
+
+class Copy:
+    """One record to be written, and whom to tell."""
+
+    __slots__ = ("done", "failed", "failures", "headers", "key", "offset", "partition", "reason", "topic", "value", "wanted", "writer")  # fmt: skip
+
+    def __init__(
+        self,
+        writer: CopyWriter,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        *,
+        wanted: Callable[[], bool],
+        done: Callable[[int], object],
+        failed: Callable[[], object],
+    ) -> None:
+        self.writer = writer
+        self.topic = topic
+        self.partition = partition
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.wanted = wanted
+        self.done = done
+        self.failed = failed
+        self.failures = 0
+        self.reason = ""
+        self.offset = -1
+
+    def delivered(self, error: KafkaError | None, message: Message) -> None:
+        """Delivery report, on the handle's poll thread."""
+        if error is not None:
+            self.reason = error.name()
+        else:
+            self.offset = message.offset() if message.offset() is not None else -1  # type: ignore[redundant-expr]
+            # an idempotent produce that turns out to be a duplicate is acknowledged without its offset
+            self.reason = "" if self.offset >= 0 else "NO_OFFSET"
+        self.writer.answered(self)
+
+
+class CopyWriter:
+    """Writes copies for one worker; all methods but `answered` run on the worker's event loop.
+
+    Args:
+        handle: Where records are produced.
+        loop: The worker's event loop.
+        on_event: Told of each failure.
+        reopen: Gives another handle when this one has failed for good.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        loop: asyncio.AbstractEventLoop,
+        on_event: OnEvent | None,
+        *,
+        reopen: Callable[[], Handle],
+    ) -> None:
+        self._handle = handle
+        self._reopen = reopen
+        self._loop = loop
+        self._on_event = on_event
+        self._answered: deque[Copy] = deque()
+        self._woken = False
+        self.failing = 0
+        """Copies that failed at least once and are not acknowledged yet."""
+
+    def write(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        *,
+        wanted: Callable[[], bool],
+        done: Callable[[int], object],
+        failed: Callable[[], object],
+    ) -> None:
+        """Write a copy until the broker acknowledges it.
+
+        Args:
+            topic: Where to.
+            partition: Its number; -1 lets the key decide.
+            key: Of the record; likewise `value` and `headers`.
+            wanted: Asked before each further try; False gives up (the assignment has ended).
+            done: Called with the offset, once, when it is acknowledged.
+            failed: Called after each failure: the record may have been written all the same.
+        """
+        self._produce(
+            Copy(self, topic, partition, key, value, headers, wanted=wanted, done=done, failed=failed)
+        )
+
+    def _produce(self, copy: Copy) -> None:
+        try:
+            self._handle.produce(
+                copy.topic,
+                copy.value,
+                copy.key,
+                copy.headers,
+                partition=copy.partition,
+                on_delivery=copy.delivered,
+            )
+        except BufferError:
+            self._loop.call_later(0.05, self._again, copy)  # back-pressure, not a failure: nothing was queued
+        except HandleDead:
+            self._handle = self._reopen()
+            copy.reason = "HANDLE_DEAD"
+            self._failed(copy)
+        except Exception as e:  # refused before it was queued, for example larger than message.max.bytes
+            copy.reason = _reason(e)
+            self._failed(copy)
+
+    def answered(self, copy: Copy) -> None:
+        """A delivery report came in; called on the handle's thread, many share one wake-up of the loop."""
+        self._answered.append(copy)
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._take)
+            except RuntimeError:  # the loop is closed: the worker has stopped, nobody waits any more
+                self._answered.clear()
+
+    def _take(self) -> None:
+        self._woken = False
+        answered = self._answered
+        while answered:
+            copy = answered.popleft()
+            if copy.reason:
+                self._failed(copy)
+                continue
+            if copy.failures:
+                self.failing -= 1
+            copy.done(copy.offset)
+
+    def _failed(self, copy: Copy) -> None:
+        if not copy.failures:
+            self.failing += 1
+        copy.failures += 1
+        copy.failed()
+        if self._on_event is not None:
+            self._on_event(CopyFailed(copy.topic, copy.partition, copy.reason, copy.failures))
+        backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(copy.failures, 10))
+        self._loop.call_later(backoff, self._again, copy)
+
+    def _again(self, copy: Copy) -> None:
+        if copy.wanted():
+            copy.reason = ""
+            self._produce(copy)
+        elif copy.failures:
+            self.failing -= 1
+
+
+def _reason(error: Exception) -> str:
+    kafka_error = error.args[0] if error.args else None
+    name = getattr(kafka_error, "name", None)
+    return str(name()) if callable(name) else type(error).__name__

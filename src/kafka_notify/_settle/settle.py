@@ -1,0 +1,309 @@
+"""What becomes of a notification that was not sent: a retry copy, a parked copy, or a dead letter.
+
+The engine decides how an attempt ended; this decides what is written, and completes the old record once the
+broker has the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from kafka_notify import events
+from kafka_notify._clock import Clock
+from kafka_notify._lanes.entry import Entry, Held
+from kafka_notify._settle.copies import CopyWriter
+from kafka_notify.codec import Codec
+from kafka_notify.deadletters import DeadLetter
+from kafka_notify.errors import DeliveryError, UnknownOutcomeError
+from kafka_notify.events import OnEvent
+from kafka_notify.notification import Attempt, Category, Notification
+from kafka_notify.outcome import Retry
+from kafka_notify.wire import (
+    DlqPayload,
+    DlqReason,
+    Headers,
+    RetryState,
+    category_of,
+    dead_letter,
+    expiry,
+    identity,
+    retry_copy,
+)
+
+MAX_WAIT_MS = 24 * 3600 * 1000
+"""How long a notification without expiry may be throttled before it is dead-lettered."""
+
+DeadLetterHook = Callable[[DeadLetter, Entry], Awaitable[None]]
+
+
+class Settler:
+    """Writes the copies of one worker.
+
+    Args:
+        writer: Writes until acknowledged.
+        clock: Epoch milliseconds.
+        topics: Names of source, retry and dead-letter topic.
+        group: The consumer group.
+        categories: Of the topology: their ttl and dead-letter policy.
+        codec: For `on_dead_letter`.
+        on_event: Guarded.
+        on_dead_letter: Awaited after the acknowledgement, before completion: at least once. None costs nothing.
+        spawn: Runs it.
+    """
+
+    def __init__(
+        self,
+        writer: CopyWriter,
+        clock: Clock,
+        *,
+        topics: tuple[str, str, str],
+        group: str,
+        categories: Mapping[str, Category[Any]],
+        codec: Codec,
+        on_event: OnEvent | None,
+        on_dead_letter: DeadLetterHook | None,
+        spawn: Callable[[Any], object],
+    ) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._source, self._retry_topic, self._dlq = topics
+        self._group = group
+        self._categories = categories
+        self._codec = codec
+        self._on_event = on_event
+        self._on_dead_letter = on_dead_letter
+        self._spawn = spawn
+
+    def facts(
+        self, headers: Headers, partition: int, origin: int, timestamp: int
+    ) -> tuple[str, int, int | None]:
+        """Id, creation and expiry (epoch ms) of a notification, without decoding it."""
+        id, created = identity(headers, self._source, partition, origin, timestamp)
+        return id, created, expiry(headers, created, self._categories)
+
+    # -- retry topic ----------------------------------------------------------------------------------
+
+    def park(self, entry: Entry) -> None:
+        """Put a source record behind an earlier one of its user: a copy with its attempts, due now."""
+        self._copy(entry, self._held(entry, self._clock.now()), entry.attempt)
+
+    def carry(self, entry: Entry) -> None:
+        """Copy a waiting retry forward as it is, so that the retry partition's frontier can move on."""
+        held = entry.held
+        assert held is not None
+        self._copy(entry, self._held(entry, held.due), entry.attempt)
+
+    def retry(
+        self,
+        entry: Entry,
+        notification: Notification[Any],
+        attempt: Attempt,
+        outcome: Retry,
+        max_attempts: int,
+    ) -> str | None:
+        """Write a copy that waits for its next attempt, or a dead letter when there will be none.
+
+        Returns:
+            Why it was dead-lettered; None when it was not.
+        """
+        now = self._clock.now()
+        error = outcome.error
+        attempts = entry.attempt + 1 if outcome.counted else entry.attempt
+        unknown = isinstance(error, UnknownOutcomeError)
+        if outcome.counted and attempts >= max_attempts:
+            self.bury(entry, "max_attempts", notification, None, error, attempts)
+            return "max_attempts"
+        due = now + max(round(outcome.after * 1000), 0)
+        expires = notification._expires_ms
+        if expires is not None and due >= expires:
+            # it could never start: expire it now, or the user's next ones would wait for nothing
+            self.bury(entry, "expired", notification, None, error, attempts)
+            return "expired"
+        held = self._held(entry, due)
+        if held.first_failed is None:
+            held.first_failed = now
+        if not outcome.counted and expires is None and now - held.first_failed > MAX_WAIT_MS:
+            self.bury(entry, "throttle_timeout", notification, None, error, attempts)
+            return "throttle_timeout"
+        if error is not None:
+            held.error_class, held.error_code = type(error).__name__, error.code
+            held.provider = error.provider or held.provider
+        held.unknown = held.unknown or unknown
+        entry.partition.copying(entry)
+        self._copy(entry, held, attempts, notification)
+        return None
+
+    def _held(self, entry: Entry, due: int) -> Held:
+        """What the next copy of `entry` says, from what its last one said."""
+        old = entry.held
+        if old is None:
+            id, created, expires = self.facts(
+                entry.headers or [], entry.partition.number, entry.origin, entry.timestamp
+            )
+            return Held(-1, due, expires, id, created)
+        held = Held(-1, due, old.expires, old.id, old.created)
+        held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
+        held.first_failed, held.error_class, held.error_code = old.first_failed, old.error_class, old.error_code
+        held.provider, held.unknown = old.provider, old.unknown
+        return held
+
+    def _copy(
+        self, entry: Entry, held: Held, attempts: int, notification: Notification[Any] | None = None
+    ) -> None:
+        partition = entry.partition
+        headers = retry_copy(entry.headers, self._state(entry, held, attempts), held.id, held.created)
+        partition.outstanding += 1
+
+        def done(offset: int) -> None:
+            partition.outstanding -= 1
+            if not partition.alive:
+                return
+            now = self._clock.now()
+            held.at = offset
+            partition.copied(entry, held, attempts, now)
+            if self._on_event is not None:
+                self._on_event(
+                    events.RetryScheduled(
+                        held.id,
+                        notification.category if notification else category_of(headers) or "",
+                        notification.channel if notification else "",
+                        attempts,
+                        (held.due - now) / 1000,
+                        self._retry_topic,
+                        partition.number,
+                        offset,
+                    )
+                )
+
+        def failed() -> None:
+            held.tainted = True
+
+        self._writer.write(
+            self._retry_topic,
+            partition.number,
+            entry.key,
+            entry.value,
+            headers,
+            wanted=lambda: partition.alive,
+            done=done,
+            failed=failed,
+        )
+
+    def _state(self, entry: Entry, held: Held, attempts: int) -> RetryState:
+        return RetryState(
+            origin_topic=self._source,
+            origin_partition=entry.partition.number,
+            origin=entry.origin,
+            attempt=attempts,
+            due_ms=held.due,
+            first_failed_ms=held.first_failed,
+            error_class=held.error_class,
+            error_code=held.error_code,
+            provider=held.provider,
+            outcome_unknown=held.unknown,
+            writer=entry.partition.writer,
+            redrives=held.redrives,
+        )
+
+    # -- dead-letter topic ----------------------------------------------------------------------------
+
+    def bury(
+        self,
+        entry: Entry,
+        reason: DlqReason,
+        notification: Notification[Any] | None,
+        code: str | None,
+        error: DeliveryError | None = None,
+        attempts: int | None = None,
+    ) -> None:
+        """Write a dead letter; the entry is terminal when the broker has it.
+
+        Args:
+            entry: Whose letter it is.
+            reason: Why it died.
+            notification: None when it cannot be decoded.
+            code: Of what is wrong with the record; with an `error` its own.
+            error: The last failure.
+            attempts: Counted attempts; the entry's by default, plus one when an attempt failed for good.
+        """
+        partition = entry.partition
+        now = self._clock.now()
+        held = self._held(entry, now)
+        if error is not None:
+            held.error_class, held.error_code = type(error).__name__, error.code
+            held.provider = error.provider or held.provider
+            held.unknown = held.unknown or isinstance(error, UnknownOutcomeError)
+        elif code is not None:
+            held.error_code = code
+        if attempts is None:
+            attempts = entry.attempt + 1 if error is not None else entry.attempt
+        payload = self._payload_policy(entry, notification)
+        value = entry.value if payload == "intact" else None
+        headers = dead_letter(
+            entry.headers,
+            reason=reason,
+            at_ms=now,
+            group=self._group,
+            payload=payload,
+            redrives=held.redrives,
+            state=self._state(entry, held, attempts),
+            id=held.id if notification is not None else None,
+            created_ms=held.created if notification is not None else None,
+        )
+        partition.dying(entry)
+        partition.outstanding += 1
+
+        def done(offset: int) -> None:
+            if self._on_event is not None:
+                self._on_event(
+                    events.DeadLettered(
+                        held.id,
+                        notification.category if notification else None,
+                        notification.channel if notification else None,
+                        reason,
+                        held.error_code,
+                        self._source,
+                        partition.number,
+                        entry.origin,
+                    )
+                )
+            if self._on_dead_letter is None:
+                finish()
+            else:
+                self._spawn(told(offset))
+
+        async def told(offset: int) -> None:
+            assert self._on_dead_letter is not None
+            letter = DeadLetter.from_record(
+                self._dlq, -1, offset, entry.key, value, headers, now, self._codec, self._categories
+            )
+            await self._on_dead_letter(letter, entry)
+            finish()
+
+        def finish() -> None:
+            partition.outstanding -= 1
+            if partition.alive:
+                partition.finish(entry, accepted=False, now=self._clock.now())
+
+        self._writer.write(
+            self._dlq,
+            -1,
+            entry.key,
+            value,
+            headers,
+            wanted=lambda: partition.alive,
+            done=done,
+            failed=lambda: None,
+        )
+
+    def _payload_policy(self, entry: Entry, notification: Notification[Any] | None) -> DlqPayload:
+        """A known category decides; one of a newer producer counts as sensitive; what is no notification at
+        all must be inspected as it is."""
+        name = notification.category if notification is not None else category_of(entry.headers)
+        category = self._categories.get(name or "")
+        if category is not None:
+            return "redacted" if category.dlq_payload == "redact" else "intact"
+        return "intact" if notification is None else "redacted"
+
+

@@ -1,0 +1,110 @@
+"""Value bytes to data and back: the `Codec` protocol, and JSON, its default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from kafka_notify._payload import unstructure
+from kafka_notify.errors import InvalidNotification
+
+if TYPE_CHECKING:
+    from kafka_notify.notification import Notification
+
+
+class CodecContext:
+    """Where a value travels: what a codec may want to know besides the notification.
+
+    Args:
+        topic: The source topic, on retries and redrives too (a Schema Registry's subject derives from it).
+        headers: The record's headers; of several with one name the last.
+    """
+
+    __slots__ = ("headers", "topic")
+
+    def __init__(self, topic: str, headers: Mapping[str, bytes]) -> None:
+        self.topic = topic
+        self.headers = headers
+
+    def __repr__(self) -> str:
+        return f"CodecContext({self.topic!r})"
+
+
+class Codec(Protocol):
+    """Value bytes <-> data; give one to `Producer` and `Worker` to use another format than JSON.
+
+    Raise `CodecUnavailable` when the codec's own service (a Schema Registry, a key store) is away: the lane
+    waits and tries again. Any other exception of `decode` sends the record to the dead-letter topic as
+    undecodable. `encode` is called from the threads that send, `decode` on the worker's event loop, where it
+    must not block for long.
+    """
+
+    content_type: str
+    """Written to the `content-type` header."""
+
+    def encode(self, notification: Notification[Any], context: CodecContext, /) -> bytes:
+        """The bytes of `notification.data`."""
+        ...
+
+    def decode(self, value: bytes, context: CodecContext, /) -> Any:
+        """The data: an instance of the category's payload class, or the mapping to build one from."""
+        ...
+
+
+class JsonCodec:
+    """Compact UTF-8 JSON, one object per value; the default.
+
+    Data may be a mapping, an attrs class or a dataclass, and may hold what `Category.payload` may: dates,
+    UUIDs, Decimals, enums and collections. Stateless: share it between threads.
+    """
+
+    content_type: str = "application/json"
+
+    def encode(self, notification: Notification[Any], context: CodecContext, /) -> bytes:
+        """The data as a JSON object.
+
+        Raises:
+            InvalidNotification: The data is no object, or holds something that JSON cannot (NaN included).
+        """
+        data = notification.data
+        try:
+            if type(data) is not dict:
+                data = unstructure(data)
+                if type(data) is not dict:
+                    raise InvalidNotification("data must be a mapping, an attrs class or a dataclass")
+            return _encode(data).encode()
+        except InvalidNotification:
+            raise
+        except (TypeError, ValueError, RecursionError) as e:
+            raise InvalidNotification(
+                f"data cannot be written as JSON ({type(e).__name__}): it must hold finite numbers, valid Unicode, "
+                "str keys and no cycle"
+            ) from None
+
+    def decode(self, value: bytes, context: CodecContext, /) -> Any:
+        """The object as a dict.
+
+        Raises:
+            ValueError: The value is no JSON object in UTF-8; the text holds nothing of it.
+        """
+        try:
+            text = value.decode().strip(" \t\n\r")
+            data, end = _decode(text)
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"no JSON ({type(e).__name__})") from None
+        if end != len(text) or text[0] != "{":
+            raise ValueError("no JSON object")
+        return data
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+# Made once: json.dumps and json.loads build a coder per call when an option is set. raw_decode saves the two
+# regular expressions by which decode skips white space (a third of its time at 100 bytes).
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=unstructure
+).encode
+_decode = json.JSONDecoder(parse_constant=_refuse).raw_decode

@@ -1,0 +1,117 @@
+"""The class a team writes: one `send`, and what it may say about retries, order and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kafka_notify._units import Seconds, to_seconds
+from kafka_notify.errors import ConfigError, DeliveryError
+from kafka_notify.notification import Attempt, Notification, Receipt, Send, Verdict, check_name
+from kafka_notify.policy import Ordering, RetryPolicy
+from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+
+if TYPE_CHECKING:
+    from kafka_notify._config import Config
+    from kafka_notify.deadletters import DeadLetter
+
+_SEND: Verdict = Send()
+
+
+class Consumer:
+    """Sends notifications of some channels through a provider. Subclass it and write `send`.
+
+    One instance serves one worker. `send`, `should_send`, `setup`, `teardown`, `on_sent` and
+    `on_dead_letter` may be plain or async; async ones run on the worker's event loop and must not block it,
+    plain ones run on its threads. `__init__` is your own: nothing of this class needs calling.
+    """
+
+    name: str = ""
+    """Names the group and the retry topic; required when `channels` is set."""
+    channels: frozenset[str] | set[str] = frozenset()
+    """What it sends; empty means every channel. Others are passed over: give their consumer a name of its own."""
+    retry: RetryPolicy | None = None
+    """Backoff and number of attempts; by default the lane's."""
+    ordering: Ordering = Ordering.USER
+    concurrency: int = 100
+    """Sends in flight per worker, never two of one user."""
+    send_timeout: Seconds = 30.0
+    """Seconds a send may take; then it counts as an unknown outcome. FCM answers within 10 s and Twilio within
+    26 s, so less than that makes duplicates."""
+
+    _overridden: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hooks = ("should_send", "on_sent", "on_dead_letter", "classify", "setup", "teardown")
+        cls._overridden = frozenset(h for h in hooks if getattr(cls, h) is not getattr(Consumer, h))
+
+    def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt | Awaitable[Receipt]:
+        """Hand one notification to the provider; return its `Receipt` once the provider accepted it.
+
+        Raise a `DeliveryError` to say otherwise. Anything else returned (None too) counts as an unknown
+        outcome; any other exception as a transient failure, after `classify`. A send that outlives
+        `attempt.timeout` is cancelled (async) or given up (plain: its user waits until the thread returns).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define send()")
+
+    def should_send(self, notification: Notification[Any], /) -> Verdict | Awaitable[Verdict]:
+        """Asked just before each attempt: `Send()`, `Skip(reason)` (terminal) or `Defer(until, reason)`
+        (waits like a retry, is no attempt). An exception here counts like one of `send`."""
+        return _SEND
+
+    def setup(self) -> None | Awaitable[None]:
+        """Open clients. Runs once, on the worker's loop or thread, before the first record; an exception stops it."""
+        return None
+
+    def teardown(self) -> None | Awaitable[None]:
+        """Close clients. Runs once, after the last send."""
+        return None
+
+    def classify(self, exc: Exception, /) -> DeliveryError | None:
+        """Turn an exception of `send` that is no `DeliveryError` into one; None leaves it to the built-in table."""
+        return None
+
+    def on_sent(self, notification: Notification[Any], receipt: Receipt, /) -> None | Awaitable[None]:
+        """After the provider accepted: at least once. A failure here is reported and never repeats the send."""
+        return None
+
+    def on_dead_letter(self, letter: DeadLetter, /) -> None | Awaitable[None]:
+        """After the dead letter was acknowledged by the broker: at least once. A failure here is reported."""
+        return None
+
+    def run(self, config: Config, *, lane: str, **options: Any) -> None:
+        """`Worker(self, config, lane=lane, **options).run()`: blocks until stopped."""
+        from kafka_notify.worker import Worker
+
+        Worker(self, config, lane=lane, **options).run()
+
+
+def check_consumer(consumer: Consumer, topology: Topology) -> None:
+    """Raise a `ConfigError` for a consumer whose class attributes contradict each other or the topology."""
+    kind = type(consumer).__name__
+    if type(consumer).send is Consumer.send:
+        raise ConfigError(f"{kind} must define send(self, notification, attempt)")
+    if isinstance(consumer.channels, str):
+        raise ConfigError(f"{kind}.channels must be a set of channel names, not a str: {{{consumer.channels!r}}}")
+    unknown = sorted(set(consumer.channels) - topology.channels)
+    if unknown:
+        known = ", ".join(sorted(topology.channels))
+        raise ConfigError(f"{kind}.channels: unknown {', '.join(map(repr, unknown))}; known channels: {known}")
+    if consumer.channels and not consumer.name:
+        raise ConfigError(
+            f"{kind} reads only some channels, so it needs a `name` for a consumer group of its own: "
+            "two consumers with different channels in one group would each commit the other's notifications unsent"
+        )
+    if consumer.name:
+        check_name(f"{kind}.name", consumer.name)
+        if consumer.name == DEFAULT_CONSUMER:
+            raise ConfigError(f"{kind}.name must not be {DEFAULT_CONSUMER!r}: that is the group of unnamed consumers")
+    if isinstance(consumer.concurrency, bool) or not isinstance(consumer.concurrency, int) or consumer.concurrency < 1:
+        raise ConfigError(f"{kind}.concurrency must be a whole number >= 1, not {consumer.concurrency!r}")
+    if to_seconds(consumer.send_timeout, f"{kind}.send_timeout") <= 0:
+        raise ConfigError(f"{kind}.send_timeout must be > 0")
+    if not isinstance(consumer.ordering, Ordering):
+        raise ConfigError(f"{kind}.ordering must be an Ordering, not {consumer.ordering!r}")
+    if consumer.retry is not None and not isinstance(consumer.retry, RetryPolicy):
+        raise ConfigError(f"{kind}.retry must be a RetryPolicy, not {consumer.retry!r}")

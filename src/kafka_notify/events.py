@@ -1,0 +1,205 @@
+"""What happened, as frozen values: the one argument of `on_event`.
+
+No event holds data, recipient, user id or key. `on_event` is called from the thread where it happened (a
+worker's event loop, a producer's poll thread): it must be quick and must not block; an exception in it is
+logged and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+
+log = logging.getLogger("kafka_notify")
+log.addHandler(logging.NullHandler())
+
+
+@attrs.frozen
+class Event:
+    """Base of all events."""
+
+
+@attrs.frozen
+class Produced(Event):
+    """The broker acknowledged a notification."""
+
+    id: str
+    category: str
+    channel: str
+    topic: str
+    partition: int
+    offset: int
+    seconds: float
+    """From `send` to the acknowledgement."""
+
+
+@attrs.frozen
+class ProduceFailed(Event):
+    """The broker did not acknowledge a notification; its `PendingSend` raises."""
+
+    id: str
+    category: str
+    channel: str
+    topic: str
+    reason: str
+
+
+@attrs.frozen
+class AttemptEnded(Event):
+    """One call of `send` ended."""
+
+    id: str
+    category: str
+    channel: str
+    attempt: int
+    outcome: Literal["sent", "retry", "dead", "skipped"]
+    provider: str | None
+    code: str | None
+    seconds: float
+    """How long the call took."""
+    age: float
+    """Seconds since the notification was created."""
+
+
+@attrs.frozen
+class RetryScheduled(Event):
+    """A copy in the retry topic was acknowledged."""
+
+    id: str
+    category: str
+    channel: str
+    attempt: int
+    """Counted attempts made; 0 for one parked behind an earlier one of its user."""
+    after: float
+    """Seconds until it is due."""
+    topic: str
+    partition: int
+    offset: int
+
+
+@attrs.frozen
+class DeadLettered(Event):
+    """A dead letter was acknowledged."""
+
+    id: str
+    category: str | None
+    channel: str | None
+    reason: str
+    code: str | None
+    topic: str
+    partition: int
+    origin: int
+
+
+@attrs.frozen
+class NotificationSkipped(Event):
+    """Terminal without a send."""
+
+    id: str
+    category: str
+    channel: str
+    reason: str
+
+
+@attrs.frozen
+class CopyFailed(Event):
+    """A copy to the retry or dead-letter topic was not acknowledged: its record stays open and it is written
+    again."""
+
+    topic: str
+    partition: int
+    reason: str
+    failures: int
+    """In a row, of this record."""
+
+
+@attrs.frozen
+class CommitFailed(Event):
+    """Offsets were not committed: nothing is lost, more may be sent twice after a crash."""
+
+    reason: str
+    epoch_ended: bool
+    """The group has moved on without this worker: it stops sending until it is assigned partitions again."""
+
+
+@attrs.frozen
+class PartitionsAssigned(Event):
+    """A rebalance gave partitions to this worker."""
+
+    topic: str
+    partitions: tuple[int, ...]
+
+
+@attrs.frozen
+class PartitionsRevoked(Event):
+    """A rebalance took partitions from this worker."""
+
+    topic: str
+    partitions: tuple[int, ...]
+    lost: bool
+    """Without a chance to commit."""
+
+
+@attrs.frozen
+class PartitionStarted(Event):
+    """Committed state was restored and fenced: the partition's notifications are being sent."""
+
+    partition: int
+    restored: int
+    """Notifications that wait for their retry."""
+    lag: int
+    """Source records behind the committed offset at that time."""
+
+
+@attrs.frozen
+class PartitionHalted(Event):
+    """A partition cannot go on without a person; the others do."""
+
+    partition: int
+    reason: str
+
+
+@attrs.frozen
+class HookFailed(Event):
+    """`on_sent`, `on_dead_letter`, `setup` or `teardown` raised."""
+
+    hook: str
+    id: str | None
+    error: str
+    """Class of the exception."""
+
+
+@attrs.frozen
+class KafkaError(Event):
+    """librdkafka reported an error; it recovers by itself unless `fatal`."""
+
+    code: str
+    fatal: bool
+
+
+@attrs.frozen
+class LeaseExpired(Event):
+    """No commit was confirmed within the session timeout: no send starts until one is."""
+
+    seconds: float
+    """Since the last confirmed commit."""
+
+
+OnEvent = Callable[[Event], object]
+
+
+def emitter(on_event: OnEvent | None) -> OnEvent | None:
+    """`on_event`, guarded: an exception in it is logged (without its text) and changes nothing."""
+    if on_event is None:
+        return None
+
+    def emit(event: Event) -> None:
+        try:
+            on_event(event)
+        except Exception as e:
+            log.error("on_event raised %s for %s", type(e).__name__, type(event).__name__)
+
+    return emit

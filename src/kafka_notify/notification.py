@@ -1,0 +1,422 @@
+"""What is sent: `Category` and `Notification`, and the small values around one send."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Generic, Literal, NoReturn, cast, overload
+
+import attrs
+from attrs.exceptions import FrozenInstanceError
+from typing_extensions import TypeVar
+
+from kafka_notify._payload import structure
+from kafka_notify._units import UTC, Seconds, from_millis, to_millis, to_seconds
+from kafka_notify.errors import ConfigError, InvalidNotification
+
+D = TypeVar("D", default=Mapping[str, Any])
+
+MAX_USER_ID_BYTES: Final = 256
+NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+_MAX_MS: Final = 253_402_300_799_999  # 9999-12-31, the last that datetime can hold
+
+
+class Category(Generic[D]):
+    """What a notification is about (`otp`, `marketing`, ...). Its lane gives the priority.
+
+    Frozen; equal by value. Share it between the producing and the sending service.
+
+    Args:
+        name: Lower-case letters, digits, `_` and `-`, at most 63.
+        lane: Name of the lane its notifications travel on.
+        payload: An attrs class or dataclass that `Notification.data` holds; else a JSON object.
+        ttl: Seconds (or a timedelta) after which a notification is not sent any more.
+        sensitive: Hide the data in the dead-letter topic unless `dlq_payload` says otherwise.
+        dlq_payload: `keep` or `redact`; None follows `sensitive`.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    __slots__ = ("dlq_payload", "lane", "name", "payload", "sensitive", "ttl")
+    name: str
+    lane: str
+    payload: type[D] | None
+    ttl: float | None
+    sensitive: bool
+    dlq_payload: Literal["keep", "redact"]
+
+    @overload
+    def __init__(
+        self: Category[Mapping[str, Any]],
+        name: str,
+        lane: str,
+        *,
+        ttl: Seconds | None = None,
+        sensitive: bool = False,
+        dlq_payload: Literal["keep", "redact"] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Category[D],
+        name: str,
+        lane: str,
+        *,
+        payload: type[D],
+        ttl: Seconds | None = None,
+        sensitive: bool = False,
+        dlq_payload: Literal["keep", "redact"] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        lane: str,
+        *,
+        payload: type[Any] | None = None,
+        ttl: Seconds | None = None,
+        sensitive: bool = False,
+        dlq_payload: Literal["keep", "redact"] | None = None,
+    ) -> None:
+        check_name("Category.name", name)
+        check_name("Category.lane", lane)
+        if dlq_payload not in (None, "keep", "redact"):
+            raise ConfigError(f"Category.dlq_payload must be 'keep' or 'redact', not {dlq_payload!r}")
+        seconds = None if ttl is None else to_seconds(ttl, f"ttl of category {name!r}")
+        if seconds == 0:
+            raise ConfigError(f"ttl of category {name!r} must be > 0: with 0 nothing would ever be sent")
+        values = (name, lane, payload, seconds, sensitive, dlq_payload or ("redact" if sensitive else "keep"))
+        for slot, value in zip(("name", "lane", "payload", "ttl", "sensitive", "dlq_payload"), values, strict=True):
+            object.__setattr__(self, slot, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError
+
+    def _key(self) -> tuple[object, ...]:
+        return (self.name, self.lane, self.payload, self.ttl, self.sensitive, self.dlq_payload)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Category) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.lane))
+
+    def __repr__(self) -> str:
+        return f"Category({self.name!r}, {self.lane!r}, ttl={self.ttl}, sensitive={self.sensitive})"
+
+    def __reduce__(self) -> tuple[Callable[..., Category[Any]], tuple[object, ...]]:
+        return _category, self._key()
+
+
+def _category(name: str, lane: str, payload: Any, ttl: Any, sensitive: bool, dlq_payload: Any) -> Category[Any]:
+    return Category(name, lane, payload=payload, ttl=ttl, sensitive=sensitive, dlq_payload=dlq_payload)
+
+
+class Notification(Generic[D]):
+    """One message to one user. Frozen; equal and hashed by id; `repr` hides data and recipient.
+
+    Args:
+        user_id: The partition key: not empty, no surrounding white space, at most 256 UTF-8 bytes.
+        category: A `Category`, or the name of one in the topology.
+        channel: `sms`, `email`, ...: which consumer sends it.
+        data: What the sender needs to build the message; the category's payload class, or a mapping.
+        recipient: Address, number or token; None when the sender looks it up.
+        id: `[A-Za-z0-9_-]{1,128}`, a uuid4 by default. It is the idempotency key of every attempt.
+        created_at: Aware datetime; now by default. Kept to the millisecond.
+        expires_at: Aware datetime after which no attempt starts; by default created_at + the category's ttl.
+        collapse_key: A newer notification of the same user with the same key supersedes a waiting one.
+        correlation_id: Anything that ties it to the request that caused it.
+        headers: The caller's own Kafka headers, passed through every hop; names must not start with `notif-`.
+
+    Raises:
+        InvalidNotification: A field breaks its rule; the text names both, never the value.
+    """
+
+    __slots__ = (
+        "_created_ms", "_data", "_expires_ms", "_headers",
+        "category", "channel", "collapse_key", "correlation_id", "id", "recipient", "user_id",
+    )  # fmt: skip
+    user_id: str
+    category: str
+    channel: str
+    recipient: str | None
+    id: str
+    collapse_key: str | None
+    correlation_id: str | None
+    _data: D
+    _created_ms: int
+    _expires_ms: int | None
+    _headers: Mapping[str, str] | Callable[[], Mapping[str, str]]
+
+    def __init__(
+        self,
+        *,
+        user_id: str,
+        category: Category[D] | str,
+        channel: str,
+        data: D,
+        recipient: str | None = None,
+        id: str | None = None,
+        created_at: dt.datetime | None = None,
+        expires_at: dt.datetime | None = None,
+        collapse_key: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> None:
+        check_user_id(user_id)
+        if isinstance(category, Category):
+            name = category.name
+            if category.payload is not None and not isinstance(data, category.payload):
+                raise InvalidNotification(
+                    f"data must be a {category.payload.__qualname__}, the payload class of category {name!r}, "
+                    f"not a {type(data).__qualname__}"
+                )
+        else:
+            name = _text("category", category, required=True) or ""
+        if id is None:
+            id = str(uuid.uuid4())
+        elif not isinstance(id, str) or not _ID.fullmatch(id):
+            raise InvalidNotification("id must be 1 to 128 letters, digits, '_' or '-'")
+        created_ms = to_millis(dt.datetime.now(UTC)) if created_at is None else _moment("created_at", created_at)
+        if expires_at is not None:
+            expires_ms: int | None = _moment("expires_at", expires_at)
+            if expires_ms is not None and expires_ms <= created_ms:
+                raise InvalidNotification("expires_at must lie after created_at")
+        elif isinstance(category, Category) and category.ttl is not None:
+            expires_ms = min(created_ms + round(category.ttl * 1000), _MAX_MS)
+        else:
+            expires_ms = None
+        fill(
+            self,
+            user_id,
+            name,
+            _text("channel", channel, required=True) or "",
+            _text("recipient", recipient),
+            id,
+            _text("collapse_key", collapse_key),
+            _text("correlation_id", correlation_id),
+            data,
+            created_ms,
+            expires_ms,
+            _own_headers(headers),
+        )
+
+    @property
+    def data(self) -> D:
+        """What the sender needs to build the message."""
+        return self._data
+
+    def data_as(self, cls: type[D]) -> D:
+        """The data as an instance of `cls` (an attrs class or dataclass); for callers that know the category.
+
+        Raises:
+            InvalidNotification: The data does not fit the class.
+        """
+        return cast(D, self._data if isinstance(self._data, cls) else structure(cls, self._data))
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When it was made, UTC, to the millisecond."""
+        return from_millis(self._created_ms)
+
+    @property
+    def expires_at(self) -> dt.datetime | None:
+        """The moment from which no attempt starts any more, UTC."""
+        return None if self._expires_ms is None else from_millis(self._expires_ms)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The caller's own headers."""
+        if callable(self._headers):
+            object.__setattr__(self, "_headers", MappingProxyType(dict(self._headers())))
+        return cast(Mapping[str, str], self._headers)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, Notification) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"Notification(id={self.id!r}, category={self.category!r}, channel={self.channel!r})"
+
+    def __getstate__(self) -> tuple[object, ...]:
+        n = self
+        return (
+            n.user_id, n.category, n.channel, n.recipient, n.id, n.collapse_key, n.correlation_id,
+            n._data, n._created_ms, n._expires_ms, dict(n.headers),
+        )  # fmt: skip
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        fill(self, *state)
+
+
+def fill(
+    notification: Notification[Any],
+    user_id: str,
+    category: str,
+    channel: str,
+    recipient: str | None,
+    id: str,
+    collapse_key: str | None,
+    correlation_id: str | None,
+    data: object,
+    created_ms: int,
+    expires_ms: int | None,
+    headers: Mapping[str, str] | Callable[[], Mapping[str, str]],
+) -> None:
+    """Set the fields without checks: what came off the wire was checked there (validation costs 3 us)."""
+    put = object.__setattr__
+    put(notification, "user_id", user_id)
+    put(notification, "category", category)
+    put(notification, "channel", channel)
+    put(notification, "recipient", recipient)
+    put(notification, "id", id)
+    put(notification, "collapse_key", collapse_key)
+    put(notification, "correlation_id", correlation_id)
+    put(notification, "_data", data)
+    put(notification, "_created_ms", created_ms)
+    put(notification, "_expires_ms", expires_ms)
+    put(notification, "_headers", headers)
+
+
+def check_user_id(user_id: object) -> None:
+    """Raise `InvalidNotification` unless this can be a partition key."""
+    if not isinstance(user_id, str) or not user_id:
+        raise InvalidNotification("user_id must be a non-empty str: it is the partition key that keeps a user's order")
+    if user_id != user_id.strip():
+        raise InvalidNotification("user_id must not begin or end with white space: 'u1' and 'u1 ' would be two users")
+    try:
+        size = len(user_id.encode())
+    except UnicodeEncodeError:
+        raise InvalidNotification("user_id must be valid Unicode (it holds a lone surrogate)") from None
+    if size > MAX_USER_ID_BYTES:
+        raise InvalidNotification(f"user_id must be at most {MAX_USER_ID_BYTES} UTF-8 bytes, not {size}")
+
+
+def check_name(what: str, name: object) -> None:
+    """Raise `ConfigError` unless `name` can stand in topic and group names."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{what} must be lower-case letters, digits, '_' or '-', begin with a letter, at most 63, not {name!r}"
+        )
+
+
+def _text(field: str, value: object, *, required: bool = False) -> str | None:
+    if value is None and not required:
+        return None
+    if not isinstance(value, str) or (required and not value):
+        raise InvalidNotification(f"{field} must be a {'non-empty ' if required else ''}str")
+    if _CONTROL.search(value):
+        raise InvalidNotification(f"{field} must not hold control characters (it travels in a header)")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidNotification(f"{field} must be valid Unicode (it holds a lone surrogate)") from None
+    return value
+
+
+def _moment(field: str, value: object) -> int:
+    if not isinstance(value, dt.datetime) or value.tzinfo is None:
+        raise InvalidNotification(f"{field} must be an aware datetime, such as datetime.now(timezone.utc)")
+    millis = to_millis(value)
+    if millis < 0:
+        raise InvalidNotification(f"{field} must not lie before 1970")
+    return millis
+
+
+def _own_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    if not headers:
+        return _NO_HEADERS
+    for name, value in headers.items():
+        if not isinstance(name, str) or not name or name.lower().startswith("notif-") or name == "content-type":
+            raise InvalidNotification("headers: names must be non-empty, not 'content-type' and not begin with 'notif-'")
+        if not isinstance(value, str):
+            raise InvalidNotification(f"headers: the value of {name!r} must be a str")
+        try:
+            value.encode()
+            name.encode()
+        except UnicodeEncodeError:
+            raise InvalidNotification("headers: names and values must be valid Unicode") from None
+    return MappingProxyType(dict(headers))
+
+
+@attrs.frozen
+class Receipt:
+    """The provider accepted a notification: what `send` returns.
+
+    Args:
+        provider: For example `twilio`; a label in events and metrics, so keep it to a few values.
+        message_id: What the provider calls the message.
+    """
+
+    provider: str
+    message_id: str | None = None
+
+
+@attrs.frozen
+class Attempt:
+    """One counted call of `send`, and what is known of those before."""
+
+    number: int
+    """1-based; counted attempts only."""
+    max_attempts: int
+    idempotency_key: str
+    """The notification's id: the same at every attempt, redelivery and redrive."""
+    timeout: float
+    """Seconds left for this call: the smaller of `send_timeout` and the remaining ttl."""
+    remaining_ttl: float | None
+    """Seconds until the notification expires; None when it never does."""
+    maybe_sent: bool = False
+    """An earlier attempt ended with an unknown outcome."""
+    last_provider: str | None = None
+    last_error: str | None = None
+    """Code of the attempt before."""
+
+
+@attrs.frozen
+class Send:
+    """Verdict of `should_send`: go on."""
+
+
+@attrs.frozen
+class Skip:
+    """Verdict of `should_send`: do not send; terminal.
+
+    Args:
+        reason: A short token for events and metrics, for example `unsubscribed`.
+    """
+
+    reason: str
+
+
+@attrs.frozen
+class Defer:
+    """Verdict of `should_send`: not before `until`; waits like a retry, and is no attempt.
+
+    Args:
+        until: Aware datetime.
+        reason: A short token for events and metrics, for example `quiet_hours`.
+    """
+
+    until: dt.datetime = attrs.field()
+    reason: str
+
+    @until.validator
+    def _aware(self, _: object, value: dt.datetime) -> None:
+        if value.tzinfo is None:
+            raise ConfigError("Defer.until must be an aware datetime, such as datetime.now(timezone.utc)")
+
+
+Verdict = Send | Skip | Defer

@@ -1,0 +1,74 @@
+"""When to try again, and what order means: values without I/O."""
+
+from __future__ import annotations
+
+import random
+from enum import Enum
+
+import attrs
+
+from kafka_notify._units import Seconds, to_seconds
+from kafka_notify.errors import ConfigError
+
+
+class Ordering(Enum):
+    """Whose notifications wait for each other while one of them is retried."""
+
+    USER = "user"
+    """One at a time per user and lane, retries included (the default)."""
+    USER_CHANNEL = "user_channel"
+    """One at a time per user, lane and channel."""
+    NONE = "none"
+    """No waiting: a later notification may overtake one that waits for its retry."""
+
+
+@attrs.frozen(init=False)
+class RetryPolicy:
+    """Exponential backoff with jitter, and when to give up.
+
+    Args:
+        max_attempts: Counted attempts before the dead-letter topic; the first one counts.
+        first: Seconds before the second attempt.
+        factor: What each further delay is multiplied by.
+        cap: The longest delay in seconds.
+        jitter: The share by which a delay varies at random in both directions, 0 to 1.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    max_attempts: int
+    first: float
+    factor: float
+    cap: float
+    jitter: float
+
+    def __init__(
+        self,
+        max_attempts: int = 4,
+        *,
+        first: Seconds = 2,
+        factor: float = 4,
+        cap: Seconds = 60,
+        jitter: float = 0.1,
+    ) -> None:
+        if not isinstance(max_attempts, int) or max_attempts < 1:
+            raise ConfigError(f"RetryPolicy.max_attempts must be a whole number >= 1, not {max_attempts!r}")
+        if not 0 <= jitter <= 1:
+            raise ConfigError(f"RetryPolicy.jitter must lie between 0 and 1, not {jitter!r}")
+        if not factor >= 1:
+            raise ConfigError(f"RetryPolicy.factor must be >= 1, not {factor!r}")
+        self.__attrs_init__(  # type: ignore[attr-defined]
+            max_attempts, to_seconds(first, "RetryPolicy.first"), factor, to_seconds(cap, "RetryPolicy.cap"), jitter
+        )
+
+    def delay(self, attempts_made: int, retry_after: float | None = None) -> float:
+        """Seconds to wait after `attempts_made` (>= 1) counted attempts; never less than `retry_after`."""
+        exponent = min(max(attempts_made, 1) - 1, 64)  # factor ** 64 is past every cap
+        delay = min(self.cap, self.first * self.factor**exponent)
+        delay *= 1 + self.jitter * (2 * random.random() - 1)
+        return max(delay, retry_after or 0.0)
+
+
+LATENCY_RETRY = RetryPolicy()
+THROUGHPUT_RETRY = RetryPolicy(first=30, cap=900)

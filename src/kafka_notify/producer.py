@@ -1,0 +1,312 @@
+"""`Producer`: notifications into Kafka, from any number of threads and coroutines, across forks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import KafkaError, Message
+
+from kafka_notify import _handle, events
+from kafka_notify._config import NOTHING, Config, producer_config, redacted
+from kafka_notify._handle import HandleDead, OnDelivery, ProducerHandle, reason
+from kafka_notify._pending import AwaitedSend, PendingSend, RecordMetadata
+from kafka_notify._units import Seconds, to_seconds
+from kafka_notify.codec import Codec, JsonCodec
+from kafka_notify.errors import InvalidNotification, NotifyError, QueueFull
+from kafka_notify.notification import Category, Notification
+from kafka_notify.topology import Topology
+from kafka_notify.wire import Headers, encode
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["PendingSend", "Producer", "RecordMetadata"]
+
+_WARM_UP_SECONDS: Final = 10.0
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
+
+
+class Producer:
+    """Hands notifications to Kafka; each lane has a queue and a connection of its own.
+
+    Safe to use from any thread, coroutine and forked child. Lanes open when they are first used, once per
+    process; after a fork (gunicorn --preload, Celery, multiprocessing) the child opens its own, and what was
+    queued before is sent by the parent alone. Records still queued when the process ends are flushed for up to
+    30 seconds; children that end with `os._exit` (Celery's) must call `close` themselves.
+
+    Args:
+        config: librdkafka properties; consumer properties in it are left out.
+        topology: Lanes, categories and channels; the default one when None.
+        lane_config: Producer properties for single lanes, by lane name; they go before `config`.
+        codec: Turns data into bytes; JSON when None.
+        max_block: Seconds that a send waits while the lane's queue is full.
+        on_event: Is given `events.Produced` and `events.ProduceFailed` from the lanes' serving threads. It costs
+            a few microseconds per send.
+
+    Raises:
+        ConfigError: A property would break a promise, or a lane is unknown.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        topology: Topology | None = None,
+        lane_config: Mapping[str, Config] = {},
+        codec: Codec | None = None,
+        max_block: Seconds = 1.0,
+        on_event: events.OnEvent | None = None,
+    ) -> None:
+        self._topology = topology = topology or Topology.default()
+        for lane in lane_config:
+            topology.lane(lane)
+        self._configs = {
+            lane.name: producer_config(config, lane.profile, lane_config.get(lane.name, NOTHING))
+            for lane in topology.lanes.values()
+        }
+        self._codec: Codec = codec or JsonCodec()
+        self._max_block = to_seconds(max_block, "max_block")
+        self._channels = topology.channels
+        self._emit = events.emitter(on_event)
+        self._handles: dict[str, ProducerHandle] = {}
+        self._closed = False
+        weakref.finalize(self, _release, self._handles).atexit = False  # open handles see to that
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    def send(self, notification: Notification[Any], /) -> PendingSend:
+        """Queue a notification and return at once; the acknowledgement is in what is returned.
+
+        Blocks for up to `max_block` seconds while the lane's queue is full, so use `asend` on an event loop.
+        Notifications of one user that one thread sends keep their order.
+
+        Raises:
+            InvalidNotification: Unknown category or channel, or data that does not fit.
+            QueueFull: The queue stayed full; the notification was not accepted.
+            ProduceError: librdkafka refused the record, for one because it is too large.
+            NotifyError: The producer is closed.
+        """
+        topic, category, key, value, headers = self._encoded(notification)
+        pauses: _Pauses | None = None
+        while True:
+            handle = self._lane_handle(category.lane)
+            pending = PendingSend(handle, topic)
+            report = pending._delivered
+            if self._emit is not None:
+                report = _Observed(self._emit, report, notification, topic)
+            try:
+                handle.produce(topic, value, key, headers, -1, 0, report)
+            except BufferError:
+                pauses = pauses or _Pauses(topic, self._max_block)
+                time.sleep(pauses.next())
+            except HandleDead:
+                continue  # a fork or a fatal error: the lane opens another one
+            else:
+                return pending
+
+    async def asend(
+        self, notification: Notification[Any], /, *, timeout: Seconds | None = None
+    ) -> RecordMetadata:
+        """Send a notification and wait for the acknowledgement; never blocks the event loop.
+
+        A cancelled or timed-out call leaves the outcome open: the notification may have been written, or may be
+        yet; send it again with the same id if it must arrive.
+
+        Args:
+            timeout: Seconds, waiting for room in the queue included; None waits as long as the lane's
+                `delivery.timeout.ms`.
+
+        Raises:
+            TimeoutError: (also a `ProduceError`) No acknowledgement in time.
+            ProduceError: The broker did not acknowledge it.
+            InvalidNotification, QueueFull, NotifyError: As for `send`.
+        """
+        limit = None if timeout is None else to_seconds(timeout, "timeout")
+        deadline = None if limit is None else time.monotonic() + limit
+        topic, category, key, value, headers = self._encoded(notification)
+        loop = asyncio.get_running_loop()
+        pauses: _Pauses | None = None
+        while True:
+            handle = self._lane_handle(category.lane)
+            pending = AwaitedSend(handle, topic, loop)
+            report = pending._delivered
+            if self._emit is not None:
+                report = _Observed(self._emit, report, notification, topic)
+            try:
+                handle.produce(topic, value, key, headers, -1, 0, report)
+            except BufferError:
+                pauses = pauses or _Pauses(
+                    topic, self._max_block if limit is None else min(self._max_block, limit)
+                )
+                await asyncio.sleep(pauses.next())
+            except HandleDead:
+                continue  # a fork or a fatal error: the lane opens another one
+            else:
+                break
+        if deadline is None:
+            return await pending.future
+        await asyncio.wait({pending.future}, timeout=max(0.0, deadline - time.monotonic()))
+        if not pending.future.done():
+            pending.future.cancel()
+            raise pending._timed_out(limit)
+        return pending.future.result()
+
+    # -- life cycle ------------------------------------------------------------------------------
+
+    def warm_up(self, lanes: Iterable[str] | None = None) -> None:
+        """Connect now, so that the first notification takes milliseconds; blocks for up to 10 seconds per lane.
+
+        Call it when the service starts, after a fork rather than before it.
+
+        Args:
+            lanes: Names of the lanes that this process will use; all of them when None.
+
+        Raises:
+            ConfigError: A lane is unknown, or its topic does not exist.
+            NotifyError: No broker answered.
+        """
+        for name in self._topology.lanes if lanes is None else lanes:
+            self._lane_handle(self._topology.lane(name).name).warm_up(
+                [self._topology.source_topic(name)], _WARM_UP_SECONDS
+            )
+
+    def flush(self, timeout: Seconds = 30) -> None:
+        """Wait until everything sent so far is acknowledged or failed, its callbacks included.
+
+        Args:
+            timeout: Seconds, for all lanes together.
+
+        Raises:
+            NotifyError: Something is left; the text says how much. Nothing is dropped: it is still being sent.
+        """
+        self._finish(
+            ProducerHandle.flush, timeout, "still being sent: flush again, or see that brokers can be reached"
+        )
+
+    def close(self, timeout: Seconds = 30) -> None:
+        """Flush, then free everything; later sends raise. Idempotent. Not from a callback of this producer.
+
+        Args:
+            timeout: Seconds, for all lanes together.
+
+        Raises:
+            NotifyError: Something is left; it was given up, and each `PendingSend` says so.
+        """
+        self._closed = True
+        self._finish(ProducerHandle.close, timeout, "given up: send them again with the same ids")
+        self._handles.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __repr__(self) -> str:
+        lanes = {name: redacted(config)["bootstrap.servers"] for name, config in self._configs.items()}
+        return f"Producer({lanes}{', closed' if self._closed else ''})"
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _encoded(self, notification: Notification[Any]) -> tuple[str, Category[Any], bytes, bytes, Headers]:
+        category = self._topology.categories.get(notification.category)
+        if category is None:
+            raise _unknown("category", notification.category, self._topology.categories)
+        if notification.channel not in self._channels:
+            raise _unknown("channel", notification.channel, self._channels)
+        topic = self._topology.source_topic(category.lane)
+        return topic, category, *encode(notification, self._codec, topic, category)
+
+    def _lane_handle(self, lane: str) -> ProducerHandle:
+        handle = self._handles.get(lane)
+        if handle is not None and handle.dead is None:
+            return handle
+        with _handle.opening:
+            if self._closed:
+                raise NotifyError("this Producer is closed")
+            handle = self._handles.get(lane)
+            if handle is None or handle.dead is not None:
+                topic = self._topology.source_topic(lane)
+                handle = ProducerHandle(self._configs[lane], name=topic, topics=[topic], on_event=self._emit)
+                self._handles[lane] = handle
+            return handle
+
+    def _finish(self, step: Callable[[ProducerHandle, float], int], timeout: Seconds, advice: str) -> None:
+        limit = to_seconds(timeout, "timeout")
+        deadline = time.monotonic() + limit
+        left = sum(
+            step(handle, max(0.0, deadline - time.monotonic())) for handle in tuple(self._handles.values())
+        )
+        if left:
+            raise NotifyError(f"{left} notifications were not acknowledged within {limit:g} s; {advice}")
+
+
+class _Observed:
+    """A delivery report that also becomes an event."""
+
+    __slots__ = ("_emit", "_notification", "_report", "_since", "_topic")
+
+    def __init__(
+        self, emit: events.OnEvent, report: OnDelivery, notification: Notification[Any], topic: str
+    ) -> None:
+        self._emit = emit
+        self._report = report
+        self._notification = notification
+        self._topic = topic
+        self._since = time.monotonic()
+
+    def __call__(self, error: KafkaError | None, record: Message) -> None:
+        n = self._notification
+        self._report(error, record)
+        if error is not None:
+            self._emit(events.ProduceFailed(n.id, n.category, n.channel, self._topic, reason(error)))
+            return
+        partition, offset = record.partition() or 0, record.offset() or 0
+        seconds = time.monotonic() - self._since
+        self._emit(events.Produced(n.id, n.category, n.channel, self._topic, partition, offset, seconds))
+
+
+class _Pauses:
+    """How long to wait for room in the queue, and when to give up."""
+
+    def __init__(self, topic: str, max_block: float) -> None:
+        self._topic = topic
+        self._max_block = max_block
+        self._deadline = time.monotonic() + max_block
+        self._pause = _FIRST_PAUSE
+
+    def next(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise QueueFull(
+                f"{self._topic}: the queue stayed full for {self._max_block:g} s: brokers are away or too slow; "
+                "send less, or later, or raise queue.buffering.max.messages and max_block"
+            ) from None
+        pause = min(self._pause, left)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        return pause
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> InvalidNotification:
+    return InvalidNotification(f"unknown {what} {name!r}; known: {', '.join(sorted(known)) or 'none'}")
+
+
+def _release(handles: dict[str, ProducerHandle]) -> None:
+    for handle in handles.values():
+        handle.release()

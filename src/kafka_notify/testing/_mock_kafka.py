@@ -1,0 +1,65 @@
+"""A Kafka cluster inside this process: librdkafka's own mock."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from confluent_kafka import Producer
+    from typing_extensions import Self
+
+
+class MockKafka:
+    """A mock Kafka cluster, ready in milliseconds, for first runs and for tests near the unit.
+
+        with MockKafka() as kafka:
+            producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+
+    It is librdkafka's mock, not Kafka. Every topic has 4 partitions and comes into being when it is first
+    used; topics cannot be created, altered or deleted. A partition keeps 5 MB and then drops its oldest
+    records. The broker's limits, on the metadata of a commit for one, are not enforced. A group's first
+    member waits 3 seconds for its partitions; fetching is quicker with `fetch.wait.max.ms=5`. Use
+    `LocalKafka` for whatever must hold on the real thing.
+
+    The brokers listen on the loopback interface, so processes of their own can use them too. They are gone
+    when the block ends, or when the process that entered it does.
+
+    Args:
+        brokers: How many brokers there are.
+
+    Raises:
+        ValueError: `brokers` is not positive.
+    """
+
+    def __init__(self, brokers: int = 1) -> None:
+        if brokers < 1:
+            raise ValueError(f"a mock cluster needs at least one broker, not {brokers}")
+        self._brokers = brokers
+        self._owner: Producer | None = None
+        self._bootstrap_servers: str | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The brokers' addresses, comma-separated, for `bootstrap.servers`."""
+        if self._bootstrap_servers is None:
+            raise RuntimeError("this MockKafka is not running: use `with MockKafka() as kafka:`")
+        return self._bootstrap_servers
+
+    def __enter__(self) -> Self:
+        from confluent_kafka import Producer
+
+        # The cluster lives as long as this handle, which produces nothing.
+        owner = Producer({"test.mock.num.brokers": self._brokers, "log_level": 0})
+        brokers = owner.list_topics(timeout=10).brokers.values()
+        self._bootstrap_servers = ",".join(sorted(f"{broker.host}:{broker.port}" for broker in brokers))
+        self._owner = owner
+        return self
+
+    def __exit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
+        self._owner = self._bootstrap_servers = None
+
+    def __repr__(self) -> str:
+        return f"<MockKafka brokers={self._brokers} {self._bootstrap_servers or 'not running'}>"

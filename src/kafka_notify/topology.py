@@ -1,0 +1,271 @@
+"""Where it goes: lanes, categories and channels of a deployment, and the names of their topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import attrs
+
+from kafka_notify.errors import ConfigError
+from kafka_notify.notification import Category, check_name
+from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, RetryPolicy
+
+if TYPE_CHECKING:
+    from kafka_notify._config import Config
+
+Profile = Literal["latency", "throughput"]
+DEFAULT_CONSUMER = "workers"
+
+
+@attrs.frozen(init=False)
+class Lane:
+    """A priority with everything of its own: source topic, retry topics, producer handle, workers.
+
+    Args:
+        name: Part of the topic names: lower-case letters, digits, `_` and `-`.
+        partitions: Of its source and retry topics. Choose many (30, 50): they bound the number of workers.
+        profile: `latency` (OTP: no batching, short retries) or `throughput` (marketing).
+        retry: Backoff of its consumers; by default the profile's.
+        dlq: Name of a dead-letter topic of its own; by default the topology's.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    name: str
+    partitions: int
+    profile: Profile
+    retry: RetryPolicy
+    dlq: str | None
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        partitions: int,
+        profile: Profile = "latency",
+        retry: RetryPolicy | None = None,
+        dlq: str | None = None,
+    ) -> None:
+        check_name("Lane.name", name)
+        if isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1:
+            raise ConfigError(f"Lane({name!r}).partitions must be a whole number >= 1, not {partitions!r}")
+        if profile not in ("latency", "throughput"):
+            raise ConfigError(f"Lane({name!r}).profile must be 'latency' or 'throughput', not {profile!r}")
+        default = LATENCY_RETRY if profile == "latency" else THROUGHPUT_RETRY
+        self.__attrs_init__(name, partitions, profile, retry or default, dlq)  # type: ignore[attr-defined]
+
+
+@attrs.frozen
+class Finding:
+    """Something that `Topology.check` found."""
+
+    severity: Literal["error", "warning"]
+    text: str
+    """What is off, and the command that mends it."""
+
+
+@attrs.frozen(init=False)
+class Topology:
+    """Lanes, categories and channels of a deployment: closed sets, shared by producers and workers.
+
+    Args:
+        lanes: The priorities.
+        categories: What notifications can be about; each names one of the lanes.
+        channels: What they can be sent through.
+        prefix: Begins the name of every topic and group.
+
+    Raises:
+        ConfigError: A name stands twice, or a category names an unknown lane.
+    """
+
+    lanes: Mapping[str, Lane]
+    categories: Mapping[str, Category[Any]]
+    channels: frozenset[str]
+    prefix: str
+
+    def __init__(
+        self,
+        *,
+        lanes: Iterable[Lane],
+        categories: Iterable[Category[Any]],
+        channels: Iterable[str],
+        prefix: str = "notif",
+    ) -> None:
+        check_name("Topology.prefix", prefix)
+        by_name = _unique("lane", lanes)
+        if not by_name:
+            raise ConfigError("a Topology needs at least one Lane")
+        known = _unique("category", categories)
+        for category in known.values():
+            if category.lane not in by_name:
+                raise ConfigError(
+                    f"category {category.name!r} names the lane {category.lane!r}; known lanes: {_listed(by_name)}"
+                )
+        names = frozenset(channels)
+        for channel in names:
+            check_name("a channel", channel)
+        self.__attrs_init__(by_name, known, names, prefix)  # type: ignore[attr-defined]
+
+    @classmethod
+    def default(cls) -> Topology:
+        """`notif.high_priority` (30 partitions: otp, security_alert) and `notif.low_priority` (50: marketing,
+        weekly_summary), with the channels sms, push, email and webhook."""
+        return cls(
+            lanes=[
+                Lane("high_priority", partitions=30, profile="latency"),
+                Lane("low_priority", partitions=50, profile="throughput"),
+            ],
+            categories=[
+                Category("otp", "high_priority", ttl=300, sensitive=True),
+                Category("security_alert", "high_priority"),
+                Category("marketing", "low_priority"),
+                Category("weekly_summary", "low_priority"),
+            ],
+            channels=["sms", "push", "email", "webhook"],
+        )
+
+    def extend(
+        self,
+        *,
+        lanes: Iterable[Lane] = (),
+        categories: Iterable[Category[Any]] = (),
+        channels: Iterable[str] = (),
+    ) -> Topology:
+        """A topology with these added; one with a known name replaces it."""
+        return Topology(
+            lanes={**self.lanes, **_unique("lane", lanes)}.values(),
+            categories={**self.categories, **_unique("category", categories)}.values(),
+            channels=self.channels | frozenset(channels),
+            prefix=self.prefix,
+        )
+
+    # -- names ------------------------------------------------------------------------------------
+
+    def source_topic(self, lane: str) -> str:
+        """The topic that producers write: `notif.high_priority`."""
+        return f"{self.prefix}.{self.lane(lane).name}"
+
+    def retry_topic(self, lane: str, consumer: str = "") -> str:
+        """The retry topic of a consumer: `notif.retry.high_priority.sms`; without a name
+        `notif.retry.high_priority`."""
+        suffix = f".{consumer}" if consumer else ""
+        return f"{self.prefix}.retry.{self.lane(lane).name}{suffix}"
+
+    def dlq_topic(self, lane: str) -> str:
+        """The dead-letter topic of a lane: `notif.dlq`, or its own."""
+        return self.lane(lane).dlq or f"{self.prefix}.dlq"
+
+    def group(self, lane: str, consumer: str = "") -> str:
+        """The consumer group: `notif.high_priority.sms`; without a name `notif.high_priority.workers`."""
+        return f"{self.source_topic(lane)}.{consumer or DEFAULT_CONSUMER}"
+
+    def lane(self, name: str) -> Lane:
+        """The lane of that name; a `ConfigError` that lists the known ones otherwise."""
+        try:
+            return self.lanes[name]
+        except KeyError:
+            raise ConfigError(f"unknown lane {name!r}; known lanes: {_listed(self.lanes)}") from None
+
+    # -- on the cluster ---------------------------------------------------------------------------
+
+    def create(
+        self, config: Config, *, consumers: Iterable[str] = (), replication_factor: int | None = None
+    ) -> None:
+        """Create the topics that are missing; leave those that exist as they are.
+
+        Args:
+            config: librdkafka properties of the cluster.
+            consumers: Names of the consumers (`Consumer.name`) to make retry topics for; "" is the unnamed one.
+            replication_factor: 3 by default, or the number of brokers when there are fewer.
+
+        Raises:
+            ConfigError: The cluster refused a topic; the text says which and why.
+        """
+        from kafka_notify._topics import create_topics
+
+        create_topics(self, config, consumers=tuple(consumers), replication_factor=replication_factor)
+
+    def check(self, config: Config, *, consumers: Iterable[str] = ()) -> Sequence[Finding]:
+        """Compare the cluster with this topology: missing topics, partition counts, co-partitioning of source
+        and retry topics, retention, `min.insync.replicas`, clean-up policy, retry topics left behind.
+
+        Args:
+            config: librdkafka properties of the cluster.
+            consumers: Names of the consumers (`Consumer.name`) that should have a retry topic.
+
+        Returns:
+            What is off, worst first, each with the command that mends it; nothing when all is well.
+        """
+        from kafka_notify._topics import check_topics
+
+        return check_topics(self, config, consumers=tuple(consumers))
+
+    # -- as data ----------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain data for a config file. Payload classes are left out: they live in code."""
+        return {
+            "prefix": self.prefix,
+            "lanes": [
+                {
+                    "name": lane.name,
+                    "partitions": lane.partitions,
+                    "profile": lane.profile,
+                    "retry": attrs.asdict(lane.retry),
+                    "dlq": lane.dlq,
+                }
+                for lane in self.lanes.values()
+            ],
+            "categories": [
+                {
+                    "name": category.name,
+                    "lane": category.lane,
+                    "ttl": category.ttl,
+                    "sensitive": category.sensitive,
+                    "dlq_payload": category.dlq_payload,
+                }
+                for category in self.categories.values()
+            ],
+            "channels": sorted(self.channels),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, object]) -> Topology:
+        """The reverse of `to_dict`.
+
+        Raises:
+            ConfigError: A key is missing or unknown, or a value is out of range.
+        """
+        data: Any = value
+        try:
+            return cls(
+                prefix=data["prefix"],
+                lanes=[_lane_from(dict(lane)) for lane in data["lanes"]],
+                categories=[Category(**category) for category in data["categories"]],
+                channels=data["channels"],
+            )
+        except (KeyError, TypeError) as e:
+            raise ConfigError(f"a Topology needs prefix, lanes, categories and channels as to_dict writes them: {e}") from e
+
+
+def _lane_from(value: dict[str, Any]) -> Lane:
+    retry = value.pop("retry", None)
+    return Lane(**value, retry=None if retry is None else RetryPolicy(**retry))
+
+
+_Named = TypeVar("_Named", Lane, Category[Any])
+
+
+def _unique(what: str, values: Iterable[_Named]) -> dict[str, _Named]:
+    by_name: dict[str, _Named] = {}
+    for value in values:
+        if value.name in by_name:
+            raise ConfigError(f"the {what} {value.name!r} stands twice in the topology")
+        by_name[value.name] = value
+    return by_name
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

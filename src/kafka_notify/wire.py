@@ -1,0 +1,292 @@
+"""Records and notifications.
+
+Key = user id, value = the codec's bytes, everything else headers (`_headers` knows their names, `_hops` those
+of retry copies and dead letters). Every record that a worker reads is decoded once, here: no validators, no I/O.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from kafka_notify import _headers as h
+from kafka_notify._headers import MAX_MILLIS, Headers, Undecodable, read_integer, read_text
+from kafka_notify._hops import (
+    REDRIVE_WRITER,
+    DeadLetterState,
+    DlqPayload,
+    DlqReason,
+    RetryState,
+    dead_letter,
+    read_dead_letter,
+    read_retry,
+    retry_copy,
+    strip_retry,
+)
+from kafka_notify._payload import structure, unstructure
+from kafka_notify.codec import Codec, CodecContext, JsonCodec
+from kafka_notify.errors import CodecUnavailable, ConfigError, InvalidNotification
+from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, fill
+
+__all__ = [
+    "REDRIVE_WRITER",
+    "DeadLetterState",
+    "DlqPayload",
+    "DlqReason",
+    "Headers",
+    "RetryState",
+    "Undecodable",
+    "category_of",
+    "channel_of",
+    "dead_letter",
+    "decode",
+    "derived_id",
+    "encode",
+    "expiry",
+    "identity",
+    "read_dead_letter",
+    "read_retry",
+    "retry_copy",
+    "strip_retry",
+]
+
+_SCHEMA_WRITTEN: Final = b"1"
+_SCHEMAS_READ: Final = frozenset({b"1", b"2"})  # its own and its neighbour's: rolling upgrades and rollbacks
+_IDS: Final = uuid.UUID("5f0c1b52-7a0e-4c1c-9a53-2f1f7a1f5c3d")
+_is_id: Final = re.compile(r"[A-Za-z0-9_-]{1,128}").fullmatch
+_not_a_code: Final = re.compile(r"[^A-Za-z0-9_.-]").sub
+
+
+# -- notification to record ------------------------------------------------------------------------
+
+
+def encode(
+    notification: Notification[Any], codec: Codec, topic: str, category: Category[Any] | None
+) -> tuple[bytes, bytes, Headers]:
+    """The key, value and headers that carry `notification` to `topic`.
+
+    Args:
+        category: The topology's, when known: its ttl fills a missing `expires_at`, its payload class checks data
+            given as a mapping, so that a consumer does not have to dead-letter it.
+
+    Raises:
+        InvalidNotification: The data does not fit, or a header is longer than 4 KiB.
+        CodecUnavailable: The codec's service is away.
+    """
+    n = notification
+    created = n._created_ms
+    headers: Headers = [
+        (h.SCHEMA, _SCHEMA_WRITTEN),
+        (h.ID, n.id.encode()),
+        (h.CATEGORY, _written(h.CATEGORY, n.category)),
+        (h.CHANNEL, _written(h.CHANNEL, n.channel)),
+        (h.CREATED_AT, b"%d" % created),
+        (h.CONTENT_TYPE, codec.content_type.encode()),
+    ]
+    expires = n._expires_ms
+    if expires is None and category is not None:
+        expires = _expiry(created, category.ttl)
+    if expires is not None:
+        headers.append((h.EXPIRES_AT, b"%d" % expires))
+    if n.recipient is not None:
+        headers.append((h.RECIPIENT, _written(h.RECIPIENT, n.recipient)))
+    if n.collapse_key is not None:
+        headers.append((h.COLLAPSE_KEY, _written(h.COLLAPSE_KEY, n.collapse_key)))
+    if n.correlation_id is not None:
+        headers.append((h.CORRELATION_ID, _written(h.CORRELATION_ID, n.correlation_id)))
+    headers += [(name, value.encode()) for name, value in n.headers.items()]
+    if category is not None and category.payload is not None and not isinstance(n.data, category.payload):
+        structure(category.payload, unstructure(n.data))
+    value = codec.encode(n, CodecContext(topic, dict(headers)))
+    return n.user_id.encode(), value, headers
+
+
+def _written(name: str, text: str) -> bytes:
+    raw = text.encode()
+    if len(raw) > h.MAX_BYTES:
+        field = name.removeprefix("notif-").replace("-", "_")
+        raise InvalidNotification(f"{field} must be at most {h.MAX_BYTES} UTF-8 bytes, not {len(raw)}")
+    return raw
+
+
+# -- record to notification ------------------------------------------------------------------------
+
+
+def decode(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers | None,
+    topic: str,
+    partition: int,
+    offset: int,
+    timestamp_ms: int,
+    codec: Codec,
+    categories: Mapping[str, Category[Any]],
+) -> Notification[Any]:
+    """The notification that a record carries.
+
+    Args:
+        topic: Of the origin, on retries and redrives too; as `partition` and `offset`.
+        timestamp_ms: The source record's; stands in for a missing `notif-created-at`.
+        categories: Those of the topology; one that is not among them (a newer producer's) is decoded all the same.
+
+    Raises:
+        Undecodable: It is no notification.
+        CodecUnavailable: The codec's service is away, or the category's payload class is not one that data can
+            fill: the record may be fine, so the lane waits.
+    """
+    got: dict[str, bytes] = dict(headers) if headers else {}  # of several with one name the last wins
+    if None in got.values():
+        got = {name: raw for name, raw in got.items() if raw is not None}
+    if (schema := got.get(h.SCHEMA)) is not None and schema not in _SCHEMAS_READ:
+        raise Undecodable("unsupported_schema", f"bad_header.{h.SCHEMA}")
+    user_id = _user_id(key)
+    category = read_text(got, h.CATEGORY)
+    if not category:
+        raise Undecodable("undecodable", "no_category")
+    channel = read_text(got, h.CHANNEL)
+    if not channel:
+        raise Undecodable("undecodable", "no_channel")
+    id = read_text(got, h.ID)
+    if id is None:
+        id = derived_id(topic, partition, offset)
+    elif not _is_id(id):
+        raise Undecodable("undecodable", f"bad_header.{h.ID}")
+    created = read_integer(got, h.CREATED_AT, MAX_MILLIS)
+    if created is None:
+        if not 0 <= timestamp_ms <= MAX_MILLIS:
+            raise Undecodable("undecodable", "bad_timestamp")
+        created = timestamp_ms
+    expires = read_integer(got, h.EXPIRES_AT, MAX_MILLIS)
+    known = categories.get(category)
+    if expires is None and known is not None:
+        expires = _expiry(created, known.ttl)
+    notification: Notification[Any] = Notification.__new__(Notification)
+    fill(
+        notification,
+        user_id,
+        category,
+        channel,
+        read_text(got, h.RECIPIENT),
+        id,
+        read_text(got, h.COLLAPSE_KEY),
+        read_text(got, h.CORRELATION_ID),
+        _data(value, codec, CodecContext(topic, got), known),
+        created,
+        expires,
+        functools.partial(_own_headers, headers or ()),
+    )
+    return notification
+
+
+def derived_id(topic: str, partition: int, offset: int) -> str:
+    """The id of a notification whose producer gave none: the same whenever and by whomever it is read."""
+    return str(uuid.uuid5(_IDS, f"{topic}/{partition}/{offset}"))
+
+
+def channel_of(headers: Headers | None) -> str | None:
+    """The channel, without decoding the rest; None when absent or undecodable."""
+    return _look_up(headers, h.CHANNEL)
+
+
+def category_of(headers: Headers | None) -> str | None:
+    """The category, without decoding the rest; None when absent or undecodable."""
+    return _look_up(headers, h.CATEGORY)
+
+
+def _look_up(headers: Headers | None, name: str) -> str | None:
+    for known, raw in reversed(headers or ()):
+        if known == name and raw is not None:
+            try:
+                return read_text({name: raw}, name) or None
+            except Undecodable:
+                return None
+    return None
+
+
+def _user_id(key: bytes | None) -> str:
+    if not key or len(key) > MAX_USER_ID_BYTES:
+        raise Undecodable("undecodable", "bad_key")
+    try:
+        user_id = key.decode()
+    except UnicodeDecodeError:
+        raise Undecodable("undecodable", "bad_key") from None
+    if user_id != user_id.strip():
+        raise Undecodable("undecodable", "bad_key")
+    return user_id
+
+
+def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Category[Any] | None) -> Any:
+    if value is None:
+        raise Undecodable("undecodable", "null_value")
+    try:
+        data = codec.decode(value, context)
+    except CodecUnavailable:
+        raise
+    except Exception as e:  # its text may hold the payload: only the class is kept
+        raise Undecodable("undecodable", _codec_error(codec, e)) from None
+    if category is None or category.payload is None or isinstance(data, category.payload):
+        return data
+    try:
+        return structure(category.payload, data)
+    except (
+        ConfigError
+    ) as e:  # a payload class that no data can fill is not the record's fault: the lane waits
+        raise CodecUnavailable(str(e)) from None
+    except Exception:  # the payload class's own code runs here
+        raise Undecodable("undecodable", "bad_payload") from None
+
+
+def _codec_error(codec: Codec, error: Exception) -> str:
+    return (
+        "bad_json" if isinstance(codec, JsonCodec) else _not_a_code("", f"codec.{type(error).__name__}")[:64]
+    )
+
+
+def _expiry(created_ms: int, ttl: float | None) -> int | None:
+    return None if ttl is None else min(created_ms + round(ttl * 1000), MAX_MILLIS)
+
+
+def _own_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    return {
+        name: raw.decode(errors="replace")
+        for name, raw in headers
+        if raw is not None and name and name != h.CONTENT_TYPE and not name.lower().startswith("notif-")
+    }
+
+
+# -- without decoding ------------------------------------------------------------------------------
+
+
+def identity(
+    headers: Headers | None, topic: str, partition: int, offset: int, timestamp_ms: int
+) -> tuple[str, int]:
+    """The id and creation time (epoch ms) of the notification in a record, malformed or not: never raises.
+
+    Args:
+        topic: Of the origin, as `partition` and `offset`.
+        timestamp_ms: The record's; stands in for a missing `notif-created-at`.
+    """
+    got = dict(headers) if headers else {}
+    raw = got.get(h.ID)
+    try:
+        created = read_integer(got, h.CREATED_AT, MAX_MILLIS)
+    except Undecodable:
+        created = -1
+    return (
+        derived_id(topic, partition, offset) if raw is None else raw.decode(errors="replace"),
+        timestamp_ms if created is None else created,
+    )
+
+
+def expiry(headers: Headers | None, created_ms: int, categories: Mapping[str, Category[Any]]) -> int | None:
+    """When the notification in a record expires (epoch ms), without decoding it; None when it never does."""
+    try:
+        expires = read_integer(dict(headers or ()), h.EXPIRES_AT, MAX_MILLIS)
+    except Undecodable:
+        return None  # found out, and dead-lettered, when it is decoded
+    known = categories.get(category_of(headers) or "")
+    return _expiry(created_ms, known.ttl) if expires is None and known is not None else expires

@@ -1,0 +1,430 @@
+"""`Worker`: runs one consumer on one lane, and everything around it that has a life: threads, handles, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Final
+
+import attrs
+from confluent_kafka import Message
+from typing_extensions import Self
+
+from kafka_notify._config import Config, consumer_config, producer_config
+from kafka_notify._fetch.loop import FetchLoop, boottime
+from kafka_notify._fetch.reread import Rereader
+from kafka_notify._handle import ProducerHandle
+from kafka_notify._lanes.entry import Entry
+from kafka_notify._send.engine import Engine
+from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._settle.settle import Settler
+from kafka_notify._units import Seconds, to_seconds
+from kafka_notify.codec import Codec, JsonCodec
+from kafka_notify.consumer import Consumer, check_consumer
+from kafka_notify.errors import ConfigError, NotifyError
+from kafka_notify.events import OnEvent, emitter
+from kafka_notify.outcome import Middleware
+from kafka_notify.topology import Topology
+
+log = logging.getLogger("kafka_notify.worker")
+
+CONSUMER_PROTOCOL_SESSION: Final = 45.0
+"""Seconds: the brokers' default of group.consumer.session.timeout.ms, which clients cannot see."""
+WARM_UP: Final = 30.0
+HALF_ASSIGNED_LIMIT: Final = 60.0
+STUCK_SHARE: Final = 0.1
+
+
+@attrs.frozen
+class WorkerStats:
+    """What a worker did since its start, and what it holds now."""
+
+    sent: int = 0
+    retried: int = 0
+    """Attempts that failed and are tried again."""
+    dead: int = 0
+    """Dead letters, those expired not counted."""
+    expired: int = 0
+    skipped: int = 0
+    passed_over: int = 0
+    """Of other consumers' channels."""
+    parked: int = 0
+    """Put behind an earlier notification of their user in the retry topic."""
+    unknown: int = 0
+    """Attempts with an unknown outcome."""
+    in_flight: int = 0
+    buffered: int = 0
+    """Source records in memory, those in flight included."""
+    waiting: int = 0
+    """Notifications that live in the retry topic."""
+    stuck: int = 0
+    """Sends that outlived their deadline and still run."""
+    partitions: tuple[int, ...] = ()
+
+
+@attrs.frozen
+class Health:
+    """Whether a worker does its work."""
+
+    ok: bool
+    problems: tuple[str, ...] = ()
+    """What is wrong, worst first; each a sentence for a person."""
+
+
+class Worker:
+    """Runs one `Consumer` on one lane; many workers, in many processes, share the lane's partitions.
+
+    It reads, sends up to `consumer.concurrency` notifications at once (never two of one user), retries, and
+    commits. After a crash nothing is lost: what was in flight, or finished within the last 100 ms, may be sent
+    again with the same idempotency key.
+
+    Args:
+        consumer: The team's consumer, or a factory (its class, a lambda) that gives each process its own.
+        config: librdkafka properties, as for confluent_kafka.
+        lane: Name of the lane in the topology.
+        topology: Lanes, categories and channels, shared with the producers.
+        codec: Value bytes to data; JSON by default.
+        consumer_config: Goes before `config` for the consumer handle alone.
+        producer_config: The same for the handle that writes retry copies and dead letters.
+        middleware: Wraps each send, outermost first.
+        on_event: Called with each `Event`, mostly on the worker's event loop: it must not block.
+        drain_timeout: Seconds that running sends get when partitions are handed over or the worker stops.
+        loop_factory: Makes the event loop, for example `uvloop.new_event_loop`.
+
+    Raises:
+        ConfigError: A setting is off, or would break a promise.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer | Callable[[], Consumer],
+        config: Config,
+        *,
+        lane: str,
+        topology: Topology | None = None,
+        codec: Codec | None = None,
+        consumer_config: Config | None = None,
+        producer_config: Config | None = None,
+        middleware: Sequence[Middleware] = (),
+        on_event: OnEvent | None = None,
+        drain_timeout: Seconds = 20.0,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    ) -> None:
+        self._given = consumer
+        self._config = dict(config)
+        self._topology = topology or Topology.default()
+        self._lane = self._topology.lane(lane)
+        self._codec: Codec = codec or JsonCodec()
+        self._consumer_config = dict(consumer_config or {})
+        self._producer_config = dict(producer_config or {})
+        self._middleware = tuple(middleware)
+        self._on_event = emitter(on_event)
+        self._drain_timeout = to_seconds(drain_timeout, "drain_timeout")
+        self._loop_factory = loop_factory
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+        self._stopped = False
+        if isinstance(consumer, Consumer):
+            check_consumer(consumer, self._topology)
+        self._settings("check")  # contradictions are found here, not in production's start
+
+    def _settings(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        profile = self._lane.profile
+        group = self._topology.group(self._lane.name, name)
+        return (
+            consumer_config(self._config, profile, group, self._consumer_config),
+            producer_config(self._config, profile, self._producer_config, copies=True),
+        )
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start, and block until SIGTERM or SIGINT, then `stop`; a second signal skips the drain.
+
+        Signals are only taken in the main thread; elsewhere it blocks until `stop` is called.
+
+        Raises:
+            NotifyError: The worker could not start, or could not go on.
+        """
+        run(self)
+
+    def start(self) -> None:
+        """Check the topics, run the consumer's `setup`, join the group and return.
+
+        Raises:
+            ConfigError: A topic is missing, or source and retry topic are not co-partitioned.
+            NotifyError: No broker answers, or the worker was started before.
+        """
+        with self._lock:
+            if self._running is not None or self._stopped:
+                raise NotifyError("a Worker is started once; make another one")
+            consumer = self._given if isinstance(self._given, Consumer) else self._given()
+            check_consumer(consumer, self._topology)
+            self._running = _Running(self, consumer)
+            try:
+                self._running.start()
+            except BaseException:
+                self._running.close()
+                self._stopped = True
+                raise
+
+    def stop(self, timeout: Seconds | None = None) -> None:
+        """Stop reading, let running sends end within the drain budget, commit, leave the group, close everything.
+
+        What was not sent is redelivered elsewhere; a send that is cancelled is no attempt. Idempotent.
+
+        Args:
+            timeout: Seconds for running sends instead of `drain_timeout`; 0 skips the drain.
+        """
+        with self._lock:
+            running, already = self._running, self._stopped
+            self._stopped = True
+            if running is not None and not already:
+                running.stop(None if timeout is None else to_seconds(timeout, "timeout"))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /) -> None:
+        self.stop()
+
+    # -- what it is at --------------------------------------------------------------------------------
+
+    def stats(self) -> WorkerStats:
+        """What it did and holds; from any thread, at any time."""
+        return WorkerStats() if self._running is None else self._running.stats()
+
+    def health(self) -> Health:
+        """Whether it does its work; from any thread, at any time: for liveness and readiness probes."""
+        if self._running is None:
+            return Health(False, ("not started",))
+        if self._stopped:
+            return Health(False, ("stopped",))
+        problems = self._running.problems()
+        return Health(not problems, problems)
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._stopped else "new" if self._running is None else "running"
+        return f"<Worker {self._lane.name} {state}>"
+
+
+class _Running:
+    """The parts of a started worker."""
+
+    def __init__(self, worker: Worker, consumer: Consumer) -> None:
+        w = worker
+        lane, topology = w._lane, w._topology
+        self.topics = (
+            topology.source_topic(lane.name),
+            topology.retry_topic(lane.name, consumer.name),
+            topology.dlq_topic(lane.name),
+        )
+        reading, writing = w._settings(consumer.name)
+        self.session_timeout = (
+            CONSUMER_PROTOCOL_SESSION
+            if reading.get("group.protocol") == "consumer"
+            else float(reading["session.timeout.ms"]) / 1000
+        )
+        self.drain_timeout = w._drain_timeout
+        self.concurrency = consumer.concurrency
+        self.loop = w._loop_factory()
+        self.thread = threading.Thread(target=self._run_loop, name=f"kafka-notify loop {lane.name}", daemon=True)
+        group = topology.group(lane.name, consumer.name)
+        retry = consumer.retry or lane.retry
+        self.engine = Engine(
+            consumer,
+            retry=retry,
+            send_timeout=to_seconds(consumer.send_timeout, "send_timeout"),
+            topics=self.topics,
+            group=group,
+            categories=topology.categories,
+            codec=w._codec,
+            middleware=w._middleware,
+            on_event=w._on_event,
+            session_timeout=self.session_timeout,
+            drain_timeout=w._drain_timeout,
+            loop=self.loop,
+        )
+        self._open_handle = functools.partial(
+            ProducerHandle, writing, name=f"copies of {group}", topics=self.topics[1:], on_event=w._on_event
+        )
+        self.handle = self._open_handle()
+        self.writer = CopyWriter(self.handle, self.loop, w._on_event, reopen=self._reopen)
+        settler = Settler(
+            self.writer,
+            self.engine.clock,
+            topics=self.topics,
+            group=group,
+            categories=topology.categories,
+            codec=w._codec,
+            on_event=w._on_event,
+            on_dead_letter=self.engine.dead_letter_hook,
+            spawn=self.loop.create_task,
+        )
+        self.fetch = FetchLoop(reading, self.topics[0], self.topics[1], self.engine)
+        self.rereader = Rereader(reading, self.topics[1], self._loaded)
+        self.engine.attach(self.fetch, settler, self.rereader.request)
+
+    def _reopen(self) -> ProducerHandle:
+        self.handle.release()
+        self.handle = self._open_handle()
+        return self.handle
+
+    def _loaded(self, answers: Sequence[tuple[Entry, Message | None]]) -> None:
+        self.engine.post(self.engine.loaded, answers)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        except BaseException as e:  # SystemExit or KeyboardInterrupt out of user code ends the loop
+            self.engine.fail(e)
+
+    def start(self) -> None:
+        self._check_topics()
+        self.thread.start()
+        asyncio.run_coroutine_threadsafe(self.engine.open(), self.loop).result()
+        self.fetch.start()
+
+    def _check_topics(self) -> None:
+        source, retry, _ = self.topics
+        counts = self.handle.warm_up(self.topics, WARM_UP)
+        if counts[source] != counts[retry]:
+            raise ConfigError(
+                f"{source} has {counts[source]} partitions and {retry} has {counts[retry]}: a user's retries must "
+                "lie in the partition of the same number; raise the smaller one (the retry topic first)"
+            )
+
+    def stop(self, timeout: float | None) -> None:
+        if timeout is not None:
+            self.engine.set_drain_timeout(timeout)
+            self.drain_timeout = timeout
+        self.fetch.stop()
+        if not self.fetch.join(self.drain_timeout + 60):
+            log.error("the consumer of %s did not close in time; its group notices at its session timeout", self.topics[0])
+        self.close()
+
+    def close(self) -> None:
+        self.fetch.stop()
+        self.fetch.join(10)
+        self.rereader.close()
+        if self.thread.is_alive():
+            try:
+                asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop).result(self.drain_timeout + 10)
+            except Exception as e:
+                log.error("closing the worker of %s: %s", self.topics[0], type(e).__name__)
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(5)
+        self.handle.close(5)
+        if not self.thread.is_alive():
+            self.loop.close()
+
+    def stats(self) -> WorkerStats:
+        counts, engine = self.engine.counts, self.engine
+        partitions = tuple(engine.partitions.values())
+        return WorkerStats(
+            sent=counts.sent,
+            retried=counts.retried,
+            dead=counts.dead,
+            expired=counts.expired,
+            skipped=counts.skipped,
+            passed_over=counts.passed_over,
+            parked=counts.parked,
+            unknown=counts.unknown,
+            in_flight=engine.in_flight(),
+            buffered=engine.budget.open,
+            waiting=sum(len(p.pending) for p in partitions),
+            stuck=engine.stuck(),
+            partitions=tuple(sorted(p.number for p in partitions if p.active)),
+        )
+
+    def problems(self) -> tuple[str, ...]:
+        engine = self.engine
+        found: list[str] = []
+        if engine.error is not None:
+            found.append(f"it stopped on {type(engine.error).__name__}")
+        elif not self.thread.is_alive() or not self.fetch.alive():
+            found.append("one of its threads has ended")
+        found += [f"{self.topics[0]}[{n}] is halted: {reason}" for n, reason in sorted(dict(engine.halted).items())]
+        quiet = boottime() - engine.ticked_at
+        if quiet > 10:
+            found.append(f"its event loop is blocked for {quiet:.0f} s: an async send must not block")
+        if engine.partitions and engine.commit_error is not None:
+            found.append(f"commits fail: {engine.commit_error}")
+        if (late := engine.lease_late()) > 0:
+            found.append(f"no commit was confirmed for {late:.0f} s: sends wait")
+        if self.writer.failing:
+            found.append(f"{self.writer.failing} copies to {self.topics[1]} or {self.topics[2]} are not acknowledged")
+        if (stuck := engine.stuck()) >= max(1, self.concurrency * STUCK_SHARE):
+            found.append(f"{stuck} sends outlived their deadline and still run")
+        if engine.gate.shut:
+            found.append(f"the provider is away ({engine.gate.reason}): the lane waits")
+        halves = [n for n, since in self.fetch.half_assigned().items() if boottime() - since > HALF_ASSIGNED_LIMIT]
+        if halves:
+            found.append(
+                f"partitions {sorted(halves)} are assigned for {self.topics[0]} or {self.topics[1]} alone: "
+                "do both topics have the same number of partitions?"
+            )
+        return tuple(found)
+
+
+def run(*workers: Worker) -> None:
+    """Run several workers in one process until SIGTERM or SIGINT: for development.
+
+    In production give each lane its own process: lanes in one process share the interpreter.
+
+    Raises:
+        NotifyError: A worker could not start, or could not go on.
+    """
+    wake = threading.Event()
+    with _signals(workers, wake):
+        started: list[Worker] = []
+        try:
+            for worker in workers:
+                worker.start()
+                started.append(worker)
+            while not wake.is_set() and all(_going(w) for w in workers):
+                wake.wait(0.2)
+        finally:
+            for worker in started:  # all begin to stop, then each is waited for
+                if worker._running is not None:
+                    worker._running.fetch.stop()
+            for worker in started:
+                worker.stop()
+    for worker in workers:
+        error = worker._running.engine.error if worker._running is not None else None
+        if error is not None:
+            raise NotifyError(f"{worker!r} could not go on: {type(error).__name__}: {error}") from error
+
+
+def _going(worker: Worker) -> bool:
+    running = worker._running
+    return running is not None and not worker._stopped and not running.engine.failed.is_set() and running.fetch.alive()
+
+
+@contextmanager
+def _signals(workers: Sequence[Worker], wake: threading.Event) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if wake.is_set():
+            for worker in workers:
+                if worker._running is not None:
+                    worker._running.engine.abort = True
+        wake.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,388 @@
+"""The simplest correct engine around a `Partition`: what reads, sends, copies and commits for one assignment.
+
+Everything under way is an item in `flight`; the world decides when, in which order and how each one ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from kafka_notify._fetch.offsets import Committed
+from kafka_notify._lanes.entry import Entry, Held, Lane
+from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify.wire import RetryState
+from tests.model.world import MAX_ATTEMPTS, REDRIVE, Copy, Record, Request, World
+
+Step = Callable[[], None]
+_BUDGET: Final = 700  # of about 200 bytes each
+
+
+class Owner:
+    """One assignment; also `Effects`."""
+
+    partition_class: type[Partition] = Partition
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        world.serial += 1
+        self.born = world.serial
+        self.writer = f"w{self.born}"
+        self.skew = (0, -6, 6)[world.choose(3)] if "skew" in world.features else 0
+        self.alive = True
+        """False once the engine has let the partition go: what is still under way changes nothing in it."""
+        self.flight: list[tuple[str, Step]] = []
+        self.timers: list[tuple[int, Lane]] = []
+        self.running: dict[str, Entry] = {}
+        """Sends that the provider is working on, by user."""
+        self.finished: dict[int, tuple[int, int | None]] = {}
+        """Origin to redrives and retry offset of what this owner finished."""
+        self.committing = False
+        self.fetched: tuple[Committed, Committed] | None = None
+        self.retry_end: int | None = None
+        self._partition: Partition | None = None
+        self.budget = PayloadBudget(_BUDGET if "budget" in world.features else 1_000_000)
+        world.log("owner {} assigned", self.writer)
+
+    @property
+    def now(self) -> int:
+        return self.world.now + self.skew
+
+    @property
+    def partition(self) -> Partition:
+        assert self._partition is not None
+        return self._partition
+
+    @property
+    def idle(self) -> bool:
+        """Whether it works, and has nothing to do."""
+        return self._partition is not None and self._partition.active and not self.flight
+
+    def describe(self) -> str:
+        if self._partition is None:
+            return f"{self.writer} not started"
+        p = self._partition
+        waits = {e.origin: (e.held and e.held.at, e.busy.name) for lane in p.lanes.values() for e in lane.entries}
+        return f"{self.writer} active={p.active} {waits} flight={[name for name, _ in self.flight]}"
+
+    # -- start: committed offsets, then the ends, then the restore, then the fence ----------------------
+
+    def steps(self) -> list[Step]:
+        """What may happen next; the kindest first."""
+        if not self.alive:
+            return [partial(self._land, i) for i in range(len(self.flight))]
+        if self.fetched is None:
+            return [self._fetch]
+        if self.retry_end is None:
+            return [self._look_up_retry_end]
+        if self._partition is None:
+            return [self._start]
+        p, world = self._partition, self.world
+        steps: list[Step] = [partial(self._land, i) for i in range(len(self.flight))]
+        if p.retry.position < len(world.retry):
+            steps.append(self._read_retry)
+        if p.restored:
+            if p.source.position < len(world.source) and p.wants_source(room=self._has_room()):
+                steps.append(self._read_source)
+            if not self.committing:
+                steps.append(self._commit)
+        steps += [partial(self._fire, i) for i, (at, _) in enumerate(self.timers) if at <= self.now]
+        if p.active:
+            steps.append(self._tick)
+        return steps
+
+    def _has_room(self) -> bool:
+        return "room" not in self.world.features or len(self.flight) < 3
+
+    def _land(self, index: int) -> None:
+        self.flight.pop(index)[1]()
+
+    def _fetch(self) -> None:
+        self.fetched = self.world.fetch(self.world.stored_source), self.world.fetch(self.world.stored_retry)
+
+    def _look_up_retry_end(self) -> None:
+        self.retry_end = len(self.world.retry)
+
+    def _start(self) -> None:
+        assert self.fetched is not None
+        assert self.retry_end is not None
+        world = self.world
+        self._partition = self.partition_class(
+            0,
+            *self.fetched,
+            source_range=(world.low, len(world.source)),  # after the retry end: no copy is newer than its origin
+            retry_range=(0, self.retry_end),
+            writer=self.writer,
+            redrive_writer=REDRIVE,
+            effects=self,
+            budget=self.budget,
+        )
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def _read_retry(self) -> None:
+        p, log = self.partition, self.world.retry
+        at = next((i for i in range(p.retry.position, len(log)) if log[i] is not None), None)
+        if at is None:
+            p.on_retry_end(len(log))
+            return
+        copy = log[at]
+        assert copy is not None
+        if copy.attempt < 0:
+            p.on_retry(at, "?", None, b"?", b"?", [], 0, lambda: ("", 0, None), self.now)
+            return
+        record = self._record(copy.origin)
+        state = RetryState(
+            origin_topic="source",
+            origin_partition=0,
+            origin=copy.origin,
+            attempt=copy.attempt,
+            due_ms=copy.due,
+            first_failed_ms=None,
+            error_class=None,
+            error_code=None,
+            provider=None,
+            outcome_unknown=False,
+            writer=copy.writer,
+            redrives=copy.redrives,
+        )
+        facts = (f"id{copy.origin}", copy.origin, record.expires)
+        value = b"value%d" % copy.origin
+        p.on_retry(at, record.user, state, record.key, value, [], 0, lambda: facts, self.now)
+
+    def _read_source(self) -> None:
+        p, log, world = self.partition, self.world.source, self.world
+        start = max(p.source.position, world.low)
+        at = next((i for i in range(start, len(log)) if log[i] is not None), None)
+        if at is None:
+            p.on_source_end(len(log))
+            return
+        record = self._record(at)
+        value = b"value%d" % at
+        p.on_source(at, record.user, record.key, value, [], 0, lambda: (f"id{at}", at), self.now)
+
+    def _record(self, origin: int) -> Record:
+        record = self.world.source[origin]
+        assert record is not None
+        return record
+
+    def _fire(self, index: int) -> None:
+        lane = self.timers.pop(index)[1]
+        lane.timer = 0
+        self.partition.step(lane, self.now)
+
+    def _tick(self) -> None:
+        if self.world.happens("skew", 10):
+            self.skew = -self.skew
+        for entry in self.partition.carry():
+            assert entry.held is not None
+            self._copy(entry, entry.attempt, entry.held.due)
+        self.partition.step_blocked(self.now)
+
+    # -- Effects --------------------------------------------------------------------------------------
+
+    def send(self, entry: Entry, /) -> None:
+        self.flight.append(("send", partial(self._send, entry)))
+
+    def park(self, entry: Entry, /) -> None:
+        self._copy(entry, entry.attempt, self.now)
+
+    def load(self, entry: Entry, /) -> None:
+        self.flight.append(("load", partial(self._load, entry)))
+
+    def bury(self, entry: Entry, /) -> None:
+        self._bury(entry, expired=False)
+
+    def wake(self, lane: Lane, at: int, /) -> None:
+        self.timers.append((at, lane))
+
+    # -- sends ----------------------------------------------------------------------------------------
+
+    def _send(self, entry: Entry) -> None:
+        world, held, record = self.world, entry.held, self._record(entry.origin)
+        if not self.alive:
+            return
+        if self.partition.closing or world.happens("release", 10):
+            self.partition.release(entry, self.now)
+            return
+        self._check_payload(entry)
+        redrives = held.redrives if held else 0
+        if record.expires is not None and record.expires <= self.now:
+            self._bury(entry, expired=True)
+            return
+        if held and held.due > self.now and "skew" in world.features:
+            self.partition.release(entry, self.now)  # the clock was set back since it was queued
+            return
+        if held and held.due > self.now:
+            world.fail("EARLY", f"{entry.origin} sent at {self.now}, due {held.due}")
+        if record.user in self.running:
+            world.fail("OVERLAP", f"{entry.origin} sent during {self.running[record.user].origin}")
+        if self is world.owner:
+            if held and not world.committed_source.covers(entry.origin):
+                world.fail("EARLY", f"{entry.origin} sent from its copy before a commit covered it")
+            if entry.attempt < world.attempts.get((entry.origin, redrives), 0):
+                world.fail("ATTEMPTS", f"{entry.origin} sent with {entry.attempt} attempts, there were more")
+        world.check_again(self, entry.origin, redrives, "sent")
+        world.log("{} sends {} gen {} attempt {}", self.writer, entry.origin, redrives, entry.attempt + 1)
+        self.running[record.user] = entry
+        self.flight.append(("answer", partial(self._answer, entry)))
+
+    def _answer(self, entry: Entry) -> None:
+        world, lane = self.world, entry.lane
+        user = self._record(entry.origin).user
+        accepted, counted = True, True
+        if world.chance(50):
+            accepted = world.happens("unknown", 20)
+            counted = not world.happens("throttle", 30)
+        if world.happens("hang", 10) and self.alive:
+            lane.stuck = True  # the send outlived its deadline: an unknown outcome, and it still runs
+            self.flight.append(("return", partial(self._return, lane, user, entry.origin)))
+        else:
+            del self.running[user]
+            if accepted:
+                world.accept(entry.origin)
+                if not (world.happens("unknown", 20)):
+                    self._finish(entry, accepted=True)
+                    return
+        if not self.alive:
+            return
+        attempt = entry.attempt + counted
+        if attempt >= MAX_ATTEMPTS or world.chance(15):
+            self._bury(entry, expired=False)
+        else:
+            self.partition.copying(entry)
+            self._copy(entry, attempt, self.now + 1 + world.choose(9))
+
+    def _return(self, lane: Lane, user: str, origin: int) -> None:
+        del self.running[user]
+        if self.world.chance(50):
+            self.world.accept(origin)
+        if self.alive:
+            self.partition.unstick(lane, self.now)
+
+    def _finish(self, entry: Entry, *, accepted: bool) -> None:
+        if self.alive:
+            held = entry.held
+            self.finished[entry.origin] = (held.redrives, held.at) if held else (0, None)
+            self.partition.finish(entry, accepted=accepted, now=self.now)
+
+    # -- copies and dead letters ----------------------------------------------------------------------
+
+    def _copy(self, entry: Entry, attempt: int, due: int) -> None:
+        old, origin = entry.held, entry.origin
+        held = Held(-1, due, self._record(origin).expires, f"id{origin}", origin)
+        if old is not None:
+            held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
+        copy = Copy(origin, held.redrives, attempt, due, self.writer)
+        self.flight.append(("copy", partial(self._produce, entry, held, copy)))
+
+    def _produce(self, entry: Entry, held: Held, copy: Copy) -> None:
+        world = self.world
+        self._check_payload(entry)
+        if world.happens("timeouts", 30):
+            if world.choose(2):
+                world.write(copy)
+            world.log("{} is told that its copy of {} failed", self.writer, entry.origin)
+            if self.alive:
+                held.tainted = True
+                self.flight.append(("copy", partial(self._produce, entry, held, copy)))
+            return
+        held.at = world.write(copy)
+        self.flight.append(("copied", partial(self._copied, entry, held, copy)))
+
+    def _copied(self, entry: Entry, held: Held, copy: Copy) -> None:
+        if not self.alive:
+            return
+        if self is self.world.owner:
+            self.world.attempts[copy.origin, copy.redrives] = copy.attempt
+        self.partition.copied(entry, held, copy.attempt, self.now)
+
+    def _bury(self, entry: Entry, *, expired: bool) -> None:
+        self.partition.dying(entry)
+        self.flight.append(("letter", partial(self._letter, entry, expired)))
+
+    def _letter(self, entry: Entry, expired: bool) -> None:
+        world, held = self.world, entry.held
+        self._check_payload(entry)
+        failed = world.happens("timeouts", 20)
+        if not failed or world.choose(2):
+            if entry.origin < 0:
+                assert held is not None
+                world.buried.add(held.at)
+            else:
+                redrives = held.redrives if held else 0
+                world.check_again(self, entry.origin, redrives, "dead-lettered")
+                world.letter(entry.origin, redrives, expired)
+        if failed and self.alive:
+            self._bury(entry, expired=expired)
+        elif entry.origin >= 0:
+            self._finish(entry, accepted=False)
+        elif self.alive:
+            self.partition.finish(entry, accepted=False, now=self.now)
+
+    def _load(self, entry: Entry) -> None:
+        if self.alive:
+            assert entry.held is not None
+            record = self._record(entry.origin)
+            self.partition.loaded(entry, record.key, b"value%d" % entry.origin, [], self.now)
+
+    def _check_payload(self, entry: Entry) -> None:
+        expected = b"?" if entry.origin < 0 else b"value%d" % entry.origin
+        if entry.evicted or entry.value != expected:
+            self.world.fail("PAYLOAD", f"{entry.origin} carries {entry.value!r}, was {expected!r}")
+
+    # -- commits and hand-over ------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        return self.partition.snapshot()
+
+    def _commit(self) -> None:
+        """One in flight: the client repeats requests, and an older one must not land after a newer one."""
+        self.committing = True
+        self.world.requests.append(Request(self, *self.snapshot()))
+
+    def committed(self, request: Request, stored: bool) -> None:
+        self.flight.append(("confirmed", partial(self._confirmed, request.source, stored)))
+
+    def _confirmed(self, source: Committed, stored: bool) -> None:
+        self.committing = False
+        if stored and self.alive:
+            self.partition.confirmed(source, self.now)
+
+    def fenced(self) -> None:
+        """The broker refused a commit: this assignment is over."""
+        self.world.log("{} learns that it is over", self.writer)
+        self._close()
+
+    def revoke(self) -> None:
+        """Hand over: start nothing new, let some of what is under way end, commit, let go."""
+        if self._partition is not None and self.partition.active:
+            self.world.log("{} drains", self.writer)
+            self.partition.closing = True
+            for _ in range(self.world.choose(7)):
+                if self.flight:
+                    self._land(self.world.choose(len(self.flight)))
+            if self.committing:
+                if any(request.owner is self for request in self.world.requests):
+                    self.world.deliver(self)
+                self.committing = False
+            self._commit()
+            self.world.deliver(self)
+        self._close()
+
+    def _close(self) -> None:
+        self.alive = False
+        if self._partition is not None:
+            self.check_budget()
+            self._partition.close()
+            self.check_budget()
+
+    def check_budget(self) -> None:
+        """What the partition counts against the worker's budget is what it holds."""
+        entries = [entry for lane in self.partition.lanes.values() for entry in lane.entries]
+        held = sum(entry.held.size for entry in entries if entry.held is not None)
+        unsent = [entry for entry in entries if entry.held is None]
+        counted = (self.budget.used, self.budget.open, self.budget.open_bytes)
+        if counted != (held, len(unsent), sum(len(entry.value or b"") for entry in unsent)):
+            self.world.fail("BUDGET", f"{counted} counted, {held} bytes held, {len(unsent)} unsent")
