@@ -18,7 +18,9 @@ class Clock:
     A forward jump of an hour would otherwise dead-letter everything that has a ttl.
     """
 
-    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._wall = wall
         self.monotonic = monotonic
         self._offset = wall() - monotonic()

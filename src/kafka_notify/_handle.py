@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Final, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -25,7 +26,7 @@ OnDelivery = Callable[[KafkaError | None, Message], None]
 EXIT_SECONDS: Final = 30.0
 """How long a process that ends waits for acknowledgements."""
 _POLL_SECONDS: Final = 0.1
-_WARM_UP_SECONDS: Final = 1.0
+_METADATA_SECONDS: Final = 1.0
 _LAST_REPORTS_SECONDS: Final = 5.0
 
 
@@ -43,8 +44,7 @@ class ProducerHandle:
     Args:
         config: What `producer_config` returned.
         name: For logs and errors.
-        topics: Those it will write: their metadata is fetched in the background at once, which brings the first
-            report from 500 ms down to 60.
+        topics: What it will write: their metadata is fetched in the background at once.
         on_event: Is given `events.KafkaError`, from the thread above.
 
     Raises:
@@ -101,6 +101,7 @@ class ProducerHandle:
             ProduceError: librdkafka refuses the record, for one because it is too large.
         """
         try:
+            # `callback` and `on_delivery` are one: a None for the first would discard the second.
             self._produce(topic, value, key, partition, on_delivery, None, timestamp, headers)
         except KafkaException as e:
             raise self._refused(topic, e.args[0]) from None
@@ -195,7 +196,7 @@ class ProducerHandle:
     def _serve(self, producer: Producer) -> None:
         for topic in self._topics:
             try:
-                producer.list_topics(topic, _WARM_UP_SECONDS)
+                producer.list_topics(topic, _METADATA_SECONDS)
             except KafkaException as e:  # librdkafka goes on trying by itself
                 log.info("%s: no metadata of %s yet: %s", self.name, topic, reason(e.args[0]))
         while not self._stop:
@@ -258,8 +259,12 @@ def reason(error: KafkaError) -> str:
 
 _open: set[ProducerHandle] = set()
 _exit_registered = False
-opening = threading.Lock()
-"""Held while a handle is opened; always look it up here, it is another one after a fork."""
+_lock = threading.RLock()  # a signal handler may send
+
+
+def exclusive() -> AbstractContextManager[object]:
+    """The lock of this process, for what is rare and short; always ask again, it is another one after a fork."""
+    return _lock
 
 
 def _register(handle: ProducerHandle) -> None:
@@ -289,12 +294,12 @@ def _close_all() -> None:
 
 
 def _after_fork() -> None:
-    global _open, _exit_registered, opening
+    global _open, _exit_registered, _lock
     for handle in _open:
         handle._abandon()
     _open = set()
     _exit_registered = False
-    opening = threading.Lock()  # another thread of the parent may have held it
+    _lock = threading.RLock()  # another thread of the parent may have held it
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("kafka_notify.dead_letters")
 
+_OVERLAY: Final[Config] = {
+    "fetch.wait.max.ms": 100
+}  # the end of a partition is reported when a fetch returns
 _BATCH: Final = 500
 _REQUEST_SECONDS: Final = 30.0
 _SILENCE_SECONDS: Final = 60.0
@@ -37,7 +40,7 @@ class LogReader:
     """
 
     def __init__(self, config: Config, group: str) -> None:
-        self._consumer = opened(Consumer, consumer_config(config, "throughput", group))
+        self._consumer = opened(Consumer, consumer_config(config, "throughput", group, _OVERLAY))
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has, 0 when it does not exist."""
@@ -73,7 +76,7 @@ class LogReader:
         self._consumer.assign([TopicPartition(*place, stretches[place][0]) for place in waiting])
         heard = time.monotonic()
         while waiting:
-            for message in self._asked(lambda: self._consumer.consume(_BATCH, 1.0)):
+            for message in self._asked(self._batch):
                 place = (message.topic() or "", message.partition() or 0)
                 if place not in waiting:
                     continue  # fetched ahead, beyond the end
@@ -96,6 +99,11 @@ class LogReader:
                     "the end to reach; check the brokers' health and the network"
                 )
         self._consumer.unassign()
+
+    def _batch(self) -> list[Message]:
+        first = self._consumer.poll(1.0)
+        # consume() alone would wait the whole second for a full batch
+        return [] if first is None else [first, *self._consumer.consume(_BATCH, 0)]
 
     def close(self) -> None:
         """Free the consumer."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import attrs
 from confluent_kafka import KafkaError, Message
 
+from kafka_notify import _handle
 from kafka_notify._handle import ProducerHandle, log, reason
 from kafka_notify._units import from_millis
 from kafka_notify.errors import NotifyError, ProduceError
@@ -39,14 +40,15 @@ class PendingSend:
     `events.ProduceFailed`.
     """
 
-    # No future and no condition: a producer makes tens of thousands of these a second, few are waited for.
+    # No future, no condition, and itself the delivery callback: tens of thousands of these are made in a second
+    # and live at once, where each further object would also be the garbage collector's; few are waited for.
     __slots__ = ("_callbacks", "_handle", "_report", "_topic")
 
     def __init__(self, handle: ProducerHandle, topic: str) -> None:
         self._handle = handle
         self._topic = topic
         self._report: KafkaError | Message | None = None
-        self._callbacks: list[Callable[[PendingSend], object]] = []
+        self._callbacks: list[Callable[[PendingSend], object]] | None = None
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
         """Wait for the acknowledgement. Blocks the thread: use `Producer.asend` on an event loop.
@@ -80,7 +82,10 @@ class PendingSend:
 
         It must be quick and must not block; an exception in it is logged and changes nothing.
         """
-        self._callbacks.append(fn)
+        with _handle.exclusive():
+            if self._callbacks is None:
+                self._callbacks = []
+            self._callbacks.append(fn)
         if self._report is not None:
             self._call_back()
 
@@ -91,17 +96,21 @@ class PendingSend:
         )
         return f"<PendingSend {self._topic} {state}>"
 
-    def _delivered(self, error: KafkaError | None, record: Message) -> None:
-        """The delivery report. Setting `_report` before looking at `_callbacks`, while `add_done_callback` does
-        the reverse, means that one of the two sees the other; `pop` gives each callback to one of them only."""
+    def __call__(self, error: KafkaError | None, record: Message, /) -> None:
+        """The delivery report, for the producer alone to call.
+
+        Setting `_report` before looking at `_callbacks`, while `add_done_callback` does the reverse, means that
+        one of the two sees the other; `pop` gives each callback to one of them only.
+        """
         self._report = record if error is None else error
         if self._callbacks:
             self._call_back()
 
     def _call_back(self) -> None:
+        callbacks = self._callbacks or []
         while True:
             try:
-                fn = self._callbacks.pop(0)
+                fn = callbacks.pop(0)
             except IndexError:
                 return
             try:
@@ -143,7 +152,7 @@ class AwaitedSend(PendingSend):
         self._mailbox = _mailbox(loop)
         self.future: asyncio.Future[RecordMetadata] = loop.create_future()
 
-    def _delivered(self, error: KafkaError | None, record: Message) -> None:
+    def __call__(self, error: KafkaError | None, record: Message, /) -> None:
         self._report = record if error is None else error
         self._mailbox.put(self)
 

@@ -118,7 +118,7 @@ EXCEPTION_CODES: Final[Mapping[str, tuple[type[DeliveryError], str]]] = MappingP
             (ProviderUnavailableError, "urllib3", "ProxyError"),
             (UnknownOutcomeError, "urllib3", "ReadTimeoutError ProtocolError SSLError MaxRetryError HTTPError"),
             (UnknownOutcomeError, "urllib", "URLError"),
-            (TransientError, "aiohttp", "ClientConnectorError ClientSSLError ConnectionTimeoutError"),
+            (TransientError, "aiohttp", "ClientConnectorError ConnectionTimeoutError"),
             (PermanentError, "aiohttp", "InvalidURL NonHttpUrlClientError"),
             (ProviderUnavailableError, "aiohttp", "ClientProxyConnectionError ClientHttpProxyError TooManyRedirects"),
             (ProviderUnavailableError, "aiohttp", "ClientConnectorCertificateError ServerFingerprintMismatch"),

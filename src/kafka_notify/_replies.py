@@ -85,7 +85,7 @@ def classify_http(
     name = valid_provider(provider)
     token = code_token(code)
     wait = retry_after(headers, now=now)
-    label = f"http.{number}" if 0 <= number <= 999 else "http.invalid"
+    label = f"http.{number}" if number >= 0 else "http.invalid"
     if name and token and len(name) + len(token) < _MAX_CODE:
         label = f"{name}.{token}"
     for known in (codes, PROVIDER_CODES.get(name or "", NO_CODES)):
@@ -122,11 +122,12 @@ def _waiting(error: DeliveryError, wait: float | None) -> DeliveryError:
 
 
 def status_number(status: object) -> int:
-    """A status as a number, -1 when it is none."""
+    """A status as a number from 0 to 999, -1 when it is none."""
     try:
-        return int(status)  # type: ignore[call-overload, no-any-return]  # http.HTTPStatus, "504"; else below
+        number = int(status)  # type: ignore[call-overload]  # http.HTTPStatus, "504"; else below
     except Exception:
         return -1
+    return number if 0 <= number <= 999 else -1
 
 
 def valid_provider(provider: object) -> str | None:

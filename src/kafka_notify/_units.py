@@ -12,7 +12,12 @@ UTC = dt.timezone.utc
 def to_seconds(value: Seconds, name: str) -> float:
     """`value` as seconds; a `ConfigError` that names the argument when it is no finite duration >= 0."""
     seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, (int, float))
+        or not math.isfinite(seconds)
+        or seconds < 0
+    ):
         from kafka_notify.errors import ConfigError  # errors.py needs this module
 
         raise ConfigError(f"{name} must be a duration >= 0 in seconds (or a timedelta), not {value!r}")

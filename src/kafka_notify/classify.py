@@ -77,10 +77,10 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         if current is not exc:
             yield current
-        kwargs: Any = getattr(current, "kwargs", None)
         waiting += [current.__cause__, *current.args[:2]]
-        waiting += [getattr(current, name, None) for name in ("reason", "os_error")]
-        waiting += [kwargs.get("error")] if hasattr(kwargs, "get") else []  # botocore
+        waiting += [_attribute(current, name) for name in ("reason", "os_error")]
+        kwargs: Any = _attribute(current, "kwargs") or {}
+        waiting += [kwargs["error"]] if "error" in kwargs else []  # botocore
 
 
 def _certificate(exc: BaseException, *, provider: str | None, codes: Codes) -> DeliveryError | None:
@@ -115,14 +115,18 @@ def _response(
     return error or UnknownOutcomeError(f"http.{status_number(number)}", provider=valid_provider(provider))
 
 
-def _attribute(value: object, path: str) -> Any:
+def _attribute(value: Any, path: str) -> Any:
+    """The attribute at a dotted path; None where there is none, or where asking for it raises."""
     for name in path.split("."):
-        value = getattr(value, name, None)
+        try:
+            value = getattr(value, name, None)
+        except Exception:  # a property of a foreign exception: the others may still tell
+            return None
     return value
 
 
 def _twilio(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    code = getattr(exc, "code", None)
+    code = _attribute(exc, "code")
     return _response(exc, "status", "", provider=provider or "twilio", codes=codes, code=code)
 
 
@@ -135,10 +139,10 @@ _FCM_CODES: Final = {
 
 
 def _firebase(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    code = _FCM_CODES.get(type(exc).__name__) or getattr(exc, "code", None)
+    code = _FCM_CODES.get(type(exc).__name__) or _attribute(exc, "code")
     who = provider or "fcm"
-    if getattr(exc, "http_response", None) is None:
-        cause = getattr(exc, "cause", None)
+    if _attribute(exc, "http_response") is None:
+        cause = _attribute(exc, "cause")
         error = _classified(cause, who, codes) if isinstance(cause, BaseException) else None
         return error or classify_http(0, provider=who, code=code_token(code), codes=codes)
     path = "http_response.status_code"

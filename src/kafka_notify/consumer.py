@@ -93,11 +93,15 @@ def check_consumer(consumer: Consumer, topology: Topology) -> None:
     if type(consumer).send is Consumer.send:
         raise ConfigError(f"{kind} must define send(self, notification, attempt)")
     if isinstance(consumer.channels, str):
-        raise ConfigError(f"{kind}.channels must be a set of channel names, not a str: {{{consumer.channels!r}}}")
+        raise ConfigError(
+            f"{kind}.channels must be a set of channel names, not a str: {{{consumer.channels!r}}}"
+        )
     unknown = sorted(set(consumer.channels) - topology.channels)
     if unknown:
         known = ", ".join(sorted(topology.channels))
-        raise ConfigError(f"{kind}.channels: unknown {', '.join(map(repr, unknown))}; known channels: {known}")
+        raise ConfigError(
+            f"{kind}.channels: unknown {', '.join(map(repr, unknown))}; known channels: {known}"
+        )
     if consumer.channels and not consumer.name:
         raise ConfigError(
             f"{kind} reads only some channels, so it needs a `name` for a consumer group of its own: "
@@ -106,8 +110,14 @@ def check_consumer(consumer: Consumer, topology: Topology) -> None:
     if consumer.name:
         check_name(f"{kind}.name", consumer.name)
         if consumer.name == DEFAULT_CONSUMER:
-            raise ConfigError(f"{kind}.name must not be {DEFAULT_CONSUMER!r}: that is the group of unnamed consumers")
-    if isinstance(consumer.concurrency, bool) or not isinstance(consumer.concurrency, int) or consumer.concurrency < 1:
+            raise ConfigError(
+                f"{kind}.name must not be {DEFAULT_CONSUMER!r}: that is the group of unnamed consumers"
+            )
+    if (
+        isinstance(consumer.concurrency, bool)
+        or not isinstance(consumer.concurrency, int)
+        or consumer.concurrency < 1
+    ):
         raise ConfigError(f"{kind}.concurrency must be a whole number >= 1, not {consumer.concurrency!r}")
     if to_seconds(consumer.send_timeout, f"{kind}.send_timeout") <= 0:
         raise ConfigError(f"{kind}.send_timeout must be > 0")

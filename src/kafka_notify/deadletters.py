@@ -4,135 +4,244 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from confluent_kafka import Message
 
 from kafka_notify import wire
 from kafka_notify._config import Config
+from kafka_notify._dead_letter import DeadLetter
 from kafka_notify._log_reader import LogReader
-from kafka_notify._units import UTC, from_millis, to_millis
+from kafka_notify._units import to_millis
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.errors import ConfigError
-from kafka_notify.notification import Category, Notification
 from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+
+__all__ = ["DeadLetter", "DeadLetters", "RedriveReport"]
 
 log = logging.getLogger("kafka_notify.dead_letters")
 
 
 @attrs.frozen
-class DeadLetter:
-    """A notification that a consumer gave up on, and why. Its `repr` hides user, data and raw bytes."""
+class RedriveReport:
+    """What `DeadLetters.redrive` did, or would do."""
 
-    id: str
-    """Of the notification; derived from its origin when it has none."""
-    reason: str
-    """permanent, invalid_recipient, max_attempts, expired, undecodable, unsupported_schema or throttle_timeout."""
-    error_code: str | None
-    """Code of the last failure, such as `twilio.21610`."""
-    user_id: str | None = attrs.field(repr=False)
-    notification: Notification[Any] | None = attrs.field(repr=False)
-    """None when it cannot be decoded. Of a redacted letter the data is an empty mapping."""
-    raw: bytes | None = attrs.field(repr=False)
-    """The record's value, as the producer wrote it; None when redacted."""
-    topic: str
-    partition: int
-    """Where it lies in the dead-letter topic, with `offset`; -1 in `on_dead_letter`, where nobody has looked."""
-    offset: int
-    died_at: dt.datetime
-    consumer: str
-    """Name of the consumer that gave up; `workers` is the one without a name."""
-    expired: bool
-    """Whether it had expired when it was read."""
-    redacted: bool
-    redrives: int
-    """How often it was redriven before it died this time."""
-    key: bytes | None = attrs.field(repr=False)
-    headers: tuple[tuple[str, bytes], ...] = attrs.field(repr=False)
-    """As they lie in the dead-letter topic."""
-    state: wire.DeadLetterState = attrs.field(repr=False)
-    """Origin, group, attempts and last error, as the consumer left them."""
+    redriven: int
+    """Letters written to a retry topic and acknowledged; in a dry run those that would be."""
+    skipped: Mapping[str, int]
+    """How many letters were left alone, by reason:
 
-    @classmethod
-    def from_record(
-        cls,
-        topic: str,
-        partition: int,
-        offset: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: wire.Headers | None,
-        timestamp_ms: int,
-        codec: Codec,
-        categories: Mapping[str, Category[Any]],
-        notification: Notification[Any] | None = None,
-    ) -> DeadLetter:
-        """The dead letter that a record of a dead-letter topic is.
+    - `expired`: nobody waits for it any more; `allow_expired` overrides
+    - `redacted`: the payload is gone
+    - `undecodable`: no worker could read it; it counts again when a codec or payload class that can is given
+    - `parked`: it was redriven three times and died each time
+    - `already_redriven`: it is on its way or was, or a later death of it is known
+    - `unproven`: its retry topic does not reach back to its death (any more), so that nobody can tell whether it was
+      redriven; `allow_unproven` overrides
+    - `unknown_group`: no lane of the topology, or no retry topic on the cluster, belongs to its consumer
+    """
+    dry_run: bool
+
+
+class DeadLetters:
+    """Reads the dead-letter topics of all lanes, and redrives what lies there. Use it from one thread.
+
+    Args:
+        config: librdkafka properties, as for `Producer` and `Worker`.
+        topology: Where the topics are; by default `Topology.default()`.
+        codec: Reads the values; by default `JsonCodec()`.
+    """
+
+    def __init__(
+        self, config: Config, *, topology: Topology | None = None, codec: Codec | None = None
+    ) -> None:
+        self._config = dict(config)
+        self._topology = topology or Topology.default()
+        self._codec: Codec = codec or JsonCodec()
+
+    def __repr__(self) -> str:
+        return f"<DeadLetters of {', '.join(self._topics())}>"
+
+    def find(
+        self,
+        *,
+        reason: str | None = None,
+        category: str | None = None,
+        channel: str | None = None,
+        error_code: str | None = None,
+        user_id: str | None = None,
+        consumer: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+    ) -> Iterator[DeadLetter]:
+        """The dead letters that match all filters given, as they are read; up to the end the topics have now.
 
         Args:
-            timestamp_ms: The record's; also tells whether it has expired when that is in the future.
-            categories: Those of the topology.
-            notification: When the caller has it decoded already; a redacted one's data is then there too.
+            reason: Why they died.
+            category: Name of the category.
+            channel: Name of the channel.
+            error_code: Code of the last failure.
+            user_id: The partition key.
+            consumer: Name of the consumer that gave up; `workers` is the one without a name.
+            since: Aware datetime; not those that died before.
+            until: Aware datetime; only those that died before.
+
+        Returns:
+            An iterator that holds a few megabytes, however many there are. A letter that a crash wrote twice comes
+            once. Letters of one user and lane come in the order in which they died.
 
         Raises:
-            Undecodable: The record is no dead letter.
-            CodecUnavailable: The codec's service is away: try again.
+            ConfigError: A dead-letter topic does not exist, or a setting is refused.
+            NotifyError: The brokers do not answer; also while iterating.
+            CodecUnavailable: While iterating: the codec's service is away.
         """
-        state = wire.read_dead_letter(headers)
-        if state is None:
-            raise wire.Undecodable("undecodable", "no_dead_letter")
-        redacted = state.payload == "redacted"
-        if notification is None:
-            notification = _decoded(state, key, value, headers, timestamp_ms, codec, categories)
-        return cls(
-            id=notification.id if notification else wire.identity(headers, state.origin_topic, state.origin_partition, state.origin),
-            reason=state.reason,
-            error_code=state.error_code,
-            user_id=notification.user_id if notification else _text(key),
-            notification=notification,
-            raw=None if redacted else value,
-            topic=topic,
-            partition=partition,
-            offset=offset,
-            died_at=from_millis(state.at_ms),
-            consumer=state.group.rpartition(".")[2],
-            expired=_expired(notification, state.reason),
-            redacted=redacted,
-            redrives=state.redrives,
-            key=key,
-            headers=tuple(headers or ()),
-            state=state,
+        wanted = _Filter(
+            reason=reason,
+            category=category,
+            channel=channel,
+            error_code=error_code,
+            key=None if user_id is None else user_id.encode(),
+            consumer=consumer if consumer != "" else DEFAULT_CONSUMER,
+            since_ms=_moment("since", since),
+            until_ms=_moment("until", until),
+        )
+        reader = LogReader(self._config, self._group)
+        try:
+            stretches: dict[tuple[str, int], tuple[int, int]] = {}
+            for topic in self._topics():
+                partitions = reader.partitions(topic)
+                if not partitions:
+                    raise ConfigError(
+                        f"{topic}: this dead-letter topic does not exist; create it with Topology.create()"
+                    )
+                stretches |= {(topic, p): reader.extent(topic, p) for p in range(partitions)}
+        except BaseException:
+            reader.close()
+            raise
+        return self._found(reader, stretches, wanted)
+
+    def _found(
+        self, reader: LogReader, stretches: Mapping[tuple[str, int], tuple[int, int]], wanted: _Filter
+    ) -> Iterator[DeadLetter]:
+        import sqlite3  # it would cost every worker 10 ms at its start; as _redrive below costs 50
+
+        strangers = 0
+        # An unnamed SQLite database keeps what has been seen: exact, and on disk when it grows.
+        with reader, closing(sqlite3.connect("", check_same_thread=False)) as seen:
+            seen.execute("CREATE TABLE seen (a, b, c, d, e, PRIMARY KEY (a, b, c, d, e)) WITHOUT ROWID")
+            for message in reader.read(stretches):
+                headers: Any = message.headers()
+                state = wire.read_dead_letter(headers)
+                if state is None:
+                    strangers += 1
+                    continue
+                if not wanted.matches(state, message.key(), headers):
+                    continue
+                identity = (
+                    state.group,
+                    state.origin_topic,
+                    state.origin_partition,
+                    state.origin,
+                    state.redrives,
+                )
+                if seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?, ?)", identity).rowcount:
+                    yield self._letter(message, headers)
+        if strangers:
+            log.warning(
+                "%d records of %s are no dead letters of this library; they were passed over",
+                strangers,
+                ", ".join(self._topics()),
+            )
+
+    def _letter(self, message: Message, headers: wire.Headers | None) -> DeadLetter:
+        return DeadLetter.from_record(
+            message.topic() or "",
+            cast(int, message.partition()),
+            cast(int, message.offset()),
+            message.key(),
+            message.value(),
+            headers,
+            message.timestamp()[1],
+            self._codec,
+            self._topology.categories,
+        )
+
+    def redrive(
+        self,
+        letters: Iterable[DeadLetter],
+        *,
+        dry_run: bool = True,
+        rate: float | None = None,
+        allow_expired: bool = False,
+        allow_unproven: bool = False,
+    ) -> RedriveReport:
+        """Give letters back to the consumer that gave up on them, with their attempts reset.
+
+        Each goes to the retry topic of its own consumer (no other one sends it again), bytes and headers unchanged, the
+        letters of a user in the order of their origins. Doing it again does nothing, also after this
+        process died half-way: copies that are already there are looked for first. Only two redrives at the same time
+        may write a letter twice. Blocks until the broker has acknowledged everything.
+
+        Args:
+            letters: From `find`, read once. While they are sorted they lie in a private temporary file, not in memory.
+            dry_run: Only count; the default.
+            rate: Letters per second; as fast as the brokers take them by default.
+            allow_expired: Also those that expired; each gets its whole lifetime again, from now.
+            allow_unproven: Also those of which nobody can tell whether they were redriven before.
+
+        Raises:
+            ConfigError: `rate` is not > 0, or a setting is refused.
+            ProduceError: A copy was not acknowledged; the text says how many were. Run it again.
+            NotifyError: The brokers do not answer.
+        """
+        from kafka_notify._redrive import Plan, Retention, write
+
+        if rate is not None and not 0 < rate < float("inf"):
+            raise ConfigError(f"rate must be a number of letters per second > 0, not {rate!r}")
+        with LogReader(self._config, self._group) as reader, closing(Plan(self._topology, reader)) as plan:
+            plan.add(letters, allow_expired=allow_expired)
+            plan.drop_redriven(None if allow_unproven else Retention(self._config))
+            count = plan.size() if dry_run else write(plan, self._config, rate)
+            return RedriveReport(count, dict(plan.skipped), dry_run)
+
+    @property
+    def _group(self) -> str:
+        return f"{self._topology.prefix}.dead-letters"
+
+    def _topics(self) -> list[str]:
+        return sorted({self._topology.dlq_topic(lane) for lane in self._topology.lanes})
+
+
+@attrs.frozen
+class _Filter:
+    reason: str | None
+    category: str | None
+    channel: str | None
+    error_code: str | None
+    key: bytes | None
+    consumer: str | None
+    since_ms: int | None
+    until_ms: int | None
+
+    def matches(self, state: wire.DeadLetterState, key: bytes | None, headers: wire.Headers | None) -> bool:
+        return (
+            (self.reason is None or self.reason == state.reason)
+            and (self.error_code is None or self.error_code == state.error_code)
+            and (self.consumer is None or self.consumer == state.group.rpartition(".")[2])
+            and (self.key is None or self.key == key)
+            and (self.since_ms is None or state.at_ms >= self.since_ms)
+            and (self.until_ms is None or state.at_ms < self.until_ms)
+            and (self.category is None or self.category == wire.category_of(headers))
+            and (self.channel is None or self.channel == wire.channel_of(headers))
         )
 
 
-def _decoded(
-    state: wire.DeadLetterState,
-    key: bytes | None,
-    value: bytes | None,
-    headers: wire.Headers | None,
-    timestamp_ms: int,
-    codec: Codec,
-    categories: Mapping[str, Category[Any]],
-) -> Notification[Any] | None:
-    if state.payload == "redacted":  # the envelope is still worth reading: user, category, recipient, expiry
-        value, codec = b"{}", JsonCodec()
-        categories = {name: Category(name, known.lane, ttl=known.ttl) for name, known in categories.items()}
-    origin = (state.origin_topic, state.origin_partition, state.origin)
-    try:
-        return wire.decode(key, value, wire.strip_retry(headers), *origin, timestamp_ms, codec, categories)
-    except wire.Undecodable:
+def _moment(name: str, value: dt.datetime | None) -> int | None:
+    if value is None:
         return None
-
-
-def _expired(notification: Notification[Any] | None, reason: str) -> bool:
-    if notification is None:
-        return reason == "expired"
-    return notification.expires_at is not None and notification.expires_at <= dt.datetime.now(UTC)
-
-
-def _text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode(errors="replace")
+    if value.tzinfo is None:
+        raise ConfigError(f"{name} must be an aware datetime, such as datetime.now(timezone.utc)")
+    return to_millis(value)

@@ -17,6 +17,9 @@ log = logging.getLogger("kafka_notify")
 log.addHandler(logging.NullHandler())
 
 
+OutcomeKind = Literal["sent", "retry", "dead", "skipped"]
+
+
 @attrs.frozen
 class Event:
     """Base of all events."""
@@ -55,7 +58,7 @@ class AttemptEnded(Event):
     category: str
     channel: str
     attempt: int
-    outcome: Literal["sent", "retry", "dead", "skipped"]
+    outcome: OutcomeKind
     provider: str | None
     code: str | None
     seconds: float

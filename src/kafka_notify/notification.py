@@ -18,6 +18,7 @@ from kafka_notify._units import UTC, Seconds, from_millis, to_millis, to_seconds
 from kafka_notify.errors import ConfigError, InvalidNotification
 
 D = TypeVar("D", default=Mapping[str, Any])
+T = TypeVar("T")
 
 MAX_USER_ID_BYTES: Final = 256
 NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -64,7 +65,7 @@ class Category(Generic[D]):
     ) -> None: ...
     @overload
     def __init__(
-        self: Category[D],
+        self,
         name: str,
         lane: str,
         *,
@@ -91,7 +92,9 @@ class Category(Generic[D]):
         if seconds == 0:
             raise ConfigError(f"ttl of category {name!r} must be > 0: with 0 nothing would ever be sent")
         values = (name, lane, payload, seconds, sensitive, dlq_payload or ("redact" if sensitive else "keep"))
-        for slot, value in zip(("name", "lane", "payload", "ttl", "sensitive", "dlq_payload"), values, strict=True):
+        for slot, value in zip(
+            ("name", "lane", "payload", "ttl", "sensitive", "dlq_payload"), values, strict=True
+        ):
             object.__setattr__(self, slot, value)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -113,7 +116,9 @@ class Category(Generic[D]):
         return _category, self._key()
 
 
-def _category(name: str, lane: str, payload: Any, ttl: Any, sensitive: bool, dlq_payload: Any) -> Category[Any]:
+def _category(
+    name: str, lane: str, payload: Any, ttl: Any, sensitive: bool, dlq_payload: Any
+) -> Category[Any]:
     return Category(name, lane, payload=payload, ttl=ttl, sensitive=sensitive, dlq_payload=dlq_payload)
 
 
@@ -182,7 +187,9 @@ class Notification(Generic[D]):
             id = str(uuid.uuid4())
         elif not isinstance(id, str) or not _ID.fullmatch(id):
             raise InvalidNotification("id must be 1 to 128 letters, digits, '_' or '-'")
-        created_ms = to_millis(dt.datetime.now(UTC)) if created_at is None else _moment("created_at", created_at)
+        created_ms = (
+            to_millis(dt.datetime.now(UTC)) if created_at is None else _moment("created_at", created_at)
+        )
         if expires_at is not None:
             expires_ms: int | None = _moment("expires_at", expires_at)
             if expires_ms is not None and expires_ms <= created_ms:
@@ -211,13 +218,13 @@ class Notification(Generic[D]):
         """What the sender needs to build the message."""
         return self._data
 
-    def data_as(self, cls: type[D]) -> D:
+    def data_as(self, cls: type[T]) -> T:
         """The data as an instance of `cls` (an attrs class or dataclass); for callers that know the category.
 
         Raises:
             InvalidNotification: The data does not fit the class.
         """
-        return cast(D, self._data if isinstance(self._data, cls) else structure(cls, self._data))
+        return self._data if isinstance(self._data, cls) else structure(cls, self._data)
 
     @property
     def created_at(self) -> dt.datetime:
@@ -294,9 +301,13 @@ def fill(
 def check_user_id(user_id: object) -> None:
     """Raise `InvalidNotification` unless this can be a partition key."""
     if not isinstance(user_id, str) or not user_id:
-        raise InvalidNotification("user_id must be a non-empty str: it is the partition key that keeps a user's order")
+        raise InvalidNotification(
+            "user_id must be a non-empty str: it is the partition key that keeps a user's order"
+        )
     if user_id != user_id.strip():
-        raise InvalidNotification("user_id must not begin or end with white space: 'u1' and 'u1 ' would be two users")
+        raise InvalidNotification(
+            "user_id must not begin or end with white space: 'u1' and 'u1 ' would be two users"
+        )
     try:
         size = len(user_id.encode())
     except UnicodeEncodeError:
@@ -340,8 +351,15 @@ def _own_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     if not headers:
         return _NO_HEADERS
     for name, value in headers.items():
-        if not isinstance(name, str) or not name or name.lower().startswith("notif-") or name == "content-type":
-            raise InvalidNotification("headers: names must be non-empty, not 'content-type' and not begin with 'notif-'")
+        if (
+            not isinstance(name, str)
+            or not name
+            or name.lower().startswith("notif-")
+            or name == "content-type"
+        ):
+            raise InvalidNotification(
+                "headers: names must be non-empty, not 'content-type' and not begin with 'notif-'"
+            )
         if not isinstance(value, str):
             raise InvalidNotification(f"headers: the value of {name!r} must be a str")
         try:
@@ -401,6 +419,13 @@ class Skip:
     reason: str
 
 
+def _aware(_: object, attribute: attrs.Attribute[dt.datetime], value: dt.datetime) -> None:
+    if value.tzinfo is None:
+        raise ConfigError(
+            f"Defer.{attribute.name} must be an aware datetime, such as datetime.now(timezone.utc)"
+        )
+
+
 @attrs.frozen
 class Defer:
     """Verdict of `should_send`: not before `until`; waits like a retry, and is no attempt.
@@ -410,13 +435,8 @@ class Defer:
         reason: A short token for events and metrics, for example `quiet_hours`.
     """
 
-    until: dt.datetime = attrs.field()
+    until: dt.datetime = attrs.field(validator=_aware)
     reason: str
-
-    @until.validator
-    def _aware(self, _: object, value: dt.datetime) -> None:
-        if value.tzinfo is None:
-            raise ConfigError("Defer.until must be an aware datetime, such as datetime.now(timezone.utc)")
 
 
 Verdict = Send | Skip | Defer

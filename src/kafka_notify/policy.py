@@ -58,8 +58,12 @@ class RetryPolicy:
             raise ConfigError(f"RetryPolicy.jitter must lie between 0 and 1, not {jitter!r}")
         if not factor >= 1:
             raise ConfigError(f"RetryPolicy.factor must be >= 1, not {factor!r}")
-        self.__attrs_init__(  # type: ignore[attr-defined]
-            max_attempts, to_seconds(first, "RetryPolicy.first"), factor, to_seconds(cap, "RetryPolicy.cap"), jitter
+        self.__attrs_init__(
+            max_attempts,
+            to_seconds(first, "RetryPolicy.first"),
+            factor,
+            to_seconds(cap, "RetryPolicy.cap"),
+            jitter,
         )
 
     def delay(self, attempts_made: int, retry_after: float | None = None) -> float:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, Message
 
-from kafka_notify import _handle, events
+from kafka_notify import events
 from kafka_notify._config import NOTHING, Config, producer_config, redacted
-from kafka_notify._handle import HandleDead, OnDelivery, ProducerHandle, reason
+from kafka_notify._handle import HandleDead, OnDelivery, ProducerHandle, exclusive, reason
 from kafka_notify._pending import AwaitedSend, PendingSend, RecordMetadata
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.codec import Codec, JsonCodec
@@ -97,9 +97,9 @@ class Producer:
         while True:
             handle = self._lane_handle(category.lane)
             pending = PendingSend(handle, topic)
-            report = pending._delivered
+            report: OnDelivery = pending
             if self._emit is not None:
-                report = _Observed(self._emit, report, notification, topic)
+                report = _Observed(self._emit, pending, notification, topic)
             try:
                 handle.produce(topic, value, key, headers, -1, 0, report)
             except BufferError:
@@ -135,9 +135,9 @@ class Producer:
         while True:
             handle = self._lane_handle(category.lane)
             pending = AwaitedSend(handle, topic, loop)
-            report = pending._delivered
+            report: OnDelivery = pending
             if self._emit is not None:
-                report = _Observed(self._emit, report, notification, topic)
+                report = _Observed(self._emit, pending, notification, topic)
             try:
                 handle.produce(topic, value, key, headers, -1, 0, report)
             except BufferError:
@@ -237,7 +237,7 @@ class Producer:
         handle = self._handles.get(lane)
         if handle is not None and handle.dead is None:
             return handle
-        with _handle.opening:
+        with exclusive():
             if self._closed:
                 raise NotifyError("this Producer is closed")
             handle = self._handles.get(lane)

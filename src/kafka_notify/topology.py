@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 
+from kafka_notify._payload import check_payload_class
 from kafka_notify.errors import ConfigError
 from kafka_notify.notification import Category, check_name
 from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, RetryPolicy
@@ -54,7 +55,7 @@ class Lane:
         if profile not in ("latency", "throughput"):
             raise ConfigError(f"Lane({name!r}).profile must be 'latency' or 'throughput', not {profile!r}")
         default = LATENCY_RETRY if profile == "latency" else THROUGHPUT_RETRY
-        self.__attrs_init__(name, partitions, profile, retry or default, dlq)  # type: ignore[attr-defined]
+        self.__attrs_init__(name, partitions, profile, retry or default, dlq)
 
 
 @attrs.frozen
@@ -103,10 +104,12 @@ class Topology:
                 raise ConfigError(
                     f"category {category.name!r} names the lane {category.lane!r}; known lanes: {_listed(by_name)}"
                 )
+            if category.payload is not None:
+                check_payload_class(category.payload)
         names = frozenset(channels)
         for channel in names:
             check_name("a channel", channel)
-        self.__attrs_init__(by_name, known, names, prefix)  # type: ignore[attr-defined]
+        self.__attrs_init__(by_name, known, names, prefix)
 
     @classmethod
     def default(cls) -> Topology:
@@ -247,7 +250,9 @@ class Topology:
                 channels=data["channels"],
             )
         except (KeyError, TypeError) as e:
-            raise ConfigError(f"a Topology needs prefix, lanes, categories and channels as to_dict writes them: {e}") from e
+            raise ConfigError(
+                f"a Topology needs prefix, lanes, categories and channels as to_dict writes them: {e}"
+            ) from e
 
 
 def _lane_from(value: dict[str, Any]) -> Lane:

@@ -23,7 +23,6 @@ from kafka_notify._handle import ProducerHandle
 from kafka_notify._lanes.entry import Entry
 from kafka_notify._send.engine import Engine
 from kafka_notify._settle.copies import CopyWriter
-from kafka_notify._settle.settle import Settler
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
@@ -192,7 +191,9 @@ class Worker:
         self.start()
         return self
 
-    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /) -> None:
+    def __exit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
         self.stop()
 
     # -- what it is at --------------------------------------------------------------------------------
@@ -227,20 +228,25 @@ class _Running:
             topology.dlq_topic(lane.name),
         )
         reading, writing = w._settings(consumer.name)
-        self.session_timeout = (
+        session_timeout = (
             CONSUMER_PROTOCOL_SESSION
             if reading.get("group.protocol") == "consumer"
             else float(reading["session.timeout.ms"]) / 1000
         )
-        self.drain_timeout = w._drain_timeout
         self.concurrency = consumer.concurrency
         self.loop = w._loop_factory()
-        self.thread = threading.Thread(target=self._run_loop, name=f"kafka-notify loop {lane.name}", daemon=True)
+        self.thread = threading.Thread(
+            target=self._run_loop, name=f"kafka-notify loop {lane.name}", daemon=True
+        )
         group = topology.group(lane.name, consumer.name)
-        retry = consumer.retry or lane.retry
+        self._open_handle = functools.partial(
+            ProducerHandle, writing, name=f"copies of {group}", topics=self.topics[1:], on_event=w._on_event
+        )
+        self.handle = self._open_handle()
+        self.writer = CopyWriter(self.handle, self.loop, w._on_event, reopen=self._reopen)
         self.engine = Engine(
             consumer,
-            retry=retry,
+            retry=consumer.retry or lane.retry,
             send_timeout=to_seconds(consumer.send_timeout, "send_timeout"),
             topics=self.topics,
             group=group,
@@ -248,29 +254,14 @@ class _Running:
             codec=w._codec,
             middleware=w._middleware,
             on_event=w._on_event,
-            session_timeout=self.session_timeout,
+            session_timeout=session_timeout,
             drain_timeout=w._drain_timeout,
             loop=self.loop,
-        )
-        self._open_handle = functools.partial(
-            ProducerHandle, writing, name=f"copies of {group}", topics=self.topics[1:], on_event=w._on_event
-        )
-        self.handle = self._open_handle()
-        self.writer = CopyWriter(self.handle, self.loop, w._on_event, reopen=self._reopen)
-        settler = Settler(
-            self.writer,
-            self.engine.clock,
-            topics=self.topics,
-            group=group,
-            categories=topology.categories,
-            codec=w._codec,
-            on_event=w._on_event,
-            on_dead_letter=self.engine.dead_letter_hook,
-            spawn=self.loop.create_task,
+            writer=self.writer,
         )
         self.fetch = FetchLoop(reading, self.topics[0], self.topics[1], self.engine)
         self.rereader = Rereader(reading, self.topics[1], self._loaded)
-        self.engine.attach(self.fetch, settler, self.rereader.request)
+        self.engine.attach(self.fetch, self.rereader.request)
 
     def _reopen(self) -> ProducerHandle:
         self.handle.release()
@@ -304,11 +295,13 @@ class _Running:
 
     def stop(self, timeout: float | None) -> None:
         if timeout is not None:
-            self.engine.set_drain_timeout(timeout)
-            self.drain_timeout = timeout
+            self.engine.drain_timeout = timeout
         self.fetch.stop()
-        if not self.fetch.join(self.drain_timeout + 60):
-            log.error("the consumer of %s did not close in time; its group notices at its session timeout", self.topics[0])
+        if not self.fetch.join(self.engine.drain_timeout + 60):
+            log.error(
+                "the consumer of %s did not close in time; its group notices at its session timeout",
+                self.topics[0],
+            )
         self.close()
 
     def close(self) -> None:
@@ -317,7 +310,9 @@ class _Running:
         self.rereader.close()
         if self.thread.is_alive():
             try:
-                asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop).result(self.drain_timeout + 10)
+                asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop).result(
+                    self.engine.drain_timeout + 10
+                )
             except Exception as e:
                 log.error("closing the worker of %s: %s", self.topics[0], type(e).__name__)
             self.loop.call_soon_threadsafe(self.loop.stop)
@@ -327,7 +322,7 @@ class _Running:
             self.loop.close()
 
     def stats(self) -> WorkerStats:
-        counts, engine = self.engine.counts, self.engine
+        counts, engine = self.engine.sends.counts, self.engine
         partitions = tuple(engine.partitions.values())
         return WorkerStats(
             sent=counts.sent,
@@ -338,10 +333,10 @@ class _Running:
             passed_over=counts.passed_over,
             parked=counts.parked,
             unknown=counts.unknown,
-            in_flight=engine.in_flight(),
+            in_flight=engine.sends.in_flight(),
             buffered=engine.budget.open,
             waiting=sum(len(p.pending) for p in partitions),
-            stuck=engine.stuck(),
+            stuck=engine.sends.stuck(),
             partitions=tuple(sorted(p.number for p in partitions if p.active)),
         )
 
@@ -352,21 +347,27 @@ class _Running:
             found.append(f"it stopped on {type(engine.error).__name__}")
         elif not self.thread.is_alive() or not self.fetch.alive():
             found.append("one of its threads has ended")
-        found += [f"{self.topics[0]}[{n}] is halted: {reason}" for n, reason in sorted(dict(engine.halted).items())]
+        found += [
+            f"{self.topics[0]}[{n}] is halted: {reason}" for n, reason in sorted(dict(engine.halted).items())
+        ]
         quiet = boottime() - engine.ticked_at
         if quiet > 10:
             found.append(f"its event loop is blocked for {quiet:.0f} s: an async send must not block")
-        if engine.partitions and engine.commit_error is not None:
-            found.append(f"commits fail: {engine.commit_error}")
-        if (late := engine.lease_late()) > 0:
+        if engine.partitions and engine.commits.error is not None:
+            found.append(f"commits fail: {engine.commits.error}")
+        if (late := engine.commits.late()) > 0:
             found.append(f"no commit was confirmed for {late:.0f} s: sends wait")
         if self.writer.failing:
-            found.append(f"{self.writer.failing} copies to {self.topics[1]} or {self.topics[2]} are not acknowledged")
-        if (stuck := engine.stuck()) >= max(1, self.concurrency * STUCK_SHARE):
+            found.append(
+                f"{self.writer.failing} copies to {self.topics[1]} or {self.topics[2]} are not acknowledged"
+            )
+        if (stuck := engine.sends.stuck()) >= max(1, self.concurrency * STUCK_SHARE):
             found.append(f"{stuck} sends outlived their deadline and still run")
-        if engine.gate.shut:
-            found.append(f"the provider is away ({engine.gate.reason}): the lane waits")
-        halves = [n for n, since in self.fetch.half_assigned().items() if boottime() - since > HALF_ASSIGNED_LIMIT]
+        if engine.sends.gate.shut:
+            found.append(f"the provider is away ({engine.sends.gate.reason}): the lane waits")
+        halves = [
+            n for n, since in self.fetch.half_assigned().items() if boottime() - since > HALF_ASSIGNED_LIMIT
+        ]
         if halves:
             found.append(
                 f"partitions {sorted(halves)} are assigned for {self.topics[0]} or {self.topics[1]} alone: "
@@ -406,7 +407,12 @@ def run(*workers: Worker) -> None:
 
 def _going(worker: Worker) -> bool:
     running = worker._running
-    return running is not None and not worker._stopped and not running.engine.failed.is_set() and running.fetch.alive()
+    return (
+        running is not None
+        and not worker._stopped
+        and not running.engine.ended.is_set()
+        and running.fetch.alive()
+    )
 
 
 @contextmanager

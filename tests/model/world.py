@@ -124,6 +124,7 @@ class World:
         self.features = features
         self.new_owner = new_owner
         self.calm = False
+        self.users = 1 + choose(USERS)
         self.now = 100
         self.source: list[Record | None] = []
         """None is an offset that is never delivered: compacted, or a transaction marker."""
@@ -219,7 +220,7 @@ class World:
     def produce(self) -> None:
         if len(self.source) < RECORDS:
             expires = self.now + 5 + self.choose(60) if self.happens("expiry", 50) else None
-            self.source.append(Record(f"u{self.choose(USERS)}", expires))
+            self.source.append(Record(f"u{self.choose(self.users)}", expires))
             self.log("source {}: {}", len(self.source) - 1, self.source[-1])
 
     def decay(self) -> None:
@@ -386,13 +387,15 @@ def limits(features: frozenset[str]) -> Iterator[None]:
         yield
 
 
-def run(seed: int, features: frozenset[str], new_owner: Callable[[World], Owner]) -> World:
-    """One random world from start to end.
+def run(seed: int, new_owner: Callable[[World], Owner], features: frozenset[str] | None = None) -> World:
+    """One random world from start to end; without `features` with any of them.
 
     Raises:
         Violation: A promise was broken.
     """
     rng = random.Random(seed)
+    if features is None:
+        features = frozenset(feature for feature in sorted(FEATURES) if rng.random() < 0.6)
     with limits(features):
         world = World(lambda n: int(rng.random() * n), features, new_owner)
         for _ in range(100 + world.choose(400)):

@@ -51,6 +51,8 @@ class Start:
     """What is known of a partition pair before its work starts."""
 
     number: int
+    epoch: int
+    """Counts starts: a commit for another epoch of the same partition must not be carried out."""
     source: Committed
     retry: Committed
     source_range: tuple[int, int]
@@ -62,6 +64,8 @@ class CommitRequest:
     """Snapshots of partition pairs: source and retry of a pair always travel in one request."""
 
     pairs: Mapping[int, tuple[Committed, Committed]]
+    epochs: Mapping[int, int]
+    """Epoch of each partition that the snapshot is of."""
 
 
 @attrs.frozen
@@ -97,7 +101,7 @@ class Intake(Protocol):
     def assigned(self, topic: str, numbers: frozenset[int], /) -> None:
         """A rebalance gave partitions to this worker."""
 
-    def failed(self, error: BaseException, /) -> None:
+    def fail(self, error: BaseException, /) -> None:
         """This thread cannot go on."""
 
     def kafka_error(self, error: KafkaError, /) -> None:
@@ -126,7 +130,11 @@ class FetchLoop:
         self._thread = threading.Thread(target=self._run, name=f"kafka-notify fetch {source}", daemon=True)
         self._owned: tuple[set[int], set[int]] = (set(), set())
         """Assigned partitions of source and retry topic."""
-        self._started: set[int] = set()
+        self._started: dict[int, int] = {}
+        """Epochs of the pairs that were handed to the engine and not taken back."""
+        self._epoch = 0
+        self._fenced = False
+        """The broker refused our membership: nothing starts until a new assignment."""
         self._paused: set[int] = set()
         """Source partitions that are paused."""
         self._half_since: dict[int, float] = {}
@@ -182,14 +190,17 @@ class FetchLoop:
         try:
             consumer = opened(Consumer, self._config)
             consumer.subscribe(
-                list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+                list(self._topics),
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
             )
             while not self._stopping.is_set():
                 self._turn(consumer)
             self._hand_back(consumer, frozenset(self._started))
         except BaseException as e:
             self._intake.forget(frozenset(self._started), lost=True)
-            self._intake.failed(e)
+            self._intake.fail(e)
         finally:
             if consumer is not None:
                 self._close(consumer)
@@ -203,8 +214,8 @@ class FetchLoop:
     def _turn(self, consumer: Consumer) -> None:
         while self._commits:
             self._intake.committed(self._commit(consumer, self._commits.popleft()))
-        waiting = (self._owned[0] & self._owned[1]) - self._started
-        if waiting and boottime() >= self._start_again_at:
+        waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
+        if waiting and not self._fenced and boottime() >= self._start_again_at:
             self._start_pairs(consumer, waiting)
         self._apply_pauses(consumer)
         if self.hold or self._handed - self.taken > IN_TRANSIT:
@@ -227,7 +238,7 @@ class FetchLoop:
 
         It costs one round trip per commit interval, during which librdkafka goes on fetching.
         """
-        pairs = {n: pair for n, pair in request.pairs.items() if n in self._started}
+        pairs = {n: pair for n, pair in request.pairs.items() if self._started.get(n) == request.epochs[n]}
         sent_at = boottime()
         if not pairs:
             return CommitResult(request, frozenset(), sent_at, error="not assigned")
@@ -239,13 +250,21 @@ class FetchLoop:
         try:
             answer = consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as e:
-            error = e.args[0]
-            return CommitResult(request, frozenset(), sent_at, error.name(), error.code() in EPOCH_ENDED)
+            return self._refused(request, sent_at, e.args[0])
         errors = {tp.partition: tp.error for tp in answer if tp.error is not None}
-        ended = any(error.code() in EPOCH_ENDED for error in errors.values())
+        ended = next((error for error in errors.values() if error.code() in EPOCH_ENDED), None)
+        if ended is not None:
+            return self._refused(request, sent_at, ended)
         first = next(iter(errors.values()), None)
-        confirmed = frozenset() if ended else frozenset(pairs) - frozenset(errors)
-        return CommitResult(request, confirmed, sent_at, first.name() if first else None, ended)
+        confirmed = frozenset(pairs) - frozenset(errors)
+        return CommitResult(request, confirmed, sent_at, first.name() if first else None)
+
+    def _refused(self, request: CommitRequest, sent_at: float, error: KafkaError) -> CommitResult:
+        ended = error.code() in EPOCH_ENDED
+        if ended:
+            self._started.clear()
+            self._fenced = True
+        return CommitResult(request, frozenset(), sent_at, error.name(), ended)
 
     # -- rebalances -----------------------------------------------------------------------------------
 
@@ -262,15 +281,16 @@ class FetchLoop:
                 owned |= numbers
                 self._intake.assigned(topic, numbers)
             self._note_halves()
+            self._fenced = False
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(tp.partition for tp in partitions)
-        self._hand_back(consumer, numbers & self._started)
+        self._hand_back(consumer, numbers & self._started.keys())
         self._leave(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        numbers = frozenset(tp.partition for tp in partitions) & self._started
-        self._started -= numbers
+        numbers = frozenset(tp.partition for tp in partitions) & self._started.keys()
+        self._take_back(numbers)
         self._intake.forget(numbers, lost=True)
         self._leave(partitions)
 
@@ -279,15 +299,20 @@ class FetchLoop:
         if not numbers:
             return
         request = self._intake.drain(numbers)
-        for _ in range(5):
-            result = self._commit(consumer, request)
+        result = self._commit(consumer, request)
+        for _ in range(4):
             if result.error is None or result.epoch_ended:
                 break
             log.warning("commit before handing over %d partitions failed: %s", len(numbers), result.error)
             time.sleep(0.1)
-        self._started -= numbers
+            result = self._commit(consumer, request)
+        self._take_back(numbers)
         self._intake.committed(result)
         self._intake.forget(numbers, lost=False)
+
+    def _take_back(self, numbers: Iterable[int]) -> None:
+        for n in numbers:
+            self._started.pop(n, None)
 
     def _leave(self, partitions: Iterable[TopicPartition]) -> None:
         for owned, numbers, _ in self._by_topic(partitions):
@@ -325,16 +350,22 @@ class FetchLoop:
                     raise KafkaException(tp.error)
                 known = tp.offset >= 0
                 states[tp.topic, tp.partition] = (
-                    decode_metadata(tp.offset, tp.metadata, self._group, tp.topic, tp.partition) if known else None
+                    decode_metadata(tp.offset, tp.metadata, self._group, tp.topic, tp.partition)
+                    if known
+                    else None
                 )
             ranges = {
-                (tp.topic, tp.partition): consumer.get_watermark_offsets(tp, timeout=CALL_TIMEOUT, cached=False)
+                (tp.topic, tp.partition): consumer.get_watermark_offsets(
+                    tp, timeout=CALL_TIMEOUT, cached=False
+                )
                 for tp in pairs
             }
             for n in sorted(numbers):
                 at = ranges[source, n], ranges[retry, n]
+                self._epoch += 1
                 start = Start(
                     n,
+                    self._epoch,
                     states[source, n] or Committed(at[0][0]),
                     states[retry, n] or Committed(at[1][0]),
                     at[0],
@@ -342,17 +373,19 @@ class FetchLoop:
                 )
                 for topic, state, (low, _) in ((source, start.source, at[0]), (retry, start.retry, at[1])):
                     consumer.seek(TopicPartition(topic, n, max(state.frontier, low)))
-                self._started.add(n)
+                self._started[n] = self._epoch
                 self._paused.add(n)
                 self._intake.started(start)
                 consumer.resume([TopicPartition(retry, n)])
         except KafkaException as e:
-            self._start_again_at = boottime() + 0.2  # the polls between serve a rebalance that may be in the way
+            self._start_again_at = (
+                boottime() + 0.2
+            )  # the polls between serve a rebalance that may be in the way
             self._intake.kafka_error(e.args[0])
 
     def _apply_pauses(self, consumer: Consumer) -> None:
         source = self._topics[0]
-        started, wanted = self._started, self.wanted
+        started, wanted = self._started.keys(), self.wanted
         if pause := started - wanted - self._paused:
             consumer.pause([TopicPartition(source, n) for n in pause])
             self._paused |= pause

@@ -21,15 +21,24 @@ MAX_METADATA: Final = 4_095
 _OPEN: Final = ord("0")
 _DONE: Final = ord("1")
 _VERSION: Final = "kn1"
+_MAX_FENCES: Final = 8  # of at most 53 characters each, beside the bits
 _READABLE: Final = ("kn1", "kn2")  # a newer neighbour may append fields; it keeps these
 
 
 @attrs.frozen
 class Fence:
-    """Who may have written into a retry partition: copies at or past `end` count only when `writer` wrote them."""
+    """Who may have written into a retry partition: from `end` on `writer` alone, below it whom `before` admits."""
 
     end: int
     writer: str
+    before: Fence | None = None
+    """The fence of the assignment before, as long as the bitmap cannot hold which copies it kept out."""
+
+    def admits(self, offset: int, writer: str) -> bool:
+        """Whether a copy at `offset` by `writer` counts."""
+        if offset >= self.end:
+            return writer == self.writer
+        return self.before is None or self.before.admits(offset, writer)
 
 
 @attrs.frozen
@@ -142,8 +151,13 @@ def encode_metadata(committed: Committed, group: str, topic: str, partition: int
         small = zlib.compress(packed, 1) if len(packed) > 64 else packed
         kind, body = ("z", small) if len(small) < len(packed) else ("b", packed)
         bits = kind + base64.b64encode(body).decode()
+    ends, writers = [], []
     fence = committed.fence
-    text = f"{_VERSION}|{bits}|{fence.end if fence else ''}|{fence.writer if fence else ''}"
+    while fence is not None and len(ends) < _MAX_FENCES:  # the oldest may be forgotten: a duplicate, no loss
+        ends.append(str(fence.end))
+        writers.append(fence.writer)
+        fence = fence.before
+    text = f"{_VERSION}|{bits}|{','.join(ends)}|{','.join(writers)}"
     return f"{text}|{_checksum(text, committed.frontier, group, topic, partition)}"
 
 
@@ -161,7 +175,9 @@ def decode_metadata(frontier: int, metadata: str | None, group: str, topic: str,
         return plain
     try:
         gaps = _decode_bits(fields[1])
-        fence = Fence(int(fields[2]), fields[3]) if fields[3] else None
+        fence = None
+        for end, writer in reversed(list(zip(fields[2].split(","), fields[3].split(","), strict=True))):
+            fence = Fence(int(end), writer, fence) if writer else None
     except (ValueError, binascii.Error, zlib.error):
         return plain
     return Committed(frontier, gaps, fence)

@@ -52,7 +52,9 @@ class Rereader:
         """Ask for the payload of an entry that lives in the retry topic."""
         assert entry.held is not None
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"kafka-notify reread {self._topic}", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, name=f"kafka-notify reread {self._topic}", daemon=True
+            )
             self._thread.start()
         self._requests.put((entry.partition.number, entry.held.at, entry))
 

@@ -33,7 +33,7 @@ class Held:
 
     __slots__ = (
         "at", "created", "due", "error_class", "error_code", "expires", "first_failed",
-        "foreign", "id", "provider", "redrives", "size", "tainted", "unknown",
+        "foreign", "id", "provider", "redrives", "size", "superseded", "tainted", "unknown",
     )  # fmt: skip
 
     def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
@@ -44,6 +44,8 @@ class Held:
         self.expires = expires
         self.id = id
         self.created = created
+        self.superseded = -1
+        """Highest offset of the copies it supersedes: a redriven copy may lie before an older generation's."""
         self.redrives = 0
         self.tainted = False
         """A produce failed that may have been written: its orphan must be read before a send."""
@@ -56,6 +58,11 @@ class Held:
         self.error_code: str | None = None
         self.provider: str | None = None
         self.unknown = False
+
+    @property
+    def last(self) -> int:
+        """Offset of the last record of the retry topic that is about it, as far as is known."""
+        return max(self.at, self.superseded)
 
 
 class Entry:

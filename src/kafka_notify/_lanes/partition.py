@@ -106,8 +106,11 @@ class Partition:
         redrive_writer: str,
         effects: Effects,
         budget: PayloadBudget,
+        epoch: int = 0,
     ) -> None:
         self.number = number
+        self.epoch = epoch
+        """Which assignment this is, for those who cannot compare objects."""
         self.writer = writer
         self.alive = True
         self.active = False
@@ -263,7 +266,7 @@ class Partition:
             self._effects.bury(entry)
         elif offset < self.restore_end:
             fence = self._fence_before
-            if fence and offset >= fence.end and state.writer not in (fence.writer, self._redrive_writer):
+            if fence and state.writer != self._redrive_writer and not fence.admits(offset, state.writer):
                 self.retry.complete(offset)  # a zombie wrote it after our predecessor dropped it
             else:
                 self._learn(fresh())
@@ -309,10 +312,14 @@ class Partition:
         assert old is not None and new is not None
         if (new.redrives, entry.attempt, new.at) > (old.redrives, known.attempt, old.at):
             self._forget(known)
-            self.retry.complete(old.at)
+            self._supersede(old, new)
             self._hold(entry)
         else:
-            self.retry.complete(new.at)
+            self._supersede(new, old)
+
+    def _supersede(self, old: Held, new: Held) -> None:
+        self.retry.complete(old.at)
+        new.superseded = max(new.superseded, old.superseded, old.at)
 
     def _on_redrive(self, entry: Entry, now: int) -> None:
         """A redriven copy supersedes the older generation that waits, and waits while that one is busy."""
@@ -427,11 +434,14 @@ class Partition:
                 self._park(entry)
 
     def _sendable(self, head: Entry, held: Held) -> bool:
-        if not held.foreign and (self.source.position <= head.origin or not self._confirmed.covers(head.origin)):
+        if not held.foreign and (
+            self.source.position <= head.origin or not self._confirmed.covers(head.origin)
+        ):
             return False
-        if held.tainted and self.retry.position <= held.at:
+        last = held.last
+        if (held.tainted or last != held.at) and self.retry.position <= last:
             return False  # the orphan of a failed produce, if any, lies before the acknowledged copy
-        return held.at < self.retry.frontier + WINDOW
+        return last < self.retry.frontier + WINDOW
 
     def _park(self, entry: Entry) -> None:
         if not self.active or self.closing:
@@ -460,7 +470,7 @@ class Partition:
         """
         frontier = self.retry.advance()
         if not any(
-            lane.entries and (held := lane.entries[0].held) is not None and held.at >= frontier + WINDOW
+            lane.entries and (held := lane.entries[0].held) is not None and held.last >= frontier + WINDOW
             for lane in self._blocked
         ):
             return
@@ -478,7 +488,9 @@ class Partition:
 
     # -- answers --------------------------------------------------------------------------------------
 
-    def loaded(self, entry: Entry, key: bytes | None, value: bytes | None, headers: Headers, now: int) -> None:
+    def loaded(
+        self, entry: Entry, key: bytes | None, value: bytes | None, headers: Headers, now: int
+    ) -> None:
         """An evicted payload is here again."""
         entry.key, entry.value, entry.headers = key, value, headers
         entry.busy = Busy.NO
@@ -518,7 +530,7 @@ class Partition:
         self.pending[origin] = entry
         waiting = self._stash.get(origin)
         if waiting is not None and waiting.held is not None and waiting.held.redrives > held.redrives:
-            self.retry.complete(held.at)  # superseded by a redrive meanwhile
+            self._supersede(held, waiting.held)  # by a redrive meanwhile
             self._forget(entry)
             self._unstash(origin)
         else:
@@ -583,7 +595,10 @@ class Partition:
     def snapshot(self) -> tuple[Committed, Committed]:
         """What may be committed of source and retry partition, in one request."""
         retry = self.retry.snapshot()
-        return self.source.snapshot(), Committed(retry.frontier, retry.gaps, Fence(self.restore_end, self.writer))
+        before = self._fence_before if self.restore_end > retry.frontier + WINDOW else None
+        fenced = Committed(retry.frontier, retry.gaps, Fence(self.restore_end, self.writer, before))
+        # not before the fence holds: the source must not cover what only this restore has admitted
+        return self.source.snapshot() if self.active else self._confirmed, fenced
 
     def confirmed(self, source: Committed, now: int) -> None:
         """The broker stored a snapshot; the first one is the fence, and starts the work."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from typing_extensions import assert_never
 
+from kafka_notify import events
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._units import UTC
 from kafka_notify.classify import classify_exception
@@ -40,7 +41,12 @@ class Stopped(Exception):
     """A send was cancelled because its partition is handed over: no attempt."""
 
 
-def outcome_of(error: Exception, attempts_made: int, retry: RetryPolicy, classify: Callable[[Exception], DeliveryError | None]) -> Outcome:
+def outcome_of(
+    error: Exception,
+    attempts_made: int,
+    retry: RetryPolicy,
+    classify: Callable[[Exception], DeliveryError | None],
+) -> Outcome:
     """How an exception of a send ends it.
 
     Args:
@@ -136,7 +142,6 @@ class AttemptRunner:
 
         return ask
 
-
     def _chain(self, middleware: Sequence[Middleware], send: SendCall) -> SendCall:
         async def innermost(context: SendContext) -> Outcome:
             try:
@@ -172,7 +177,7 @@ def _wrap(
     return call
 
 
-def describe(outcome: Outcome) -> tuple[str, str | None, str | None]:
+def describe(outcome: Outcome) -> tuple[events.OutcomeKind, str | None, str | None]:
     """Kind, provider and error code of an outcome, for events."""
     if isinstance(outcome, Sent):
         return "sent", outcome.receipt.provider, None
@@ -180,8 +185,6 @@ def describe(outcome: Outcome) -> tuple[str, str | None, str | None]:
         return "skipped", None, outcome.reason
     if isinstance(outcome, (Retry, Dead)):
         error = outcome.error
-        kind = "retry" if isinstance(outcome, Retry) else "dead"
+        kind: events.OutcomeKind = "retry" if isinstance(outcome, Retry) else "dead"
         return kind, error.provider if error else None, error.code if error else None
     assert_never(outcome)
-
-

@@ -56,7 +56,9 @@ class SendThreads:
         self._open += 1
         if self._open > self._threads and self._threads < self._size + self.stuck:
             self._threads += 1
-            threading.Thread(target=self._work, name=f"kafka-notify send {self._threads}", daemon=True).start()
+            threading.Thread(
+                target=self._work, name=f"kafka-notify send {self._threads}", daemon=True
+            ).start()
         self._jobs.put(job)
         return future
 

@@ -75,9 +75,12 @@ class Copy:
         if error is not None:
             self.reason = error.name()
         else:
-            self.offset = message.offset() if message.offset() is not None else -1  # type: ignore[redundant-expr]
+            offset = message.offset()
             # an idempotent produce that turns out to be a duplicate is acknowledged without its offset
-            self.reason = "" if self.offset >= 0 else "NO_OFFSET"
+            if offset is None or offset < 0:
+                self.reason = "NO_OFFSET"
+            else:
+                self.offset = offset
         self.writer.answered(self)
 
 
@@ -105,6 +108,8 @@ class CopyWriter:
         self._on_event = on_event
         self._answered: deque[Copy] = deque()
         self._woken = False
+        self.guarded: Callable[..., object] = lambda call, *args: call(*args)
+        """Runs callbacks; the engine's ends the worker when one raises."""
         self.failing = 0
         """Copies that failed at least once and are not acknowledged yet."""
 
@@ -145,7 +150,9 @@ class CopyWriter:
                 on_delivery=copy.delivered,
             )
         except BufferError:
-            self._loop.call_later(0.05, self._again, copy)  # back-pressure, not a failure: nothing was queued
+            self._loop.call_later(
+                0.05, self.guarded, self._again, copy
+            )  # back-pressure, not a failure: nothing was queued
         except HandleDead:
             self._handle = self._reopen()
             copy.reason = "HANDLE_DEAD"
@@ -160,7 +167,7 @@ class CopyWriter:
         if not self._woken:
             self._woken = True
             try:
-                self._loop.call_soon_threadsafe(self._take)
+                self._loop.call_soon_threadsafe(self.guarded, self._take)
             except RuntimeError:  # the loop is closed: the worker has stopped, nobody waits any more
                 self._answered.clear()
 
@@ -184,7 +191,7 @@ class CopyWriter:
         if self._on_event is not None:
             self._on_event(CopyFailed(copy.topic, copy.partition, copy.reason, copy.failures))
         backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(copy.failures, 10))
-        self._loop.call_later(backoff, self._again, copy)
+        self._loop.call_later(backoff, self.guarded, self._again, copy)
 
     def _again(self, copy: Copy) -> None:
         if copy.wanted():

@@ -7,7 +7,7 @@ broker has the new one.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 from kafka_notify import events
 from kafka_notify._clock import Clock
@@ -17,7 +17,7 @@ from kafka_notify.codec import Codec
 from kafka_notify.deadletters import DeadLetter
 from kafka_notify.errors import DeliveryError, UnknownOutcomeError
 from kafka_notify.events import OnEvent
-from kafka_notify.notification import Attempt, Category, Notification
+from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
 from kafka_notify.wire import (
     DlqPayload,
@@ -34,7 +34,12 @@ from kafka_notify.wire import (
 MAX_WAIT_MS = 24 * 3600 * 1000
 """How long a notification without expiry may be throttled before it is dead-lettered."""
 
-DeadLetterHook = Callable[[DeadLetter, Entry], Awaitable[None]]
+DeadLetterHook = Callable[[DeadLetter], Awaitable[None]]
+
+
+def known_reason(reason: str) -> DlqReason:
+    """A middleware may say anything; readers of dead letters know a closed set."""
+    return cast(DlqReason, reason) if reason in get_args(DlqReason) else "permanent"
 
 
 class Settler:
@@ -98,7 +103,6 @@ class Settler:
         self,
         entry: Entry,
         notification: Notification[Any],
-        attempt: Attempt,
         outcome: Retry,
         max_attempts: int,
     ) -> str | None:
@@ -144,7 +148,11 @@ class Settler:
             return Held(-1, due, expires, id, created)
         held = Held(-1, due, old.expires, old.id, old.created)
         held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
-        held.first_failed, held.error_class, held.error_code = old.first_failed, old.error_class, old.error_code
+        held.first_failed, held.error_class, held.error_code = (
+            old.first_failed,
+            old.error_class,
+            old.error_code,
+        )
         held.provider, held.unknown = old.provider, old.unknown
         return held
 
@@ -275,11 +283,22 @@ class Settler:
 
         async def told(offset: int) -> None:
             assert self._on_dead_letter is not None
-            letter = DeadLetter.from_record(
-                self._dlq, -1, offset, entry.key, value, headers, now, self._codec, self._categories
-            )
-            await self._on_dead_letter(letter, entry)
-            finish()
+            try:
+                letter = DeadLetter.from_record(
+                    self._dlq,
+                    -1,
+                    offset,
+                    entry.key,
+                    value,
+                    headers,
+                    now,
+                    self._codec,
+                    self._categories,
+                    notification,
+                )
+                await self._on_dead_letter(letter)
+            finally:
+                finish()
 
         def finish() -> None:
             partition.outstanding -= 1
@@ -305,5 +324,3 @@ class Settler:
         if category is not None:
             return "redacted" if category.dlq_payload == "redact" else "intact"
         return "intact" if notification is None else "redacted"
-
-

@@ -1,0 +1,70 @@
+"""`python -m benchmarks`: measures, prints a table and writes JSON. Nothing here asserts a time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from kafka_notify.testing import LocalKafka
+
+from benchmarks import producing, throughput
+from benchmarks.cluster import Cluster
+from benchmarks.report import Row, line, machine, write
+from benchmarks.throughput import Bench
+
+ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
+    "noop": throughput.noop,
+    "inflight-1000": throughput.inflight_1000,
+    "inflight-5000": throughput.inflight_5000,
+    "threads-200": throughput.threads_200,
+    "producer": producing.producer,
+}
+
+
+def main() -> None:
+    """Run the rows that were asked for."""
+    options = _options()
+    where = machine()
+    print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
+    rows: list[Row] = []
+    for name in options.only or ROWS:
+        began = time.monotonic()
+        # A cluster of its own for each row: no row pays for the log, or the topics, of another one.
+        with LocalKafka(java_options=["-Xmx2g"]) as kafka:
+            bench = Bench(
+                Cluster(kafka.bootstrap_servers), options.repeat, options.scale,
+                uvloop=options.uvloop, gc=options.gc, profile=options.profile,
+            )  # fmt: skip
+            for row in ROWS[name](bench):
+                rows.append(row)
+                print(line(row), flush=True)
+        print(f"  ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+        write(options.output, where, {k: v for k, v in vars(options).items() if k != "output"}, rows)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--only", type=_names, metavar="ROW[,ROW]", help=f"some of: {', '.join(ROWS)}")
+    add("--repeat", type=int, default=5, metavar="N", help="runs of each side (default: 5)")
+    add("--scale", type=float, default=1.0, metavar="F", help="share of the records (default: 1)")
+    add("--output", type=Path, default=Path("benchmarks/results/latest.json"), metavar="FILE")
+    add("--uvloop", action="store_true", help="run the worker of the first rows on uvloop")
+    add("--gc", choices=["on", "freeze", "off"], default="on", help="the cyclic collector in the first rows")
+    add("--profile", type=Path, metavar="FILE", help="let py-spy write a raw profile of the last worker")
+    return parser.parse_args()
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in ROWS]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; rows: {', '.join(ROWS)}")
+    return names
+
+
+if __name__ == "__main__":
+    main()

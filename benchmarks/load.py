@@ -1,0 +1,98 @@
+"""The work: notifications of 10,000 users with 100 bytes of JSON, numbered so that a log of sends can be checked."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import attrs
+from kafka_notify import Category, Lane, Notification, Topology
+
+Mix = Literal["even", "hot", "few", "many"]
+"""Who gets the notifications: 10,000 users at random, one of them with 20 % of all, only 30 users, or 100,000."""
+
+PARTITIONS: Final = 30
+LOW: Final = "low_priority"
+HIGH: Final = "high_priority"
+_TEXT: Final = "Your basket is waiting: 10 % off until Sunday eve."
+
+
+def topology(prefix: str) -> Topology:
+    """Two lanes of 30 partitions, with topics of their own for each kind of work."""
+    return Topology(
+        lanes=[
+            Lane(HIGH, partitions=PARTITIONS, profile="latency"),
+            Lane(LOW, partitions=PARTITIONS, profile="throughput"),
+        ],
+        categories=[Category("otp", HIGH, ttl=300, sensitive=True), Category("marketing", LOW)],
+        channels=["sms", "email"],
+        prefix=prefix,
+    )
+
+
+def user_of(number: int, mix: Mix = "even") -> int:
+    """The user of notification `number`: random, and the same in every process."""
+    draw = zlib.crc32(b"%d" % number)
+    if mix == "hot":
+        return 0 if draw % 5 == 0 else 1 + draw // 5 % 9_999
+    return draw % {"even": 10_000, "few": 30, "many": 100_000}[mix]
+
+
+def marketing(number: int, mix: Mix = "even") -> Notification[Any]:
+    """Notification `number` of a backlog; its id is as long as a UUID."""
+    return Notification(
+        user_id=f"user-{user_of(number, mix):06d}",
+        category="marketing",
+        channel="email",
+        recipient="someone@example.com",
+        id=f"{number:036d}",
+        data=payload(number),
+    )
+
+
+def payload(number: int) -> dict[str, Any]:
+    """100 bytes as JSON."""
+    return {"number": f"{number:07d}", "template": "basket", "text": _TEXT}
+
+
+
+FAILED: Final = 1 << 40
+"""Added to a number whose attempt failed."""
+
+
+@attrs.frozen
+class Order:
+    """What a log of sends says about order per user."""
+
+    sends: int
+    violations: int
+    """Sends that started out of turn: not that user's next notification, and no retry of the one before."""
+    overlaps: int
+    """Sends that started while another one of their user ran."""
+
+
+def check_order(log: Sequence[int], mix: Mix) -> Order:
+    """Judge a log in which `n` is the start of a send, `~n` its acceptance and `~(n + FAILED)` its failure."""
+    users = [user_of(number, mix) for number in range(1 + max(log, default=-1))]
+    expected: dict[int, int] = {}  # user -> the next notification, all retries of the one before included
+    following = [-1] * len(users)
+    for number in reversed(range(len(users))):
+        following[number] = expected.get(users[number], -1)
+        expected[users[number]] = number
+    running: set[int] = set()
+    sends = violations = overlaps = 0
+    for mark in log:
+        if mark >= 0:
+            user = users[mark]
+            sends += 1
+            overlaps += user in running
+            violations += expected[user] != mark
+            running.add(user)
+            expected[user] = mark
+        elif ~mark < FAILED:
+            running.discard(users[~mark])
+            expected[users[~mark]] = following[~mark]
+        else:
+            running.discard(users[~mark - FAILED])
+    return Order(sends, violations, overlaps)

@@ -1,0 +1,139 @@
+"""The producer beside confluent_kafka's: the same records, the same settings, delivery awaited in both."""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+
+import attrs
+import confluent_kafka
+from kafka_notify import Producer
+from kafka_notify._config import producer_config
+
+from benchmarks.cluster import apart
+from benchmarks.load import LOW, marketing, payload, topology, user_of
+from benchmarks.report import Row, in_turns
+from benchmarks.throughput import Bench
+
+WARM_UP = 2_000
+
+
+@attrs.frozen
+class Produced:
+    """What a producing process measured of itself."""
+
+    rate: float
+    cpu: float
+    """Microseconds per record."""
+
+
+def producer(bench: Bench) -> Iterator[Row]:
+    """`send` of finished notifications beside `produce` of finished bytes, and both with making them."""
+    prefix, records = "bench-producer", bench.count(300_000)
+    bench.cluster.create([topology(prefix).source_topic(LOW)])
+    for name, making in (("producer", False), ("producer-making", True)):
+        raw, ours = in_turns(
+            bench.repeat,
+            lambda making=making: apart(_raw, bench.cluster.bootstrap, prefix, records, making),
+            lambda making=making: apart(_ours, bench.cluster.bootstrap, prefix, records, making),
+        )
+        cpu = {f"µs CPU{who}": statistics.median(r.cpu for r in runs) for who, runs in (("", ours), (" raw", raw))}
+        yield Row(name, "/s", [r.rate for r in ours], "raw produce", [r.rate for r in raw], cpu)
+
+
+def _ours(bootstrap: str, prefix: str, records: int, making: bool) -> Produced:
+    numbers = range(WARM_UP, records + WARM_UP)
+    with Producer({"bootstrap.servers": bootstrap}, topology=topology(prefix), max_block=60) as producer:
+        for number in range(WARM_UP):
+            producer.send(marketing(number))
+        producer.flush()
+        finished = None if making else [marketing(number) for number in numbers]
+        began = _begin()
+        if finished is None:
+            for number in numbers:
+                producer.send(marketing(number))
+        else:
+            for notification in finished:
+                producer.send(notification)
+        producer.flush(120)
+        return _end(began, records)
+
+
+def _raw(bootstrap: str, prefix: str, records: int, making: bool) -> Produced:
+    """`produce` with a delivery callback that counts, and a thread that serves callbacks; the library's settings."""
+    topic = topology(prefix).source_topic(LOW)
+    producer = confluent_kafka.Producer(producer_config({"bootstrap.servers": bootstrap}, "throughput"))
+    delivered = 0
+    stop = threading.Event()
+
+    def on_delivery(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
+        nonlocal delivered
+        if error is not None:
+            raise confluent_kafka.KafkaException(error)
+        delivered += 1
+
+    def serve() -> None:
+        while not stop.is_set():
+            producer.poll(0.1)
+
+    def produce(value: bytes, key: bytes, headers: list[tuple[str, bytes]]) -> None:
+        while True:
+            try:
+                producer.produce(topic, value, key, headers=headers, on_delivery=on_delivery)
+                return
+            except BufferError:
+                time.sleep(0.001)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    for number in range(WARM_UP):
+        produce(*_record(number))
+    producer.flush()
+    numbers = range(WARM_UP, records + WARM_UP)
+    finished = None if making else [_record(number) for number in numbers]
+    began = _begin()
+    if finished is None:
+        for number in numbers:
+            produce(*_record(number))
+    else:
+        for record in finished:
+            produce(*record)
+    producer.flush()
+    measured = _end(began, records)
+    stop.set()
+    serving.join()
+    if delivered != records + WARM_UP:
+        raise RuntimeError(f"{delivered} of {records + WARM_UP} records were delivered")
+    return measured
+
+
+def _record(number: int) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
+    """The bytes and headers that the library writes for `marketing(number)`."""
+    headers = [
+        ("notif-schema", b"1"),
+        ("notif-id", f"{number:036d}".encode()),
+        ("notif-category", b"marketing"),
+        ("notif-channel", b"email"),
+        ("notif-created-at", b"%d" % (time.time() * 1000)),
+        ("content-type", b"application/json"),
+        ("notif-recipient", b"someone@example.com"),
+    ]
+    value = json.dumps(payload(number), separators=(",", ":")).encode()
+    return value, f"user-{user_of(number):06d}".encode(), headers
+
+
+def _begin() -> tuple[float, float]:
+    gc.collect()
+    gc.freeze()  # what was made beforehand is not walked again: it is not part of what is measured
+    return time.perf_counter(), time.process_time()
+
+
+def _end(began: tuple[float, float], records: int) -> Produced:
+    seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+    return Produced(records / seconds, cpu / records * 1e6)
+
+

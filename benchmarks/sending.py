@@ -1,0 +1,259 @@
+"""The process under test: one worker, or a raw loop, that drains a backlog and says how fast."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import os
+import subprocess
+import threading
+import time
+from array import array
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import attrs
+import confluent_kafka
+import psutil
+from kafka_notify import Attempt, Consumer, Notification, Receipt, RetryPolicy, TransientError, Worker
+from kafka_notify._config import consumer_config
+
+from benchmarks.load import FAILED, LOW, Mix, Order, check_order, topology, user_of
+
+PATIENCE: Final = 60.0
+"""Seconds without any send after which a run is an error."""
+_RECEIPT: Final = Receipt("simulated")
+
+
+@attrs.frozen
+class Work:
+    """What a process is to drain, and how."""
+
+    bootstrap: str
+    prefix: str
+    consumer: str
+    records: int
+    """Sends until it stops; what is measured lies between 10 % and 90 % of them."""
+    concurrency: int = 1000
+    latency: float = 0.0
+    """Seconds that the simulated provider takes."""
+    threads: bool = False
+    """A plain `send` that sleeps in a thread."""
+    failing: float = 0.0
+    """The share of attempts that fail as transient."""
+    retry_delay: float = 1.0
+    mix: Mix = "even"
+    uvloop: bool = False
+    gc: Literal["on", "freeze", "off"] = "on"
+    profile: Path | None = None
+    """Where py-spy writes what it sees between the 10 % and the 90 % mark."""
+
+
+@attrs.frozen
+class Drained:
+    """What a process measured of itself."""
+
+    rate: float
+    """Sends that ended, per second."""
+    cpu: float
+    """Microseconds of CPU time per send, all threads of the process."""
+    rss: int
+    """Bytes, at the end of what was measured."""
+    window: tuple[float, float]
+    """When the measured part began and ended, by the clock that all processes of a machine share."""
+    order: Order | None = None
+    late: tuple[float, ...] = ()
+    """Seconds by which each retry started after it was due; negative is early."""
+    accepted: float = 0.0
+    """Accepted notifications per second."""
+    parked: int = 0
+
+
+class Window:
+    """Counts ended sends, and notes times at the 10 % and the 90 % mark.
+
+    What was fetched before the clock starts, and the slow end of a backlog, are outside.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.first, self.last = work.records // 10, work.records * 9 // 10
+        self.done = threading.Event()
+        self._count = itertools.count(1)
+        self._profile = work.profile
+        self._process = psutil.Process()
+        self._marks: list[tuple[float, float]] = []
+        self.rss = 0
+
+    def tick(self) -> None:
+        """One more send has ended; from any thread."""
+        n = next(self._count)
+        if n == self.first or n == self.last:
+            self._mark()
+
+    def mark_up_to(self, before: int, now: int) -> None:
+        """The count went from `before` to `now`, for loops that count batches."""
+        if before < self.first <= now or before < self.last <= now:
+            self._mark()
+
+    def _mark(self) -> None:
+        self._marks.append((time.perf_counter(), time.process_time()))
+        if len(self._marks) == 2:
+            self.rss = self._process.memory_info().rss
+            self.done.set()
+        elif self._profile is not None:
+            out = ["--output", str(self._profile), "--format", "raw", "--pid", str(os.getpid())]
+            subprocess.Popen(["py-spy", "record", "--rate", "400", "--threads", "--gil", "-d", "600", *out])
+
+    def drained(self, **more: Any) -> Drained:
+        """What was measured between the marks."""
+        (t0, cpu0), (t1, cpu1) = self._marks
+        sends = self.last - self.first
+        return Drained(sends / (t1 - t0), (cpu1 - cpu0) / sends * 1e6, self.rss, (t0, t1), **more)
+
+
+class _Sender(Consumer):
+    """Logs starts and ends as numbers: no object stays behind for the garbage collector to walk."""
+
+    def __init__(self, work: Work, window: Window) -> None:
+        self.name = work.consumer
+        self.concurrency = work.concurrency
+        self.latency = work.latency
+        self.window = window
+        self.log = array("q")
+
+
+class _Noop(_Sender):
+    async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        number = int(notification.id)
+        self.log.append(number)
+        self.log.append(~number)
+        self.window.tick()
+        return _RECEIPT
+
+
+class _Slow(_Sender):
+    async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        number = int(notification.id)
+        self.log.append(number)
+        await asyncio.sleep(self.latency)
+        self.log.append(~number)
+        self.window.tick()
+        return _RECEIPT
+
+
+class _Plain(_Sender):
+    def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        number = int(notification.id)
+        self.log.append(number)
+        time.sleep(self.latency)
+        self.log.append(~number)
+        self.window.tick()
+        return _RECEIPT
+
+
+class _Failing(_Sender):
+    """The same attempts fail in every run; a retry's lateness counts from the failure plus the exact delay."""
+
+    def __init__(self, work: Work, window: Window) -> None:
+        super().__init__(work, window)
+        self.retry = RetryPolicy(12, first=work.retry_delay, factor=1, jitter=0)
+        self.failing = work.failing
+        self.due: dict[int, float] = {}
+        self.late = array("d")
+        self.accepted = array("d")
+
+    async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        number = int(notification.id)
+        if (due := self.due.pop(number, None)) is not None:
+            self.late.append(time.perf_counter() - due)
+        self.log.append(number)
+        await asyncio.sleep(self.latency)
+        self.window.tick()
+        if user_of(number * 16 + attempt.number) % 1000 < self.failing * 1000:
+            self.log.append(~(number + FAILED))
+            self.due[number] = time.perf_counter() + self.retry.delay(1)  # type: ignore[union-attr]
+            raise TransientError("simulated")
+        self.log.append(~number)
+        self.accepted.append(time.perf_counter())
+        return _RECEIPT
+
+
+def sender(work: Work, window: Window) -> _Sender:
+    """The sender for this kind of work."""
+    kind = _Failing if work.failing else _Plain if work.threads else _Slow if work.latency else _Noop
+    return kind(work, window)
+
+
+def drain(work: Work) -> Drained:
+    """Run a worker of the library until it has made `work.records` sends."""
+    window = Window(work)
+    consumer = sender(work, window)
+    options: dict[str, Any] = {}
+    if work.uvloop:
+        import uvloop
+
+        options["loop_factory"] = uvloop.new_event_loop
+    config = {"bootstrap.servers": work.bootstrap}
+    worker = Worker(consumer, config, lane=LOW, topology=topology(work.prefix), drain_timeout=0, **options)
+    worker.start()
+    if work.gc == "off":
+        gc.disable()
+    elif work.gc == "freeze":
+        gc.collect()
+        gc.freeze()
+    wait(window.done, worker)
+    parked = worker.stats().parked
+    log = consumer.log[:]
+    worker.stop()
+    order = check_order(log, work.mix)
+    if isinstance(consumer, _Failing):
+        late = tuple(consumer.late)
+        t0, t1 = (at for at, _ in window._marks)
+        accepted = sum(t0 < at <= t1 for at in consumer.accepted) / (t1 - t0)
+        return window.drained(order=order, late=late, accepted=accepted, parked=parked)
+    return window.drained(order=order)
+
+
+def wait(done: threading.Event, worker: Worker) -> None:
+    """Wait for the end of a run; a worker that does nothing for a minute is an error."""
+    before, since = -1, time.monotonic()
+    while not done.wait(0.5):
+        stats = worker.stats()
+        now = stats.sent + stats.retried
+        if now != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > PATIENCE:
+            raise RuntimeError(f"the worker does nothing: {worker.health()} {stats}")
+
+
+def drain_raw(work: Work) -> Drained:
+    """The loop that a team would write with confluent_kafka alone: every record is read, then handed to a function
+    that does nothing; offsets are committed each second, in the background, whether or not anything was sent."""
+    window = Window(work)
+    config = consumer_config({"bootstrap.servers": work.bootstrap}, "throughput", f"raw.{work.consumer}")
+    consumer = confluent_kafka.Consumer(
+        {**config, "enable.auto.offset.store": True, "enable.partition.eof": False}
+    )
+    consumer.subscribe([topology(work.prefix).source_topic(LOW)])
+    count, next_commit = 0, time.perf_counter() + 1
+    while not window.done.is_set():
+        if (first := consumer.poll(0.1)) is None:
+            continue
+        batch = [first, *consumer.consume(499, 0)]
+        for message in batch:
+            if (error := message.error()) is not None:
+                raise confluent_kafka.KafkaException(error)
+            _send_nothing(message.key(), message.value(), message.headers())
+        window.mark_up_to(count, count + len(batch))
+        count += len(batch)
+        if time.perf_counter() >= next_commit:
+            consumer.commit(asynchronous=True)
+            next_commit += 1
+    consumer.close()
+    return window.drained()
+
+
+def _send_nothing(key: bytes | None, value: bytes | None, headers: Any) -> None:
+    pass
+

@@ -1,0 +1,129 @@
+"""One dead letter, as a value: made from a record by the tools and by a worker that tells its team."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from kafka_notify import wire
+from kafka_notify._units import UTC, from_millis
+from kafka_notify.codec import Codec, JsonCodec
+from kafka_notify.notification import Category, Notification
+
+
+@attrs.frozen
+class DeadLetter:
+    """A notification that a consumer gave up on, and why. Its `repr` hides user, data and raw bytes."""
+
+    id: str
+    """Of the notification; derived from its origin when it has none."""
+    reason: str
+    """permanent, invalid_recipient, max_attempts, expired, undecodable, unsupported_schema or throttle_timeout."""
+    error_code: str | None
+    """Code of the last failure, such as `twilio.21610`."""
+    user_id: str | None = attrs.field(repr=False)
+    notification: Notification[Any] | None = attrs.field(repr=False)
+    """None when it cannot be decoded. Of a redacted letter the data is an empty mapping."""
+    raw: bytes | None = attrs.field(repr=False)
+    """The record's value, as the producer wrote it; None when redacted."""
+    topic: str
+    partition: int
+    """Where it lies in the dead-letter topic, with `offset`; -1 in `on_dead_letter`, where nobody has looked."""
+    offset: int
+    died_at: dt.datetime
+    consumer: str
+    """Name of the consumer that gave up; `workers` is the one without a name."""
+    expired: bool
+    """Whether it had expired when it was read."""
+    redacted: bool
+    redrives: int
+    """How often it was redriven before it died this time."""
+    key: bytes | None = attrs.field(repr=False)
+    headers: tuple[tuple[str, bytes], ...] = attrs.field(repr=False)
+    """As they lie in the dead-letter topic."""
+    state: wire.DeadLetterState = attrs.field(repr=False)
+    """Origin, group, attempts and last error, as the consumer left them."""
+
+    @classmethod
+    def from_record(
+        cls,
+        topic: str,
+        partition: int,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: wire.Headers | None,
+        timestamp_ms: int,
+        codec: Codec,
+        categories: Mapping[str, Category[Any]],
+        notification: Notification[Any] | None = None,
+    ) -> DeadLetter:
+        """The dead letter that a record of a dead-letter topic is.
+
+        Args:
+            timestamp_ms: The record's.
+            categories: Those of the topology.
+            notification: When the caller has it decoded already; a redacted one's data is then there too.
+
+        Raises:
+            Undecodable: The record is no dead letter.
+            CodecUnavailable: The codec's service is away: try again.
+        """
+        state = wire.read_dead_letter(headers)
+        if state is None:
+            raise wire.Undecodable("undecodable", "no_dead_letter")
+        redacted = state.payload == "redacted"
+        if notification is None:
+            notification = _decoded(state, key, value, headers, timestamp_ms, codec, categories)
+        id, _ = wire.identity(headers, state.origin_topic, state.origin_partition, state.origin, timestamp_ms)
+        return cls(
+            id=id,
+            reason=state.reason,
+            error_code=state.error_code,
+            user_id=notification.user_id if notification else _text(key),
+            notification=notification,
+            raw=None if redacted else value,
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            died_at=from_millis(state.at_ms),
+            consumer=state.group.rpartition(".")[2],
+            expired=_expired(notification, state.reason),
+            redacted=redacted,
+            redrives=state.redrives,
+            key=key,
+            headers=tuple(headers or ()),
+            state=state,
+        )
+
+
+def _decoded(
+    state: wire.DeadLetterState,
+    key: bytes | None,
+    value: bytes | None,
+    headers: wire.Headers | None,
+    timestamp_ms: int,
+    codec: Codec,
+    categories: Mapping[str, Category[Any]],
+) -> Notification[Any] | None:
+    if state.payload == "redacted":  # the envelope is still worth reading: user, category, recipient, expiry
+        value, codec = b"{}", JsonCodec()
+        categories = {name: Category(name, known.lane, ttl=known.ttl) for name, known in categories.items()}
+    origin = (state.origin_topic, state.origin_partition, state.origin)
+    try:
+        return wire.decode(key, value, wire.strip_retry(headers), *origin, timestamp_ms, codec, categories)
+    except wire.Undecodable:
+        return None
+
+
+def _expired(notification: Notification[Any] | None, reason: str) -> bool:
+    if notification is None:
+        return reason == "expired"
+    return notification.expires_at is not None and notification.expires_at <= dt.datetime.now(UTC)
+
+
+def _text(key: bytes | None) -> str | None:
+    return None if key is None else key.decode(errors="replace")

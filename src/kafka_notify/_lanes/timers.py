@@ -1,0 +1,70 @@
+"""One heap for all due times of a worker: thousands of `call_later` handles compare in Python code."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Final
+
+from kafka_notify._clock import Clock
+from kafka_notify._lanes.entry import Lane
+
+LONGEST_SLEEP: Final = 1.0
+"""Seconds: due times are wall-clock times, and the wall clock may be set."""
+
+
+class Timers:
+    """Looks at a lane again when its head is due.
+
+    Args:
+        loop: Runs the one timer there is.
+        clock: Epoch milliseconds.
+        after: Called after lanes were looked at.
+        guarded: Calls its argument, and ends the worker when that raises.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        after: Callable[[], object],
+        guarded: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._guarded = guarded
+        self._loop = loop
+        self._clock = clock
+        self._after = after
+        self._heap: list[tuple[int, int, Lane]] = []
+        self._sequence = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._next = float("inf")
+
+    def add(self, lane: Lane, at: int) -> None:
+        """Step `lane` at epoch ms `at`; one that has nothing to do then is left alone."""
+        heapq.heappush(self._heap, (at, next(self._sequence), lane))
+        if at < self._next:
+            self.arm()
+
+    def arm(self) -> None:
+        """Set the timer anew: something earlier came in, or the wall clock jumped."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._next = float("inf")
+        if self._heap:
+            self._next = self._heap[0][0]
+            delay = max((self._next - self._clock.now()) / 1000, 0.0)
+            self._timer = self._loop.call_later(min(delay, LONGEST_SLEEP), self._guarded, self._due)
+
+    def _due(self) -> None:
+        now = self._clock.now()
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            lane = heapq.heappop(heap)[2]
+            lane.timer = 0
+            if lane.partition.alive:
+                lane.partition.step(lane, now)
+        self.arm()
+        self._after()

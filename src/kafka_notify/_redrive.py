@@ -1,0 +1,334 @@
+"""Which dead letters are redriven, in which order, and writing them: once each, whatever happened before.
+
+A copy that was written before is recognised in the retry topic itself: it names the same origin with more redrives.
+So nothing has to be remembered, and a tool that died half-way is simply run again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+
+from kafka_notify import _headers as h
+from kafka_notify import wire
+from kafka_notify._config import Config, client_config, opened, producer_config
+from kafka_notify._handle import ProducerHandle, reason
+from kafka_notify._log_reader import LogReader
+from kafka_notify.errors import NotifyError, ProduceError
+from kafka_notify.notification import NAME, Notification
+from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+
+if TYPE_CHECKING:
+    from kafka_notify._dead_letter import DeadLetter
+
+log = logging.getLogger("kafka_notify.dead_letters")
+
+MAX_REDRIVES: Final = 3
+IN_FLIGHT: Final = 500
+_CLOCK_SKEW_MS: Final = 3_600_000
+"""How far the clocks of workers, brokers and this machine may be apart."""
+_REQUEST_SECONDS: Final = 30.0
+
+_TABLE: Final = """
+CREATE TABLE letter (
+  topic TEXT, partition INTEGER, origin INTEGER, id TEXT, redrives INTEGER, died INTEGER,
+  key BLOB, value BLOB, headers TEXT,
+  PRIMARY KEY (topic, partition, origin, id)
+)"""
+# Two deaths of one notification: the later one proves that the earlier one was redriven.
+_INSERT: Final = """
+INSERT INTO letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+  redrives = excluded.redrives, died = excluded.died, key = excluded.key, value = excluded.value,
+  headers = excluded.headers
+WHERE excluded.redrives > letter.redrives"""
+
+
+@attrs.frozen
+class Copy:
+    """A record for a retry topic."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    headers: wire.Headers
+
+
+class Plan:
+    """The copies to write, sorted by origin in an unnamed SQLite database: on disk when there are many.
+
+    Args:
+        topology: Decides on retry topics; a letter's headers never do.
+        reader: Looks at the retry topics.
+    """
+
+    def __init__(self, topology: Topology, reader: LogReader) -> None:
+        self.skipped: Counter[str] = Counter()
+        self._topology = topology
+        self._reader = reader
+        self._partitions: dict[str, int] = {}
+        self._source_of: dict[str, str] = {}
+        self._db = sqlite3.connect("")
+        self._db.execute(_TABLE)
+
+    def add(self, letters: Iterable[DeadLetter], *, allow_expired: bool) -> None:
+        """Take in letters; those that cannot be redriven are counted and left out."""
+        offered = 0
+        for letter in letters:
+            why, topic = self._refused(letter, allow_expired)
+            if why:
+                self.skipped[why] += 1
+                continue
+            state, headers = letter.state, _copy_headers(letter)
+            place = (topic, state.origin_partition, state.origin, letter.id, state.redrives, state.at_ms)
+            self._db.execute(_INSERT, (*place, letter.key, letter.raw, _packed(headers)))
+            offered += 1
+        self._left_out("already_redriven", offered - self.size())
+
+    def _refused(self, letter: DeadLetter, allow_expired: bool) -> tuple[str, str]:
+        topic = self._retry_topic(letter.state)
+        if not topic:
+            return "unknown_group", ""
+        if letter.redacted:
+            return "redacted", ""
+        if letter.notification is None:
+            return "undecodable", ""
+        if letter.redrives >= MAX_REDRIVES:
+            return "parked", ""
+        if not allow_expired and _is_expired(letter.notification):
+            return "expired", ""
+        return "", topic
+
+    def _retry_topic(self, state: wire.DeadLetterState) -> str:
+        for lane in self._topology.lanes:
+            source = self._topology.source_topic(lane)
+            name = state.group.removeprefix(f"{source}.")
+            if state.origin_topic == source and name != state.group and NAME.fullmatch(name):
+                topic = self._topology.retry_topic(lane, "" if name == DEFAULT_CONSUMER else name)
+                if topic not in self._partitions:
+                    self._partitions[topic] = self._reader.partitions(topic)
+                    self._source_of[topic] = source
+                return topic if state.origin_partition < self._partitions[topic] else ""
+        return ""
+
+    def drop_redriven(self, retention: Retention | None) -> None:
+        """Leave out letters whose copy is in the retry topic, and those of which that cannot be told any more.
+
+        Args:
+            retention: None keeps the latter.
+        """
+        now = int(time.time() * 1000)
+        stretches: dict[tuple[str, int], tuple[int, int]] = {}
+        for topic, partition, died in self._db.execute(
+            "SELECT topic, partition, min(died) FROM letter GROUP BY topic, partition"
+        ).fetchall():
+            low, high = self._reader.extent(topic, partition)
+            if retention is not None and low > 0:
+                horizon = retention.horizon(topic, now)
+                gone = "DELETE FROM letter WHERE topic = ? AND partition = ? AND died < ?"
+                self._left_out("unproven", self._db.execute(gone, (topic, partition, horizon)).rowcount)
+            start = self._reader.offset_at(topic, partition, died - _CLOCK_SKEW_MS)
+            stretches[topic, partition] = (high if start is None else max(low, start), high)
+        for message in self._reader.read(stretches):
+            self._left_out("already_redriven", self._superseded(message))
+
+    def _superseded(self, message: Message) -> int:
+        headers: Any = message.headers()
+        topic, partition = message.topic() or "", message.partition() or 0
+        source = self._source_of[topic]
+        state = wire.read_retry(headers, source, partition)
+        if state is None or not state.redrives:
+            return 0
+        id, _ = wire.identity(headers, source, partition, state.origin, 0)
+        return self._db.execute(
+            "DELETE FROM letter WHERE topic = ? AND partition = ? AND origin = ? AND id = ? AND redrives < ?",
+            (topic, partition, state.origin, id, state.redrives),
+        ).rowcount
+
+    def _left_out(self, why: str, count: int) -> None:
+        if count:
+            self.skipped[why] += count
+
+    def size(self) -> int:
+        """How many copies there are to write."""
+        count: int = self._db.execute("SELECT count(*) FROM letter").fetchone()[0]
+        return count
+
+    def copies(self) -> Iterator[Copy]:
+        """What to write: each user's in the order of their origins, for a user has one partition."""
+        rows = self._db.execute(
+            "SELECT topic, partition, key, value, headers FROM letter ORDER BY topic, partition, origin"
+        )
+        for topic, partition, key, value, headers in rows:
+            yield Copy(topic, partition, key, value, _unpacked(headers))
+
+    def close(self) -> None:
+        """Delete it."""
+        self._db.close()
+
+
+def _is_expired(notification: Notification[Any]) -> bool:
+    expires = notification._expires_ms
+    return expires is not None and expires <= time.time() * 1000
+
+
+def _copy_headers(letter: DeadLetter) -> wire.Headers:
+    state, now = letter.state, int(time.time() * 1000)
+    notification = cast(Notification[Any], letter.notification)  # an undecodable one was left out before
+    headers = wire.strip_retry(list(letter.headers))
+    if _is_expired(notification):
+        lifetime = (notification._expires_ms or now) - notification._created_ms
+        headers = [(name, raw) for name, raw in headers if name != h.EXPIRES_AT]
+        headers.append((h.EXPIRES_AT, b"%d" % (now + lifetime)))
+    return wire.retry_copy(
+        headers,
+        wire.RetryState(
+            origin_topic=state.origin_topic,
+            origin_partition=state.origin_partition,
+            origin=state.origin,
+            attempt=0,
+            due_ms=now,
+            first_failed_ms=None,
+            error_class=state.error_class,
+            error_code=state.error_code,
+            provider=state.provider,
+            outcome_unknown=state.outcome_unknown,
+            writer=wire.REDRIVE_WRITER,
+            redrives=state.redrives + 1,
+        ),
+        notification.id,
+        notification._created_ms,
+    )
+
+
+def _packed(headers: wire.Headers) -> str:
+    # A value that another client wrote as null stays null.
+    return json.dumps([(name, None if raw is None else raw.decode("latin-1")) for name, raw in headers])
+
+
+def _unpacked(text: str) -> wire.Headers:
+    return [
+        (name, cast(bytes, None if raw is None else raw.encode("latin-1"))) for name, raw in json.loads(text)
+    ]
+
+
+class Retention:
+    """How far back retry topics reach, by their configuration.
+
+    Args:
+        config: librdkafka properties.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._horizons: dict[str, int] = {}
+
+    def horizon(self, topic: str, now_ms: int) -> int:
+        """The time (epoch ms) since when nothing can have been deleted.
+
+        Raises:
+            NotifyError: The topic's configuration cannot be read.
+        """
+        if topic not in self._horizons:
+            self._horizons[topic] = self._asked(topic, now_ms)
+        return self._horizons[topic]
+
+    def _asked(self, topic: str, now_ms: int) -> int:
+        admin: Any = opened(AdminClient, client_config(self._config))
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        try:
+            entries = admin.describe_configs([resource], request_timeout=_REQUEST_SECONDS)[resource].result()
+        except KafkaException as e:
+            raise NotifyError(
+                f"{topic}: its retention cannot be read ({reason(e.args[0])}), so that nobody can tell whether a "
+                "letter was redriven before; allow DescribeConfigs on it, or pass allow_unproven=True"
+            ) from None
+        milliseconds = int(entries["retention.ms"].value)
+        if int(entries["retention.bytes"].value) >= 0:
+            return now_ms + _CLOCK_SKEW_MS  # its records go when it grows, whatever their age
+        return 0 if milliseconds < 0 else now_ms - milliseconds + _CLOCK_SKEW_MS
+
+
+def write(plan: Plan, config: Config, rate: float | None) -> int:
+    """Write a plan's copies; return how many the broker acknowledged: all.
+
+    Args:
+        plan: What to write.
+        config: librdkafka properties.
+        rate: Copies per second; None is as fast as they are taken.
+
+    Raises:
+        ProduceError: A copy was not acknowledged; nothing is written after it.
+    """
+    handle = ProducerHandle(producer_config(config, "throughput", copies=True), name="redrive")
+    reports = _Reports()
+    begun = time.monotonic()
+    try:
+        for number, copy in enumerate(plan.copies()):
+            if rate is not None:
+                time.sleep(max(0.0, begun + number / rate - time.monotonic()))
+            reports.slots.acquire()
+            if reports.failure:
+                break
+            _produce(handle, copy, reports)
+        else:
+            for _ in range(IN_FLIGHT):
+                reports.slots.acquire()  # all of them: every report is in
+    finally:
+        handle.close(_REQUEST_SECONDS)
+    if reports.failure:
+        raise ProduceError(
+            f"{reports.failure}; {reports.written} copies were acknowledged; run the redrive again, it leaves those out"
+        )
+    log.info("redriven: %d", reports.written)
+    return reports.written
+
+
+class _Reports:
+    """Counts delivery reports, on the handle's thread."""
+
+    def __init__(self) -> None:
+        self.slots = threading.Semaphore(IN_FLIGHT)
+        self.written = 0
+        self.failure = ""
+
+    def take(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.written += 1
+        else:
+            self.failure = (
+                self.failure or f"{message.topic()}[{message.partition()}]: not written ({reason(error)})"
+            )
+        self.slots.release()
+
+
+def _produce(handle: ProducerHandle, copy: Copy, reports: _Reports) -> None:
+    while True:
+        try:
+            handle.produce(
+                copy.topic,
+                copy.value,
+                copy.key,
+                copy.headers,
+                partition=copy.partition,
+                on_delivery=reports.take,
+            )
+        except BufferError:
+            time.sleep(0.05)
+        except ProduceError as e:  # refused before it was queued: there will be no report
+            reports.failure = reports.failure or str(e)
+            reports.slots.release()
+            return
+        else:
+            return

@@ -1,0 +1,445 @@
+"""The tasks that make sends: who works, when each starts, how it ends. Runs on the event loop.
+
+A task makes one send after the other instead of a task per send, and starts the next as soon as one is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+
+from kafka_notify import events
+from kafka_notify._clock import Clock
+from kafka_notify._fetch.loop import boottime
+from kafka_notify._lanes.entry import Busy, Entry, Lane
+from kafka_notify._lanes.partition import Partition
+from kafka_notify._send.attempt import AttemptRunner, describe
+from kafka_notify._send.gate import Gate
+from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.threads import SendThreads
+from kafka_notify._settle.settle import Settler, known_reason
+from kafka_notify.codec import Codec
+from kafka_notify.errors import (
+    CodecUnavailable,
+    ProviderUnavailableError,
+    ThrottledError,
+    UnknownOutcomeError,
+)
+from kafka_notify.notification import Attempt, Category, Notification
+from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
+from kafka_notify.wire import Undecodable, decode
+
+log = logging.getLogger("kafka_notify.send")
+
+TURN: Final = 100
+"""Sends that a task makes without suspending before it lets the loop breathe."""
+CANCEL_GRACE: Final = 5.0
+"""Seconds that an async send may go on after it was cancelled before it counts as stuck."""
+FOREVER: Final = float("inf")
+
+
+class Lease(Protocol):
+    """Until when sends may start."""
+
+    lease_until: float
+
+    def tell_lease(self) -> None:
+        """A send would have started without it."""
+
+
+@attrs.define
+class Counts:
+    """What happened since the start."""
+
+    sent: int = 0
+    retried: int = 0
+    dead: int = 0
+    expired: int = 0
+    skipped: int = 0
+    parked: int = 0
+    passed_over: int = 0
+    unknown: int = 0
+
+
+class _Slot:
+    """A task, and what it is at."""
+
+    __slots__ = ("deadline", "entry", "reason", "stuck", "task")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.entry: Entry | None = None
+        self.deadline = FOREVER
+        """Monotonic seconds at which the send is cancelled."""
+        self.reason = ""
+        """Why it was cancelled: `deadline`, `handover`, `close`; empty when it was not by us."""
+        self.stuck = False
+
+
+class Sends:
+    """Takes queued entries, makes attempts, and hands each outcome on.
+
+    Args:
+        loop: Runs the tasks.
+        clock: Epoch milliseconds, and monotonic seconds.
+        concurrency: Sends under way at most.
+        send_timeout: Seconds for one send.
+        max_attempts: Of the retry policy.
+        source: Name of the source topic.
+        categories: Of the topology.
+        codec: Value bytes to data.
+        runner: Makes one attempt.
+        hooks: `on_sent`.
+        threads: Of plain senders: some may be stuck.
+        settler: Writes copies and dead letters.
+        lease: Until when sends may start.
+        on_event: Guarded; None costs nothing.
+        on_room: Called after a source record was finished.
+        fail: Called when user code ended a task with something like SystemExit.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        *,
+        concurrency: int,
+        send_timeout: float,
+        max_attempts: int,
+        source: str,
+        categories: Mapping[str, Category[Any]],
+        codec: Codec,
+        runner: AttemptRunner,
+        hooks: Hooks,
+        threads: SendThreads,
+        settler: Settler,
+        lease: Lease,
+        on_event: events.OnEvent | None,
+        on_room: Callable[[], object],
+        fail: Callable[[BaseException], object],
+    ) -> None:
+        self.counts = Counts()
+        self.gate = Gate()
+        self._loop = loop
+        self._clock = clock
+        self._concurrency = concurrency
+        self._send_timeout = send_timeout
+        self._max_attempts = max_attempts
+        self._source = source
+        self._categories = categories
+        self._codec = codec
+        self._runner = runner
+        self._hooks = hooks
+        self._threads = threads
+        self._settler = settler
+        self._lease = lease
+        self._on_event = on_event
+        self._on_room = on_room
+        self._fail = fail
+        self._ready: deque[Entry] = deque()
+        self._slots: set[_Slot] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._wave = 1
+        self._kicking = False
+        self._lost = 0
+        """Async sends that ignored their cancellation and still run."""
+
+    # -- queue and tasks ------------------------------------------------------------------------------
+
+    def add(self, entry: Entry) -> None:
+        """Queue an attempt; `kick` after the last of a batch."""
+        self._ready.append(entry)
+
+    def in_flight(self) -> int:
+        """Sends under way."""
+        return sum(slot.entry is not None for slot in tuple(self._slots))
+
+    def stuck(self) -> int:
+        """Sends that outlived their deadline and still run."""
+        return self._threads.stuck + self._lost
+
+    def kick(self) -> None:
+        """See that somebody works: first one task, then twice as many with each turn of the loop.
+
+        A task whose sends do not suspend empties the queue alone; waking the others would be waste.
+        """
+        if self._ready and not self._kicking:
+            self._kicking = True
+            self._wave = 1
+            self._surge()
+
+    def _surge(self) -> None:
+        count = min(len(self._ready), self._wave)
+        if not count or boottime() > self._lease.lease_until:
+            self._kicking = False  # a confirmed commit kicks again
+            return
+        if self.gate.shut:
+            count = 1  # the probe; its end kicks again
+        while count and self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                count -= 1
+        while count and len(self._slots) < self._concurrency:
+            slot = _Slot()
+            self._slots.add(slot)
+            slot.task = self._loop.create_task(self._work(slot))
+            count -= 1
+        if count or self.gate.shut:
+            self._kicking = False  # all are at it; each takes the next entry when it is done
+            return
+        self._wave = min(self._wave * 2, 1_024)
+        self._loop.call_soon(self._surge)
+
+    async def _work(self, slot: _Slot) -> None:
+        ready = self._ready
+        turn = 0
+        try:
+            while not slot.stuck:
+                if not ready or not self._may_start():
+                    future = self._loop.create_future()
+                    self._idle.append(future)
+                    await future
+                    turn = 0
+                    continue
+                await self._process(slot, ready.popleft())
+                turn += 1
+                if turn >= TURN:
+                    turn = 0
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as e:
+            self._fail(e)
+            raise
+        finally:
+            self._slots.discard(slot)
+            self._lost -= slot.stuck
+
+    def _may_start(self) -> bool:
+        if boottime() > self._lease.lease_until:
+            self._lease.tell_lease()
+            return False
+        return self.gate.try_pass(self._clock.monotonic())
+
+    # -- one send -------------------------------------------------------------------------------------
+
+    async def _process(self, slot: _Slot, entry: Entry) -> None:
+        partition = entry.lane.partition
+        if not partition.alive or partition.closing:
+            entry.busy = Busy.NO
+            self.gate.give_up_probe()
+            return
+        notification = self._decoded(entry, partition)
+        if notification is None:
+            return
+        now = self._clock.now()
+        expires = notification._expires_ms
+        remaining = None if expires is None else (expires - now) / 1000
+        if remaining is not None and remaining <= 0:
+            self._expire(entry, notification)
+            return
+        timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
+        held = entry.held
+        attempt = Attempt(
+            entry.attempt + 1,
+            self._max_attempts,
+            notification.id,
+            timeout,
+            remaining,
+            *((held.unknown, held.provider, held.error_code) if held is not None else ()),
+        )
+        partition.outstanding += 1
+        started = self._clock.monotonic()
+        slot.entry = entry
+        slot.deadline = started + timeout
+        outcome: Outcome | None
+        try:
+            outcome = await self._runner.run(notification, attempt)
+        except asyncio.CancelledError:
+            outcome = self._cancelled(slot, entry, attempt)
+        except Exception as e:
+            outcome = self._runner.failed(e, attempt)
+        finally:
+            slot.deadline = FOREVER
+            slot.entry = None
+            slot.reason = ""
+            partition.outstanding -= 1
+        if outcome is None or not partition.alive:
+            entry.busy = Busy.NO  # handed over: no attempt; whoever has the partition now sends it
+            return
+        if self._on_event is not None:
+            self._tell(notification, attempt, outcome, started)
+        if outcome.__class__ is Sent:
+            self.counts.sent += 1
+            if self.gate.shut:
+                self._open_gate()
+            if self._hooks.on_sent is not None:
+                await self._hooks.sent(notification, outcome.receipt, partition)
+                if not partition.alive:
+                    return
+            partition.finish(entry, accepted=True, now=now)
+            self._on_room()
+        else:
+            self._settle(entry, notification, attempt, outcome)
+
+    def _decoded(self, entry: Entry, partition: Partition) -> Notification[Any] | None:
+        """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
+        try:
+            return decode(
+                entry.key,
+                entry.value,
+                entry.headers,
+                self._source,
+                partition.number,
+                entry.origin,
+                entry.timestamp,
+                self._codec,
+                self._categories,
+            )
+        except Undecodable as e:
+            self.gate.give_up_probe()
+            self.counts.dead += 1
+            self._settler.bury(entry, e.reason, None, e.code)
+        except CodecUnavailable as e:
+            log.warning("the codec cannot decode now, the lane waits: %s", e)
+            self._shut("codec_unavailable", None)
+            self._ready.appendleft(entry)
+        return None
+
+    def _cancelled(self, slot: _Slot, entry: Entry, attempt: Attempt) -> Outcome | None:
+        """What a cancellation means: the end of this task, a hand-over (None), or an unknown outcome."""
+        if slot.reason == "close":
+            raise asyncio.CancelledError
+        if self._threads.take_over(slot.task, lambda: self._unstick(entry.lane)):
+            entry.lane.stuck = True
+        if slot.reason:
+            _uncancel(slot.task)
+        if slot.reason == "handover" or not entry.lane.partition.alive:
+            return None
+        # without a reason of ours the sender's own code was cancelled
+        code = "timeout" if slot.reason == "deadline" else "cancelled"
+        return self._runner.failed(UnknownOutcomeError(code), attempt)
+
+    def _expire(self, entry: Entry, notification: Notification[Any]) -> None:
+        self.gate.give_up_probe()
+        if self._clock.settled:
+            self.counts.expired += 1
+            self._settler.bury(entry, "expired", notification, None)
+        else:
+            self._loop.call_later(1.0, self._again, entry)
+
+    def _again(self, entry: Entry) -> None:
+        self._ready.append(entry)
+        self.kick()
+
+    def _settle(
+        self, entry: Entry, notification: Notification[Any], attempt: Attempt, outcome: Outcome
+    ) -> None:
+        """Everything but sent."""
+        error = outcome.error if isinstance(outcome, (Retry, Dead)) else None
+        if isinstance(error, ProviderUnavailableError) or (
+            isinstance(error, ThrottledError) and error.scope != "recipient"
+        ):
+            # not this notification's trouble: the lane waits, and this one is the next to try
+            self._shut(error.code, error.retry_after if isinstance(error, ThrottledError) else None)
+            self._ready.appendleft(entry)
+            return
+        if self.gate.shut:
+            self._open_gate()
+        if isinstance(outcome, Retry):
+            self.counts.unknown += isinstance(error, UnknownOutcomeError)
+            died = self._settler.retry(entry, notification, outcome, self._max_attempts)
+            self.counts.retried += died is None
+            self.counts.expired += died == "expired"
+            self.counts.dead += died is not None and died != "expired"
+        elif isinstance(outcome, Dead):
+            self.counts.dead += 1
+            self._settler.bury(entry, known_reason(outcome.reason), notification, None, outcome.error)
+        elif isinstance(outcome, Skipped):
+            self.counts.skipped += 1
+            if self._on_event is not None:
+                n = notification
+                self._on_event(events.NotificationSkipped(n.id, n.category, n.channel, outcome.reason))
+            entry.lane.partition.finish(entry, accepted=False, now=self._clock.now())
+
+    def _tell(
+        self, notification: Notification[Any], attempt: Attempt, outcome: Outcome, started: float
+    ) -> None:
+        assert self._on_event is not None
+        kind, provider, code = describe(outcome)
+        self._on_event(
+            events.AttemptEnded(
+                notification.id,
+                notification.category,
+                notification.channel,
+                attempt.number,
+                kind,
+                provider,
+                code,
+                self._clock.monotonic() - started,
+                (self._clock.now() - notification._created_ms) / 1000,
+            )
+        )
+
+    # -- the gate -------------------------------------------------------------------------------------
+
+    def _shut(self, reason: str, wait: float | None) -> None:
+        now = self._clock.monotonic()
+        until = self.gate.close(now, wait, reason)
+        self._loop.call_later(max(until - now, 0.001), self.kick)
+
+    def _open_gate(self) -> None:
+        self.gate.open()
+        self.kick()
+
+    # -- deadlines and ends ---------------------------------------------------------------------------
+
+    def check_deadlines(self) -> None:
+        """Cancel sends that outlived their deadline; one that ignores it is left behind and replaced."""
+        now = self._clock.monotonic()
+        for slot in tuple(self._slots):
+            if slot.deadline >= now or slot.task is None:
+                continue
+            if not slot.reason:
+                slot.reason = "deadline"
+                slot.deadline = now + CANCEL_GRACE
+                slot.task.cancel()
+            else:
+                slot.stuck = True
+                slot.deadline = FOREVER
+                self._lost += 1
+                self._slots.discard(slot)
+
+    def cancel(self, which: Callable[[Partition], bool]) -> None:
+        """Cancel the sends of partitions that are handed over: no attempts."""
+        for slot in tuple(self._slots):
+            if slot.entry is not None and slot.task is not None and which(slot.entry.partition):
+                slot.reason = "handover"
+                slot.task.cancel()
+
+    async def close(self) -> None:
+        """End all tasks."""
+        tasks = {slot.task for slot in self._slots if slot.task is not None}
+        for slot in self._slots:
+            slot.reason = "close"
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+    def _unstick(self, lane: Lane) -> None:
+        if lane.partition.alive:
+            lane.partition.unstick(lane, self._clock.now())
+            self.kick()
+
+
+def _uncancel(task: asyncio.Task[None] | None) -> None:
+    uncancel = getattr(task, "uncancel", None)  # new in 3.11: else asyncio.timeout in a later send goes wrong
+    if uncancel is not None:
+        uncancel()

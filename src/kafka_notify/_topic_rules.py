@@ -1,0 +1,250 @@
+"""What topics a topology should have, and what is wrong with those there are: decided without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Literal
+
+import attrs
+
+from kafka_notify.consumer import Consumer
+from kafka_notify.topology import DEFAULT_CONSUMER, Finding, Lane, Topology
+
+ConsumerLike = str | Consumer | type[Consumer]
+"""A consumer's name; or the consumer, whose channels are then known as well."""
+
+_TOPICS: Final = "kafka-topics.sh"
+_DAY_MS: Final = 86_400_000
+_LONGEST_WAIT_MS: Final = _DAY_MS
+"""A throttled notification may wait for 24 hours, whatever the backoff."""
+_RECORD_BYTES: Final = 1_048_588  # Kafka's own default
+_COPY_BYTES: Final = 2_097_152
+"""A copy is its record and more headers: it must fit where the record did."""
+
+Kind = Literal["source", "retry", "dlq"]
+
+
+@attrs.frozen
+class Wanted:
+    """A topic as it should be."""
+
+    name: str
+    kind: Kind
+    partitions: int
+    retention_ms: int
+    max_message_bytes: int
+
+
+@attrs.frozen
+class Found:
+    """A topic as it is."""
+
+    partitions: int
+    replicas: int
+    config: Mapping[str, str]
+
+
+# -- what should be --------------------------------------------------------------------------------
+
+
+def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]:
+    """Source, retry (per consumer name) and dead-letter topics.
+
+    A dead-letter topic has as many partitions as the largest lane that writes it: on a bad day it takes all that
+    the lane takes. Letters go by key, so those of one user stay in order whatever the number.
+    """
+    wanted: dict[str, Wanted] = {}
+    for lane in topology.lanes.values():
+        source, dlq = topology.source_topic(lane.name), topology.dlq_topic(lane.name)
+        wanted[source] = Wanted(source, "source", lane.partitions, 7 * _DAY_MS, _RECORD_BYTES)
+        for name in names:
+            retry = topology.retry_topic(lane.name, name)
+            wanted[retry] = Wanted(retry, "retry", lane.partitions, _retry_retention(lane), _COPY_BYTES)
+        other = wanted.get(dlq)
+        partitions = max(lane.partitions, other.partitions if other else 0)
+        wanted[dlq] = Wanted(dlq, "dlq", partitions, 14 * _DAY_MS, _COPY_BYTES)
+    return wanted
+
+
+def topic_config(topic: Wanted, replicas: int) -> dict[str, str]:
+    """What such a topic is created with."""
+    return {
+        "cleanup.policy": "delete",  # compaction would keep only the newest notification of each user
+        "max.message.bytes": str(topic.max_message_bytes),
+        "message.timestamp.type": "CreateTime",
+        "min.insync.replicas": "2" if replicas >= 3 else "1",
+        "retention.bytes": "-1",
+        "retention.ms": str(topic.retention_ms),
+        "unclean.leader.election.enable": "false",
+    }
+
+
+def _retry_retention(lane: Lane) -> int:
+    longest = max(_LONGEST_WAIT_MS, round(lane.retry.cap * (1 + lane.retry.jitter) * 1000))
+    return 2 * longest + 7 * _DAY_MS
+
+
+def name_of(consumer: ConsumerLike) -> str:
+    """The name that topics and groups are made of; "" is the unnamed consumer."""
+    name = consumer if isinstance(consumer, str) else consumer.name
+    return "" if name == DEFAULT_CONSUMER else name
+
+
+# -- what is off -----------------------------------------------------------------------------------
+
+
+def compare(
+    topology: Topology, names: Iterable[str], found: Mapping[str, Found], servers: str
+) -> Iterator[Finding]:
+    """What is wrong with the topics, given what there is."""
+    wanted = wanted_topics(topology, sorted(names))
+    for topic in wanted.values():
+        if topic.name not in found:
+            config = " ".join(f"--config {k}={v}" for k, v in topic_config(topic, 3).items())
+            yield _error(
+                f"{topic.name} is missing; Topology.create() makes it, or: {_TOPICS} --bootstrap-server {servers} "
+                f"--create --topic {topic.name} --partitions {topic.partitions} --replication-factor 3 {config}"
+            )
+        else:
+            yield from _settings(topic, found[topic.name], servers)
+    for lane in topology.lanes.values():
+        yield from _partitions(topology, lane, names, found, servers)
+
+
+def _partitions(
+    topology: Topology, lane: Lane, names: Iterable[str], found: Mapping[str, Found], servers: str
+) -> Iterator[Finding]:
+    source = topology.source_topic(lane.name)
+    retries = [topology.retry_topic(lane.name, name) for name in sorted(names)]
+    counts = {name: found[name].partitions for name in (*retries, source) if name in found}
+    if all(count == lane.partitions for count in counts.values()):
+        return
+    target = max(lane.partitions, *counts.values())
+    steps = [
+        f"{_TOPICS} --bootstrap-server {servers} --alter --topic {name} --partitions {target}"
+        for name in (*retries, source)  # the retry topics first: a source partition must never be alone
+        if counts.get(name, target) < target
+    ]
+    if target != lane.partitions:
+        steps.append(f"write Lane({lane.name!r}, partitions={target}) in the topology")
+    yield _error(
+        f"partitions of lane {lane.name} differ: the topology says {lane.partitions}, "
+        + ", ".join(f"{name} has {count}" for name, count in counts.items())
+        + ". Source and retry topics need the same number, or a worker cannot hold both halves of a partition. "
+        + "More partitions move users to other ones: their order is not kept across the change, so stop the "
+        + f"producers and let the lane drain first. Then, in this order: {'; '.join(steps)}"
+    )
+
+
+def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
+    def mend(name: str, value: object) -> str:
+        return (
+            f"kafka-configs.sh --bootstrap-server {servers} --alter --entity-type topics "
+            f"--entity-name {topic.name} --add-config {name}={value}"
+        )
+
+    config = found.config
+    if "compact" in config.get("cleanup.policy", "delete"):
+        yield _error(
+            f"{topic.name} is compacted: only the newest notification of each user survives; "
+            + mend("cleanup.policy", "delete")
+        )
+    retention = int(config.get("retention.ms", -1))
+    if 0 <= retention < topic.retention_ms:
+        what = (
+            "notifications that wait for their retry are deleted"
+            if topic.kind == "retry"
+            else "an outage outlasts it"
+        )
+        yield Finding(
+            "error" if topic.kind == "retry" else "warning",
+            f"{topic.name} keeps records for {retention / _DAY_MS:.3g} days, {topic.retention_ms / _DAY_MS:.3g} are "
+            f"needed: {what}; {mend('retention.ms', topic.retention_ms)}",
+        )
+    if int(config.get("retention.bytes", -1)) >= 0:
+        yield Finding(
+            "error" if topic.kind == "retry" else "warning",
+            f"{topic.name} deletes records by size, sent or not; {mend('retention.bytes', -1)}",
+        )
+    if (
+        int(config.get("max.message.bytes", topic.max_message_bytes)) < topic.max_message_bytes
+        and topic.kind != "source"
+    ):
+        yield _error(
+            f"{topic.name} takes records of {config['max.message.bytes']} bytes: a copy, which is its record and "
+            f"more headers, may not fit and its lane would wait; {mend('max.message.bytes', topic.max_message_bytes)}"
+        )
+    if config.get("unclean.leader.election.enable") == "true":
+        yield _error(
+            f"{topic.name} may elect a leader that lacks acknowledged records; "
+            + mend("unclean.leader.election.enable", "false")
+        )
+    yield from _replication(topic, found, mend("min.insync.replicas", 2), servers)
+
+
+def _replication(topic: Wanted, found: Found, mend: str, servers: str) -> Iterator[Finding]:
+    in_sync = int(found.config.get("min.insync.replicas", 1))
+    if found.replicas == 1:
+        yield _warning(
+            f"{topic.name} has one replica: losing that broker's disk loses its notifications; raise it to 3 with "
+            f"kafka-reassign-partitions.sh --bootstrap-server {servers} --reassignment-json-file FILE --execute"
+        )
+    elif in_sync >= found.replicas:
+        yield _warning(
+            f"{topic.name} needs {in_sync} of {found.replicas} replicas in sync: with one broker away nothing can "
+            f"be written; {mend if found.replicas > 2 else mend.replace('=2', '=1')}"
+        )
+    elif in_sync == 1 and found.replicas >= 3:
+        yield _warning(
+            f"{topic.name} acknowledges what a single replica holds: losing that broker loses it; {mend}"
+        )
+
+
+def left_behind(
+    topology: Topology, names: set[str], found: Mapping[str, Found], groups: Iterable[str], servers: str
+) -> Iterator[Finding]:
+    known = ", ".join(sorted(name or DEFAULT_CONSUMER for name in names))
+    retry = f"{topology.prefix}.retry."
+    for topic in sorted(found):
+        lane, _, name = topic.removeprefix(retry).partition(".")
+        if topic.startswith(retry) and (lane not in topology.lanes or name not in names):
+            yield _warning(
+                f"{topic} belongs to no lane and consumer of this topology (consumers: {known}). What waits in it is "
+                f"not sent: run its consumer until nothing waits any more, then {_TOPICS} --bootstrap-server "
+                f"{servers} --delete --topic {topic}"
+            )
+    expected = {topology.group(lane, name) for lane in topology.lanes for name in names}
+    for group in sorted(groups):
+        if group not in expected:
+            yield _warning(
+                f"the group {group} belongs to no consumer of this topology (consumers: {known}); if it was renamed: "
+                f"kafka-consumer-groups.sh --bootstrap-server {servers} --delete --group {group}"
+            )
+
+
+def unsent_channels(topology: Topology, consumers: tuple[ConsumerLike, ...]) -> Iterator[Finding]:
+    senders: dict[str, list[str]] = {channel: [] for channel in sorted(topology.channels)}
+    for consumer in consumers:
+        if isinstance(consumer, str):
+            return  # a name does not tell its channels
+        for channel in consumer.channels or topology.channels:
+            senders.setdefault(channel, []).append(consumer.name or DEFAULT_CONSUMER)
+    for channel, by in senders.items():
+        if not by:
+            yield _warning(
+                f"no consumer sends the channel {channel!r}: its notifications are passed over; add it to the "
+                "channels of one, or take it out of the topology"
+            )
+        elif len(by) > 1:
+            yield _warning(
+                f"the channel {channel!r} has {len(by)} consumers ({', '.join(sorted(by))}): each of them sends every "
+                "notification; leave it to one"
+            )
+
+
+def _error(text: str) -> Finding:
+    return Finding("error", text)
+
+
+def _warning(text: str) -> Finding:
+    return Finding("warning", text)

@@ -1,0 +1,108 @@
+"""One attempt of a consumer, without Kafka: how a team tests its own `send`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from kafka_notify._clock import Clock
+from kafka_notify._send.attempt import AttemptRunner
+from kafka_notify._send.threads import SendThreads
+from kafka_notify._units import to_seconds
+from kafka_notify.consumer import Consumer, check_consumer
+from kafka_notify.errors import ProviderUnavailableError, ThrottledError, UnknownOutcomeError
+from kafka_notify.notification import Attempt, Notification
+from kafka_notify.outcome import Dead, Outcome, Retry, Skipped
+from kafka_notify.policy import LATENCY_RETRY
+from kafka_notify.topology import Topology
+
+
+async def deliver(
+    consumer: Consumer, notification: Notification[Any], /, *, attempt: int = 1, maybe_sent: bool = False
+) -> Outcome:
+    """Run one attempt of `consumer` as a worker would, and say what would become of the notification.
+
+        async def test_a_busy_provider_is_asked_again() -> None:
+            outcome = await deliver(Sms(client_answering(503)), notification)
+            assert isinstance(outcome, Retry) and outcome.counted
+
+    It asks `should_send`, calls `send` within its deadline, and reads what was raised as the worker does. There
+    is no Kafka, and no delay is waited for: `Retry.after` says how long it would be. The notification is handed
+    over as it is, not through a codec. `setup`, `teardown`, `on_sent` and `on_dead_letter` are not called.
+
+    Runs on the caller's event loop; plain functions run on a thread, with the caller's context variables. A send
+    that ignores its cancellation is waited for; a plain one that outlives its deadline is left behind. Cancelling
+    this call cancels the send.
+
+    Args:
+        consumer: Without a `retry` of its own it gets the policy of a latency lane.
+        notification: What to send; an expired one is dead without a send.
+        attempt: Number of this attempt, 1-based; a failure of the last one is dead, not a retry.
+        maybe_sent: Whether an earlier attempt ended with an unknown outcome.
+
+    Returns:
+        `Sent`; `Retry`; `Dead` with the reason that the dead letter would have; or `Skipped`, also
+        (`other_channel`) when the notification's channel is not one of the consumer's.
+
+    Raises:
+        ConfigError: A worker would refuse this consumer.
+        ValueError: `attempt` is below 1 or above the consumer's `max_attempts`.
+    """
+    check_consumer(consumer, Topology.default().extend(channels=consumer.channels))
+    retry = consumer.retry or LATENCY_RETRY
+    if not 1 <= attempt <= retry.max_attempts:
+        raise ValueError(
+            f"attempt must lie between 1 and max_attempts, which is {retry.max_attempts}, not {attempt}"
+        )
+    if consumer.channels and notification.channel not in consumer.channels:
+        return Skipped("other_channel")
+    timeout = to_seconds(consumer.send_timeout, "send_timeout")
+    clock = Clock()
+    expires = notification._expires_ms
+    remaining = None if expires is None else (expires - clock.now()) / 1000
+    if remaining is not None:
+        if remaining <= 0:
+            return Dead("expired")
+        timeout = min(timeout, remaining)
+    this = Attempt(attempt, retry.max_attempts, notification.id, timeout, remaining, maybe_sent)
+    threads = SendThreads(consumer.concurrency, asyncio.get_running_loop())
+    try:
+        outcome = await _run(AttemptRunner(consumer, retry, (), threads), notification, this)
+    finally:
+        threads.close()
+    return _settled(outcome, this, expires, clock.now())
+
+
+async def _run(runner: AttemptRunner, notification: Notification[Any], attempt: Attempt) -> Outcome:
+    """The attempt within its deadline."""
+    task = asyncio.ensure_future(runner.run(notification, attempt))
+    try:
+        _, overdue = await asyncio.wait({task}, timeout=attempt.timeout)
+        if overdue:
+            task.cancel()
+            await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if task.cancelled():
+        return runner.failed(UnknownOutcomeError("timeout" if overdue else "cancelled"), attempt)
+    error = task.exception()
+    if isinstance(error, Exception):
+        return runner.failed(error, attempt)
+    return task.result()
+
+
+def _settled(outcome: Outcome, attempt: Attempt, expires: int | None, now: int) -> Outcome:
+    """A retry that would never start is a dead letter at once."""
+    if not isinstance(outcome, Retry):
+        return outcome
+    error = outcome.error
+    if isinstance(error, ProviderUnavailableError) or (
+        isinstance(error, ThrottledError) and error.scope != "recipient"
+    ):
+        return outcome  # the lane waits with it, whatever its attempts and its ttl
+    if outcome.counted and attempt.number >= attempt.max_attempts:
+        return Dead("max_attempts", error)
+    if expires is not None and now + round(outcome.after * 1000) >= expires:
+        return Dead("expired", error)
+    return outcome

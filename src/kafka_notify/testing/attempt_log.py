@@ -1,0 +1,288 @@
+"""What happened to every notification of one consumer group, line by line, in one file that many processes write.
+
+Each line is one `write` to a file opened with O_APPEND: lines of all processes stand in the order in which they
+were written, and a SIGKILL loses none that was. `kafka_notify.testing.guarantees` judges them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+import attrs
+
+from kafka_notify import events
+from kafka_notify.errors import DeliveryError
+from kafka_notify.notification import Attempt, Notification
+from kafka_notify.producer import RecordMetadata
+
+
+def now_ms() -> int:
+    """Epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@attrs.frozen
+class Line:
+    """Base of all lines."""
+
+    at: int = attrs.field(factory=now_ms, kw_only=True)
+    """Epoch milliseconds."""
+
+
+@attrs.frozen
+class Produced(Line):
+    """The broker acknowledged a notification; `offset` is its origin."""
+
+    id: str
+    user: str
+    partition: int
+    offset: int
+    expires_at: int | None = None
+    """Epoch milliseconds."""
+    channel: str = ""
+
+
+@attrs.frozen
+class Owned(Line):
+    """A worker began to work on a partition."""
+
+    worker: str
+    partition: int
+
+
+@attrs.frozen
+class Started(Line):
+    """A call of `send` began."""
+
+    worker: str
+    id: str
+    user: str
+    attempt: int
+    maybe_sent: bool = False
+
+
+@attrs.frozen
+class Accepted(Line):
+    """The provider accepted, whatever the worker learns of it."""
+
+    worker: str
+    id: str
+    attempt: int
+
+
+@attrs.frozen
+class Ended(Line):
+    """A call of `send` ended; `outcome` is `accepted`, `cancelled`, or the class of what it raised."""
+
+    worker: str
+    id: str
+    attempt: int
+    outcome: str
+    counted: bool
+    """Whether it was a failure that counts towards `max_attempts`."""
+
+
+@attrs.frozen
+class Skipped(Line):
+    """Terminal without a send."""
+
+    worker: str
+    id: str
+    reason: str
+
+
+@attrs.frozen
+class DeadLettered(Line):
+    """A worker saw the acknowledgement of a dead letter."""
+
+    worker: str
+    id: str
+    reason: str
+
+
+@attrs.frozen
+class Scheduled(Line):
+    """A worker saw the acknowledgement of a retry copy."""
+
+    worker: str
+    id: str
+    attempts: int
+    """Counted attempts made."""
+    offset: int
+
+
+@attrs.frozen
+class Disturbed(Line):
+    """Something was done to a worker, written just before; an empty `worker` is the cluster."""
+
+    worker: str
+    how: Literal["killed", "paused", "resumed", "stopped", "fenced", "broker"]
+
+
+@attrs.frozen
+class Copied(Line):
+    """A record of the retry topic, seen there."""
+
+    partition: int
+    offset: int
+    origin: int
+    id: str
+    attempts: int
+    due: int
+    """Epoch milliseconds."""
+    writer: str
+
+
+@attrs.frozen
+class Committed(Line):
+    """What the group had committed of a partition pair, after every copy that it may rest on was logged."""
+
+    partition: int
+    source: int
+    source_gaps: str
+    """One character per offset from `source` on: 1 finished, 0 not."""
+    retry: int
+    retry_gaps: str
+    fence_end: int
+    fence_writer: str
+
+
+_KINDS: Final[dict[str, type[Line]]] = {
+    kind.__name__: kind
+    for kind in (
+        Produced, Owned, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed, Copied, Committed,
+    )
+}  # fmt: skip
+_UNCOUNTED: Final = frozenset({"ThrottledError", "ProviderUnavailableError"})
+
+
+class AttemptLog:
+    """Writes lines; one instance per process. Safe to use from any thread.
+
+    Wrap a consumer's `send`, and hand `on_event` to the worker:
+
+        class Logged(TwilioSms):
+            async def send(self, notification, attempt):
+                with LOG.attempt(notification, attempt):
+                    return await super().send(notification, attempt)
+
+        Worker(Logged, config, lane="high_priority", on_event=LOG.on_event)
+
+    It holds user ids, so keep it where test data may lie; it holds no payload and no recipient.
+
+    Args:
+        path: Shared by all processes of one consumer group, on a local disk.
+        worker: Names this process in the lines; unique, also after a restart.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], worker: str) -> None:
+        self.worker = worker
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def write(self, line: Line) -> None:
+        """Append a line."""
+        text = json.dumps({"kind": type(line).__name__, **attrs.asdict(line)}, separators=(",", ":"))
+        os.write(self._file, text.encode() + b"\n")
+
+    def produced(self, notification: Notification[Any], record: RecordMetadata) -> None:
+        """Note that the broker acknowledged a notification."""
+        expires = notification.expires_at
+        self.write(
+            Produced(
+                notification.id,
+                notification.user_id,
+                record.partition,
+                record.offset,
+                None if expires is None else round(expires.timestamp() * 1000),
+                notification.channel,
+            )
+        )
+
+    def attempt(self, notification: Notification[Any], attempt: Attempt) -> Recorded:
+        """A context that notes the start and the end of a call of `send`; leaving it without an exception
+        means that the provider accepted."""
+        return Recorded(self, notification, attempt)
+
+    def on_event(self, event: events.Event) -> None:
+        """Note what a worker reports; for its `on_event`."""
+        match event:
+            case events.PartitionStarted():
+                self.write(Owned(self.worker, event.partition))
+            case events.DeadLettered():
+                self.write(DeadLettered(self.worker, event.id, event.reason))
+            case events.NotificationSkipped():
+                self.write(Skipped(self.worker, event.id, event.reason))
+            case events.RetryScheduled():
+                self.write(Scheduled(self.worker, event.id, event.attempt, event.offset))
+            case events.PartitionsRevoked(lost=True) | events.CommitFailed(epoch_ended=True):
+                self.write(Disturbed(self.worker, "fenced"))
+            case _:
+                pass
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class Recorded:
+    """One call of `send` in the log."""
+
+    def __init__(self, log: AttemptLog, notification: Notification[Any], attempt: Attempt) -> None:
+        self._log = log
+        self._notification = notification
+        self._attempt = attempt
+        self._accepted = False
+
+    def accepted(self) -> None:
+        """Note that the provider accepted, when that happens before the call of `send` ends."""
+        if not self._accepted:
+            self._accepted = True
+            self._log.write(Accepted(self._log.worker, self._notification.id, self._attempt.number))
+
+    def __enter__(self) -> Recorded:
+        n, a = self._notification, self._attempt
+        self._log.write(Started(self._log.worker, n.id, n.user_id, a.number, a.maybe_sent))
+        return self
+
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: object, /) -> None:
+        if e is None:
+            self.accepted()
+            outcome, counted = "accepted", False
+        elif isinstance(e, asyncio.CancelledError):  # at a deadline it counts, at a hand-over it does not
+            outcome, counted = "cancelled", False
+        else:
+            outcome = type(e).__name__
+            counted = not isinstance(e, DeliveryError) or outcome not in _UNCOUNTED
+        self._log.write(
+            Ended(self._log.worker, self._notification.id, self._attempt.number, outcome, counted)
+        )
+
+
+class LogTail:
+    """Reads a log while it is being written.
+
+    Args:
+        path: It may not exist yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._position = 0
+
+    def __iter__(self) -> Iterator[Line]:
+        """The lines written since the last time."""
+        if not os.path.exists(self._path):
+            return
+        with open(self._path, "rb") as file:
+            file.seek(self._position)
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    return
+                self._position += len(raw)
+                fields = json.loads(raw)
+                yield _KINDS[fields.pop("kind")](**fields)

@@ -1,0 +1,198 @@
+"""Watches a consumer group from outside: what it committed, what it copied, what lies in its topics in the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from typing_extensions import Self
+
+from kafka_notify._config import Config
+from kafka_notify._fetch.offsets import decode_metadata
+from kafka_notify._log_reader import LogReader
+from kafka_notify.testing.attempt_log import AttemptLog, Committed, Copied
+from kafka_notify.testing.guarantees import Letter, LogEnds, Observation, SourceRecord
+from kafka_notify.topology import Topology
+from kafka_notify.wire import identity, read_dead_letter, read_retry
+
+_REQUEST: Final = 10.0
+_INTERVAL: Final = 0.1
+
+
+class KafkaWatch:
+    """Writes `Copied` and `Committed` lines while its block runs, about ten times a second; joins no group.
+
+    A `Committed` line stands after every copy that was acknowledged before the commit: first the commits are
+    fetched, then the ends of the retry topic, then it is read up to there.
+
+    Args:
+        config: librdkafka properties of the cluster.
+        topology: Names the topics.
+        lane: Whose group; with `consumer`.
+        log: Where the lines go.
+    """
+
+    def __init__(
+        self, config: Config, topology: Topology, lane: str, log: AttemptLog, *, consumer: str = ""
+    ) -> None:
+        self.source = topology.source_topic(lane)
+        self.retry = topology.retry_topic(lane, consumer)
+        self.dlq = topology.dlq_topic(lane)
+        self.group = topology.group(lane, consumer)
+        self._config: dict[str, Any] = dict(config)
+        self._partitions = range(topology.lane(lane).partitions)
+        self._log = log
+        self._read = dict.fromkeys(self._partitions, 0)
+        self._known: dict[int, tuple[object, ...]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"watch {self.group}", daemon=True)
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Look once more, then stop.
+
+        Raises:
+            BaseException: What ended the watch before its time.
+        """
+        self._stopping.set()
+        self._thread.join()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def final(self) -> Iterator[Observation]:
+        """Everything in source and dead-letter topic, and where the partitions end."""
+        with LogReader(self._config, self.group) as reader:
+            ends = {
+                (topic, n): reader.extent(topic, n)
+                for topic in (self.source, self.retry, self.dlq)
+                for n in range(reader.partitions(topic))
+            }
+            for message in reader.read({at: span for at, span in ends.items() if at[0] != self.retry}):
+                if message.topic() == self.source:
+                    yield self._source_record(message)
+                elif letter := self._letter(message):
+                    yield letter
+            for n in self._partitions:
+                yield LogEnds(n, ends[self.source, n][1], ends[self.retry, n][1])
+
+    @staticmethod
+    def _source_record(message: Message) -> SourceRecord:
+        partition, offset, headers = message.partition(), message.offset(), message.headers()
+        assert partition is not None
+        assert offset is not None
+        return SourceRecord(partition, offset, _bytes(message.key()), _bytes(message.value()), _headers(headers))
+
+    def _letter(self, message: Message) -> Letter | None:
+        headers = _headers(message.headers())
+        state = read_dead_letter([(name, value or b"") for name, value in headers])
+        if state is None or state.group != self.group:
+            return None
+        return Letter(
+            state.origin_partition,
+            state.origin,
+            state.reason,
+            state.payload == "redacted",
+            state.redrives,
+            _bytes(message.key()),
+            _bytes(message.value()),
+            headers,
+        )
+
+    # -- the thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        config = {
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
+            "log_level": 2,
+            **self._config,
+            "group.id": self.group,
+        }
+        consumer = Consumer(config)
+        try:
+            consumer.assign([TopicPartition(self.retry, n, 0) for n in self._partitions])
+            last = False
+            while not last:
+                last = self._stopping.wait(_INTERVAL)
+                try:
+                    self._look(consumer)
+                except KafkaException as e:  # brokers come and go while this watches
+                    if last and not e.args[0].retriable():
+                        raise
+        except BaseException as e:
+            self._error = e
+        finally:
+            consumer.close()
+
+    def _look(self, consumer: Consumer) -> None:
+        pairs = [TopicPartition(topic, n) for n in self._partitions for topic in (self.source, self.retry)]
+        answers = consumer.committed(pairs, timeout=_REQUEST)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        ends = {
+            n: consumer.get_watermark_offsets(TopicPartition(self.retry, n), _REQUEST, cached=False)[1]
+            for n in self._partitions
+        }
+        while any(self._read[n] < end for n, end in ends.items()):
+            message = consumer.poll(0.5)
+            if message is not None:
+                self._take(message)
+        for source, retry in zip(answers[::2], answers[1::2], strict=True):
+            self._note(source, retry)
+
+    def _take(self, message: Message) -> None:
+        error, partition, offset = message.error(), message.partition(), message.offset()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
+                self._read[partition] = max(offset, self._read[partition])
+            return
+        assert partition is not None
+        assert offset is not None
+        self._read[partition] = offset + 1
+        headers: Any = message.headers()
+        state = read_retry(headers, self.source, partition)
+        if state is not None:
+            id, _ = identity(headers, self.source, partition, state.origin, message.timestamp()[1])
+            self._log.write(
+                Copied(partition, offset, state.origin, id, state.attempt, state.due_ms, state.writer)
+            )
+
+    def _note(self, source: TopicPartition, retry: TopicPartition) -> None:
+        if source.offset < 0 and retry.offset < 0:
+            return
+        done, kept = (
+            decode_metadata(max(tp.offset, 0), tp.metadata, self.group, tp.topic, tp.partition)
+            for tp in (source, retry)
+        )
+        fence = kept.fence
+        fields = (
+            done.frontier, done.gaps.decode(), kept.frontier, kept.gaps.decode(),
+            fence.end if fence else 0, fence.writer if fence else "",
+        )  # fmt: skip
+        if self._known.get(source.partition) != fields:
+            self._known[source.partition] = fields
+            self._log.write(Committed(source.partition, *fields))
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _headers(headers: Any) -> tuple[tuple[str, bytes | None], ...]:
+    return tuple((name, _bytes(value)) for name, value in headers or ())

@@ -1,0 +1,148 @@
+"""A provider that does what each notification tells it to, and the consumers that send through it.
+
+`data["plan"]` names what happens at each attempt (the last step repeats), `data["seconds"]` how long it takes,
+`data["gate"]` a file that must exist before the provider answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import threading
+import time
+from typing import Any
+
+from kafka_notify import (
+    Attempt,
+    Consumer,
+    DeadLetter,
+    Defer,
+    InvalidRecipientError,
+    Notification,
+    PermanentError,
+    ProviderUnavailableError,
+    Receipt,
+    Send,
+    Skip,
+    ThrottledError,
+    TransientError,
+    UnknownOutcomeError,
+    Verdict,
+)
+from kafka_notify.testing.attempt_log import AttemptLog, Recorded
+
+RECEIPT = Receipt("provider", "m")
+HANG = 3600.0
+
+
+class Bug(Exception):
+    """An exception that no table knows."""
+
+
+def answer(step: str, call: Recorded) -> Receipt:
+    """What the provider says, once its time is over."""
+    match step:
+        case "ok":
+            return RECEIPT
+        case "transient":
+            raise TransientError("provider.busy")
+        case "permanent":
+            raise PermanentError("provider.refused", provider="provider")
+        case "invalid":
+            raise InvalidRecipientError("provider.no_such_recipient")
+        case "unknown":
+            raise UnknownOutcomeError("provider.504")
+        case "accepted_unknown":
+            call.accepted()
+            raise UnknownOutcomeError("provider.504")
+        case "throttle":
+            raise ThrottledError("provider.429", retry_after=0.3, scope="recipient")
+        case "away":
+            raise ProviderUnavailableError("provider.402")
+        case "bug":
+            raise Bug("a secret text")
+        case _:
+            raise ValueError(step)
+
+
+def step_of(notification: Notification[Any], attempt: Attempt) -> str:
+    plan = notification.data.get("plan") or ["ok"]
+    return str(plan[min(attempt.number, len(plan)) - 1])
+
+
+class AsyncSender(Consumer):
+    """Sends on the event loop."""
+
+    def __init__(self, log: AttemptLog) -> None:
+        self.log = log
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        data = notification.data
+        with self.log.attempt(notification, attempt) as call:
+            step = step_of(notification, attempt)
+            if step == "accepted_hang":
+                call.accepted()
+            if step in ("hang", "accepted_hang"):
+                await asyncio.sleep(HANG)
+            await asyncio.sleep(data.get("seconds", 0.01))
+            while (gate := data.get("gate")) and not os.path.exists(gate):
+                await asyncio.sleep(0.01)
+            return answer(step, call)
+
+
+class SyncSender(Consumer):
+    """Sends on threads."""
+
+    def __init__(self, log: AttemptLog) -> None:
+        self.log = log
+
+    def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        data = notification.data
+        with self.log.attempt(notification, attempt) as call:
+            step = step_of(notification, attempt)
+            time.sleep(data.get("seconds", 0.01))
+            while (gate := data.get("gate")) and not os.path.exists(gate):
+                time.sleep(0.01)
+            return answer(step, call)
+
+
+class Choosy(AsyncSender):
+    """Asks `data["verdict"]` before each send: `skip`, or `defer`, once."""
+
+    def __init__(self, log: AttemptLog) -> None:
+        super().__init__(log)
+        self._deferred: set[str] = set()
+        self.until: dict[str, dt.datetime] = {}
+
+    def should_send(self, notification: Notification[Any]) -> Verdict:
+        verdict = notification.data.get("verdict")
+        if verdict == "skip":
+            return Skip("unsubscribed")
+        if verdict == "defer" and notification.id not in self._deferred:
+            self._deferred.add(notification.id)
+            until = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=0.5)
+            self.until[notification.id] = until
+            return Defer(until, "quiet_hours")
+        return Send()
+
+
+class BadHooks(AsyncSender):
+    """Raises in every hook."""
+
+    def __init__(self, log: AttemptLog) -> None:
+        super().__init__(log)
+        self.told = threading.Semaphore(0)
+
+    async def on_sent(self, notification: Notification[Any], receipt: Receipt) -> None:
+        self.told.release()
+        raise Bug
+
+    def on_dead_letter(self, letter: DeadLetter) -> None:
+        self.told.release()
+        raise Bug
+
+
+CONSUMERS: dict[str, type[AsyncSender] | type[SyncSender]] = {
+    cls.__name__: cls for cls in (AsyncSender, SyncSender, Choosy, BadHooks)
+}

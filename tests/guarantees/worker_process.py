@@ -1,0 +1,78 @@
+"""A worker in a process of its own, which tests kill, freeze and stop: `python -m ... '<spec as JSON>'`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+import attrs
+
+from kafka_notify import Ordering, RetryPolicy, Topology, Worker
+from kafka_notify._send import engine
+from kafka_notify.testing.attempt_log import AttemptLog
+from tests.guarantees import bugs
+from tests.guarantees.provider import CONSUMERS
+
+
+@attrs.frozen
+class Spec:
+    """Everything that a worker process needs to know."""
+
+    name: str
+    log: str
+    bootstrap_servers: str
+    topology: dict[str, Any]
+    lane: str = "l"
+    consumer: str = "AsyncSender"
+    attributes: dict[str, Any] = attrs.field(factory=dict)
+    """Class attributes of the consumer."""
+    consumer_config: dict[str, Any] = attrs.field(factory=dict)
+    producer_config: dict[str, Any] = attrs.field(factory=dict)
+    drain_timeout: float = 20.0
+    bug: str = ""
+    payload_budget: int | None = None
+
+
+def consumer_class(name: str, attributes: dict[str, Any]) -> Any:
+    """A consumer of the provider's, with other class attributes."""
+    values = dict(attributes)
+    if "ordering" in values:
+        values["ordering"] = Ordering(values["ordering"])
+    if "retry" in values:
+        values["retry"] = RetryPolicy(**values["retry"])
+    if "channels" in values:
+        values["channels"] = frozenset(values["channels"])
+    return type(name, (CONSUMERS[name],), values)
+
+
+def make_worker(spec: Spec, log: AttemptLog) -> Worker:
+    """The worker that a spec describes."""
+    consumer = consumer_class(spec.consumer, spec.attributes)
+    return Worker(
+        lambda: consumer(log),
+        {"bootstrap.servers": spec.bootstrap_servers},
+        lane=spec.lane,
+        topology=Topology.from_dict(spec.topology),
+        consumer_config=spec.consumer_config,
+        producer_config=spec.producer_config,
+        on_event=log.on_event,
+        drain_timeout=spec.drain_timeout,
+    )
+
+
+def main() -> None:
+    """Run until a signal ends it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    spec = Spec(**json.loads(sys.argv[1]))
+    if spec.bug:
+        bugs.BUGS[spec.bug]()
+    if spec.payload_budget is not None:
+        engine.PAYLOAD_BUDGET = spec.payload_budget  # type: ignore[misc]
+    make_worker(spec, AttemptLog(spec.log, f"{spec.name}-{os.getpid()}")).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,480 @@
+"""Dead letters on real Kafka: what a worker wrote is found, and goes back once, in order, byte for byte."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+import pytest
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from kafka_notify import wire
+from kafka_notify.codec import CodecContext, JsonCodec
+from kafka_notify.deadletters import DeadLetter, DeadLetters
+from kafka_notify.errors import ConfigError, ProduceError
+from kafka_notify.notification import Category, Notification
+from kafka_notify.topology import Lane, Topology
+
+pytestmark = pytest.mark.kafka
+
+UTC = dt.timezone.utc
+NOW = dt.datetime.now(UTC)
+DAY = dt.timedelta(days=1)
+OTP = Category("otp", "high", ttl=300, sensitive=True)
+
+
+class Kafka(Protocol):
+    @property
+    def bootstrap_servers(self) -> str: ...
+
+
+@attrs.frozen
+class Site:
+    """Topics of one test, and what a worker would have left in them."""
+
+    servers: str
+    topology: Topology
+    producer: Producer
+
+    @property
+    def config(self) -> dict[str, str | int | float | bool | Callable[..., object]]:
+        return {"bootstrap.servers": self.servers}
+
+    def letters(self, codec: Any = None) -> DeadLetters:
+        return DeadLetters(self.config, topology=self.topology, codec=codec)
+
+    def found(self, **filters: Any) -> list[DeadLetter]:
+        return list(self.letters().find(**filters))
+
+    def retry_topic(self, lane: str = "high", consumer: str = "sms") -> str:
+        return self.topology.retry_topic(lane, consumer)
+
+    def make(self, topic: str, partitions: int, **config: str) -> None:
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        for future in admin.create_topics([NewTopic(topic, partitions, 1, config=config)]).values():
+            future.result(30)
+
+    def write(self, topic: str, key: bytes | None, value: bytes | None, headers: wire.Headers) -> None:
+        failed: list[KafkaError] = []
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                failed.append(error)
+
+        self.producer.produce(topic, value, key, headers=headers, on_delivery=report)  # type: ignore[arg-type]
+        self.producer.flush(30)
+        assert not failed
+
+    def die(
+        self,
+        user: str = "u1",
+        origin: int = 0,
+        *,
+        partition: int = 1,
+        lane: str = "high",
+        consumer: str = "sms",
+        category: str = "alert",
+        channel: str = "sms",
+        reason: wire.DlqReason = "max_attempts",
+        code: str = "http.504",
+        died: dt.datetime = NOW,
+        redrives: int = 0,
+        payload: wire.DlqPayload = "intact",
+        value: bytes | None = None,
+        expires: dt.datetime | None = None,
+        id: str | None = None,
+        source: str | None = None,
+        text: str = "hello",
+    ) -> tuple[bytes, bytes | None, wire.Headers]:
+        """Write a dead letter as a worker does; the original's key, value and headers."""
+        notification = Notification(
+            user_id=user, category=category, channel=channel, data={"text": text}, recipient="+15551234567",
+            id=id or f"{user}-{origin}", created_at=died - DAY, expires_at=expires, headers={"traceparent": "00-ab"},
+        )  # fmt: skip
+        source = source or self.topology.source_topic(lane)
+        key, encoded, headers = wire.encode(notification, JsonCodec(), source, None)
+        original = encoded if value is None else value
+        state = wire.RetryState(
+            origin_topic=source, origin_partition=partition, origin=origin, attempt=4, due_ms=0, first_failed_ms=1,
+            error_class="UnknownOutcomeError", error_code=code, provider="twilio", outcome_unknown=True,
+            writer="w", redrives=redrives,
+        )  # fmt: skip
+        letter = wire.dead_letter(
+            headers, reason=reason, at_ms=int(died.timestamp() * 1000), group=self.topology.group(lane, consumer),
+            payload=payload, redrives=redrives, state=state,
+        )  # fmt: skip
+        self.write(self.topology.dlq_topic(lane), key, None if payload == "redacted" else original, letter)
+        return key, original, headers
+
+    def records(self, topic: str) -> list[Message]:
+        """All records of a topic, by partition and offset."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": "none",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        open_ = set(consumer.list_topics(topic, 10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, p, 0) for p in open_])
+        found: list[Message] = []
+        while open_:
+            message = consumer.poll(30)
+            assert message is not None, "no broker answered"
+            error = message.error()
+            if error is None:
+                found.append(message)
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF
+                open_.discard(message.partition() or 0)
+        consumer.close()
+        return sorted(found, key=lambda m: (m.partition() or 0, m.offset() or 0))
+
+    def copied(self, topic: str) -> list[str]:
+        return [dict(m.headers() or [])["notif-id"].decode() for m in self.records(topic)]  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def site(local_kafka: Kafka) -> Site:
+    prefix = f"t{uuid.uuid4().hex[:10]}"
+    topology = Topology(
+        lanes=[Lane("high", partitions=3), Lane("low", partitions=2, dlq=f"{prefix}.low-letters")],
+        categories=[OTP, Category("alert", "high"), Category("marketing", "low")],
+        channels=["sms", "push", "email"],
+        prefix=prefix,
+    )
+    site = Site(
+        local_kafka.bootstrap_servers,
+        topology,
+        Producer({"bootstrap.servers": local_kafka.bootstrap_servers}),
+    )
+    site.make(topology.dlq_topic("high"), 4)
+    site.make(topology.dlq_topic("low"), 1)
+    site.make(topology.retry_topic("high", "sms"), 3)
+    site.make(topology.retry_topic("low"), 2)
+    return site
+
+
+# -- find ------------------------------------------------------------------------------------------
+
+
+def test_a_letter_says_what_died_and_why(site: Site) -> None:
+    """A letter carries the notification, its raw bytes, the reason, and where it lies."""
+    key, value, _ = site.die("u1", 7, reason="permanent", code="twilio.21610")
+    (letter,) = site.found()
+    assert letter.notification is not None
+    assert letter.notification.data == {"text": "hello"}
+    assert (letter.id, letter.user_id, letter.key, letter.raw) == ("u1-7", "u1", key, value)
+    assert (letter.reason, letter.error_code, letter.consumer) == ("permanent", "twilio.21610", "sms")
+    assert (letter.topic, letter.offset) == (site.topology.dlq_topic("high"), 0)
+    assert letter.died_at == NOW.replace(microsecond=NOW.microsecond // 1000 * 1000)
+    assert (letter.expired, letter.redacted, letter.redrives) == (False, False, 0)
+    assert letter.state.attempt == 4
+    assert letter.state.outcome_unknown
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ({}, ["a-0", "b-1", "c-2", "d-3"]),
+        ({"reason": "permanent"}, ["b-1"]),
+        ({"category": "marketing"}, ["d-3"]),
+        ({"channel": "push"}, ["c-2"]),
+        ({"error_code": "twilio.21610"}, ["b-1"]),
+        ({"user_id": "a"}, ["a-0"]),
+        ({"consumer": "sms"}, ["a-0", "b-1", "c-2"]),
+        ({"consumer": "workers"}, ["d-3"]),
+        ({"consumer": ""}, ["d-3"]),
+        ({"since": NOW - DAY}, ["a-0", "b-1", "d-3"]),
+        ({"until": NOW - DAY}, ["c-2"]),
+        ({"since": NOW - 2 * DAY, "until": NOW}, ["c-2"]),
+        ({"consumer": "sms", "reason": "max_attempts", "user_id": "c"}, ["c-2"]),
+        ({"user_id": "nobody"}, []),
+    ],
+)
+def test_every_filter_narrows(site: Site, filters: Mapping[str, Any], ids: list[str]) -> None:
+    """Filters combine by and, over the dead-letter topics of all lanes."""
+    site.die("a", 0)
+    site.die("b", 1, reason="permanent", code="twilio.21610")
+    site.die("c", 2, channel="push", died=NOW - 2 * DAY)
+    site.die("d", 3, lane="low", consumer="", category="marketing")
+    assert sorted(letter.id for letter in site.found(**filters)) == ids
+
+
+def test_a_letter_that_a_crash_wrote_twice_is_found_once(site: Site) -> None:
+    """Identity is group, origin and redrives: a later death of the same notification is another letter."""
+    for _ in range(3):
+        site.die("u", 1)
+    site.die("u", 1, redrives=1)
+    site.die("u", 1, partition=2)
+    site.die("u", 1, consumer="push")
+    assert [(x.state.origin_partition, x.consumer, x.redrives) for x in site.found()] == [
+        (1, "sms", 0),
+        (1, "sms", 1),
+        (2, "sms", 0),
+        (1, "push", 0),
+    ]
+
+
+def test_what_is_no_letter_is_passed_over_and_reported(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Foreign records in a dead-letter topic neither stop the search nor vanish silently."""
+    site.write(site.topology.dlq_topic("high"), b"k", b"v", [])
+    site.write(site.topology.dlq_topic("high"), None, None, [("notif-dlq-reason", b"\xff")])
+    site.die("u", 1)
+    with caplog.at_level(logging.WARNING, "kafka_notify.dead_letters"):
+        assert [letter.id for letter in site.found()] == ["u-1"]
+    assert "2 records" in caplog.text
+
+
+def test_undecodable_and_redacted_letters_are_found_too(site: Site) -> None:
+    """What cannot be decoded has no notification, what is redacted has an envelope without data and bytes."""
+    site.die("u", 1, value=b"{", reason="undecodable", code="bad_json")
+    site.die("v", 2, category="otp", payload="redacted", expires=NOW + DAY)
+    undecodable, redacted = sorted(site.found(), key=lambda letter: letter.id)
+    assert undecodable.notification is None
+    assert (undecodable.raw, undecodable.user_id, undecodable.redacted) == (b"{", "u", False)
+    assert redacted.notification is not None
+    assert (redacted.notification.recipient, redacted.notification.data) == ("+15551234567", {})
+    assert (redacted.raw, redacted.redacted, redacted.expired) == (None, True, False)
+    assert site.found(category="alert") == [undecodable]
+
+
+def test_find_reads_up_to_the_end_that_the_topics_have_when_it_is_called(site: Site) -> None:
+    """Letters that are written while one reads belong to the next search."""
+    site.die("u", 1)
+    letters = site.letters().find()
+    site.die("u", 2)
+    assert [letter.id for letter in letters] == ["u-1"]
+
+
+def test_a_topic_that_does_not_exist_is_an_error(site: Site) -> None:
+    """A wrong prefix must not read as: nothing has died."""
+    other = Topology(lanes=[Lane("high", partitions=1)], categories=[], channels=[], prefix="nowhere")
+    with pytest.raises(ConfigError, match=r"nowhere\.dlq: .* does not exist"):
+        DeadLetters(site.config, topology=other).find()
+
+
+# -- redrive ---------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_counts_and_writes_nothing(site: Site) -> None:
+    """By default nothing is written; the report says what would be."""
+    site.die("u", 1)
+    site.die("v", 2, payload="redacted")
+    report = site.letters().redrive(site.letters().find())
+    assert (report.redriven, report.skipped, report.dry_run) == (1, {"redacted": 1}, True)
+    assert site.records(site.retry_topic()) == []
+
+
+def test_a_copy_is_the_original_at_its_own_partition(site: Site) -> None:
+    """Key, value and the record's own headers are byte-equal; attempts start anew and redrives count."""
+    key, value, headers = site.die("u", 7, partition=2, text="grüße")
+    report = site.letters().redrive(site.found(), dry_run=False)
+    assert (report.redriven, report.skipped) == (1, {})
+    (copy,) = site.records(site.retry_topic())
+    assert (copy.key(), copy.value(), copy.partition()) == (key, value, 2)
+    written: Any = copy.headers()
+    assert wire.strip_retry(written) == headers
+    state = wire.read_retry(written, site.topology.source_topic("high"), 2)
+    assert state is not None
+    assert (state.origin, state.attempt, state.redrives, state.writer) == (7, 0, 1, wire.REDRIVE_WRITER)
+    assert (state.outcome_unknown, state.error_code, state.first_failed_ms) == (True, "http.504", None)
+    assert abs(state.due_ms - copy.timestamp()[1]) < 60_000
+
+
+def test_letters_go_to_the_consumer_that_gave_up(site: Site) -> None:
+    """Each letter goes to the retry topic of its own lane and consumer, and to no other."""
+    site.die("u", 1)
+    site.die("v", 2, lane="low", consumer="", category="marketing")
+    assert site.letters().redrive(site.found(), dry_run=False).redriven == 2
+    assert site.copied(site.retry_topic()) == ["u-1"]
+    assert site.copied(site.retry_topic("low", "")) == ["v-2"]
+
+
+def test_a_users_letters_go_back_in_the_order_of_their_origins(site: Site) -> None:
+    """However they died and were listed, copies of a partition lie in origin order."""
+    for origin in (9, 3, 12, 5, 4):
+        site.die("u", origin)
+    letters = sorted(site.found(), key=lambda letter: letter.id)
+    assert site.letters().redrive(letters, dry_run=False, rate=1000).redriven == 5
+    assert site.copied(site.retry_topic()) == ["u-3", "u-4", "u-5", "u-9", "u-12"]
+
+
+def test_a_second_redrive_writes_nothing(site: Site) -> None:
+    """Copies that are in the retry topic already are recognised, whoever kept the letters."""
+    site.die("u", 1)
+    site.die("u", 2)
+    letters = site.found()
+    assert site.letters().redrive(letters[:1], dry_run=False).redriven == 1
+    report = site.letters().redrive(letters, dry_run=False)
+    assert (report.redriven, report.skipped) == (1, {"already_redriven": 1})
+    report = site.letters().redrive(site.letters().find(), dry_run=False)
+    assert (report.redriven, report.skipped) == (0, {"already_redriven": 2})
+    assert site.copied(site.retry_topic()) == ["u-1", "u-2"]
+
+
+def test_only_the_last_death_of_a_notification_goes_back(site: Site) -> None:
+    """A letter that died again proves that its earlier death was redriven."""
+    site.die("u", 1)
+    site.letters().redrive(site.found(), dry_run=False)
+    site.die("u", 1, redrives=1)
+    report = site.letters().redrive(site.found() * 2, dry_run=False)
+    assert (report.redriven, report.skipped) == (1, {"already_redriven": 3})
+    states = [
+        wire.read_retry(m.headers(), site.topology.source_topic("high"), 1)  # type: ignore[arg-type]
+        for m in site.records(site.retry_topic())
+    ]
+    assert [state and state.redrives for state in states] == [1, 2]
+
+
+def test_the_same_offset_of_another_notification_is_no_redrive(site: Site) -> None:
+    """After a source topic was made anew its offsets come again: the id tells the letters apart."""
+    site.die("u", 1, id="old")
+    site.letters().redrive(site.found(), dry_run=False)
+    site.die("u", 1, id="new", died=NOW + dt.timedelta(seconds=1))
+    letters = [attrs.evolve(letter) for letter in site.letters().find(since=NOW + dt.timedelta(seconds=1))]
+    assert site.letters().redrive(letters, dry_run=False).redriven == 1
+    assert site.copied(site.retry_topic()) == ["old", "new"]
+
+
+KILLED = """
+import sys, json
+from kafka_notify.deadletters import DeadLetters
+from kafka_notify.topology import Topology
+letters = DeadLetters({"bootstrap.servers": sys.argv[1]}, topology=Topology.from_dict(json.loads(sys.argv[2])))
+letters.redrive(letters.find(), dry_run=False, rate=50)
+"""
+
+
+def test_a_redrive_that_was_killed_half_way_is_finished_by_the_next(site: Site) -> None:
+    """After SIGKILL in the middle, running it again writes what is missing and nothing twice."""
+    origins = range(300)
+    for origin in origins:
+        site.producer.poll(0)
+        site.die(f"u{origin % 10}", origin, partition=origin % 3)
+    watcher = Consumer({"bootstrap.servers": site.servers, "group.id": "none"})
+
+    def written() -> int:
+        places = [TopicPartition(site.retry_topic(), p) for p in range(3)]
+        return sum(watcher.get_watermark_offsets(place, 10, cached=False)[1] for place in places)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(KILLED), site.servers, json.dumps(site.topology.to_dict())],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        while written() < 20:
+            assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    watcher_count = written()
+    watcher.close()
+    assert watcher_count < len(origins)
+
+    report = site.letters().redrive(site.letters().find(), dry_run=False)
+    assert report.redriven + report.skipped["already_redriven"] == len(origins)
+    copies = site.copied(site.retry_topic())
+    assert sorted(copies) == sorted(f"u{origin % 10}-{origin}" for origin in origins)
+    for partition in range(3):
+        theirs = [c for c in copies if int(c.partition("-")[2]) % 3 == partition]
+        assert theirs == sorted(theirs, key=lambda c: int(c.partition("-")[2]))
+
+
+def test_expired_redacted_parked_and_unknown_letters_are_refused(site: Site) -> None:
+    """Each letter that cannot or must not go back is counted with its reason, and nothing of it is written."""
+    site.die("a", 1, expires=NOW - dt.timedelta(minutes=1))
+    site.die("b", 2, category="otp", payload="redacted")
+    site.die("c", 3, value=b"\xff", reason="undecodable")
+    site.die("d", 4, redrives=3)
+    site.die("e", 5, consumer="gone")
+    site.die("f", 6, source=site.retry_topic())
+    site.die("g", 7, partition=3)
+    report = site.letters().redrive(site.found(), dry_run=False)
+    assert report.redriven == 0
+    assert report.skipped == {"expired": 1, "redacted": 1, "undecodable": 1, "parked": 1, "unknown_group": 3}
+    assert site.records(site.retry_topic()) == []
+
+
+def test_an_expired_letter_that_is_wanted_all_the_same_lives_anew(site: Site) -> None:
+    """With allow_expired the copy gets its whole lifetime again: with the old expiry no worker would send it."""
+    site.die("u", 1, expires=NOW - dt.timedelta(minutes=1))
+    before = dt.datetime.now(UTC)
+    assert site.letters().redrive(site.found(), dry_run=False, allow_expired=True).redriven == 1
+    (copy,) = site.records(site.retry_topic())
+    expires = int(dict(copy.headers() or [])["notif-expires-at"])  # type: ignore[arg-type]
+    lifetime = DAY - dt.timedelta(minutes=1)
+    assert (before + lifetime).timestamp() * 1000 - 2 <= expires
+    assert expires <= (dt.datetime.now(UTC) + lifetime).timestamp() * 1000
+
+
+def test_the_fourth_death_is_the_last(site: Site) -> None:
+    """A notification is redriven three times; then its letter stays where it is."""
+    for redrives in range(3):
+        site.die("u", 1, redrives=redrives)
+        assert site.letters().redrive(site.letters().find(), dry_run=False).redriven == 1
+    site.die("u", 1, redrives=3)
+    report = site.letters().redrive(site.letters().find(), dry_run=False)
+    assert (report.redriven, report.skipped) == (0, {"already_redriven": 3, "parked": 1})
+    assert len(site.records(site.retry_topic())) == 3
+
+
+class Lenient(JsonCodec):
+    def decode(self, value: bytes, context: CodecContext, /) -> Any:
+        return {"raw": value.hex()}
+
+
+def test_a_codec_that_was_mended_brings_undecodable_letters_back(site: Site) -> None:
+    """What no worker could read is refused only as long as this process cannot read it either."""
+    _, value, _ = site.die("u", 1, value=b"\xff", reason="undecodable")
+    tool = site.letters(Lenient())
+    assert tool.redrive(tool.find(), dry_run=False).redriven == 1
+    assert [m.value() for m in site.records(site.retry_topic())] == [value]
+
+
+def test_letters_older_than_the_retry_topics_memory_are_left_alone(site: Site) -> None:
+    """Where copies may have been deleted since, nobody can tell whether a letter was redriven before."""
+    site.make(site.retry_topic("high", "push"), 3, **{"retention.ms": str(7 * 86_400_000)})
+    site.die("old", 1, consumer="push", died=NOW - 8 * DAY)
+    site.die("new", 2, consumer="push", died=NOW - 6 * DAY)
+    letters = site.found()
+    assert site.letters().redrive(letters).redriven == 2, "nothing was ever deleted: all is known"
+
+    for _ in range(2):
+        site.producer.produce(site.retry_topic("high", "push"), b"", b"", partition=1)
+    site.producer.flush(30)
+    admin = AdminClient({"bootstrap.servers": site.servers})
+    place = TopicPartition(site.retry_topic("high", "push"), 1, 2)
+    admin.delete_records([place])[place].result(30)
+    report = site.letters().redrive(letters)
+    assert (report.redriven, report.skipped) == (1, {"unproven": 1})
+    assert site.letters().redrive(letters, allow_unproven=True).redriven == 2
+
+
+def test_a_copy_that_the_broker_refuses_is_an_error(site: Site) -> None:
+    """The report never counts what was not acknowledged: it raises, and the text holds no payload."""
+    site.make(site.retry_topic("high", "push"), 3, **{"max.message.bytes": "600"})
+    site.die("u", 1, consumer="push", text="secret" + os.urandom(1000).hex())
+    with pytest.raises(ProduceError, match=r"MSG_SIZE_TOO_LARGE.* 0 copies were acknowledged") as raised:
+        site.letters().redrive(site.found(), dry_run=False)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(site: Site, rate: float) -> None:
+    """A rate is a positive number of letters per second."""
+    with pytest.raises(ConfigError, match="rate"):
+        site.letters().redrive([], rate=rate)
