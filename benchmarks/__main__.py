@@ -11,7 +11,7 @@ from typing import Final
 
 from kafka_notify.testing import LocalKafka
 
-from benchmarks import producing, throughput
+from benchmarks import producing, retrying, throughput
 from benchmarks.cluster import Cluster
 from benchmarks.report import Row, line, machine, write
 from benchmarks.throughput import Bench
@@ -22,6 +22,7 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "inflight-5000": throughput.inflight_5000,
     "threads-200": throughput.threads_200,
     "producer": producing.producer,
+    "retries": retrying.retries,
 }
 
 

@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import subprocess
+import sys
 import threading
 import time
 from array import array
@@ -103,7 +104,8 @@ class Window:
             self.done.set()
         elif self._profile is not None:
             out = ["--output", str(self._profile), "--format", "raw", "--pid", str(os.getpid())]
-            subprocess.Popen(["py-spy", "record", "--rate", "400", "--threads", "--gil", "-d", "600", *out])
+            spy = str(Path(sys.executable).with_name("py-spy"))
+            subprocess.Popen([spy, "record", "--rate", "400", "--threads", "--gil", "-d", "600", *out])
 
     def drained(self, **more: Any) -> Drained:
         """What was measured between the marks."""

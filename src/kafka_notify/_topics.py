@@ -1,99 +1,32 @@
-"""The topics of a topology on a cluster: create what is missing, report what is off.
-
-What topics there should be, and what is wrong with those there are, is decided without I/O.
-"""
+"""The topics of a topology on a cluster: create what is missing, report what is off."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-import attrs
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.cimpl import NewTopic
 
 from kafka_notify._config import Config, client_config, opened
 from kafka_notify._handle import reason
-from kafka_notify.consumer import Consumer
+from kafka_notify._topic_rules import (
+    ConsumerLike,
+    Found,
+    compare,
+    left_behind,
+    name_of,
+    topic_config,
+    unsent_channels,
+    wanted_topics,
+)
 from kafka_notify.errors import ConfigError, NotifyError
-from kafka_notify.topology import DEFAULT_CONSUMER, Finding, Lane, Topology
-
-ConsumerLike = str | Consumer | type[Consumer]
-"""A consumer's name; or the consumer, whose channels are then known as well."""
+from kafka_notify.topology import Finding, Topology
 
 _TIMEOUT: Final = 30.0
-_DAY_MS: Final = 86_400_000
-_LONGEST_WAIT_MS: Final = _DAY_MS
-"""A throttled notification may wait for 24 hours, whatever the backoff."""
-_RECORD_BYTES: Final = 1_048_588  # Kafka's own default
-_COPY_BYTES: Final = 2_097_152
-"""A copy is its record and more headers: it must fit where the record did."""
-
-Kind = Literal["source", "retry", "dlq"]
-
-
-@attrs.frozen
-class Wanted:
-    """A topic as it should be."""
-
-    name: str
-    kind: Kind
-    partitions: int
-    retention_ms: int
-    max_message_bytes: int
-
-
-@attrs.frozen
-class Found:
-    """A topic as it is."""
-
-    partitions: int
-    replicas: int
-    config: Mapping[str, str]
-
-
-# -- what should be --------------------------------------------------------------------------------
-
-
-def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]:
-    """Source, retry (per consumer name) and dead-letter topics.
-
-    A dead-letter topic has as many partitions as the largest lane that writes it: a letter keeps the partition
-    number of its origin, so that letters of one user stay in order.
-    """
-    wanted: dict[str, Wanted] = {}
-    for lane in topology.lanes.values():
-        source, dlq = topology.source_topic(lane.name), topology.dlq_topic(lane.name)
-        wanted[source] = Wanted(source, "source", lane.partitions, 7 * _DAY_MS, _RECORD_BYTES)
-        for name in names:
-            retry = topology.retry_topic(lane.name, name)
-            wanted[retry] = Wanted(retry, "retry", lane.partitions, _retry_retention(lane), _COPY_BYTES)
-        other = wanted.get(dlq)
-        partitions = max(lane.partitions, other.partitions if other else 0)
-        wanted[dlq] = Wanted(dlq, "dlq", partitions, 14 * _DAY_MS, _COPY_BYTES)
-    return wanted
-
-
-def topic_config(topic: Wanted, replicas: int) -> dict[str, str]:
-    """What such a topic is created with."""
-    return {
-        "cleanup.policy": "delete",  # compaction would keep only the newest notification of each user
-        "max.message.bytes": str(topic.max_message_bytes),
-        "message.timestamp.type": "CreateTime",
-        "min.insync.replicas": "2" if replicas >= 3 else "1",
-        "retention.bytes": "-1",
-        "retention.ms": str(topic.retention_ms),
-        "unclean.leader.election.enable": "false",
-    }
-
-
-def _retry_retention(lane: Lane) -> int:
-    longest = max(_LONGEST_WAIT_MS, round(lane.retry.cap * (1 + lane.retry.jitter) * 1000))
-    return 2 * longest + 7 * _DAY_MS
-
-
-# -- create ----------------------------------------------------------------------------------------
 
 
 def create_topics(
@@ -103,7 +36,7 @@ def create_topics(
     consumers: Iterable[ConsumerLike] = (),
     replication_factor: int | None = None,
 ) -> None:
-    """Create the topics that are missing and wait until every broker's clients can see them.
+    """Create the topics that are missing and wait until they have leaders; leave the others as they are.
 
     Args:
         consumers: Those to make retry topics for; the unnamed one when there are none.
@@ -116,7 +49,7 @@ def create_topics(
     admin: Any = opened(AdminClient, client_config(config))
     metadata = _metadata(admin)
     replicas = replication_factor or min(3, len(metadata.brokers))
-    names = [_name(consumer) for consumer in consumers] or [""]
+    names = [name_of(consumer) for consumer in consumers] or [""]
     missing = [t for t in wanted_topics(topology, names).values() if t.name not in metadata.topics]
     if not missing:
         return
@@ -130,254 +63,50 @@ def create_topics(
             future.result()
         except KafkaException as e:
             error: KafkaError = e.args[0]
-            if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was quicker
                 refused.append(f"{name}: {reason(error)}")
     if refused:
         raise ConfigError(f"the cluster refused to create topics: {'; '.join(refused)}")
-    _await_topics(admin, {t.name: t.partitions for t in missing})
-
-
-def _await_topics(admin: Any, partitions: Mapping[str, int]) -> None:
-    """Brokers learn of new topics one after another: a client that starts now must not be told of none."""
-    deadline = time.monotonic() + _TIMEOUT
-    while True:
-        topics = _metadata(admin).topics
-        waiting = [
-            name
-            for name in partitions
-            if name not in topics
-            or not topics[name].partitions
-            or any(p.leader < 0 for p in topics[name].partitions.values())
-        ]
-        if not waiting:
-            return
-        if time.monotonic() > deadline:
-            raise NotifyError(f"created, but without a leader after {_TIMEOUT:g} s: {', '.join(waiting)}")
-        time.sleep(0.05)
-
-
-# -- check -----------------------------------------------------------------------------------------
+    _await_leaders(admin, [t.name for t in missing])
 
 
 def check_topics(
     topology: Topology, config: Config, *, consumers: Iterable[ConsumerLike] = ()
 ) -> list[Finding]:
-    """Compare the cluster with the topology; the worst comes first.
+    """Compare the cluster with the topology; errors come first.
 
     Args:
-        consumers: All that read this topology. Given as names, retry topics and groups left behind by a renamed
-            one are found; given as classes or instances, channels that no consumer or several send as well.
-            When there are none, the consumers are taken to be those whose retry topics exist.
+        consumers: All that read this topology. With names, retry topics and groups left behind by a renamed one
+            are found; with classes or instances, channels that no consumer or several of them send, too.
+            Without any, the consumers are taken to be those whose retry topics exist.
 
     Raises:
-        NotifyError: No broker answered.
+        NotifyError: No broker answered, or the right to describe is missing.
     """
     given = tuple(consumers)
     admin: Any = opened(AdminClient, client_config(config))
     metadata = _metadata(admin)
     servers = ",".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
-    found = _found(
-        admin,
-        {
-            name: t
-            for name, t in metadata.topics.items()
-            if name.startswith(f"{topology.prefix}.") or name in _own_dlqs(topology)
-        },
-    )
-    names = {_name(consumer) for consumer in given} or _names_found(topology, found) or {""}
+    prefix = f"{topology.prefix}."
+    dlqs = {topology.dlq_topic(lane) for lane in topology.lanes}
+    found = _found(admin, {n: t for n, t in metadata.topics.items() if n.startswith(prefix) or n in dlqs})
+    names = {name_of(consumer) for consumer in given} or _names_in(topology, found) or {""}
     findings = list(compare(topology, names, found, servers))
     if given:
-        findings += _left_behind(topology, names, found, _groups(admin, topology), servers)
-        findings += _channels(topology, given)
+        groups = [group for group in _groups(admin) if group.startswith(prefix)]
+        findings += left_behind(topology, names, found, groups, servers)
+        findings += unsent_channels(topology, given)
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-def compare(
-    topology: Topology, names: Iterable[str], found: Mapping[str, Found], servers: str
-) -> Iterator[Finding]:
-    """What is wrong with the topics, given what there is."""
-    wanted = wanted_topics(topology, sorted(names))
-    for topic in wanted.values():
-        if topic.name not in found:
-            config = " ".join(f"--config {k}={v}" for k, v in topic_config(topic, 3).items())
-            yield _error(
-                f"{topic.name} is missing; Topology.create() makes it, or: {_TOPICS} --bootstrap-server {servers} "
-                f"--create --topic {topic.name} --partitions {topic.partitions} --replication-factor 3 {config}"
-            )
-        else:
-            yield from _settings(topic, found[topic.name], servers)
-    for lane in topology.lanes.values():
-        yield from _partitions(topology, lane, names, found, servers)
-    for dlq in (t for t in wanted.values() if t.kind == "dlq" and t.name in found):
-        if found[dlq.name].partitions < dlq.partitions:
-            yield _error(
-                f"{dlq.name} has {found[dlq.name].partitions} partitions, the largest lane that writes it "
-                f"{dlq.partitions}: letters from the others cannot be written and their lanes will wait; "
-                f"{_TOPICS} --bootstrap-server {servers} --alter --topic {dlq.name} --partitions {dlq.partitions}"
-            )
-
-
-_TOPICS: Final = "kafka-topics.sh"
-
-
-def _partitions(
-    topology: Topology, lane: Lane, names: Iterable[str], found: Mapping[str, Found], servers: str
-) -> Iterator[Finding]:
-    source = topology.source_topic(lane.name)
-    retries = [topology.retry_topic(lane.name, name) for name in sorted(names)]
-    counts = {name: found[name].partitions for name in (*retries, source) if name in found}
-    if all(count == lane.partitions for count in counts.values()):
-        return
-    target = max(lane.partitions, *counts.values())
-    steps = [
-        f"{_TOPICS} --bootstrap-server {servers} --alter --topic {name} --partitions {target}"
-        for name in (*retries, source)  # the retry topics first: a source partition must never be alone
-        if counts.get(name, target) < target
-    ]
-    if target != lane.partitions:
-        steps.append(f"write Lane({lane.name!r}, partitions={target}) in the topology")
-    yield _error(
-        f"partitions of lane {lane.name} differ: the topology says {lane.partitions}, "
-        + ", ".join(f"{name} has {count}" for name, count in counts.items())
-        + ". Source and retry topics need the same number, or a worker cannot hold both halves of a partition. "
-        + "More partitions move users to other ones: their order is not kept across the change, so stop the "
-        + f"producers and let the lane drain first. Then, in this order: {'; '.join(steps)}"
-    )
-
-
-def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
-    def mend(name: str, value: object) -> str:
-        return (
-            f"kafka-configs.sh --bootstrap-server {servers} --alter --entity-type topics "
-            f"--entity-name {topic.name} --add-config {name}={value}"
-        )
-
-    config = found.config
-    if "compact" in config.get("cleanup.policy", "delete"):
-        yield _error(
-            f"{topic.name} is compacted: only the newest notification of each user survives; "
-            + mend("cleanup.policy", "delete")
-        )
-    retention = int(config.get("retention.ms", -1))
-    if 0 <= retention < topic.retention_ms:
-        what = (
-            "notifications that wait for their retry are deleted"
-            if topic.kind == "retry"
-            else "an outage outlasts it"
-        )
-        yield Finding(
-            "error" if topic.kind == "retry" else "warning",
-            f"{topic.name} keeps records for {retention / _DAY_MS:.3g} days, {topic.retention_ms / _DAY_MS:.3g} are "
-            f"needed: {what}; {mend('retention.ms', topic.retention_ms)}",
-        )
-    if int(config.get("retention.bytes", -1)) >= 0:
-        yield Finding(
-            "error" if topic.kind == "retry" else "warning",
-            f"{topic.name} deletes records by size, sent or not; {mend('retention.bytes', -1)}",
-        )
-    if (
-        int(config.get("max.message.bytes", topic.max_message_bytes)) < topic.max_message_bytes
-        and topic.kind != "source"
-    ):
-        yield _error(
-            f"{topic.name} takes records of {config['max.message.bytes']} bytes: a copy, which is its record and "
-            f"more headers, may not fit and its lane would wait; {mend('max.message.bytes', topic.max_message_bytes)}"
-        )
-    if config.get("unclean.leader.election.enable") == "true":
-        yield _error(
-            f"{topic.name} may elect a leader that lacks acknowledged records; "
-            + mend("unclean.leader.election.enable", "false")
-        )
-    yield from _replication(topic, found, mend("min.insync.replicas", 2), servers)
-
-
-def _replication(topic: Wanted, found: Found, mend: str, servers: str) -> Iterator[Finding]:
-    in_sync = int(found.config.get("min.insync.replicas", 1))
-    if found.replicas == 1:
-        yield _warning(
-            f"{topic.name} has one replica: losing that broker's disk loses its notifications; raise it to 3 with "
-            f"kafka-reassign-partitions.sh --bootstrap-server {servers} --reassignment-json-file FILE --execute"
-        )
-    elif in_sync >= found.replicas:
-        yield _warning(
-            f"{topic.name} needs {in_sync} of {found.replicas} replicas in sync: with one broker away nothing can "
-            f"be written; {mend if found.replicas > 2 else mend.replace('=2', '=1')}"
-        )
-    elif in_sync == 1 and found.replicas >= 3:
-        yield _warning(
-            f"{topic.name} acknowledges what a single replica holds: losing that broker loses it; {mend}"
-        )
-
-
-def _left_behind(
-    topology: Topology, names: set[str], found: Mapping[str, Found], groups: Iterable[str], servers: str
-) -> Iterator[Finding]:
-    known = ", ".join(sorted(name or DEFAULT_CONSUMER for name in names))
-    retry = f"{topology.prefix}.retry."
-    for topic in sorted(found):
-        lane, _, name = topic.removeprefix(retry).partition(".")
-        if topic.startswith(retry) and (lane not in topology.lanes or name not in names):
-            yield _warning(
-                f"{topic} belongs to no lane and consumer of this topology (consumers: {known}). What waits in it is "
-                f"not sent: run its consumer until nothing waits any more, then {_TOPICS} --bootstrap-server "
-                f"{servers} --delete --topic {topic}"
-            )
-    expected = {topology.group(lane, name) for lane in topology.lanes for name in names}
-    for group in sorted(groups):
-        if group not in expected:
-            yield _warning(
-                f"the group {group} belongs to no consumer of this topology (consumers: {known}); if it was renamed: "
-                f"kafka-consumer-groups.sh --bootstrap-server {servers} --delete --group {group}"
-            )
-
-
-def _channels(topology: Topology, consumers: tuple[ConsumerLike, ...]) -> Iterator[Finding]:
-    senders: dict[str, list[str]] = {channel: [] for channel in sorted(topology.channels)}
-    for consumer in consumers:
-        if isinstance(consumer, str):
-            return  # a name does not tell its channels
-        for channel in consumer.channels or topology.channels:
-            senders.setdefault(channel, []).append(consumer.name or DEFAULT_CONSUMER)
-    for channel, by in senders.items():
-        if not by:
-            yield _warning(
-                f"no consumer sends the channel {channel!r}: its notifications are passed over; add it to the "
-                "channels of one, or take it out of the topology"
-            )
-        elif len(by) > 1:
-            yield _warning(
-                f"the channel {channel!r} has {len(by)} consumers ({', '.join(sorted(by))}): each of them sends every "
-                "notification; leave it to one"
-            )
-
-
-def _error(text: str) -> Finding:
-    return Finding("error", text)
-
-
-def _warning(text: str) -> Finding:
-    return Finding("warning", text)
-
-
-# -- what there is ---------------------------------------------------------------------------------
-
-
-def _name(consumer: ConsumerLike) -> str:
-    name = consumer if isinstance(consumer, str) else consumer.name
-    return "" if name == DEFAULT_CONSUMER else name
-
-
-def _own_dlqs(topology: Topology) -> set[str]:
-    return {topology.dlq_topic(lane) for lane in topology.lanes}
-
-
-def _names_found(topology: Topology, found: Mapping[str, Found]) -> set[str]:
-    names: set[str] = set()
-    for lane in topology.lanes:
-        unnamed = topology.retry_topic(lane)
-        names |= {topic[len(unnamed) + 1 :] for topic in found if topic.startswith(f"{unnamed}.")}
-        names |= {""} & ({""} if unnamed in found else set())
-    return names
+def _names_in(topology: Topology, topics: Iterable[str]) -> set[str]:
+    unnamed = [topology.retry_topic(lane) for lane in topology.lanes]
+    return {
+        topic.removeprefix(retry).lstrip(".")
+        for topic in topics
+        for retry in unnamed
+        if topic == retry or topic.startswith(f"{retry}.")
+    }
 
 
 def _metadata(admin: Any) -> Any:
@@ -390,30 +119,45 @@ def _metadata(admin: Any) -> Any:
         ) from None
 
 
+def _await_leaders(admin: Any, names: Iterable[str]) -> None:
+    deadline = time.monotonic() + _TIMEOUT
+    waiting = set(names)
+    while waiting:
+        for name, topic in _metadata(admin).topics.items():
+            if topic.partitions and all(p.leader >= 0 for p in topic.partitions.values()):
+                waiting.discard(name)
+        if waiting and time.monotonic() > deadline:
+            raise NotifyError(
+                f"created, but without leaders after {_TIMEOUT:g} s: {', '.join(sorted(waiting))}"
+            )
+        time.sleep(0.05 if waiting else 0)
+
+
 def _found(admin: Any, topics: Mapping[str, Any]) -> dict[str, Found]:
     if not topics:
         return {}
-    resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in topics]
     found: dict[str, Found] = {}
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in topics]
     for resource, future in admin.describe_configs(resources, request_timeout=_TIMEOUT).items():
         try:
             entries = future.result()
         except KafkaException as e:
             raise NotifyError(
-                f"the settings of {resource.name} cannot be read ({reason(e.args[0])}); checking needs the right "
-                "to DescribeConfigs"
+                f"the settings of {resource.name} cannot be read: {reason(e.args[0])}"
             ) from None
         partitions = topics[resource.name].partitions
-        replicas = min((len(p.replicas) for p in partitions.values()), default=0)
-        config = {name: entry.value for name, entry in entries.items() if entry.value is not None}
-        found[resource.name] = Found(len(partitions), replicas, config)
+        found[resource.name] = Found(
+            partitions=len(partitions),
+            replicas=min((len(p.replicas) for p in partitions.values()), default=0),
+            config={name: entry.value for name, entry in entries.items() if entry.value is not None},
+        )
     return found
 
 
-def _groups(admin: Any, topology: Topology) -> list[str]:
+def _groups(admin: Any) -> list[str]:
     try:
-        listed = admin.list_consumer_groups(request_timeout=_TIMEOUT).result()
+        return [
+            group.group_id for group in admin.list_consumer_groups(request_timeout=_TIMEOUT).result().valid
+        ]
     except KafkaException as e:
         raise NotifyError(f"the consumer groups cannot be listed: {reason(e.args[0])}") from None
-    prefix = f"{topology.prefix}."
-    return [group.group_id for group in listed.valid if group.group_id.startswith(prefix)]

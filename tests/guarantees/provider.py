@@ -1,7 +1,7 @@
 """A provider that does what each notification tells it to, and the consumers that send through it.
 
 `data["plan"]` names what happens at each attempt (the last step repeats), `data["seconds"]` how long it takes,
-`data["gate"]` a file that must exist before the provider answers.
+`data["gate"]` a file without which "ok" waits, and "throttle" and "away" go on.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Bug(Exception):
     """An exception that no table knows."""
 
 
-def answer(step: str, call: Recorded) -> Receipt:
-    """What the provider says, once its time is over."""
+def answer(step: str, call: Recorded, is_open: bool) -> Receipt:
+    """What the provider says, once its time is over; some of it only until its gate is open."""
     match step:
         case "ok":
             return RECEIPT
@@ -56,10 +56,12 @@ def answer(step: str, call: Recorded) -> Receipt:
         case "accepted_unknown":
             call.accepted()
             raise UnknownOutcomeError("provider.504")
-        case "throttle":
+        case "throttle" if not is_open:
             raise ThrottledError("provider.429", retry_after=0.3, scope="recipient")
-        case "away":
+        case "away" if not is_open:
             raise ProviderUnavailableError("provider.402")
+        case "throttle" | "away":
+            return RECEIPT
         case "bug":
             raise Bug("a secret text")
         case _:
@@ -69,6 +71,10 @@ def answer(step: str, call: Recorded) -> Receipt:
 def step_of(notification: Notification[Any], attempt: Attempt) -> str:
     plan = notification.data.get("plan") or ["ok"]
     return str(plan[min(attempt.number, len(plan)) - 1])
+
+
+def gate_open(data: Any) -> bool:
+    return "gate" not in data or os.path.exists(data["gate"])
 
 
 class AsyncSender(Consumer):
@@ -86,9 +92,9 @@ class AsyncSender(Consumer):
             if step in ("hang", "accepted_hang"):
                 await asyncio.sleep(HANG)
             await asyncio.sleep(data.get("seconds", 0.01))
-            while (gate := data.get("gate")) and not os.path.exists(gate):
+            while step == "ok" and not gate_open(data):
                 await asyncio.sleep(0.01)
-            return answer(step, call)
+            return answer(step, call, gate_open(data))
 
 
 class SyncSender(Consumer):
@@ -102,9 +108,9 @@ class SyncSender(Consumer):
         with self.log.attempt(notification, attempt) as call:
             step = step_of(notification, attempt)
             time.sleep(data.get("seconds", 0.01))
-            while (gate := data.get("gate")) and not os.path.exists(gate):
+            while step == "ok" and not gate_open(data):
                 time.sleep(0.01)
-            return answer(step, call)
+            return answer(step, call, gate_open(data))
 
 
 class Choosy(AsyncSender):

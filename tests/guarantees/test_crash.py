@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kafka_notify.testing.attempt_log import Ended, Started
+from kafka_notify.testing.attempt_log import Ended, Owned, Started
 from kafka_notify.testing.guarantees import DuplicatesBounded
 from tests.guarantees.fleet import Fleet, checker
 
@@ -96,3 +96,52 @@ def test_rolling_restart(fleet: Fleets, protocol: str) -> None:
     assert set(f.accepted().values()) == {1}
     held = f.verify()
     assert checker(held, DuplicatesBounded).duplicates == 0
+
+
+def test_churn(fleet: Fleets) -> None:
+    """Workers that join and leave all the time cost no duplicate, no loss and no order."""
+    f = fleet()
+    f.start("a")
+    f.until_owned("a")
+    f.produce(f.traffic(1_000, users=40, seed=3, failures=False))
+    for n, (come, go) in enumerate([("b", "a"), ("c", "b"), ("d", "c"), ("e", "d")]):
+        f.start(come)
+        f.until_owned(come)
+        f.until_terminal(200 * (n + 1))
+        f.stop(go)
+    f.finish()
+    held = f.verify()
+    assert checker(held, DuplicatesBounded).duplicates == 0
+
+
+def test_zombie(fleet: Fleets) -> None:
+    """A worker that was frozen for longer than its session does no harm when it wakes up."""
+    f = fleet(attributes={"send_timeout": 10.0})
+    f.start("a", "b")
+    f.until_owned("a", "b")
+    f.produce(f.traffic(600, users=30, seed=4))
+    f.until_terminal(150)
+    f.pause("a")
+    since = len(f.lines)
+    f.until(
+        lambda: {line.partition for line in f.lines[since:] if isinstance(line, Owned)} , "partition taken over"
+    )
+    f.produce(f.traffic(200, users=30, seed=5))
+    f.until_terminal(500)
+    f.resume("a")
+    f.produce(f.traffic(200, users=30, seed=6))
+    f.finish()
+    f.verify()
+
+
+def test_evicted_payloads(fleet: Fleets) -> None:
+    """Waiting retries whose payloads do not fit into memory are read again when they are due."""
+    f = fleet(payload_budget=3_000)
+    f.start("a")
+    f.produce(
+        f.notification(f"u{n % 40}", n=n, plan=["transient", "ok"] if n % 10 else ["transient"], pad="x" * 500)
+        for n in range(400)
+    )
+    f.finish()
+    assert len(f.letters()) == 40
+    f.verify()

@@ -64,6 +64,8 @@ class Site:
         admin = AdminClient({"bootstrap.servers": self.servers})
         for future in admin.create_topics([NewTopic(topic, partitions, 1, config=config)]).values():
             future.result(30)
+        while admin.list_topics(topic, 30).topics[topic].error is not None:
+            pass  # the controller has it, the broker will in a moment
 
     def write(self, topic: str, key: bytes | None, value: bytes | None, headers: wire.Headers) -> None:
         failed: list[KafkaError] = []

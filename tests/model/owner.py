@@ -30,6 +30,8 @@ class Owner:
         self.born = world.serial
         self.writer = f"w{self.born}"
         self.skew = (0, -6, 6)[world.choose(3)] if "skew" in world.features else 0
+        self.slow = ("", "source", "retry", "start")[world.choose(4)]
+        """What takes its time: reading one of the two, or the start."""
         self.alive = True
         """False once the engine has let the partition go: what is still under way changes nothing in it."""
         self.flight: list[tuple[str, Step]] = []
@@ -38,6 +40,8 @@ class Owner:
         """Sends that the provider is working on, by user."""
         self.finished: dict[int, tuple[int, int | None]] = {}
         """Origin to redrives and retry offset of what this owner finished."""
+        self.counted: dict[tuple[int, int], int] = {}
+        """Attempts that this owner has seen fail, by origin and redrives."""
         self.committing = False
         self.fetched: tuple[Committed, Committed] | None = None
         self.retry_end: int | None = None
@@ -72,6 +76,8 @@ class Owner:
         """What may happen next; the kindest first."""
         if not self.alive:
             return [partial(self._land, i) for i in range(len(self.flight))]
+        if self._is_slow("start") and self._partition is None:
+            return []
         if self.fetched is None:
             return [self._fetch]
         if self.retry_end is None:
@@ -80,10 +86,11 @@ class Owner:
             return [self._start]
         p, world = self._partition, self.world
         steps: list[Step] = [partial(self._land, i) for i in range(len(self.flight))]
-        if p.retry.position < len(world.retry):
+        if p.retry.position < len(world.retry) and not (p.restored and self._is_slow("retry")):
             steps.append(self._read_retry)
         if p.restored:
-            if p.source.position < len(world.source) and p.wants_source(room=self._has_room()):
+            room = self._has_room()
+            if p.source.position < len(world.source) and p.wants_source(room=room) and not self._is_slow("source"):
                 steps.append(self._read_source)
             if not self.committing:
                 steps.append(self._commit)
@@ -91,6 +98,9 @@ class Owner:
         if p.active:
             steps.append(self._tick)
         return steps
+
+    def _is_slow(self, what: str) -> bool:
+        return self.slow == what and self.world.chance(80)
 
     def _has_room(self) -> bool:
         return "room" not in self.world.features or len(self.flight) < 3
@@ -104,15 +114,20 @@ class Owner:
     def _look_up_retry_end(self) -> None:
         self.retry_end = len(self.world.retry)
 
+    def _ranges(self) -> dict[str, tuple[int, int]]:
+        """Log start and end; the source's is looked up after the retry end, so no copy is newer than its origin."""
+        assert self.retry_end is not None
+        return {
+            "source_range": (self.world.low, len(self.world.source)),
+            "retry_range": (0, self.retry_end),
+        }
+
     def _start(self) -> None:
         assert self.fetched is not None
-        assert self.retry_end is not None
-        world = self.world
         self._partition = self.partition_class(
             0,
             *self.fetched,
-            source_range=(world.low, len(world.source)),  # after the retry end: no copy is newer than its origin
-            retry_range=(0, self.retry_end),
+            **self._ranges(),
             writer=self.writer,
             redrive_writer=REDRIVE,
             effects=self,
@@ -248,6 +263,9 @@ class Owner:
         if not self.alive:
             return
         attempt = entry.attempt + counted
+        if counted:
+            what = entry.origin, entry.held.redrives if entry.held else 0
+            self.counted[what] = self.counted.get(what, entry.attempt) + 1
         if attempt >= MAX_ATTEMPTS or world.chance(15):
             self._bury(entry, expired=False)
         else:
@@ -295,7 +313,8 @@ class Owner:
         if not self.alive:
             return
         if self is self.world.owner:
-            self.world.attempts[copy.origin, copy.redrives] = copy.attempt
+            what = copy.origin, copy.redrives
+            self.world.attempts[what] = max(copy.attempt, self.counted.get(what, 0))
         self.partition.copied(entry, held, copy.attempt, self.now)
 
     def _bury(self, entry: Entry, *, expired: bool) -> None:

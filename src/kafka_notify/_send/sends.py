@@ -18,7 +18,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import boottime
 from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition
-from kafka_notify._send.attempt import AttemptRunner, describe
+from kafka_notify._send.attempt import AttemptRunner, describe, sent
 from kafka_notify._send.gate import Gate
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.threads import SendThreads
@@ -30,7 +30,7 @@ from kafka_notify.errors import (
     ThrottledError,
     UnknownOutcomeError,
 )
-from kafka_notify.notification import Attempt, Category, Notification
+from kafka_notify.notification import Attempt, Category, Notification, Receipt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.wire import Undecodable, decode
 
@@ -134,6 +134,7 @@ class Sends:
         self._categories = categories
         self._codec = codec
         self._runner = runner
+        self._send = runner.send
         self._hooks = hooks
         self._threads = threads
         self._settler = settler
@@ -225,7 +226,7 @@ class Sends:
         if boottime() > self._lease.lease_until:
             self._lease.tell_lease()
             return False
-        return self.gate.try_pass(self._clock.monotonic())
+        return not self.gate.shut or self.gate.try_pass(self._clock.monotonic())
 
     # -- one send -------------------------------------------------------------------------------------
 
@@ -260,7 +261,11 @@ class Sends:
         slot.deadline = started + timeout
         outcome: Outcome | None
         try:
-            outcome = await self._runner.run(notification, attempt)
+            if self._send is not None:
+                receipt = await self._send(notification, attempt)
+                outcome = Sent(receipt) if receipt.__class__ is Receipt else sent(receipt)
+            else:
+                outcome = await self._runner.run(notification, attempt)
         except asyncio.CancelledError:
             outcome = self._cancelled(slot, entry, attempt)
         except Exception as e:

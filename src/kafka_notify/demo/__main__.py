@@ -10,10 +10,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from confluent_kafka.admin import AdminClient
@@ -27,7 +27,7 @@ from kafka_notify.demo._verdict import Journal, Produced
 from kafka_notify.demo._work import HIGH, LOW, MOCK_PARTITIONS, marketing, otp, topology, work
 from kafka_notify.errors import NotifyError
 from kafka_notify.notification import Notification
-from kafka_notify.producer import Producer
+from kafka_notify.producer import PendingSend, Producer
 from kafka_notify.testing import LocalKafka, LocalKafkaUnavailable, MockKafka
 from kafka_notify.topology import Topology
 
@@ -64,7 +64,7 @@ class Demo:
         return self._report(produced, journal, letters, ended)
 
     @contextlib.contextmanager
-    def _workers(self) -> Iterator[Sequence[BaseProcess]]:
+    def _workers(self) -> Generator[Sequence[BaseProcess], None, None]:
         context = multiprocessing.get_context("spawn")
         workers = [
             context.Process(
@@ -88,9 +88,10 @@ class Demo:
         """Send the campaign at once and the OTPs while it drains, and wait until all of it is settled."""
 
         def send(notification: Notification[object], lane: str) -> None:
-            producer.send(notification)
+            pending.append(producer.send(notification))
             produced.append(Produced(notification.id, notification.user_id, lane, time.time()))
 
+        pending: list[PendingSend] = []
         screen = Screen()
         began = time.monotonic()
         for number in range(self.mails):
@@ -112,12 +113,14 @@ class Demo:
             )
             screen.show(self._progress(produced, journal), seconds, last=over)
             if over:
-                return
+                break
             time.sleep(LOOK)
+        for each in pending:
+            each.result(timeout=30)  # raises when the broker does not have it
 
     def _progress(self, produced: Sequence[Produced], journal: Journal) -> list[LaneProgress]:
         tried = {each.id for each in journal.attempts}
-        rows = []
+        rows: list[LaneProgress] = []
         for lane, total in ((HIGH, self.otps), (LOW, self.mails)):
             ids = {made.id for made in produced if made.lane == lane}
             sent, dead = ids & journal.accepted, ids & journal.dead
@@ -172,7 +175,7 @@ def _some(ids: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _kafka(which: str) -> Iterator[tuple[Config, Topology]]:
+def _kafka(which: str) -> Generator[tuple[Config, Topology], None, None]:
     """A cluster with the demo's topics: the mock, a real broker of our own, or one at an address."""
     if which == "mock":
         with MockKafka() as mock:
@@ -193,9 +196,9 @@ def _kafka(which: str) -> Iterator[tuple[Config, Topology]]:
         try:
             yield config, topics
         finally:
-            deleted = AdminClient(client_config(config)).delete_topics(_names(topics))
-            for done in deleted.values():
-                done.result(30)
+            admin: Any = AdminClient(client_config(config))  # its futures are untyped
+            for deleted in admin.delete_topics(_names(topics)).values():
+                deleted.result(30)
 
 
 def _names(topics: Topology) -> list[str]:

@@ -1,0 +1,51 @@
+"""Retries: what they cost the others, and when they come."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from typing import Final
+
+from benchmarks.cluster import apart
+from benchmarks.load import Mix
+from benchmarks.report import Row, in_turns, percentiles
+from benchmarks.sending import drain
+from benchmarks.throughput import Bench, facts
+
+FAILING: Final = 0.1
+CONCURRENCY: Final = 500
+LATENCY: Final = 0.02
+DELAY: Final = 1.0
+ROUNDING: Final = 0.001
+"""Seconds: due times travel as whole milliseconds."""
+
+
+def retries(bench: Bench) -> Iterator[Row]:
+    """10 % of all attempts fail, beside the same work without failures; 500 × 20 ms in flight, retried after 1 s.
+
+    Rates count attempts: a failed one takes as long as any other. With 10,000 users a backlog holds several
+    notifications of each user a second, so a failure also parks what follows it; with 100,000 users few do.
+    """
+    mixes: list[tuple[str, Mix]] = [("retries", "many"), ("retries-parking", "even")]
+    for name, mix in mixes:
+        records = bench.count(200_000)
+        how = {"mix": mix, "concurrency": CONCURRENCY, "latency": LATENCY}
+        free, failing = in_turns(
+            bench.repeat,
+            lambda how=how, records=records: apart(drain, bench.work(records, **how)),
+            lambda how=how, records=records: apart(
+                drain, bench.work(records, failing=FAILING, retry_delay=DELAY, **how)
+            ),
+        )
+        late = [seconds for run in failing for seconds in run.late]
+        found = {f"late {p} ms": seconds * 1000 for p, seconds in percentiles(late).items()}
+        yield Row(
+            name, "/s", [r.rate for r in failing], "no failures", [r.rate for r in free],
+            {
+                "accepted/s": statistics.median(r.accepted for r in failing),
+                **found,
+                "early": sum(seconds < -ROUNDING for seconds in late),
+                "parked": sum(r.parked for r in failing),
+                **facts(failing),
+            },
+        )  # fmt: skip

@@ -1,0 +1,277 @@
+"""What becomes of notifications that are not simply sent: each ends where the rules say, and nobody else waits."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from kafka_notify import Ordering, Worker
+from kafka_notify.testing.attempt_log import Accepted, Line, Owned, Skipped, Started
+from kafka_notify.testing.guarantees import Guarantees, OneAtATime, OrderKept
+from tests.guarantees.fleet import Fleet
+
+pytestmark = pytest.mark.kafka
+
+Fleets = Callable[..., Fleet]
+VALID = [("notif-category", b"news"), ("notif-channel", b"sms")]
+FORGED = [
+    ("notif-origin-topic", b"elsewhere"), ("notif-origin-partition", b"9"), ("notif-origin-offset", b"1"),
+    ("notif-attempt", b"3"), ("notif-next-retry-at", b"99999999999999"), ("notif-writer", b"forger"),
+]  # fmt: skip
+
+
+def ordered_by(key: Callable[[Any], Any]) -> Guarantees:
+    """Every checker, with another key of order."""
+    held = Guarantees.all(max_attempts=4)
+    kept = (OrderKept(key=key), OneAtATime(key=key))
+    return Guarantees([*(c for c in held.checkers if not isinstance(c, (OrderKept, OneAtATime))), *kept])
+
+
+HOSTILE = {
+    "null value": (b"u", None, VALID, "undecodable"),
+    "empty value": (b"u", b"", VALID, "undecodable"),
+    "value that is no UTF-8": (b"u", b'{"a": "\xff\xfe"}', VALID, "undecodable"),
+    "value that is no object": (b"u", b"[1, 2]", VALID, "undecodable"),
+    "value cut off": (b"u", b'{"a": ', VALID, "undecodable"),
+    "no key": (None, b"{}", VALID, "undecodable"),
+    "key that is no UTF-8": (b"\xff\xfe", b"{}", VALID, "undecodable"),
+    "no headers": (b"u", b"{}", [], "undecodable"),
+    "no category": (b"u", b"{}", VALID[1:], "undecodable"),
+    "channel that is no UTF-8": (b"u", b"{}", [VALID[0], ("notif-channel", b"\xff")], "undecodable"),
+    "garbage in headers": (b"u", b"{}", [*VALID, ("notif-created-at", b"\x00soon"), ("x", b"\xff\x00")], "undecodable"),
+    "header without a value": (b"u", b"no json", [*VALID, ("x", None)], "undecodable"),
+    "id with a space": (b"u", b"{}", [*VALID, ("notif-id", b"a b")], "undecodable"),
+    "schema of the future": (b"u", b"{}", [*VALID, ("notif-schema", b"99")], "unsupported_schema"),
+    "forged retry headers": (b"u", b"no json", [*VALID, *FORGED], "undecodable"),
+    "forged dead-letter headers": (
+        b"u", b"no json", [*VALID, ("notif-dlq-reason", b"expired"), ("notif-redrives", b"7")], "undecodable",
+    ),
+}  # fmt: skip
+
+
+def test_hostile_records(fleet: Fleets) -> None:
+    """Records that are no notifications end byte-equal in the dead-letter topic, each with its reason, and
+    those between them are delivered."""
+    f = fleet(partitions=1)
+    ends = {}
+    for name, (key, value, headers, reason) in HOSTILE.items():
+        f.produce([f.notification("u", between=name)])
+        ends[f.produce_raw(key, value, headers).offset] = reason
+    forged = f.produce_raw(b"u", b"{}", [*VALID, *FORGED])
+    with f.worker_here():
+        f.finish()
+    letters = [letter for letter in f.final() if type(letter).__name__ == "Letter"]
+    assert {letter.origin: letter.reason for letter in letters} == ends
+    assert [line.attempt for line in f.starts(forged.id)] == [1]
+    assert len(f.accepted()) == len(HOSTILE) + 1
+    f.verify()
+
+
+def test_user_channel_order(fleet: Fleets) -> None:
+    """With order per user and channel, a failing SMS holds back the user's SMS, but not his pushes."""
+    f = fleet(partitions=1)
+    poor, sms, push = f.produce(
+        [
+            f.notification("u", plan=["transient", "ok"]),
+            f.notification("u", channel="sms"),
+            f.notification("u", channel="push"),
+        ]
+    )
+    with f.worker_here(attributes={"ordering": Ordering.USER_CHANNEL.value}):
+        f.finish()
+    assert [line.id for line in f.all(Accepted)] == [push.id, poor.id, sms.id]
+    channels = {p.id: p.channel for p in f.produced}
+    f.verify(ordered_by(lambda seen: (seen.user, channels[seen.id])))
+
+
+def test_no_order(fleet: Fleets) -> None:
+    """Without order, a user's later notifications overtake one that waits for its retry."""
+    f = fleet(partitions=1)
+    poor, *later = f.produce(
+        [f.notification("u", plan=["transient", "ok"]), *(f.notification("u", n=n) for n in range(5))]
+    )
+    with f.worker_here(attributes={"ordering": Ordering.NONE.value}):
+        f.finish()
+    accepted = [line.id for line in f.all(Accepted)]
+    assert accepted[-1] == poor.id
+    assert set(accepted[:-1]) == {p.id for p in later}
+    f.verify(ordered_by(lambda seen: seen.id))
+
+
+def test_should_send(fleet: Fleets) -> None:
+    """What `should_send` skips is never sent; what it defers is sent at the time it named, as first attempt."""
+    f = fleet(partitions=1)
+    skipped, deferred, behind = f.produce(
+        [f.notification("u", verdict="skip"), f.notification("u", verdict="defer"), f.notification("u")]
+    )
+    with f.worker_here("Choosy"):
+        f.finish()
+    assert [line.id for line in f.all(Started)] == [deferred.id, behind.id]
+    assert [line.reason for line in f.all(Skipped)] == ["unsubscribed"]
+    assert skipped.id not in f.accepted()
+    start = f.starts(deferred.id)[0]
+    assert start.attempt == 1
+    assert start.at >= max(copy.due for copy in f.copies(deferred.id))
+    f.verify()
+
+
+def test_expiry(fleet: Fleets) -> None:
+    """Nothing is attempted after it has expired: it is dead-lettered as expired, without its data when the
+    category is sensitive, and the user's next one follows."""
+    f = fleet(partitions=1)
+    soon = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=1)
+    plain, secret, waiting, after = f.produce(
+        [
+            f.notification("u", expires_at=soon),
+            f.notification("u", expires_at=soon, category="secret", code="123456"),
+            f.notification(
+                "v", expires_at=soon + dt.timedelta(seconds=4), plan=["transient"] * 4, gate="/nowhere"
+            ),
+            f.notification("u"),
+        ]
+    )
+    f.until(lambda: dt.datetime.now(dt.timezone.utc) > soon, "expiry")
+    with f.worker_here(attributes={"retry": {"max_attempts": 4, "first": 3600, "cap": 3600}}):
+        f.finish()
+    letters = f.letters()
+    assert {letters[p.id].reason for p in (plain, secret, waiting)} == {"expired"}
+    assert letters[secret.id].redacted
+    assert letters[secret.id].value is None
+    assert f.starts(plain.id) == f.starts(secret.id) == []
+    assert after.id in f.accepted()
+    f.verify()
+
+
+def test_bad_hooks(fleet: Fleets) -> None:
+    """Hooks that raise change nothing: nothing is sent twice, and dead letters are complete."""
+    f = fleet(partitions=1)
+    good, bad, invalid = f.produce(
+        [
+            f.notification("u"),
+            f.notification("u", plan=["permanent"]),
+            f.notification("u", plan=["invalid"]),
+        ]
+    )
+    with f.worker_here("BadHooks"):
+        f.finish()
+    assert {id: letter.reason for id, letter in f.letters().items()} == {
+        bad.id: "permanent",
+        invalid.id: "invalid_recipient",
+    }
+    assert f.accepted() == {good.id: 1}
+    f.verify()
+
+
+@pytest.mark.parametrize("consumer", ["AsyncSender", "SyncSender"])
+def test_kinds_of_failure(fleet: Fleets, consumer: str) -> None:
+    """Plain and async senders end alike: throttling and outages cost no attempt, unknown exceptions count."""
+    f = fleet()
+    plans = {
+        "fine": ["ok"],
+        "bug": ["bug", "ok"],
+        "throttled": ["throttle", "ok"],
+        "unknown": ["unknown", "ok"],
+        "twice": ["accepted_unknown", "ok"],
+        "refused": ["permanent"],
+        "never": ["transient"],
+    }
+    gate = f.directory / "open"
+    sent = dict(
+        zip(plans, f.produce(f.notification(name, plan=p, gate=str(gate)) for name, p in plans.items()), strict=True)
+    )
+    gate.touch()
+    with f.worker_here(consumer):
+        f.finish()
+    attempts = {name: [line.attempt for line in f.starts(p.id)] for name, p in sent.items()}
+    assert attempts.pop("never") == [1, 2, 3, 4]
+    assert attempts == {
+        "fine": [1], "bug": [1, 2], "throttled": [1], "unknown": [1, 2], "twice": [1, 2], "refused": [1],
+    }  # fmt: skip
+    assert [line.maybe_sent for line in f.starts(sent["twice"].id)] == [False, True]
+    assert {id: letter.reason for id, letter in f.letters().items()} == {
+        sent["refused"].id: "permanent",
+        sent["never"].id: "max_attempts",
+    }
+    f.verify()
+
+
+@pytest.mark.parametrize("step", ["throttle", "away"])
+def test_provider_away(fleet: Fleets, step: str) -> None:
+    """While the provider throttles or is away no attempt is counted and nothing is dead-lettered."""
+    f = fleet(partitions=1)
+    gate = f.directory / "open"
+    sent = f.produce(f.notification(f"u{n}", plan=[step], gate=str(gate)) for n in range(5))
+    with f.worker_here():
+        f.until(lambda: len(f.all(Started)) >= 7, "several calls")
+        gate.touch()
+        f.finish()
+    assert {line.attempt for line in f.all(Started)} == {1}
+    assert set(f.accepted()) == {p.id for p in sent}
+    assert f.letters() == {}
+    f.verify()
+
+
+def test_hanging_sync_send(fleet: Fleets) -> None:
+    """A plain send that hangs blocks its user alone, also past its deadline; health says so until it returns."""
+    f = fleet(partitions=1)
+    gate = f.directory / "open"
+    hung, behind, *others = f.produce(
+        [
+            f.notification("u", gate=str(gate)),
+            f.notification("u"),
+            *(f.notification(f"v{n}") for n in range(20)),
+        ]
+    )
+    with f.worker_here("SyncSender", attributes={"send_timeout": 0.5, "concurrency": 4}) as worker:
+        f.until(lambda: {p.id for p in others} <= f.terminal, "end of the others' notifications")
+        f.until(lambda: stuck(worker), "bad health")
+        f.until(lambda: f.copies(hung.id), "retry copy of what hangs")
+        assert f.starts(behind.id) == []
+        assert len(f.starts(hung.id)) == 1
+        gate.touch()
+        f.finish()
+        assert not stuck(worker)
+    f.verify()
+
+
+def stuck(worker: Worker) -> bool:
+    """Whether a worker says that sends are stuck."""
+    return any("outlived" in problem for problem in worker.health().problems)
+
+
+def test_refused_copies(fleet: Fleets) -> None:
+    """While the retry topic refuses writes, failed notifications stay open and uncommitted, everyone else is
+    served, and health says so; afterwards they are retried."""
+    f = fleet(partitions=1)
+    limit_size(f, f.retry_topic, 1)
+    poor, behind, *others = f.produce(
+        [
+            f.notification("u", plan=["transient", "ok"]),
+            f.notification("u"),
+            *(f.notification(f"v{n}") for n in range(20)),
+        ]
+    )
+    with f.worker_here() as worker:
+        f.until(lambda: {p.id for p in others} <= f.terminal, "end of the others' notifications")
+        f.until(lambda: any("not acknowledged" in p for p in worker.health().problems), "bad health")
+        assert f.starts(behind.id) == []
+        assert not any(copies for copies in (f.copies(poor.id), f.copies(behind.id)))
+        limit_size(f, f.retry_topic, 1_000_000)
+        f.finish()
+    assert [line.attempt for line in f.starts(poor.id)] == [1, 2]
+    f.verify()
+
+
+def limit_size(f: Fleet, topic: str, size: int) -> None:
+    """Have the broker refuse records larger than that."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for done in f.admin.incremental_alter_configs([resource]).values():
+        done.result(30)

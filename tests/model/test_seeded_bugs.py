@@ -1,0 +1,275 @@
+"""Each way to get the protocol wrong is seen by the model's checks: what proves that they can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import attrs
+import pytest
+
+from kafka_notify._fetch.offsets import Committed, Fence
+from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
+from kafka_notify._lanes.partition import Partition
+from tests.model.owner import Owner
+from tests.model.world import REDRIVE, Copy, Violation, World, run
+
+SEEDS = 6_000
+
+
+class HighestPolled(Owner):
+    """The source commit covers everything read."""
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        return Committed(self.partition.source.position), super().snapshot()[1]
+
+
+class CompleteBeforeAcknowledgement(Owner):
+    """A source record is complete once its copy was asked for."""
+
+    def _copy(self, entry: Entry, attempt: int, due: int) -> None:
+        super()._copy(entry, attempt, due)
+        if entry.held is None:
+            self.partition.source.complete(entry.origin)
+
+
+class CopyForgetsAttempts(Owner):
+    """Every copy starts to count anew."""
+
+    def _copy(self, entry: Entry, attempt: int, due: int) -> None:
+        super()._copy(entry, min(attempt, 1), due)
+
+
+class NoRestore(Owner):
+    """Work starts without a look at the copies of earlier assignments."""
+
+    def _look_up_retry_end(self) -> None:
+        assert self.fetched is not None
+        self.retry_end = self.fetched[1].frontier
+
+
+class SourceEndFirst(Owner):
+    """The source's end is looked up before the retry end: a zombie may copy a record that lies past it."""
+
+    def _fetch(self) -> None:
+        super()._fetch()
+        self.source_end = len(self.world.source)
+
+    def _ranges(self) -> dict[str, tuple[int, int]]:
+        ranges = super()._ranges()
+        return ranges | {"source_range": (ranges["source_range"][0], self.source_end)}
+
+
+class NotAwaitedFence(Owner):
+    """Sends start before the fence is stored."""
+
+    def _commit(self) -> None:
+        super()._commit()
+        self.partition.confirmed(self.partition.snapshot()[0], self.now)
+
+
+class NoCarry(Owner):
+    """What pins the retry frontier stays where it is."""
+
+    def _tick(self) -> None:
+        self.partition.step_blocked(self.now)
+
+
+class CopyForgetsOrphan(Owner):
+    """A copy whose first try failed is sent at once."""
+
+    def _copied(self, entry: Entry, held: Held, copy: Copy) -> None:
+        held.tainted = False
+        super()._copied(entry, held, copy)
+
+
+class TrustZombie(Partition):
+    """Another writer's copy, read after the restore, counts."""
+
+    def on_retry(self, offset: int, lane_key: Hashable, state: Any, *args: Any) -> None:
+        if state is not None and state.writer != self.writer and offset >= self.restore_end:
+            state = attrs.evolve(state, writer=REDRIVE)
+        super().on_retry(offset, lane_key, state, *args)
+
+
+class RestoreForgetsAttempts(Partition):
+    """A restored copy starts to count anew."""
+
+    def on_retry(self, offset: int, lane_key: Hashable, state: Any, *args: Any) -> None:
+        super().on_retry(offset, lane_key, state and attrs.evolve(state, attempt=0), *args)
+
+
+class NoRedriveGenerations(Partition):
+    """All copies are of one generation."""
+
+    def on_retry(self, offset: int, lane_key: Hashable, state: Any, *args: Any) -> None:
+        super().on_retry(offset, lane_key, state and attrs.evolve(state, redrives=0), *args)
+
+
+class NoReach(Partition):
+    """A copy is sent although an earlier record of its user may be unread."""
+
+    def _sendable(self, head: Entry, held: Held) -> bool:
+        position = self.source.position
+        self.source.position = 1_000_000
+        try:
+            return super()._sendable(head, held)
+        finally:
+            self.source.position = position
+
+
+class NoCoverage(Partition):
+    """A copy is sent although a crash would read its source record again."""
+
+    def _sendable(self, head: Entry, held: Held) -> bool:
+        confirmed = self._confirmed
+        self._confirmed = Committed(1_000_000)
+        try:
+            return super()._sendable(head, held)
+        finally:
+            self._confirmed = confirmed
+
+
+class NoWindow(Partition):
+    """A copy is sent although the bitmap cannot hold that it is finished."""
+
+    def _sendable(self, head: Entry, held: Held) -> bool:
+        frontier = self.retry.frontier
+        self.retry.frontier = 1_000_000
+        try:
+            return super()._sendable(head, held)
+        finally:
+            self.retry.frontier = frontier
+
+
+class ExpiryBeforeCoverage(Partition):
+    """A waiting copy expires at once."""
+
+    def step(self, lane: Lane, now: int) -> None:
+        head = lane.entries[0] if lane.entries else None
+        if self.active and not self.closing and head and head.held and not head.busy and not head.evicted:
+            if head.held.expires is not None and head.held.expires <= now:
+                head.busy = Busy.SENDING
+                self._effects.send(head)
+                return
+        super().step(lane, now)
+
+
+class Overtake(Partition):
+    """A source record does not wait for an earlier one of its user that waits for its retry."""
+
+    def _park(self, entry: Entry) -> None:
+        entry.busy = Busy.SENDING
+        self._effects.send(entry)
+
+
+class Overlap(Partition):
+    """A redriven copy is sent while a later one of its user is."""
+
+    def step(self, lane: Lane, now: int) -> None:
+        later = [entry for entry in lane.entries[1:] if entry.busy is Busy.SENDING]
+        for entry in later:
+            entry.busy = Busy.COPYING
+        super().step(lane, now)
+        for entry in later:
+            entry.busy = Busy.SENDING
+
+
+class NoFence(Partition):
+    """The next owner is not told whose copies count."""
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        source, retry = super().snapshot()
+        return source, attrs.evolve(retry, fence=None)
+
+
+class ForgetfulFence(Partition):
+    """The next owner is not told whose copies did not count before, where the bitmap cannot say it."""
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        source, retry = super().snapshot()
+        return source, attrs.evolve(retry, fence=Fence(self.restore_end, self.writer))
+
+
+class EagerFence(Partition):
+    """The fence commit already covers source records."""
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        return self.source.snapshot(), super().snapshot()[1]
+
+
+class TrimmedBitmap(Partition):
+    """Of the bitmap only the first bits are kept."""
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        source, retry = super().snapshot()
+        return attrs.evolve(source, gaps=source.gaps[:3]), attrs.evolve(retry, gaps=retry.gaps[:3])
+
+
+class NoOrphans(Partition):
+    """An own copy that was not acknowledged is left alone."""
+
+    def _on_own(self, offset: int, origin: int) -> None:
+        pass
+
+
+class NoSupersededOffsets(Partition):
+    """A redriven copy is sent although what it supersedes cannot be known to be finished yet."""
+
+    def _supersede(self, old: Held, new: Held) -> None:
+        self.retry.complete(old.at)
+
+
+class ForgetsStash(Partition):
+    """A redriven copy is forgotten when the generation before is done with."""
+
+    def _unstash(self, origin: int) -> None:
+        held = self._stash.pop(origin).held
+        assert held is not None
+        self.retry.complete(held.at)
+
+
+class NoDedupe(Partition):
+    """A source record is sent although a copy of it waits."""
+
+    def on_source(self, offset: int, *args: Any) -> None:
+        pending, self.pending = self.pending, {}
+        try:
+            super().on_source(offset, *args)
+        finally:
+            self.pending = pending
+
+
+class EvictsHeads(Partition):
+    """A payload that was forgotten is not read again."""
+
+    def step(self, lane: Lane, now: int) -> None:
+        super().step(lane, now)
+        if lane.entries and lane.entries[0].busy is Busy.LOADING:
+            lane.entries[0].busy = Busy.SENDING
+            self._effects.send(lane.entries[0])
+
+
+BUGS: dict[type[Owner] | type[Partition], str] = {
+    HighestPolled: "LOSS",
+    CompleteBeforeAcknowledgement: "LOSS",
+    CopyForgetsAttempts: "ATTEMPTS STUCK",
+}
+
+
+def _owner(bug: type[Owner] | type[Partition]) -> Callable[[World], Owner]:
+    if issubclass(bug, Owner):
+        return bug
+    return type(bug.__name__, (Owner,), {"partition_class": bug})
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_caught(bug: type[Owner] | type[Partition]) -> None:
+    """The bug is seen by the check that is there for it."""
+    for seed in range(SEEDS):
+        try:
+            run(seed, _owner(bug))
+        except Violation as e:
+            assert e.kind in BUGS[bug].split()
+            return
+    pytest.fail(f"{SEEDS} worlds, and nothing was seen")
