@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from kafka_notify.testing import LocalKafka
-
-from benchmarks import producing, retrying, throughput
+from benchmarks import latency, producing, retrying, throughput
 from benchmarks.cluster import Cluster
+from benchmarks.peers.rows import peers
 from benchmarks.report import Row, line, machine, write
 from benchmarks.throughput import Bench
+from kafka_notify.testing import LocalKafka
 
 ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "noop": throughput.noop,
@@ -23,6 +23,13 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "threads-200": throughput.threads_200,
     "producer": producing.producer,
     "retries": retrying.retries,
+    "otp": latency.otp,
+    "cost": throughput.cost,
+    "scaling": throughput.scaling,
+    "backlogs": throughput.backlogs,
+    "users": throughput.users,
+    "latencies": throughput.by_latency,
+    "peers": peers,
 }
 
 
@@ -32,7 +39,8 @@ def main() -> None:
     where = machine()
     print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
     rows: list[Row] = []
-    for name in options.only or ROWS:
+    names = options.only or [name for name in ROWS if name != "peers"]
+    for name in [*names, *(["peers"] if options.peers and "peers" not in names else [])]:
         began = time.monotonic()
         # A cluster of its own for each row: no row pays for the log, or the topics, of another one.
         with LocalKafka(java_options=["-Xmx2g"]) as kafka:
@@ -54,6 +62,11 @@ def _options() -> argparse.Namespace:
     add("--repeat", type=int, default=5, metavar="N", help="runs of each side (default: 5)")
     add("--scale", type=float, default=1.0, metavar="F", help="share of the records (default: 1)")
     add("--output", type=Path, default=Path("benchmarks/results/latest.json"), metavar="FILE")
+    add(
+        "--peers",
+        action="store_true",
+        help="also measure sentry-arroyo, FastStream and aiokafka (installs them)",
+    )
     add("--uvloop", action="store_true", help="run the worker of the first rows on uvloop")
     add("--gc", choices=["on", "freeze", "off"], default="on", help="the cyclic collector in the first rows")
     add("--profile", type=Path, metavar="FILE", help="let py-spy write a raw profile of the last worker")

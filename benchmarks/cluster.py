@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any, Final, TypeVar
 
-from confluent_kafka.admin import AdminClient, NewTopic
-from kafka_notify import Producer
+import psutil
 
-from benchmarks.load import HIGH, LOW, PARTITIONS, Mix, marketing, topology
+from benchmarks.load import Mix, marketing, topology
+from kafka_notify import Producer
 
 T = TypeVar("T")
 SPAWN: Final = get_context("spawn")
@@ -24,12 +23,44 @@ def apart(function: Callable[..., T], *args: Any) -> T:
         return pool.submit(function, *args).result()
 
 
+class Child:
+    """A process that answers: `function(connection, *args)`, run apart."""
+
+    def __init__(self, function: Callable[..., None], *args: Any) -> None:
+        self._connection, theirs = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=function, args=(theirs, *args), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
+
+    def ask(self, question: Any) -> Any:
+        """Send a question and wait for the answer; an EOFError means that the process has failed."""
+        self._connection.send(question)
+        return self._connection.recv()
+
+    def begin(self, question: Any) -> None:
+        """Send a question whose answer `finish` awaits."""
+        self._connection.send(question)
+
+    def finish(self) -> Any:
+        """The answer to what was begun."""
+        return self._connection.recv()
+
+    def rss(self) -> int:
+        """Bytes of memory that the process holds."""
+        return int(psutil.Process(self._process.pid).memory_info().rss)
+
+    def end(self) -> Any:
+        """Let the process stop; its last words."""
+        words = self.ask("stop")
+        self._process.join(60)
+        return words
+
+
 class Cluster:
     """Topics and backlogs on one Kafka cluster."""
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
         self._backlogs: dict[tuple[str, Mix], int] = {}
         self._names = itertools.count()
 
@@ -38,32 +69,21 @@ class Cluster:
         prefix = f"bench-{mix}"
         have = self._backlogs.get((prefix, mix))
         if have is None:
-            self.create([t for lane in (LOW, HIGH) for t in (topology(prefix).source_topic(lane),)])
-            self.create([topology(prefix).dlq_topic(LOW)])
+            self._create(prefix)
             have = 0
         if have < records:
             apart(_fill, self.bootstrap, prefix, have, records, mix)
         self._backlogs[prefix, mix] = max(have, records)
         return prefix
 
-    def consumer(self, prefix: str, lane: str = LOW) -> str:
+    def consumer(self, prefix: str) -> str:
         """A new consumer name: its group starts at the beginning, its retry topic is empty."""
         name = f"run{next(self._names)}"
-        self.create([topology(prefix).retry_topic(lane, name)])
+        self._create(prefix, name)
         return name
 
-    def create(self, topics: Sequence[str]) -> None:
-        """Create topics of 30 partitions and wait until they can be used."""
-        for future in self._admin.create_topics([NewTopic(t, PARTITIONS, 1) for t in topics]).values():
-            future.result()
-        for topic in topics:
-            while len(self._admin.list_topics(topic, timeout=10).topics[topic].partitions) < PARTITIONS:
-                time.sleep(0.05)
-
-    def delete(self, topics: Sequence[str]) -> None:
-        """Delete topics, so that the broker does not carry them through the next measurement."""
-        for future in self._admin.delete_topics(list(topics)).values():
-            future.result()
+    def _create(self, prefix: str, *consumers: str) -> None:
+        topology(prefix).create({"bootstrap.servers": self.bootstrap}, consumers=consumers)
 
 
 def _fill(bootstrap: str, prefix: str, first: int, last: int, mix: Mix) -> None:

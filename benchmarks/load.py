@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import attrs
+
 from kafka_notify import Category, Lane, Notification, Topology
 
 Mix = Literal["even", "hot", "few", "many"]
@@ -54,7 +55,6 @@ def marketing(number: int, mix: Mix = "even") -> Notification[Any]:
 def payload(number: int) -> dict[str, Any]:
     """100 bytes as JSON."""
     return {"number": f"{number:07d}", "template": "basket", "text": _TEXT}
-
 
 
 FAILED: Final = 1 << 40

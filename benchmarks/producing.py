@@ -8,18 +8,23 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from typing import Final
 
 import attrs
 import confluent_kafka
-from kafka_notify import Producer
-from kafka_notify._config import producer_config
 
 from benchmarks.cluster import apart
 from benchmarks.load import LOW, marketing, payload, topology, user_of
 from benchmarks.report import Row, in_turns
 from benchmarks.throughput import Bench
+from kafka_notify import Producer
+from kafka_notify._config import producer_config
 
-WARM_UP = 2_000
+PREFIX: Final = "bench-producer"
+WARM_UP: Final = 2_000
+"""Records that are not measured: they open connections."""
+
+Headers = list[tuple[str, str | bytes | None]]
 
 
 @attrs.frozen
@@ -33,21 +38,24 @@ class Produced:
 
 def producer(bench: Bench) -> Iterator[Row]:
     """`send` of finished notifications beside `produce` of finished bytes, and both with making them."""
-    prefix, records = "bench-producer", bench.count(300_000)
-    bench.cluster.create([topology(prefix).source_topic(LOW)])
-    for name, making in (("producer", False), ("producer-making", True)):
-        raw, ours = in_turns(
-            bench.repeat,
-            lambda making=making: apart(_raw, bench.cluster.bootstrap, prefix, records, making),
-            lambda making=making: apart(_ours, bench.cluster.bootstrap, prefix, records, making),
-        )
-        cpu = {f"µs CPU{who}": statistics.median(r.cpu for r in runs) for who, runs in (("", ours), (" raw", raw))}
-        yield Row(name, "/s", [r.rate for r in ours], "raw produce", [r.rate for r in raw], cpu)
+    topology(PREFIX).create({"bootstrap.servers": bench.cluster.bootstrap})
+    yield _beside_raw(bench, "producer", making=False)
+    yield _beside_raw(bench, "producer-making", making=True)
 
 
-def _ours(bootstrap: str, prefix: str, records: int, making: bool) -> Produced:
+def _beside_raw(bench: Bench, name: str, making: bool) -> Row:
+    arguments = bench.cluster.bootstrap, bench.count(300_000), making
+    raw, ours = in_turns(bench.repeat, lambda: apart(_raw, *arguments), lambda: apart(_ours, *arguments))
+    cpu = {
+        "µs CPU": statistics.median(r.cpu for r in ours),
+        "µs CPU raw": statistics.median(r.cpu for r in raw),
+    }
+    return Row(name, "/s", [r.rate for r in ours], "raw produce", [r.rate for r in raw], cpu)
+
+
+def _ours(bootstrap: str, records: int, making: bool) -> Produced:
     numbers = range(WARM_UP, records + WARM_UP)
-    with Producer({"bootstrap.servers": bootstrap}, topology=topology(prefix), max_block=60) as producer:
+    with Producer({"bootstrap.servers": bootstrap}, topology=topology(PREFIX), max_block=60) as producer:
         for number in range(WARM_UP):
             producer.send(marketing(number))
         producer.flush()
@@ -63,9 +71,9 @@ def _ours(bootstrap: str, prefix: str, records: int, making: bool) -> Produced:
         return _end(began, records)
 
 
-def _raw(bootstrap: str, prefix: str, records: int, making: bool) -> Produced:
+def _raw(bootstrap: str, records: int, making: bool) -> Produced:
     """`produce` with a delivery callback that counts, and a thread that serves callbacks; the library's settings."""
-    topic = topology(prefix).source_topic(LOW)
+    topic = topology(PREFIX).source_topic(LOW)
     producer = confluent_kafka.Producer(producer_config({"bootstrap.servers": bootstrap}, "throughput"))
     delivered = 0
     stop = threading.Event()
@@ -80,7 +88,7 @@ def _raw(bootstrap: str, prefix: str, records: int, making: bool) -> Produced:
         while not stop.is_set():
             producer.poll(0.1)
 
-    def produce(value: bytes, key: bytes, headers: list[tuple[str, bytes]]) -> None:
+    def produce(value: bytes, key: bytes, headers: Headers) -> None:
         while True:
             try:
                 producer.produce(topic, value, key, headers=headers, on_delivery=on_delivery)
@@ -111,9 +119,9 @@ def _raw(bootstrap: str, prefix: str, records: int, making: bool) -> Produced:
     return measured
 
 
-def _record(number: int) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
+def _record(number: int) -> tuple[bytes, bytes, Headers]:
     """The bytes and headers that the library writes for `marketing(number)`."""
-    headers = [
+    headers: Headers = [
         ("notif-schema", b"1"),
         ("notif-id", f"{number:036d}".encode()),
         ("notif-category", b"marketing"),
@@ -135,5 +143,3 @@ def _begin() -> tuple[float, float]:
 def _end(began: tuple[float, float], records: int) -> Produced:
     seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
     return Produced(records / seconds, cpu / records * 1e6)
-
-

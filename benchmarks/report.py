@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import attrs
 import confluent_kafka
+
 import kafka_notify
 
 Fact = float | int | str

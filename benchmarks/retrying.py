@@ -9,7 +9,7 @@ from typing import Final
 from benchmarks.cluster import apart
 from benchmarks.load import Mix
 from benchmarks.report import Row, in_turns, percentiles
-from benchmarks.sending import drain
+from benchmarks.sending import Drained, drain
 from benchmarks.throughput import Bench, facts
 
 FAILING: Final = 0.1
@@ -26,26 +26,27 @@ def retries(bench: Bench) -> Iterator[Row]:
     Rates count attempts: a failed one takes as long as any other. With 10,000 users a backlog holds several
     notifications of each user a second, so a failure also parks what follows it; with 100,000 users few do.
     """
-    mixes: list[tuple[str, Mix]] = [("retries", "many"), ("retries-parking", "even")]
-    for name, mix in mixes:
-        records = bench.count(200_000)
-        how = {"mix": mix, "concurrency": CONCURRENCY, "latency": LATENCY}
-        free, failing = in_turns(
-            bench.repeat,
-            lambda how=how, records=records: apart(drain, bench.work(records, **how)),
-            lambda how=how, records=records: apart(
-                drain, bench.work(records, failing=FAILING, retry_delay=DELAY, **how)
-            ),
-        )
-        late = [seconds for run in failing for seconds in run.late]
-        found = {f"late {p} ms": seconds * 1000 for p, seconds in percentiles(late).items()}
-        yield Row(
-            name, "/s", [r.rate for r in failing], "no failures", [r.rate for r in free],
-            {
-                "accepted/s": statistics.median(r.accepted for r in failing),
-                **found,
-                "early": sum(seconds < -ROUNDING for seconds in late),
-                "parked": sum(r.parked for r in failing),
-                **facts(failing),
-            },
+    yield _beside_no_failures(bench, "retries", "many")
+    yield _beside_no_failures(bench, "retries-parking", "even")
+
+
+def _beside_no_failures(bench: Bench, name: str, mix: Mix) -> Row:
+    def run(failing: float) -> Drained:
+        work = bench.work(
+            bench.count(200_000), mix=mix, concurrency=CONCURRENCY, latency=LATENCY,
+            failing=failing, retry_delay=DELAY,
         )  # fmt: skip
+        return apart(drain, work)
+
+    free, failing = in_turns(bench.repeat, lambda: run(0.0), lambda: run(FAILING))
+    late = [seconds for run in failing for seconds in run.late]
+    return Row(
+        name, "/s", [r.rate for r in failing], "no failures", [r.rate for r in free],
+        {
+            "accepted/s": statistics.median(r.accepted for r in failing),
+            **{f"late {p} ms": seconds * 1000 for p, seconds in percentiles(late).items()},
+            "early": sum(seconds < -ROUNDING for seconds in late),
+            "parked": sum(r.parked for r in failing),
+            **facts(failing),
+        },
+    )  # fmt: skip

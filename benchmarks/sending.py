@@ -11,16 +11,17 @@ import sys
 import threading
 import time
 from array import array
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
 import confluent_kafka
 import psutil
-from kafka_notify import Attempt, Consumer, Notification, Receipt, RetryPolicy, TransientError, Worker
-from kafka_notify._config import consumer_config
 
 from benchmarks.load import FAILED, LOW, Mix, Order, check_order, topology, user_of
+from kafka_notify import Attempt, Consumer, Notification, Receipt, RetryPolicy, TransientError, Worker
+from kafka_notify._config import consumer_config
 
 PATIENCE: Final = 60.0
 """Seconds without any send after which a run is an error."""
@@ -144,6 +145,20 @@ class _Slow(_Sender):
         return _RECEIPT
 
 
+class _Timed(_Sender):
+    """Notes when each send ended, by the clock that all processes of a machine share."""
+
+    def __init__(self, work: Work, window: Window) -> None:
+        super().__init__(work, window)
+        self.ended = array("d")
+
+    async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        self.ended.append(time.perf_counter())
+        return _RECEIPT
+
+
 class _Plain(_Sender):
     def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
         number = int(notification.id)
@@ -187,18 +202,24 @@ def sender(work: Work, window: Window) -> _Sender:
     return kind(work, window)
 
 
-def drain(work: Work) -> Drained:
-    """Run a worker of the library until it has made `work.records` sends."""
-    window = Window(work)
-    consumer = sender(work, window)
+def worker_for(consumer: Consumer, work: Work, lane: str = LOW) -> Worker:
+    """A worker of the library, started."""
     options: dict[str, Any] = {}
     if work.uvloop:
         import uvloop
 
         options["loop_factory"] = uvloop.new_event_loop
     config = {"bootstrap.servers": work.bootstrap}
-    worker = Worker(consumer, config, lane=LOW, topology=topology(work.prefix), drain_timeout=0, **options)
+    worker = Worker(consumer, config, lane=lane, topology=topology(work.prefix), drain_timeout=0, **options)
     worker.start()
+    return worker
+
+
+def drain(work: Work) -> Drained:
+    """Run a worker of the library until it has made `work.records` sends."""
+    window = Window(work)
+    consumer = sender(work, window)
+    worker = worker_for(consumer, work)
     if work.gc == "off":
         gc.disable()
     elif work.gc == "freeze":
@@ -227,6 +248,17 @@ def wait(done: threading.Event, worker: Worker) -> None:
             before, since = now, time.monotonic()
         elif time.monotonic() - since > PATIENCE:
             raise RuntimeError(f"the worker does nothing: {worker.health()} {stats}")
+
+
+def drain_until_told(connection: Connection, work: Work) -> None:
+    """Run a worker in a `Child` until it is asked to stop; answers with when each send ended."""
+    consumer = _Timed(work, Window(work))
+    worker = worker_for(consumer, work)
+    while (question := connection.recv()) != "stop":
+        connection.send(getattr(worker.stats(), question))
+    ended = consumer.ended[:]
+    worker.stop()
+    connection.send(ended)
 
 
 def drain_raw(work: Work) -> Drained:
@@ -258,4 +290,3 @@ def drain_raw(work: Work) -> Drained:
 
 def _send_nothing(key: bytes | None, value: bytes | None, headers: Any) -> None:
     pass
-

@@ -10,7 +10,9 @@ from _pytest.terminal import TerminalReporter
 
 from kafka_notify.testing import pytest_plugin
 
-REQUIRED: Final = any(os.environ.get(name, "") not in ("", "0") for name in ("CI", "KAFKA_NOTIFY_REQUIRE_KAFKA"))
+REQUIRED: Final = any(
+    os.environ.get(name, "") not in ("", "0") for name in ("CI", "KAFKA_NOTIFY_REQUIRE_KAFKA")
+)
 _ran: Final = pytest.StashKey[set[str]]()
 _skipped: Final = pytest.StashKey[dict[str, str]]()
 
@@ -40,10 +42,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     return report
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
-    """Say it on the last lines."""
-    write = terminalreporter.write_line
-    write(f"{len(config.stash[_ran])} tests ran on a real Apache Kafka")
-    for test, reason in config.stash[_skipped].items():
-        write(f"SKIPPED {test}: {reason.removeprefix('Skipped: ')}", yellow=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session):  # type: ignore[no-untyped-def]
+    """Say it on the last lines, after pytest's own summary."""
+    result = yield
+    reporter: TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not session.config.option.collectonly:
+        reporter.write_line(f"{len(session.config.stash[_ran])} tests ran on a real Apache Kafka")
+        for test, reason in session.config.stash[_skipped].items():
+            reporter.write_line(f"SKIPPED {test}: {reason.removeprefix('Skipped: ')}", yellow=True)
+    return result

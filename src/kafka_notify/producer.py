@@ -73,6 +73,7 @@ class Producer:
         self._codec: Codec = codec or JsonCodec()
         self._max_block = to_seconds(max_block, "max_block")
         self._channels = topology.channels
+        self._routes = {c.name: (topology.source_topic(c.lane), c) for c in topology.categories.values()}
         self._emit = events.emitter(on_event)
         self._handles: dict[str, ProducerHandle] = {}
         self._closed = False
@@ -225,12 +226,12 @@ class Producer:
     # -- inside ----------------------------------------------------------------------------------
 
     def _encoded(self, notification: Notification[Any]) -> tuple[str, Category[Any], bytes, bytes, Headers]:
-        category = self._topology.categories.get(notification.category)
-        if category is None:
-            raise _unknown("category", notification.category, self._topology.categories)
+        route = self._routes.get(notification.category)
+        if route is None:
+            raise _unknown("category", notification.category, self._routes)
         if notification.channel not in self._channels:
             raise _unknown("channel", notification.channel, self._channels)
-        topic = self._topology.source_topic(category.lane)
+        topic, category = route
         return topic, category, *encode(notification, self._codec, topic, category)
 
     def _lane_handle(self, lane: str) -> ProducerHandle:

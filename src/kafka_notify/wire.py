@@ -53,6 +53,14 @@ __all__ = [
     "strip_retry",
 ]
 
+# the hot path looks these up per record: a global is found faster than a module's attribute
+_SCHEMA, _CATEGORY, _CHANNEL, _ID, _RECIPIENT = h.SCHEMA, h.CATEGORY, h.CHANNEL, h.ID, h.RECIPIENT
+_CREATED_AT, _EXPIRES_AT = h.CREATED_AT, h.EXPIRES_AT
+_COLLAPSE_KEY, _CORRELATION_ID = h.COLLAPSE_KEY, h.CORRELATION_ID
+_new_notification: Final = Notification.__new__
+_names: dict[bytes, str] = {}
+_MAX_NAMES: Final = 1_000
+
 _SCHEMA_WRITTEN: Final = b"1"
 _SCHEMAS_READ: Final = frozenset({b"1", b"2"})  # its own and its neighbour's: rolling upgrades and rollbacks
 _IDS: Final = uuid.UUID("5f0c1b52-7a0e-4c1c-9a53-2f1f7a1f5c3d")
@@ -141,45 +149,54 @@ def decode(
     got: dict[str, bytes] = dict(headers) if headers else {}  # of several with one name the last wins
     if None in got.values():
         got = {name: raw for name, raw in got.items() if raw is not None}
-    if (schema := got.get(h.SCHEMA)) is not None and schema not in _SCHEMAS_READ:
-        raise Undecodable("unsupported_schema", f"bad_header.{h.SCHEMA}")
-    user_id = _user_id(key)
-    category = read_text(got, h.CATEGORY)
-    if not category:
-        raise Undecodable("undecodable", "no_category")
-    channel = read_text(got, h.CHANNEL)
-    if not channel:
-        raise Undecodable("undecodable", "no_channel")
-    id = read_text(got, h.ID)
+    if (schema := got.get(_SCHEMA)) is not None and schema not in _SCHEMAS_READ:
+        raise Undecodable("unsupported_schema", f"bad_header.{_SCHEMA}")
+    category = _known_name(got, _CATEGORY)
+    channel = _known_name(got, _CHANNEL)
+    id = read_text(got, _ID)
     if id is None:
         id = derived_id(topic, partition, offset)
     elif not _is_id(id):
-        raise Undecodable("undecodable", f"bad_header.{h.ID}")
-    created = read_integer(got, h.CREATED_AT, MAX_MILLIS)
+        raise Undecodable("undecodable", f"bad_header.{_ID}")
+    created = read_integer(got, _CREATED_AT, MAX_MILLIS)
     if created is None:
         if not 0 <= timestamp_ms <= MAX_MILLIS:
             raise Undecodable("undecodable", "bad_timestamp")
         created = timestamp_ms
-    expires = read_integer(got, h.EXPIRES_AT, MAX_MILLIS)
+    expires = read_integer(got, _EXPIRES_AT, MAX_MILLIS) if _EXPIRES_AT in got else None
     known = categories.get(category)
     if expires is None and known is not None:
         expires = _expiry(created, known.ttl)
-    notification: Notification[Any] = Notification.__new__(Notification)
+    notification: Notification[Any] = _new_notification(Notification)
     fill(
         notification,
-        user_id,
+        _user_id(key),
         category,
         channel,
-        read_text(got, h.RECIPIENT),
+        read_text(got, _RECIPIENT),
         id,
-        read_text(got, h.COLLAPSE_KEY),
-        read_text(got, h.CORRELATION_ID),
+        read_text(got, _COLLAPSE_KEY) if _COLLAPSE_KEY in got else None,
+        read_text(got, _CORRELATION_ID) if _CORRELATION_ID in got else None,
         _data(value, codec, CodecContext(topic, got), known),
         created,
         expires,
         functools.partial(_own_headers, headers or ()),
     )
     return notification
+
+
+def _known_name(got: Mapping[str, bytes], header: str) -> str:
+    """A category or channel: there are few, so each is decoded once."""
+    raw = got.get(header)
+    if not raw:
+        raise Undecodable("undecodable", f"no_{header.removeprefix('notif-')}")
+    name = _names.get(raw)
+    if name is None:
+        name = read_text(got, header)
+        assert name is not None
+        if len(_names) < _MAX_NAMES:  # a flood of invented names must not fill the memory
+            _names[raw] = name
+    return name
 
 
 def derived_id(topic: str, partition: int, offset: int) -> str:

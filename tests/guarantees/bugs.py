@@ -1,7 +1,110 @@
-"""Bugs that the checkers must catch: each breaks the library in this process."""
+"""Bugs that the checkers must catch: each breaks the library in this process, as an honest mistake would."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-BUGS: dict[str, Callable[[], None]] = {}
+import attrs
+
+from kafka_notify._fetch.offsets import Committed, Tracker
+from kafka_notify._lanes.partition import Partition
+from kafka_notify._send import engine
+from kafka_notify._settle.settle import Settler
+
+
+def commit_highest_polled() -> None:
+    """What was read counts as finished."""
+    snapshot = Partition.snapshot
+
+    def hasty(self: Partition) -> tuple[Committed, Committed]:
+        return Committed(self.source.position), snapshot(self)[1]
+
+    Partition.snapshot = hasty  # type: ignore[method-assign]
+
+
+def complete_before_acknowledgement() -> None:
+    """A record is finished as soon as its copy is on its way."""
+    copy: Any = Settler._copy
+
+    def hasty(self: Settler, entry: Any, *args: Any, **kwargs: Any) -> Any:
+        if entry.held is None:
+            entry.partition.source.complete(entry.origin)
+        return copy(self, entry, *args, **kwargs)
+
+    Settler._copy = hasty  # type: ignore[method-assign]
+
+
+def restart_attempts() -> None:
+    """A copy that is read again has no attempts behind it."""
+    module: Any = engine
+    read = module.read_retry
+
+    def forgetful(*args: Any) -> Any:
+        state = read(*args)
+        return None if state is None else attrs.evolve(state, attempt=0)
+
+    module.read_retry = forgetful
+
+
+def trust_zombies() -> None:
+    """Every copy below the restore's end counts, whoever wrote it."""
+    partition: Any = Partition
+    on_retry = partition.on_retry
+
+    def trusting(self: Partition, *args: Any) -> None:
+        self._fence_before = None
+        on_retry(self, *args)
+
+    partition.on_retry = trusting
+
+
+def skip_restore() -> None:
+    """Copies of earlier assignments are passed over."""
+    partition: Any = Partition
+    on_retry = partition.on_retry
+
+    def skipping(self: Partition, offset: int, *args: Any) -> None:
+        if offset < self.restore_end:
+            if self.retry.observe(offset):
+                self.retry.complete(offset)
+        else:
+            on_retry(self, offset, *args)
+
+    partition.on_retry = skipping
+
+
+def overtake() -> None:
+    """Every notification has a queue of its own, so nobody waits for an earlier one."""
+    engine.Engine._lane_key = lambda self, key, headers, origin: (key, origin)  # type: ignore[method-assign]
+    partition: Any = Partition
+    on_source = partition.on_source
+
+    def alone(self: Partition, offset: int, lane_key: Any, *args: Any) -> None:
+        on_source(self, offset, (lane_key, offset), *args)
+
+    partition.on_source = alone
+
+
+def forget_finished() -> None:
+    """The gap bitmap is not written, and the frontier stays behind."""
+    snapshot = Tracker.snapshot
+
+    def lazy(self: Tracker) -> Committed:
+        return Committed(max(snapshot(self).frontier - 20, 0))
+
+    Tracker.snapshot = lazy  # type: ignore[method-assign]
+
+
+BUGS: dict[str, Callable[[], None]] = {
+    bug.__name__: bug
+    for bug in (
+        commit_highest_polled,
+        complete_before_acknowledgement,
+        restart_attempts,
+        trust_zombies,
+        skip_restore,
+        overtake,
+        forget_finished,
+    )
+}

@@ -64,6 +64,8 @@ def answer(step: str, call: Recorded, is_open: bool) -> Receipt:
             return RECEIPT
         case "bug":
             raise Bug("a secret text")
+        case "hang" | "accepted_hang":
+            raise UnknownOutcomeError("provider.no_answer")
         case _:
             raise ValueError(step)
 
@@ -92,13 +94,13 @@ class AsyncSender(Consumer):
             if step in ("hang", "accepted_hang"):
                 await asyncio.sleep(HANG)
             await asyncio.sleep(data.get("seconds", 0.01))
-            while step == "ok" and not gate_open(data):
+            while step == "ok" and not gate_open(data):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(0.01)
             return answer(step, call, gate_open(data))
 
 
 class SyncSender(Consumer):
-    """Sends on threads."""
+    """Sends on threads; what hangs there does so for 5 seconds."""
 
     def __init__(self, log: AttemptLog) -> None:
         self.log = log
@@ -107,7 +109,9 @@ class SyncSender(Consumer):
         data = notification.data
         with self.log.attempt(notification, attempt) as call:
             step = step_of(notification, attempt)
-            time.sleep(data.get("seconds", 0.01))
+            if step == "accepted_hang":
+                call.accepted()
+            time.sleep(5.0 if step in ("hang", "accepted_hang") else data.get("seconds", 0.01))
             while step == "ok" and not gate_open(data):
                 time.sleep(0.01)
             return answer(step, call, gate_open(data))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kafka_notify.testing.attempt_log import Ended, Owned, Started
+from kafka_notify.testing.attempt_log import Owned, Started
 from kafka_notify.testing.guarantees import DuplicatesBounded
 from tests.guarantees.fleet import Fleet, checker
 
@@ -20,7 +20,7 @@ def test_killed_worker(fleet: Fleets) -> None:
     f = fleet(attributes={"send_timeout": 2.0})
     f.start("a", "b", "c")
     f.until_owned("a", "b", "c")
-    f.produce(f.traffic(1_500, users=60, seed=1))
+    f.produce(f.traffic(1_000, users=60, seed=1))
     f.until_terminal(200)
     f.kill("a")
     f.until_terminal(500)
@@ -29,9 +29,7 @@ def test_killed_worker(fleet: Fleets) -> None:
     f.until_terminal(800)
     f.start("b")
     f.finish()
-    held = f.verify()
-    unknown = sum(e.outcome == "UnknownOutcomeError" for e in f.all(Ended))
-    assert checker(held, DuplicatesBounded).duplicates <= unknown + 2 * 200
+    f.verify()
 
 
 def test_failing_user(fleet: Fleets) -> None:
@@ -60,7 +58,7 @@ def test_failing_user(fleet: Fleets) -> None:
     assert letter.reason == "max_attempts"
     assert (letter.partition, letter.origin) == (first.partition, first.offset)
     assert headers["notif-last-error-code"] == b"provider.busy"
-    assert f.last_commits()[0].source == len(later) + 1
+    assert f.committed()[0].source == len(later) + 1
     f.verify()
 
 
@@ -116,7 +114,7 @@ def test_churn(fleet: Fleets) -> None:
 
 def test_zombie(fleet: Fleets) -> None:
     """A worker that was frozen for longer than its session does no harm when it wakes up."""
-    f = fleet(attributes={"send_timeout": 10.0})
+    f = fleet(attributes={"send_timeout": 2.0})
     f.start("a", "b")
     f.until_owned("a", "b")
     f.produce(f.traffic(600, users=30, seed=4))
@@ -124,7 +122,8 @@ def test_zombie(fleet: Fleets) -> None:
     f.pause("a")
     since = len(f.lines)
     f.until(
-        lambda: {line.partition for line in f.lines[since:] if isinstance(line, Owned)} , "partition taken over"
+        lambda: {line.partition for line in f.lines[since:] if isinstance(line, Owned)},
+        "partition taken over",
     )
     f.produce(f.traffic(200, users=30, seed=5))
     f.until_terminal(500)
@@ -136,12 +135,12 @@ def test_zombie(fleet: Fleets) -> None:
 
 def test_evicted_payloads(fleet: Fleets) -> None:
     """Waiting retries whose payloads do not fit into memory are read again when they are due."""
-    f = fleet(payload_budget=3_000)
+    f = fleet(payload_budget=2_000)
     f.start("a")
     f.produce(
-        f.notification(f"u{n % 40}", n=n, plan=["transient", "ok"] if n % 10 else ["transient"], pad="x" * 500)
-        for n in range(400)
+        f.notification(f"u{n % 40}", n=n, plan=["transient", "ok"] if n % 9 else ["transient"], pad="x" * 500)
+        for n in range(160)
     )
     f.finish()
-    assert len(f.letters()) == 40
+    assert len(f.letters()) == 18
     f.verify()

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+import kafka_notify
 from kafka_notify import wire
 from kafka_notify.codec import CodecContext, JsonCodec
 from kafka_notify.deadletters import DeadLetter, DeadLetters
@@ -480,3 +482,47 @@ def test_a_rate_that_is_none_is_refused(site: Site, rate: float) -> None:
     """A rate is a positive number of letters per second."""
     with pytest.raises(ConfigError, match="rate"):
         site.letters().redrive([], rate=rate)
+
+
+# -- and back through a worker ---------------------------------------------------------------------
+
+
+class Mended(kafka_notify.Consumer):
+    """Refuses everything until it is mended, then accepts it."""
+
+    name = "sms"
+    channels = frozenset({"sms"})
+
+    def __init__(self) -> None:
+        self.works = False
+        self.dead: queue.Queue[DeadLetter] = queue.Queue()
+        self.sent: queue.Queue[tuple[str, int]] = queue.Queue()
+
+    def send(self, notification: Notification[Any], attempt: kafka_notify.Attempt) -> kafka_notify.Receipt:
+        if not self.works:
+            raise kafka_notify.PermanentError("acme.refused")
+        self.sent.put((notification.id, attempt.number))
+        return kafka_notify.Receipt("acme")
+
+    def on_dead_letter(self, letter: DeadLetter) -> None:
+        self.dead.put(letter)
+
+
+def test_redriven_notifications_are_sent_by_the_worker_that_gave_up(site: Site) -> None:
+    """What a running worker dead-lettered, it sends after a redrive: once, in order, as a first attempt."""
+    site.make(site.topology.source_topic("high"), 3)
+    consumer = Mended()
+    ids = [f"n{number}" for number in range(20)]
+    with kafka_notify.Worker(consumer, site.config, lane="high", topology=site.topology):
+        with kafka_notify.Producer(site.config, topology=site.topology) as producer:
+            for id in ids:
+                producer.send(Notification(user_id="u", category="alert", channel="sms", data={}, id=id))
+        told = [consumer.dead.get(timeout=60) for _ in ids]
+        assert [letter.id for letter in told] == ids
+        assert [letter.error_code for letter in site.found()] == ["acme.refused"] * len(ids)
+        consumer.works = True
+        assert site.letters().redrive(site.found(), dry_run=False).redriven == len(ids)
+        assert [consumer.sent.get(timeout=60) for _ in ids] == [(id, 1) for id in ids]
+        report = site.letters().redrive(site.found(), dry_run=False)
+        assert (report.redriven, report.skipped) == (0, {"already_redriven": len(ids)})
+    assert consumer.sent.empty()

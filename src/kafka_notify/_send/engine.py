@@ -51,6 +51,10 @@ BUFFER_BYTES: Final = 256 * 2**20
 """Bytes of source records in memory beyond which reading stops."""
 
 
+def _unasked() -> tuple[str, int]:
+    raise AssertionError("an identity is asked for only where copies wait")
+
+
 class Engine:
     """Everything between records read and offsets committed, for one worker.
 
@@ -286,7 +290,9 @@ class Engine:
                     message.value(),
                     headers or [],
                     timestamp,
-                    functools.partial(identity, headers, source, number, offset, timestamp),
+                    functools.partial(identity, headers, source, number, offset, timestamp)
+                    if partition.pending
+                    else _unasked,
                     now,
                 )
             except (OffsetRewound, TopicRecreated) as e:

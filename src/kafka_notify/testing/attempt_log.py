@@ -63,6 +63,8 @@ class Started(Line):
     id: str
     user: str
     attempt: int
+    timeout: float = 3600.0
+    """Seconds after which the worker takes the outcome for unknown."""
     maybe_sent: bool = False
 
 
@@ -246,7 +248,7 @@ class Recorded:
 
     def __enter__(self) -> Recorded:
         n, a = self._notification, self._attempt
-        self._log.write(Started(self._log.worker, n.id, n.user_id, a.number, a.maybe_sent))
+        self._log.write(Started(self._log.worker, n.id, n.user_id, a.number, a.timeout, a.maybe_sent))
         return self
 
     def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: object, /) -> None:

@@ -93,7 +93,9 @@ class KafkaWatch:
         partition, offset, headers = message.partition(), message.offset(), message.headers()
         assert partition is not None
         assert offset is not None
-        return SourceRecord(partition, offset, _bytes(message.key()), _bytes(message.value()), _headers(headers))
+        return SourceRecord(
+            partition, offset, _bytes(message.key()), _bytes(message.value()), _headers(headers)
+        )
 
     def _letter(self, message: Message) -> Letter | None:
         headers = _headers(message.headers())

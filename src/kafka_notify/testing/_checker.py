@@ -1,0 +1,129 @@
+"""What the checkers of guarantees look at, and what they have in common."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from kafka_notify.testing.attempt_log import Disturbed, Ended, Line, Started
+
+NEVER: Final = 1 << 62
+"""A line that is never reached."""
+
+
+@attrs.frozen
+class SourceRecord:
+    """A record of the source topic, as the producer wrote it."""
+
+    partition: int
+    offset: int
+    key: bytes | None = attrs.field(repr=False)
+    value: bytes | None = attrs.field(repr=False)
+    headers: tuple[tuple[str, bytes | None], ...] = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Letter:
+    """A record of the dead-letter topic that this group wrote."""
+
+    partition: int
+    """Of the origin, as `origin`."""
+    origin: int
+    reason: str
+    redacted: bool
+    redrives: int
+    key: bytes | None = attrs.field(repr=False)
+    value: bytes | None = attrs.field(repr=False)
+    headers: tuple[tuple[str, bytes | None], ...] = attrs.field(repr=False)
+
+
+@attrs.frozen
+class LogEnds:
+    """Where the source and retry partition ended when nothing was under way any more."""
+
+    partition: int
+    source: int
+    retry: int
+
+
+Observation = Line | SourceRecord | Letter | LogEnds
+
+
+class Checker:
+    """Judges one promise. `violations` may be asked at any time, and again later."""
+
+    def __init__(self) -> None:
+        self.line = 0
+        """Number of the observation being looked at."""
+
+    def observe(self, seen: Observation, /) -> None:
+        """Take the next observation, in order."""
+        self.line += 1
+        self._observe(seen)
+
+    def _observe(self, seen: Observation, /) -> None:
+        raise NotImplementedError
+
+    def violations(self) -> Sequence[str]:
+        """What was wrong, one sentence each; empty when the promise held."""
+        raise NotImplementedError
+
+
+@attrs.define
+class Call:
+    started: Started
+    line: int
+    ended: int = NEVER
+    end: Ended | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the worker could learn that the provider had accepted."""
+        seconds = (self.end.at - self.started.at) / 1000 if self.end else 0.0
+        return (self.end is None or self.end.outcome == "accepted") and seconds < self.started.timeout
+
+
+class CallChecker(Checker):
+    """Base of checkers that look at calls of `send` and at what was done to workers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: dict[tuple[str, str], Call] = {}
+        """By worker and id."""
+        self._disturbances: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+
+    def _observe(self, seen: Observation, /) -> None:
+        match seen:
+            case Started():
+                call = Call(seen, self.line)
+                self._running[seen.worker, seen.id] = call
+                self._on_start(call)
+            case Ended():
+                ended = self._running.pop((seen.worker, seen.id), None)
+                if ended is not None:
+                    ended.ended, ended.end = self.line, seen
+                    self._on_end(ended, seen)
+            case Disturbed():
+                self._disturbances[seen.worker].append((self.line, seen.how))
+            case _:
+                self._on_other(seen)
+
+    def _on_start(self, call: Call) -> None: ...
+
+    def _on_end(self, call: Call, seen: Ended) -> None: ...
+
+    def _on_other(self, seen: Observation) -> None: ...
+
+    def disturbed(
+        self, worker: str, after: int, before: int, *, cluster: bool = False, but: Sequence[str] = ()
+    ) -> bool:
+        """Whether something was done to `worker` (with `cluster`: or to a broker) between two lines."""
+        names = (worker, "") if cluster else (worker,)
+        return any(
+            after < line < before and how not in but
+            for name in names
+            for line, how in self._disturbances[name]
+        )

@@ -1,0 +1,186 @@
+"""Checkers of what was committed: never what is open, never less than before, and nothing again after it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from kafka_notify._fetch.offsets import Committed as Offsets
+from kafka_notify.testing._checker import NEVER, Call, CallChecker, Checker, LogEnds, Observation
+from kafka_notify.testing.attempt_log import Accepted, Committed, Copied, DeadLettered, Produced, Skipped
+from kafka_notify.wire import REDRIVE_WRITER
+
+
+class _Commits(Checker):
+    """Base of checkers that compare commits with what was open at that time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._origins: defaultdict[int, dict[int, str]] = defaultdict(dict)
+        self._terminal: dict[str, int] = {}
+        self._copies: defaultdict[tuple[int, int], list[tuple[int, Copied]]] = defaultdict(list)
+        self._commits: defaultdict[int, list[tuple[int, Offsets, Offsets, Committed]]] = defaultdict(list)
+
+    def _observe(self, seen: Observation, /) -> None:
+        match seen:
+            case Produced():
+                self._origins[seen.partition][seen.offset] = seen.id
+            case Accepted() | Skipped() | DeadLettered():
+                self._terminal.setdefault(seen.id, self.line)
+            case Copied():
+                self._copies[seen.partition, seen.origin].append((self.line, seen))
+            case Committed():
+                source = Offsets(seen.source, seen.source_gaps.encode())
+                retry = Offsets(seen.retry, seen.retry_gaps.encode())
+                self._commits[seen.partition].append((self.line, source, retry, seen))
+            case _:
+                pass
+
+
+class NothingOpenCommitted(_Commits):
+    """A committed offset rests on something: its notification is terminal, or a copy of it was in the retry
+    topic that the next owner of the partition will find."""
+
+    def violations(self) -> Sequence[str]:
+        found: list[str] = []
+        for partition, commits in self._commits.items():
+            unsettled = dict(self._origins[partition])
+            for line, source, retry, seen in commits:
+                for offset, id in list(unsettled.items()):
+                    if not source.covers(offset):
+                        continue
+                    if self._terminal.get(id, NEVER) < line:
+                        del unsettled[offset]
+                    elif not any(
+                        copied < line
+                        and not retry.covers(copy.offset)
+                        and (
+                            copy.offset < seen.fence_end or copy.writer in (seen.fence_writer, REDRIVE_WRITER)
+                        )
+                        for copied, copy in self._copies[partition, offset]
+                    ):
+                        found.append(
+                            f"{id} (partition {partition}, offset {offset}) was committed while open"
+                        )
+                        del unsettled[offset]
+        return found
+
+
+class CommitsOnlyGrow(_Commits):
+    """What was committed once stays committed, whoever owns the partition."""
+
+    def violations(self) -> Sequence[str]:
+        found: list[str] = []
+        for partition, commits in self._commits.items():
+            for (_, *before, _), (_, *after, _) in pairwise(commits):
+                for topic, old, new in zip(("source", "retry"), before, after, strict=True):
+                    if new.frontier < old.frontier:
+                        found.append(
+                            f"the commit of {topic} partition {partition} went back from {old.frontier} "
+                            f"to {new.frontier}"
+                        )
+                    lost = [
+                        old.frontier + i
+                        for i, bit in enumerate(old.gaps)
+                        if bit == ord("1") and not new.covers(old.frontier + i)
+                    ]
+                    if lost:
+                        found.append(f"{topic} partition {partition} forgot finished offsets {lost[:5]}")
+        return found
+
+
+class DuplicatesBounded(_Commits):
+    """Accepted twice is only what was in flight, or finished since the last commit, when something happened to
+    its worker, and what the provider left unknown. `duplicates` counts them; nothing is sent again once its
+    completion was seen committed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls = _AcceptedCalls()
+
+    def _observe(self, seen: Observation, /) -> None:
+        super()._observe(seen)
+        self._calls.observe(seen)
+
+    @property
+    def duplicates(self) -> int:
+        """Acceptances beyond the first of each notification."""
+        return sum(len(calls) - 1 for calls in self._calls.accepted.values())
+
+    def violations(self) -> Sequence[str]:
+        found: list[str] = []
+        for id, calls in self._calls.accepted.items():
+            for first, second in pairwise(calls):
+                if not self._calls.excused(first, second):
+                    found.append(
+                        f"{id} was accepted again (from {second.started.worker}) although nothing happened to "
+                        f"{first.started.worker}, from which it was accepted before"
+                    )
+        for partition, commits in self._commits.items():
+            unsettled = dict(self._origins[partition])
+            for line, source, retry, _ in commits:
+                for offset, id in list(unsettled.items()):
+                    if (
+                        source.covers(offset)
+                        and self._terminal.get(id, NEVER) < line
+                        and all(
+                            retry.covers(copy.offset)
+                            for copied, copy in self._copies[partition, offset]
+                            if copied < line
+                        )
+                    ):
+                        del unsettled[offset]
+                        if self._calls.last_start.get(id, -1) > line:
+                            found.append(f"{id} was sent again after its completion had been committed")
+        return found
+
+
+class _AcceptedCalls(CallChecker):
+    def __init__(self) -> None:
+        super().__init__()
+        self.accepted: defaultdict[str, list[Call]] = defaultdict(list)
+        self.last_start: dict[str, int] = {}
+
+    def _on_start(self, call: Call) -> None:
+        self.last_start[call.started.id] = self.line
+
+    def _on_other(self, seen: Observation) -> None:
+        if isinstance(seen, Accepted):
+            call = self._running.get((seen.worker, seen.id))
+            if call is not None:
+                self.accepted[seen.id].append(call)
+
+    def excused(self, first: Call, second: Call) -> bool:
+        if not first.known:
+            return True  # it raised, was cancelled or took too long, after the provider had accepted
+        one, other = sorted((first, second), key=lambda call: call.line)
+        # a worker that was stopped in good order has committed what had ended
+        orderly = () if one.ended == NEVER else ("stopped",)
+        until = other.line if one.ended == NEVER else max(other.line, one.ended)
+        return self.disturbed(one.started.worker, one.line, until, cluster=True, but=orderly)
+
+
+class CaughtUp(_Commits):
+    """In the end everything is committed: no lag in the source and retry partitions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: list[LogEnds] = []
+
+    def _observe(self, seen: Observation, /) -> None:
+        super()._observe(seen)
+        if isinstance(seen, LogEnds):
+            self._ends.append(seen)
+
+    def violations(self) -> Sequence[str]:
+        found: list[str] = []
+        for end in self._ends:
+            commits = self._commits[end.partition]
+            at = (commits[-1][1].frontier, commits[-1][2].frontier) if commits else (0, 0)
+            if at != (end.source, end.retry):
+                found.append(
+                    f"partition {end.partition} is committed up to {at[0]} and {at[1]}, but source and retry "
+                    f"topic end at {end.source} and {end.retry}"
+                )
+        return found

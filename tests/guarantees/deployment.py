@@ -1,0 +1,304 @@
+"""Topics of a test's own, what is produced into them, and what was seen of it."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import confluent_kafka
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+from confluent_kafka.cimpl import NewTopic
+from typing_extensions import Self
+
+from kafka_notify import Category, ConfigValue, Lane, Notification, Producer, RetryPolicy, Topology
+from kafka_notify.testing.attempt_log import (
+    Accepted,
+    AttemptLog,
+    Committed,
+    Copied,
+    DeadLettered,
+    Line,
+    LogTail,
+    Produced,
+    Skipped,
+    Started,
+)
+from kafka_notify.testing.guarantees import Guarantees, Letter, LogEnds, Observation
+from kafka_notify.testing.kafka_watch import KafkaWatch
+from kafka_notify.wire import Headers, identity
+
+LANE: Final = "l"
+QUICK_RETRY: Final = RetryPolicy(4, first=0.3, factor=1.5, cap=1, jitter=0.1)
+PATIENCE: Final = 90.0
+L = TypeVar("L", bound=Line)
+
+
+class Deployment:
+    """One lane on a cluster, its producer, its watch, and the log that its workers share.
+
+    Args:
+        bootstrap_servers: The cluster.
+        directory: For the attempt log and the workers' own logs.
+        partitions: Of the lane.
+    """
+
+    def __init__(self, bootstrap_servers: str, directory: Path, *, partitions: int = 4) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.directory = directory
+        self.topology = Topology(
+            lanes=[Lane(LANE, partitions=partitions, retry=QUICK_RETRY)],
+            categories=[Category("news", LANE), Category("secret", LANE, sensitive=True)],
+            channels=["sms", "push"],
+            prefix=f"t{uuid.uuid4().hex[:12]}",
+        )
+        self.source = self.topology.source_topic(LANE)
+        self.retry_topic = self.topology.retry_topic(LANE)
+        self.partitions = range(partitions)
+        self.log = AttemptLog(directory / "attempts.jsonl", "")
+        self.lines: list[Line] = []
+        """What was logged, up to the last look."""
+        self.produced: list[Produced] = []
+        self.terminal: set[str] = set()
+        """Ids of what was accepted, skipped or dead-lettered."""
+        self._tail = LogTail(directory / "attempts.jsonl")
+        self._config: dict[str, ConfigValue] = {"bootstrap.servers": bootstrap_servers}
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self._watch = KafkaWatch(self._config, self.topology, LANE, self.log)
+        self._final: list[Observation] | None = None
+        self.open = ExitStack()
+
+    def __enter__(self) -> Self:
+        names = {self.source: len(self.partitions), self.retry_topic: len(self.partitions)}
+        names[self.topology.dlq_topic(LANE)] = 2
+        for created in self._admin.create_topics([NewTopic(n, p) for n, p in names.items()]).values():
+            created.result(60)
+        self.open.callback(self.log.close)
+        self._producer = self.open.enter_context(
+            Producer({**self._config, "delivery.timeout.ms": 120_000}, topology=self.topology)
+        )
+        self.open.enter_context(self._watch)
+        return self
+
+    def __exit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
+        self.open.close()
+
+    # -- what is sent ---------------------------------------------------------------------------------
+
+    def notification(
+        self, user: str, *, category: str = "news", channel: str = "sms", expires_at: Any = None, **data: Any
+    ) -> Notification[Any]:
+        """One that tells the provider what to do with it: see `provider`."""
+        return Notification(
+            user_id=user,
+            category=category,
+            channel=channel,
+            recipient=f"+{user}",
+            data=data,
+            expires_at=expires_at,
+        )
+
+    def traffic(
+        self, count: int, *, users: int, seed: int, failures: bool = True, seconds: float = 0.02
+    ) -> Iterable[Notification[Any]]:
+        """Notifications of which some fail: 10 % transiently, 1 % for good, some hang, some end unknown."""
+        rng = random.Random(seed)
+        for n in range(count):
+            plan = ["ok"]
+            if failures:
+                draw = rng.random()
+                if draw < 0.10:
+                    plan = ["transient"] * rng.randint(1, 3) + ["ok"]
+                elif draw < 0.11:
+                    plan = ["permanent"]
+                elif draw < 0.115:
+                    plan = ["transient"]
+                elif draw < 0.125:
+                    plan = ["accepted_unknown", "ok"]
+                elif draw < 0.135:
+                    plan = ["unknown", "ok"]
+                elif draw < 0.14:
+                    plan = [rng.choice(["hang", "accepted_hang"]), "ok"]
+            yield self.notification(
+                f"u{rng.randrange(users)}", n=n, plan=plan, seconds=rng.random() * 2 * seconds
+            )
+
+    def produce(self, notifications: Iterable[Notification[Any]]) -> list[Produced]:
+        """Send them, in order, and note each acknowledgement."""
+        sent = [(n, self._producer.send(n)) for n in notifications]
+        found: list[Produced] = []
+        for n, pending in sent:
+            record = pending.result(PATIENCE)
+            self.log.produced(n, record)
+            found.append(Produced(n.id, n.user_id, record.partition, record.offset, None, n.channel))
+        self.produced += found
+        return found
+
+    def produce_raw(self, key: bytes | None, value: bytes | None, headers: Headers) -> Produced:
+        """Write a record to the source topic as any client could, past our producer."""
+        offset, timestamp = self.write_raw(self.source, key, value, headers)
+        id, _ = identity(headers, self.source, 0, offset, timestamp)
+        seen = Produced(id, (key or b"").decode(errors="replace"), 0, offset)
+        self.log.write(seen)
+        self.produced.append(seen)
+        return seen
+
+    def write_raw(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Any, partition: int = 0
+    ) -> tuple[int, int]:
+        """Write a record to any topic; its offset and timestamp."""
+        reports: list[Any] = []
+        raw = confluent_kafka.Producer({"bootstrap.servers": self.bootstrap_servers})
+        raw.produce(topic, value, key, partition, headers=headers, on_delivery=lambda _, m: reports.append(m))
+        assert raw.flush(60) == 0
+        return reports[0].offset(), reports[0].timestamp()[1]
+
+    def alter_topic(self, topic: str, setting: str, value: int) -> None:
+        """Change a setting of a topic, at once."""
+        entry = ConfigEntry(setting, str(value), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        for done in self._admin.incremental_alter_configs([resource]).values():
+            done.result(30)
+
+    # -- what was seen --------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Read what was logged since the last look."""
+        for line in self._tail:
+            self.lines.append(line)
+            if isinstance(line, (Accepted, Skipped, DeadLettered)):
+                self.terminal.add(line.id)
+
+    def all(self, kind: type[L]) -> list[L]:
+        """The lines of one kind so far."""
+        return [line for line in self.lines if isinstance(line, kind)]
+
+    def starts(self, id: str) -> list[Started]:
+        """The attempts of a notification so far."""
+        return [line for line in self.all(Started) if line.id == id]
+
+    def copies(self, id: str) -> list[Copied]:
+        """The retry copies of a notification that the watch saw so far."""
+        return [line for line in self.all(Copied) if line.id == id]
+
+    def accepted(self) -> Counter[str]:
+        """How often each notification was accepted."""
+        return Counter(line.id for line in self.all(Accepted))
+
+    def committed(self) -> dict[int, Committed]:
+        """What the watch saw committed last, by partition."""
+        return {line.partition: line for line in self.all(Committed)}
+
+    # -- waiting --------------------------------------------------------------------------------------
+
+    def until(self, condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+        """Wait for a condition over what was seen."""
+        deadline = time.monotonic() + patience
+        while True:
+            self.look()
+            if condition():
+                return
+            self.check_alive()
+            assert time.monotonic() < deadline, f"no {what} in {patience:g} s; {self.state()}"
+            time.sleep(0.02)
+
+    def check_alive(self) -> None:
+        """Raise an AssertionError when waiting makes no sense any more."""
+
+    def state(self) -> str:
+        """For a person who looks for what went wrong."""
+        left = [p for p in self.produced if p.id not in self.terminal]
+        return f"{len(left)} are not terminal, such as {left[:3]}; committed: {self.committed()}"
+
+    def until_terminal(self, count: int) -> None:
+        """Wait until so many notifications are terminal."""
+        self.until(lambda: len(self.terminal) >= count, f"{count} terminal notifications")
+
+    def until_all_terminal(self, patience: float = PATIENCE) -> None:
+        """Wait until everything produced is terminal."""
+        ids = {p.id for p in self.produced}
+        self.until(lambda: ids <= self.terminal, "end of all notifications", patience)
+
+    def until_committed(self, offset: int) -> None:
+        """Wait until partition 0 of the source is committed up to `offset`."""
+        self.until(
+            lambda: 0 in self.committed() and self.committed()[0].source == offset, f"commit of {offset}"
+        )
+
+    def until_caught_up(self) -> None:
+        """Wait until everything that lies in source and retry topic is committed."""
+        while True:
+            ends = self._ends()
+            self.until(lambda ends=ends: self._caught_up(ends), f"commit of everything up to {ends}")  # type: ignore[misc]
+            if ends == self._ends():  # no retry was copied while this waited
+                return
+
+    def _ends(self) -> list[LogEnds]:
+        return [seen for seen in self._watch.final() if isinstance(seen, LogEnds)]
+
+    def _caught_up(self, ends: Iterable[LogEnds]) -> bool:
+        at = self.committed()
+        return all(
+            end.partition in at
+            and (at[end.partition].source, at[end.partition].retry) == (end.source, end.retry)
+            for end in ends
+            if end.source or end.retry
+        )
+
+    def finish(self, patience: float = PATIENCE) -> None:
+        """Wait until everything produced is terminal and committed, then look at what lies in Kafka."""
+        self.until_all_terminal(patience)
+        self.until_caught_up()
+        self.end()
+
+    def end(self) -> None:
+        """Look at what lies in Kafka; nothing is under way any more."""
+        self._watch.stop()
+        self.look()
+        self._final = list(self._watch.final())
+
+    # -- what came of it ------------------------------------------------------------------------------
+
+    def final(self) -> list[Observation]:
+        """What lies in the topics."""
+        return list(self._watch.final()) if self._final is None else self._final
+
+    def letters(self) -> dict[str, Letter]:
+        """Dead letters by the id of the notification."""
+        ids = {(p.partition, p.offset): p.id for p in self.produced}
+        return {ids[seen.partition, seen.origin]: seen for seen in self.final() if isinstance(seen, Letter)}
+
+    def judge(self, held: Guarantees | None = None) -> Guarantees:
+        """Give everything that was observed to the checkers."""
+        held = held or Guarantees.all(max_attempts=QUICK_RETRY.max_attempts)
+        for seen in (*self.lines, *self.final()):
+            held.observe(seen)
+        return held
+
+    def verify(self, held: Guarantees | None = None) -> Guarantees:
+        """Raise an AssertionError if a guarantee was broken."""
+        held = self.judge(held)
+        held.verify()
+        return held
+
+
+C = TypeVar("C")
+
+
+def checker(held: Guarantees, kind: type[C]) -> C:
+    """The checker of that class."""
+    return next(c for c in held.checkers if isinstance(c, kind))

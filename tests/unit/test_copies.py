@@ -1,0 +1,137 @@
+"""Copies are written until the broker has them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kafka_notify import events
+from kafka_notify._handle import HandleDead
+from kafka_notify._settle import copies
+from kafka_notify._settle.copies import CopyWriter
+
+
+class Report:
+    """What a delivery report carries."""
+
+    def __init__(self, offset: int | None) -> None:
+        self._offset = offset
+
+    def offset(self) -> int | None:
+        return self._offset
+
+
+class Refusal:
+    """Stands for a KafkaError."""
+
+    def name(self) -> str:
+        return "NOT_ENOUGH_REPLICAS"
+
+
+class ScriptedHandle:
+    """Answers each produce with the next line of a script: an offset, None (no offset), or what goes wrong."""
+
+    def __init__(self, *script: object) -> None:
+        self.script = iter(script)
+        self.produced = 0
+
+    def produce(
+        self,
+        topic: str,
+        value: Any,
+        key: Any,
+        headers: Any,
+        partition: int = -1,
+        timestamp: int = 0,
+        on_delivery: Callable[[Any, Any], None] | None = None,
+    ) -> None:
+        self.produced += 1
+        answer = next(self.script)
+        if isinstance(answer, Exception):
+            raise answer
+        assert on_delivery is not None
+        if isinstance(answer, Refusal):
+            on_delivery(answer, Report(None))
+        else:
+            on_delivery(None, Report(answer))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "FIRST_BACKOFF", 0.0)
+
+
+async def written(
+    handle: ScriptedHandle,
+    *,
+    wanted: Callable[[], bool] = lambda: True,
+    reopen: Callable[[], ScriptedHandle] | None = None,
+    on_event: events.OnEvent | None = None,
+) -> tuple[int, int, CopyWriter]:
+    """Write one copy; its offset, how often it failed before, and the writer."""
+    loop = asyncio.get_running_loop()
+    writer = CopyWriter(handle, loop, on_event, reopen=reopen or (lambda: handle))
+    done: asyncio.Future[int] = loop.create_future()
+    failures = itertools.count()
+    failed = 0
+
+    def count() -> None:
+        nonlocal failed
+        failed = next(failures) + 1
+
+    writer.write("notif.retry.a", 3, b"u", b"v", [], wanted=wanted, done=done.set_result, failed=count)
+    return await asyncio.wait_for(done, 10), failed, writer
+
+
+async def test_tells_the_offset_when_acknowledged() -> None:
+    """An acknowledged copy is done, once."""
+    offset, failed, writer = await written(ScriptedHandle(42))
+
+    assert (offset, failed, writer.failing) == (42, 0, 0)
+
+
+async def test_writes_again_until_acknowledged() -> None:
+    """A refused copy is written again and told as failed each time; nothing counts as done before."""
+    seen: list[events.Event] = []
+
+    offset, failed, writer = await written(ScriptedHandle(Refusal(), Refusal(), 7), on_event=seen.append)
+
+    assert (offset, failed, writer.failing) == (7, 2, 0)
+    assert [e.failures for e in seen if isinstance(e, events.CopyFailed)] == [1, 2]
+    assert all(isinstance(e, events.CopyFailed) and e.reason == "NOT_ENOUGH_REPLICAS" for e in seen)
+
+
+async def test_an_acknowledgement_without_offset_is_written_again() -> None:
+    """Without its offset a copy could not be completed later, so another one is written."""
+    offset, failed, _ = await written(ScriptedHandle(None, -1001, 9))
+
+    assert (offset, failed) == (9, 2)
+
+
+async def test_a_full_queue_is_no_failure() -> None:
+    """Back-pressure of the producer only delays a copy."""
+    offset, failed, _ = await written(ScriptedHandle(BufferError(), 5))
+
+    assert (offset, failed) == (5, 0)
+
+
+async def test_a_dead_handle_is_replaced() -> None:
+    """After a fatal producer error the copy goes through a new handle."""
+    second = ScriptedHandle(11)
+
+    offset, failed, _ = await written(ScriptedHandle(HandleDead("fatal")), reopen=lambda: second)
+
+    assert (offset, failed, second.produced) == (11, 1, 1)
+
+
+async def test_gives_up_only_when_nobody_wants_it() -> None:
+    """When the assignment has ended, a failed copy is not written again and not counted as failing."""
+    handle = ScriptedHandle(Refusal(), 1)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(written(handle, wanted=lambda: False), 0.2)
+
+    assert handle.produced == 1
