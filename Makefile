@@ -50,7 +50,7 @@ format: $(READY)  ## let ruff mend what it can
 
 types: $(READY)  ## mypy --strict and pyright
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(READY)  ## run and type-check the Python blocks of README.md and docs/
 	$(BIN)/python scripts/check_docs.py

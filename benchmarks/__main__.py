@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks import latency, producing, retrying, throughput
+from benchmarks import latency, producing, retrying, scaling, throughput
+from benchmarks.bench import Bench
 from benchmarks.cluster import Cluster
 from benchmarks.peers.rows import peers
 from benchmarks.report import Row, line, machine, write
-from benchmarks.throughput import Bench
 from kafka_notify.testing import LocalKafka
 
 ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
@@ -24,9 +24,9 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "producer": producing.producer,
     "retries": retrying.retries,
     "otp": latency.otp,
-    "cost": throughput.cost,
-    "scaling": throughput.scaling,
-    "backlogs": throughput.backlogs,
+    "cost": scaling.cost,
+    "scaling": scaling.scaling,
+    "backlogs": scaling.backlogs,
     "users": throughput.users,
     "latencies": throughput.by_latency,
     "peers": peers,

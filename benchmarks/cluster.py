@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,6 +22,15 @@ def apart(function: Callable[..., T], *args: Any) -> T:
     """Call `function` in a fresh process of its own."""
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(function, *args).result()
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Wait for a condition of other processes; a TimeoutError says what did not come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.05)
 
 
 class Child:
@@ -61,19 +71,18 @@ class Cluster:
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self._backlogs: dict[tuple[str, Mix], int] = {}
+        self._backlogs: dict[Mix, int] = {}
         self._names = itertools.count()
 
     def backlog(self, records: int, mix: Mix = "even") -> str:
         """The prefix of topics whose low lane holds at least `records` notifications."""
         prefix = f"bench-{mix}"
-        have = self._backlogs.get((prefix, mix))
-        if have is None:
+        if mix not in self._backlogs:
             self._create(prefix)
-            have = 0
+        have = self._backlogs.get(mix, 0)
         if have < records:
             apart(_fill, self.bootstrap, prefix, have, records, mix)
-        self._backlogs[prefix, mix] = max(have, records)
+            self._backlogs[mix] = records
         return prefix
 
     def consumer(self, prefix: str) -> str:

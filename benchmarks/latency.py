@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import attrs
 
-from benchmarks.cluster import Child
+from benchmarks.bench import Bench
+from benchmarks.cluster import Child, until
 from benchmarks.load import HIGH, PARTITIONS, topology, user_of
 from benchmarks.report import Row, percentiles
 from benchmarks.sending import Work, drain_until_told, worker_for
-from benchmarks.throughput import Bench
 from kafka_notify import Attempt, Consumer, Notification, Producer, Receipt
 
 RATE: Final = 50
@@ -73,8 +73,7 @@ def otp(bench: Bench) -> Iterator[Row]:
         meanwhile()
         phase.produced += producer.finish()
         deadline = time.monotonic() + 30
-        expected = len(phase.seen) + int(seconds * RATE)
-        while len(phase.seen) < expected and time.monotonic() < deadline:
+        while len({id for id, _ in phase.seen}) < phase.produced and time.monotonic() < deadline:
             for worker in workers:
                 phase.seen += worker.ask("seen")
             time.sleep(0.1)
@@ -82,8 +81,7 @@ def otp(bench: Bench) -> Iterator[Row]:
     def beside(phase: Phase, **how: Any) -> None:
         work = attrs.evolve(high, consumer=bench.cluster.consumer(prefix), records=backlog, **how)
         low = Child(drain_until_told, work)
-        while not low.ask("in_flight") and not low.ask("sent"):
-            time.sleep(0.02)
+        until(lambda: bool(low.ask("in_flight") or low.ask("sent")), "marketing")
         begin = time.perf_counter()
         measure(phase)
         ended = low.end()
@@ -115,10 +113,8 @@ def otp(bench: Bench) -> Iterator[Row]:
 
 
 def _settled(workers: list[Child]) -> None:
-    while [len(worker.ask("partitions")) for worker in workers] != [PARTITIONS // len(workers)] * len(
-        workers
-    ):
-        time.sleep(0.05)
+    share = [PARTITIONS // len(workers)] * len(workers)
+    until(lambda: [len(worker.ask("partitions")) for worker in workers] == share, "an even assignment")
 
 
 def _produce(connection: Connection, work: Work) -> None:

@@ -13,10 +13,10 @@ from typing import Final
 import attrs
 import confluent_kafka
 
+from benchmarks.bench import Bench
 from benchmarks.cluster import apart
 from benchmarks.load import LOW, marketing, payload, topology, user_of
 from benchmarks.report import Row, in_turns
-from benchmarks.throughput import Bench
 from kafka_notify import Producer
 from kafka_notify._config import producer_config
 

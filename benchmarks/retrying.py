@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Iterator
 from typing import Final
 
+from benchmarks.bench import Bench, facts
 from benchmarks.cluster import apart
 from benchmarks.load import Mix
 from benchmarks.report import Row, in_turns, percentiles
 from benchmarks.sending import Drained, drain
-from benchmarks.throughput import Bench, facts
 
 FAILING: Final = 0.1
 CONCURRENCY: Final = 500

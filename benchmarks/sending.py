@@ -261,6 +261,26 @@ def drain_until_told(connection: Connection, work: Work) -> None:
     connection.send(ended)
 
 
+def asyncio_alone(users: int, latency: float, seconds: float) -> float:
+    """Sends per second when each user is a task that sleeps `latency` over and over, and nothing else is done."""
+    ended = itertools.count()
+
+    async def user() -> None:
+        while True:
+            await asyncio.sleep(latency)
+            next(ended)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(user()) for _ in range(users)]
+        await asyncio.sleep(seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    return next(ended) / seconds
+
+
 def drain_raw(work: Work) -> Drained:
     """The loop that a team would write with confluent_kafka alone: every record is read, then handed to a function
     that does nothing; offsets are committed each second, in the background, whether or not anything was sent."""

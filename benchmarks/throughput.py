@@ -1,60 +1,21 @@
-"""Rows about throughput: sends that do nothing, many in flight, threads."""
+"""Rows about throughput: sends that do nothing, many in flight, threads, uneven users."""
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
-import attrs
-
-from benchmarks.cluster import Child, Cluster, apart
-from benchmarks.load import PARTITIONS, Mix
-from benchmarks.report import Fact, Row, in_turns
-from benchmarks.sending import Drained, Work, drain, drain_raw, drain_until_told
-
-
-@attrs.frozen
-class Bench:
-    """What every row is given."""
-
-    cluster: Cluster
-    repeat: int
-    scale: float
-    uvloop: bool = False
-    gc: Literal["on", "freeze", "off"] = "on"
-    profile: Path | None = None
-
-    def count(self, at_full_scale: int, at_least: int = 20_000) -> int:
-        """How many records, at this scale."""
-        return max(int(at_full_scale * self.scale), at_least)
-
-    def work(self, records: int, *, mix: Mix = "even", **how: Any) -> Work:
-        """Work on a backlog that is larger than what is measured, for a consumer that has not read any of it."""
-        prefix = self.cluster.backlog(records * 5 // 4 + 20_000, mix)
-        name = self.cluster.consumer(prefix)
-        return Work(self.cluster.bootstrap, prefix, name, records, mix=mix, **how)
-
-    @property
-    def loop(self) -> dict[str, Any]:
-        """The switches of rows 1 and 2."""
-        return {"uvloop": self.uvloop, "gc": self.gc, "profile": self.profile}
-
-
-def facts(runs: list[Drained]) -> dict[str, Fact]:
-    """What all throughput rows say beside their rate."""
-    return {
-        "µs CPU": statistics.median(run.cpu for run in runs),
-        "MB RSS": max(run.rss for run in runs) >> 20,
-        "out of order": sum(run.order.violations + run.order.overlaps for run in runs if run.order),
-    }
+from benchmarks.bench import Bench, facts
+from benchmarks.cluster import apart
+from benchmarks.load import Mix
+from benchmarks.report import Row, in_turns
+from benchmarks.sending import asyncio_alone, drain, drain_raw
 
 
 def noop(bench: Bench) -> Iterator[Row]:
     """Sends that do nothing, beside the loop that a team would write with confluent_kafka alone."""
-    records = bench.count(400_000, 50_000)
+    records = bench.count(400_000, 200_000)  # far more than the 40,000 that are fetched ahead
     raw, ours = in_turns(
         bench.repeat,
         lambda: apart(drain_raw, bench.work(records)),
@@ -101,78 +62,19 @@ def by_latency(bench: Bench) -> Iterator[Row]:
 
 
 def users(bench: Bench) -> Iterator[Row]:
-    """Users who are unlike each other; 5 ms per send, and one user's sends never overlap."""
-    mixes: dict[Mix, tuple[str, float]] = {
-        "hot": ("one user with 20 % bounds all", 1 / 0.005 / 0.2),
-        "few": ("30 users, one at a time", 30 / 0.005),
-    }
-    for mix, (reason, ceiling) in mixes.items():
-        records = bench.count(int(ceiling * 10), 10_000)
-        runs = [
-            apart(drain, bench.work(records, mix=mix, concurrency=1000, latency=0.005))
-            for _ in range(bench.repeat)
-        ]
-        yield Row(f"users-{mix}", "/s", [run.rate for run in runs], reason, [ceiling], facts(runs))
+    """Users who are unlike each other; 5 ms per send, and one user's sends never overlap, so that the busiest bounds
+    what can be reached. The baseline is asyncio that sleeps as often for as many users, and does nothing else."""
+    yield _of_few(bench, "users-hot", "hot", 1, 0.2)
+    yield _of_few(bench, "users-few", "few", 30, 1.0)
 
 
-def backlogs(bench: Bench) -> Iterator[Row]:
-    """Sends that do nothing, from backlogs of different size: the rate and the memory should not care."""
-    for name, size in (("backlog-10k", 10_000), ("backlog-100k", 100_000), ("backlog-1M", 1_000_000)):
-        records = bench.count(size, 10_000)
-        runs = [apart(drain, bench.work(records)) for _ in range(bench.repeat)]
-        yield Row(name, "/s", [run.rate for run in runs], facts=facts(runs))
-
-
-def scaling(bench: Bench) -> Iterator[Row]:
-    """1, 2 and 4 worker processes in one group, each with 500 × 100 ms in flight."""
-    alone: list[float] = []
-    seconds = max(10 * bench.scale, 3)
-    for workers in (1, 2, 4):
-        rates = [_together(bench, workers, seconds) for _ in range(bench.repeat)]
-        alone = alone or rates
-        yield Row(f"workers-{workers}", "/s", rates, "arithmetic ceiling", [workers * 500 / 0.1])
-
-
-def _together(bench: Bench, workers: int, seconds: float) -> float:
-    work = bench.work(int(workers * 5000 * (seconds + 15)), concurrency=500, latency=0.1)
-    children = [Child(drain_until_told, work) for _ in range(workers)]
-    while any(not _has(child, PARTITIONS // workers) for child in children):
-        time.sleep(0.1)
-    time.sleep(1)
-    begin = time.perf_counter()
-    time.sleep(seconds)
-    end = time.perf_counter()
-    ended: list[Sequence[float]] = [child.end() for child in children]
-    return sum(begin < at <= end for times in ended for at in times) / seconds
-
-
-def _has(child: Child, partitions: int) -> bool:
-    return abs(len(child.ask("partitions")) - partitions) <= 1
-
-
-def cost(bench: Bench) -> Iterator[Row]:
-    """What 10,000 sends in flight add to the memory of a worker with 100 in flight."""
-    few, many = in_turns(
+def _of_few(bench: Bench, name: str, mix: Mix, busy: int, share: float) -> Row:
+    """`busy` users have this share of all notifications."""
+    latency = 0.005
+    records = bench.count(int(busy / latency / share * 40), 10_000)
+    alone, ours = in_turns(
         bench.repeat,
-        lambda: _memory(bench, 100),
-        lambda: _memory(bench, 10_000),
+        lambda: apart(asyncio_alone, busy, latency, 3.0) / share,
+        lambda: apart(drain, bench.work(records, mix=mix, concurrency=1000, latency=latency)),
     )
-    more = [(b - a) / 2**20 for a, b in zip(few, many, strict=True)]
-    found: dict[str, Fact] = {
-        "MB RSS at 100": statistics.median(few) / 2**20,
-        "MB RSS at 10,000": statistics.median(many) / 2**20,
-    }
-    yield Row("cost", "MB", more, facts=found)
-
-
-def _memory(bench: Bench, in_flight: int) -> int:
-    work = bench.work(80_000, mix="many", concurrency=in_flight, latency=1000)
-    child = Child(drain_until_told, work)
-    buffered = -1
-    # Until the buffers behind the sends are full, too.
-    while child.ask("in_flight") < in_flight or (now := child.ask("buffered")) != buffered:
-        buffered = now if child.ask("in_flight") >= in_flight else -1
-        time.sleep(1)
-    rss = child.rss()
-    child.end()
-    return rss
+    return Row(name, "/s", [run.rate for run in ours], "asyncio alone", alone, facts(ours))

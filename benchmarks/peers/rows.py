@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import attrs
 
+from benchmarks.bench import Bench
 from benchmarks.cluster import apart
 from benchmarks.load import LOW, Order, check_order, topology
 from benchmarks.report import Fact, Row, in_turns
 from benchmarks.sending import drain
-from benchmarks.throughput import Bench
 
 PEERS: Final = {
     "arroyo_loop": "sentry-arroyo",

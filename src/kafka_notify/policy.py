@@ -7,6 +7,7 @@ from enum import Enum
 
 import attrs
 
+from kafka_notify._frozen import put
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.errors import ConfigError
 
@@ -58,12 +59,13 @@ class RetryPolicy:
             raise ConfigError(f"RetryPolicy.jitter must lie between 0 and 1, not {jitter!r}")
         if not factor >= 1:
             raise ConfigError(f"RetryPolicy.factor must be >= 1, not {factor!r}")
-        self.__attrs_init__(
-            max_attempts,
-            to_seconds(first, "RetryPolicy.first"),
-            factor,
-            to_seconds(cap, "RetryPolicy.cap"),
-            jitter,
+        put(
+            self,
+            max_attempts=max_attempts,
+            first=to_seconds(first, "RetryPolicy.first"),
+            factor=factor,
+            cap=to_seconds(cap, "RetryPolicy.cap"),
+            jitter=jitter,
         )
 
     def delay(self, attempts_made: int, retry_after: float | None = None) -> float:

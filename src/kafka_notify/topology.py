@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 
+from kafka_notify._frozen import put
 from kafka_notify._payload import check_payload_class
 from kafka_notify.errors import ConfigError
 from kafka_notify.notification import Category, check_name
@@ -50,12 +51,16 @@ class Lane:
         dlq: str | None = None,
     ) -> None:
         check_name("Lane.name", name)
+        if name in ("retry", "dlq"):
+            raise ConfigError(
+                f"Lane.name must not be {name!r}: its topic would be the retry or dead-letter topic's"
+            )
         if isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1:
             raise ConfigError(f"Lane({name!r}).partitions must be a whole number >= 1, not {partitions!r}")
         if profile not in ("latency", "throughput"):
             raise ConfigError(f"Lane({name!r}).profile must be 'latency' or 'throughput', not {profile!r}")
         default = LATENCY_RETRY if profile == "latency" else THROUGHPUT_RETRY
-        self.__attrs_init__(name, partitions, profile, retry or default, dlq)
+        put(self, name=name, partitions=partitions, profile=profile, retry=retry or default, dlq=dlq)
 
 
 @attrs.frozen
@@ -109,7 +114,7 @@ class Topology:
         names = frozenset(channels)
         for channel in names:
             check_name("a channel", channel)
-        self.__attrs_init__(by_name, known, names, prefix)
+        put(self, lanes=by_name, categories=known, channels=names, prefix=prefix)
 
     @classmethod
     def default(cls) -> Topology:

@@ -7,7 +7,7 @@ import functools
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Final
@@ -416,7 +416,7 @@ def _going(worker: Worker) -> bool:
 
 
 @contextmanager
-def _signals(workers: Sequence[Worker], wake: threading.Event) -> Iterator[None]:
+def _signals(workers: Sequence[Worker], wake: threading.Event) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -86,6 +86,10 @@ RIGHT: dict[str, list[Observation]] = {
         *ONE, Started("a", "n0", "u", 1, 1.0, at=0), Accepted("a", "n0", 1, at=2_000),
         Ended("a", "n0", 1, "accepted", False, at=2_000), *send("n0", attempt=2),
     ],
+    "handed over while a plain send hangs": [
+        *TWO, Started("a", "n0", "u", 1, 1.0, at=0), *send("n0", "b", 2), Ended("a", "n0", 1, "OSError", True),
+        *send("n1", "b"),
+    ],
     "finished beyond the frontier": [*TWO, Skipped("a", "n1", "x"), committed(0, gaps="01"), *send("n0"), *END],
 }  # fmt: skip
 
@@ -102,6 +106,9 @@ WRONG: dict[str, tuple[str, list[Observation]]] = {
                                                   DeadLettered("a", "n0", "permanent"), letter(0)]),
     "two at once in a worker": ("OneAtATime", [*TWO, Started("a", "n0", "u", 1), *send("n1")]),
     "two workers at once": ("OneAtATime", [*TWO, Started("a", "n0", "u", 1), *send("n1", "b")]),
+    "no wait for the hanging thread": (
+        "OneAtATime", [*ONE, Started("a", "n0", "u", 1, 1.0, at=0), *send("n0", "a", 2)],
+    ),
     "a new send of a zombie": (
         "OneAtATime",
         [*ONE, Disturbed("a", "paused"), Disturbed("a", "resumed"), Started("b", "n0", "u", 1), *send("n0")],
@@ -141,6 +148,7 @@ WRONG: dict[str, tuple[str, list[Observation]]] = {
     "sent after its commit": (
         "DuplicatesBounded", [*ONE, *send("n0"), committed(1), Disturbed("a", "killed"), *send("n0", "b")],
     ),
+    "letter for no reason": ("LettersFaithful", [*ONE, *DEAD, *SOURCE, letter(0, reason="bored")]),
     "letter with another value": ("LettersFaithful", [*ONE, *DEAD, *SOURCE, letter(0, value=b"{ }")]),
     "letter without its value": ("LettersFaithful", [*ONE, *DEAD, *SOURCE, letter(0, value=None)]),
     "redacted letter with its value": ("LettersFaithful", [*ONE, *DEAD, *SOURCE, letter(0, redacted=True)]),

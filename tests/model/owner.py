@@ -100,7 +100,7 @@ class Owner:
         return steps
 
     def _is_slow(self, what: str) -> bool:
-        return self.slow == what and self.world.chance(80)
+        return self.slow == what and self.world.chance(85)
 
     def _has_room(self) -> bool:
         return "room" not in self.world.features or len(self.flight) < 3
@@ -359,7 +359,7 @@ class Owner:
     def _commit(self) -> None:
         """One in flight: the client repeats requests, and an older one must not land after a newer one."""
         self.committing = True
-        self.world.requests.append(Request(self, *self.snapshot()))
+        self.world.requests.append(Request(self, *self.snapshot(), dict(self.finished)))
 
     def committed(self, request: Request, stored: bool) -> None:
         self.flight.append(("confirmed", partial(self._confirmed, request.source, stored)))

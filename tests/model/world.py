@@ -90,6 +90,8 @@ class Request:
     owner: Owner
     source: Committed
     retry: Committed
+    finished: dict[int, tuple[int, int | None]]
+    """What the owner had finished when it asked for the commit."""
 
 
 @attrs.define
@@ -294,7 +296,7 @@ class World:
             self.committed_retry = self.stored_retry.get()
         self.log("commit {} of {}: {} {}", parts, request.owner.writer, request.source, request.retry)
         self._check_commit()
-        self._settle(request.owner)
+        self._settle(request, parts)
         request.owner.committed(request, parts == "SR" and not self.happens("partial", 10))
 
     def fetch(self, stored: Stored) -> Committed:
@@ -344,13 +346,14 @@ class World:
                 if self.committed_retry.covers(at):
                     self.fail("LOSS", f"unreadable retry {at} is covered, but has no dead letter")
 
-    def _settle(self, owner: Owner) -> None:
+    def _settle(self, request: Request, parts: str) -> None:
+        """What was finished before a commit that was stored may not be done again by a later owner."""
         self.serial += 1
-        for origin, (redrives, at) in owner.finished.items():
-            known = self.settled.get(origin, (-1, 0))[0]
-            if known < redrives and self.committed_source.covers(origin):
-                if at is None or self.committed_retry.covers(at):
-                    self.settled[origin] = (redrives, self.serial)
+        source, retry = self.committed_source, self.committed_retry
+        for origin, (redrives, at) in request.finished.items():
+            stored = parts == "SR" or (source.covers(origin) and (at is None or retry.covers(at)))
+            if stored and self.settled.get(origin, (-1, 0))[0] < redrives:
+                self.settled[origin] = (redrives, self.serial)
 
     def check_again(self, owner: Owner, origin: int, redrives: int, what: str) -> None:
         """Nothing may be done again that is known to be finished."""

@@ -17,7 +17,13 @@ def test_lets_one_probe_pass_after_its_wait() -> None:
     gate = Gate()
     gate.close(100.0, 5.0, "http.503")
 
-    assert [gate.try_pass(now) for now in (100.0, 104.9, 105.0, 105.0, 200.0)] == [False, False, True, False, False]
+    assert [gate.try_pass(now) for now in (100.0, 104.9, 105.0, 105.0, 200.0)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_opens_when_the_provider_answers() -> None:

@@ -16,7 +16,7 @@ async def test_returns_what_the_function_returns() -> None:
     """Results come back in the order of their futures, whatever the threads' order was."""
     threads = SendThreads(8, asyncio.get_running_loop())
 
-    results = await asyncio.gather(*(threads.run(lambda n=n: n * n) for n in range(500)))  # type: ignore[misc]
+    results = await asyncio.gather(*(threads.run(lambda n=n: n * n) for n in range(500)))
 
     assert results == [n * n for n in range(500)]
     threads.close()

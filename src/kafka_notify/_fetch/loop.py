@@ -94,6 +94,7 @@ class Intake(Protocol):
 
     def drain(self, numbers: frozenset[int], /) -> CommitRequest:
         """Let these partitions finish what runs, within the drain budget; what is to be committed of them."""
+        ...
 
     def forget(self, numbers: frozenset[int], /, *, lost: bool) -> None:
         """These partitions are not ours any more."""
@@ -354,11 +355,13 @@ class FetchLoop:
                     if known
                     else None
                 )
+            # retry ends first: a copy below its end must not name a source record past the end we know
             ranges = {
-                (tp.topic, tp.partition): consumer.get_watermark_offsets(
-                    tp, timeout=CALL_TIMEOUT, cached=False
+                (topic, n): consumer.get_watermark_offsets(
+                    TopicPartition(topic, n), timeout=CALL_TIMEOUT, cached=False
                 )
-                for tp in pairs
+                for topic in (retry, source)
+                for n in sorted(numbers)
             }
             for n in sorted(numbers):
                 at = ranges[source, n], ranges[retry, n]

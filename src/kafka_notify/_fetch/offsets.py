@@ -18,6 +18,7 @@ WINDOW: Final = 20_000
 broker takes 4,095 (`offset.metadata.max.bytes`)."""
 MAX_METADATA: Final = 4_095
 
+_SHED: Final = 4_096  # finished bytes kept before they are dropped at once
 _OPEN: Final = ord("0")
 _DONE: Final = ord("1")
 _VERSION: Final = "kn1"
@@ -119,7 +120,7 @@ class Tracker:
         """Move the frontier over everything finished, and return it."""
         at = self._bits.find(b"0", self.frontier - self._base)
         self.frontier = self._base + (len(self._bits) if at < 0 else at)
-        if self.frontier - self._base > 4_096:
+        if self.frontier - self._base > _SHED:
             del self._bits[: self.frontier - self._base]
             self._base = self.frontier
         return self.frontier
@@ -151,7 +152,8 @@ def encode_metadata(committed: Committed, group: str, topic: str, partition: int
         small = zlib.compress(packed, 1) if len(packed) > 64 else packed
         kind, body = ("z", small) if len(small) < len(packed) else ("b", packed)
         bits = kind + base64.b64encode(body).decode()
-    ends, writers = [], []
+    ends: list[str] = []
+    writers: list[str] = []
     fence = committed.fence
     while fence is not None and len(ends) < _MAX_FENCES:  # the oldest may be forgotten: a duplicate, no loss
         ends.append(str(fence.end))
@@ -202,4 +204,4 @@ def _decode_bits(text: str) -> bytes:
 
 def _checksum(text: str, frontier: int, group: str, topic: str, partition: int) -> str:
     bound = f"{group}|{topic}|{partition}|{frontier}|{text}"
-    return format(zlib.crc32(bound.encode()), "08x")
+    return format(zlib.crc32(bound.encode(errors="surrogatepass")), "08x")

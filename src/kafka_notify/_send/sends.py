@@ -30,7 +30,7 @@ from kafka_notify.errors import (
     ThrottledError,
     UnknownOutcomeError,
 )
-from kafka_notify.notification import Attempt, Category, Notification, Receipt
+from kafka_notify.notification import Attempt, Category, Notification
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.wire import Undecodable, decode
 
@@ -246,15 +246,11 @@ class Sends:
             self._expire(entry, notification)
             return
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
-        held = entry.held
-        attempt = Attempt(
-            entry.attempt + 1,
-            self._max_attempts,
-            notification.id,
-            timeout,
-            remaining,
-            *((held.unknown, held.provider, held.error_code) if held is not None else ()),
-        )
+        attempt = Attempt(entry.attempt + 1, self._max_attempts, notification.id, timeout, remaining)
+        if (held := entry.held) is not None:
+            attempt = attrs.evolve(
+                attempt, maybe_sent=held.unknown, last_provider=held.provider, last_error=held.error_code
+            )
         partition.outstanding += 1
         started = self._clock.monotonic()
         slot.entry = entry
@@ -262,8 +258,7 @@ class Sends:
         outcome: Outcome | None
         try:
             if self._send is not None:
-                receipt = await self._send(notification, attempt)
-                outcome = Sent(receipt) if receipt.__class__ is Receipt else sent(receipt)
+                outcome = sent(await self._send(notification, attempt))
             else:
                 outcome = await self._runner.run(notification, attempt)
         except asyncio.CancelledError:
@@ -280,7 +275,7 @@ class Sends:
             return
         if self._on_event is not None:
             self._tell(notification, attempt, outcome, started)
-        if outcome.__class__ is Sent:
+        if isinstance(outcome, Sent):
             self.counts.sent += 1
             if self.gate.shut:
                 self._open_gate()

@@ -39,10 +39,17 @@ class Handle(Protocol):
         """Queue a record; BufferError when the queue is full."""
 
 
+def _called(call: Callable[..., object], *args: Any) -> object:
+    return call(*args)
+
+
 class Copy:
     """One record to be written, and whom to tell."""
 
-    __slots__ = ("done", "failed", "failures", "headers", "key", "offset", "partition", "reason", "topic", "value", "wanted", "writer")  # fmt: skip
+    __slots__ = (
+        "done", "failed", "failures", "headers", "key", "offset",
+        "partition", "reason", "topic", "value", "wanted", "writer",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -108,7 +115,7 @@ class CopyWriter:
         self._on_event = on_event
         self._answered: deque[Copy] = deque()
         self._woken = False
-        self.guarded: Callable[..., object] = lambda call, *args: call(*args)
+        self.guarded: Callable[..., object] = _called
         """Runs callbacks; the engine's ends the worker when one raises."""
         self.failing = 0
         """Copies that failed at least once and are not acknowledged yet."""

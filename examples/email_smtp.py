@@ -1,0 +1,323 @@
+"""E-mail over SMTP: a consumer that a team could run as it is.
+
+    export KAFKA_NOTIFY_BOOTSTRAP_SERVERS=localhost:9092
+    export SMTP_HOST=smtp.example.com SMTP_USERNAME=shop SMTP_PASSWORD=... SMTP_SENDER='Shop <shop@example.com>'
+    python -m examples.email_smtp
+
+Needs `pip install aiosmtplib`. The services that send share `TOPOLOGY` with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import time
+from collections.abc import Mapping
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+from email.utils import format_datetime
+from typing import Any
+
+import aiosmtplib
+import attrs
+
+from kafka_notify import (
+    Attempt,
+    Category,
+    Consumer,
+    DeadLetter,
+    DeliveryError,
+    InvalidRecipientError,
+    Notification,
+    PermanentError,
+    ProviderUnavailableError,
+    Receipt,
+    RetryPolicy,
+    ThrottledError,
+    Topology,
+    UnknownOutcomeError,
+    Worker,
+    classify_smtp,
+    config_from_env,
+)
+
+log = logging.getLogger(__name__)
+
+
+# -- what is sent: shared with the services that send ----------------------------------------------
+
+
+@attrs.frozen
+class LoginLink:
+    """Data of a `login_link`."""
+
+    url: str
+
+
+@attrs.frozen
+class OrderUpdate:
+    """Data of an `order_update`."""
+
+    order: str
+    status: str
+
+
+LOGIN_LINK = Category("login_link", "high_priority", payload=LoginLink, ttl=15 * 60, sensitive=True)
+ORDER_UPDATE = Category("order_update", "high_priority", payload=OrderUpdate, ttl=2 * 24 * 3600)
+TOPOLOGY = Topology.default().extend(categories=[LOGIN_LINK, ORDER_UPDATE])
+
+
+# -- the connection --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SmtpSettings:
+    """Where and how mail is handed in."""
+
+    host: str
+    port: int
+    sender: str
+    tls: str = "starttls"
+    """`starttls`, `implicit` (the port speaks TLS from the first byte) or `none` (a relay on this machine)."""
+    ca_file: str | None = None
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> SmtpSettings:
+        """SMTP_HOST and SMTP_SENDER, and optionally SMTP_PORT, SMTP_TLS, SMTP_CA_FILE, SMTP_USERNAME, SMTP_PASSWORD."""
+        missing = [name for name in ("SMTP_HOST", "SMTP_SENDER") if not environ.get(name)]
+        if missing:
+            raise SystemExit(f"set {' and '.join(missing)}")
+        tls = environ.get("SMTP_TLS", "starttls")
+        ports = {"starttls": 587, "implicit": 465, "none": 25}
+        if tls not in ports:
+            raise SystemExit(f"SMTP_TLS must be one of {', '.join(ports)}")
+        return cls(
+            host=environ["SMTP_HOST"],
+            port=int(environ.get("SMTP_PORT", ports[tls])),
+            sender=environ["SMTP_SENDER"],
+            tls=tls,
+            ca_file=environ.get("SMTP_CA_FILE"),
+            username=environ.get("SMTP_USERNAME"),
+            password=environ.get("SMTP_PASSWORD"),
+        )
+
+
+class SmtpPool:
+    """Connections that are used again: one serves one mail at a time, and opening it takes several round trips.
+
+    There are as many as mails are sent at once, so `Consumer.concurrency` is their limit.
+    """
+
+    CONNECT_TIMEOUT = 10.0
+    MAX_IDLE = 30.0
+    """Seconds; servers hang up on those that are idle for longer, at an inconvenient moment."""
+
+    def __init__(self, settings: SmtpSettings) -> None:
+        self._settings = settings
+        self._tls = None if settings.tls == "none" else ssl.create_default_context(cafile=settings.ca_file)
+        self._idle: list[tuple[float, aiosmtplib.SMTP]] = []
+
+    async def take(self) -> aiosmtplib.SMTP:
+        """A connection that is open, and authenticated.
+
+        Raises:
+            ProviderUnavailableError: The server cannot be reached or does not know us: nothing is wrong with the
+                mail, so the lane waits and no attempt is used up.
+            ThrottledError: The server asks to come back later.
+        """
+        while self._idle:
+            since, connection = self._idle.pop()
+            if time.monotonic() - since < self.MAX_IDLE and await self._cleared(connection):
+                return connection
+            connection.close()
+        settings = self._settings
+        connection = aiosmtplib.SMTP(
+            hostname=settings.host,
+            port=settings.port,
+            username=settings.username,
+            password=settings.password,
+            timeout=self.CONNECT_TIMEOUT,
+            use_tls=settings.tls == "implicit",
+            start_tls=settings.tls == "starttls",
+            tls_context=self._tls,
+        )
+        try:
+            await connection.connect()
+        except aiosmtplib.SMTPResponseException as e:
+            answer = classify_smtp(e.code, e.message, provider="smtp")
+            if isinstance(answer, ThrottledError):
+                raise answer from None
+            raise ProviderUnavailableError(f"smtp.{e.code}", provider="smtp") from None
+        except (aiosmtplib.SMTPException, OSError) as e:
+            raise ProviderUnavailableError(f"smtp.{type(e).__name__}", provider="smtp") from e
+        return connection
+
+    async def _cleared(self, connection: aiosmtplib.SMTP) -> bool:
+        """Forget a mail that was refused half-way; whether the server is still there."""
+        try:
+            await connection.rset()
+        except (aiosmtplib.SMTPException, OSError):
+            return False
+        return True
+
+    def give_back(self, connection: aiosmtplib.SMTP) -> None:
+        """It may serve the next mail, if it is still open."""
+        if connection.is_connected:
+            self._idle.append((time.monotonic(), connection))
+
+    async def close(self) -> None:
+        """Say goodbye on all of them."""
+        while self._idle:
+            connection = self._idle.pop()[1]
+            try:
+                await connection.quit()
+            except (aiosmtplib.SMTPException, OSError):  # it was gone already
+                connection.close()
+
+
+# -- the consumer ----------------------------------------------------------------------------------
+
+
+class Email(Consumer):
+    """Hands each notification of the channel `email` to an SMTP server."""
+
+    name = "email"
+    channels = frozenset({"email"})
+    concurrency = 20
+    send_timeout = 120
+    retry = RetryPolicy(max_attempts=6, first=30, factor=3, cap=1800)
+
+    command_timeout = 20.0
+    """Seconds for an answer to MAIL and RCPT; the one to the mail itself may take what is left of the attempt."""
+    greylist_wait = 60.0
+    """Seconds until a recipient's server is asked again that said "later"."""
+
+    def __init__(self, settings: SmtpSettings) -> None:
+        self._settings = settings
+        self._pool = SmtpPool(settings)
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        """One mail on a connection of the pool."""
+        mail = compose(notification, attempt, self._settings.sender)
+        connection = await self._pool.take()
+        try:
+            await self._hand_in(connection, mail, attempt)
+        except DeliveryError:
+            self._pool.give_back(connection)
+            raise
+        except BaseException:
+            # Cancelled in the middle: the answer still to come would be taken for that of the next command.
+            connection.close()
+            raise
+        self._pool.give_back(connection)
+        return Receipt("smtp", mail["Message-ID"])
+
+    async def _hand_in(self, connection: aiosmtplib.SMTP, mail: EmailMessage, attempt: Attempt) -> None:
+        """MAIL, RCPT, DATA one by one: what a failure means depends on how far it got."""
+        sender, recipient = _address(mail, "From"), _address(mail, "To")
+        quick = min(self.command_timeout, attempt.timeout)
+        content = mail.as_bytes(policy=SMTP_POLICY)
+        after_data = False
+        try:
+            await connection.mail(sender, timeout=quick)
+            await connection.rcpt(recipient, timeout=quick)
+            after_data = True
+            await connection.data(content, timeout=attempt.timeout)
+        except aiosmtplib.SMTPRecipientRefused as e:
+            answer = classify_smtp(e.code, e.message, provider="smtp")
+            if isinstance(answer, ThrottledError) and e.code != 421:
+                # Greylisting: about this mailbox, so nobody else's mail has to wait, and it is no failed attempt.
+                answer = ThrottledError(
+                    answer.code, scope="recipient", retry_after=self.greylist_wait, provider="smtp"
+                )
+            raise _error(answer, e.code) from None
+        except aiosmtplib.SMTPResponseException as e:
+            raise _error(
+                classify_smtp(e.code, e.message, after_data=after_data, provider="smtp"), e.code
+            ) from None
+        except (aiosmtplib.SMTPException, OSError):  # no reply: it hung up, or took too long
+            connection.close()
+            raise _error(classify_smtp(0, after_data=after_data, provider="smtp"), 0) from None
+
+    def on_dead_letter(self, letter: DeadLetter) -> None:
+        """Addresses that do not exist should not be written to again."""
+        if letter.reason == "invalid_recipient":
+            log.warning("notification %s: no such address (%s)", letter.id, letter.error_code)
+
+    async def teardown(self) -> None:
+        """Hang up."""
+        await self._pool.close()
+
+
+def _address(mail: EmailMessage, header: str) -> str:
+    return str(mail[header].addresses[0].addr_spec)
+
+
+def _error(answer: DeliveryError | None, code: int) -> DeliveryError:
+    """What to raise; a positive reply that was not the expected one says nothing for certain."""
+    return answer or UnknownOutcomeError(f"smtp.{code}", provider="smtp")
+
+
+# -- the mail --------------------------------------------------------------------------------------
+
+
+def compose(notification: Notification[Any], attempt: Attempt, sender: str) -> EmailMessage:
+    """The mail, with the notification's id as Message-ID: mailboxes drop a second copy of it.
+
+    Raises:
+        InvalidRecipientError: There is no recipient, or none that mail can be sent to.
+        PermanentError: The data does not make a mail.
+    """
+    mail = EmailMessage()
+    try:
+        recipient = Address(addr_spec=notification.recipient or "")
+        recipient.addr_spec.encode("ascii")
+    except (HeaderParseError, ValueError, IndexError):
+        raise InvalidRecipientError("email.address") from None
+    subject, text = content(notification.data, attempt)
+    try:
+        mail["From"] = sender
+        mail["To"] = recipient
+        mail["Subject"] = subject
+    except ValueError:  # a line break in a header could add headers
+        raise PermanentError("email.header") from None
+    domain = mail["From"].addresses[0].domain
+    mail["Message-ID"] = f"<{attempt.idempotency_key}@{domain}>"
+    mail["Date"] = format_datetime(notification.created_at)
+    mail["Auto-Submitted"] = "auto-generated"
+    if notification.expires_at is not None:
+        mail["Expires"] = format_datetime(notification.expires_at)
+    mail.set_content(text, cte="quoted-printable")  # for servers without 8BITMIME
+    return mail
+
+
+def content(data: object, attempt: Attempt) -> tuple[str, str]:
+    """Subject and text."""
+    match data:
+        case LoginLink(url=url):
+            minutes = int((attempt.remaining_ttl or LOGIN_LINK.ttl or 0) // 60)
+            works = f"for {minutes} more minutes" if minutes > 1 else "for about a minute"
+            return "Your link to log in", f"Log in here: {url}\n\nThe link works {works}.\n"
+        case OrderUpdate(order=order, status=status):
+            return f"Order {order}: {status}", f"Your order {order} is now: {status}.\n"
+        case _:
+            raise PermanentError("email.no_template")
+
+
+# -- the process -----------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Runs until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = SmtpSettings.from_env()
+    Worker(lambda: Email(settings), config_from_env(), lane="high_priority", topology=TOPOLOGY).run()
+
+
+if __name__ == "__main__":
+    main()
