@@ -1,7 +1,7 @@
 # Everything runs on a fresh machine with Python >= 3.10, make and git: each target sets up .venv first.
 #
 #   make demo                        see it work
-#   make demo KAFKA=localhost:9092   the same, on a cluster of yours
+#   make demo KAFKA=real             the same, on Apache Kafka started for it
 #   make test ARGS="-k order -x"     pass arguments to pytest
 #   make test PYTHON=python3.13      choose the interpreter (after `make clean`)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import email
-import ssl
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
@@ -14,7 +13,7 @@ from email.policy import default as email_policy
 from typing import Any, cast
 
 import pytest
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from examples.email_smtp import LOGIN_LINK, ORDER_UPDATE, Email, LoginLink, OrderUpdate, SmtpSettings
 from kafka_notify import (
@@ -75,12 +74,11 @@ class MailServer:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         """The mail is here; an empty answer stands for hanging up."""
         if not self.after_data:
-            assert server.transport is not None
-            server.transport.abort()
+            cast(asyncio.Transport, server.transport).abort()
             return OK
         if self.after_data == OK:
             content = cast(bytes, envelope.content)
-            self.received.append(cast(EmailMessage, email.message_from_bytes(content, policy=email_policy)))
+            self.received.append(email.message_from_bytes(content, policy=email_policy))
             async with self.changed:
                 self.changed.notify_all()
         return self.after_data
@@ -158,7 +156,7 @@ async def test_accepted(server: MailServer, consumer: Email) -> None:
 
 async def test_remaining_time(server: MailServer, consumer: Email) -> None:
     """A mail says how long its link works from now, not from when it was asked for."""
-    asked = dt.datetime.now(dt.timezone.utc) - dt.timedelta(minutes=5)
+    asked = dt.datetime.now(dt.timezone.utc) - dt.timedelta(minutes=5, seconds=30)
     link = Notification(
         user_id="ada",
         category=LOGIN_LINK,

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
     ResourceType,
 )
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 from typing_extensions import Self
 
 from kafka_notify import Category, ConfigValue, Lane, Notification, Producer, RetryPolicy, Topology
@@ -166,6 +166,12 @@ class Deployment:
         raw.produce(topic, value, key, partition, headers=headers, on_delivery=lambda _, m: reports.append(m))
         assert raw.flush(60) == 0
         return reports[0].offset(), reports[0].timestamp()[1]
+
+    def add_partitions(self, count: int) -> None:
+        """Raise retry and source topic to so many partitions, which makes the group rebalance."""
+        for topic in (self.retry_topic, self.source):
+            for done in self._admin.create_partitions([NewPartitions(topic, count)]).values():
+                done.result(30)
 
     def alter_topic(self, topic: str, setting: str, value: int) -> None:
         """Change a setting of a topic, at once."""

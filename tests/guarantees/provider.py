@@ -1,7 +1,8 @@
 """A provider that does what each notification tells it to, and the consumers that send through it.
 
 `data["plan"]` names what happens at each attempt (the last step repeats), `data["seconds"]` how long it takes,
-`data["gate"]` a file without which "ok" waits, and "throttle" and "away" go on.
+`data["gate"]` a file until which, from the attempt `data["gate_from"]` on, the provider does not answer, or
+keeps saying "throttle" or "away".
 """
 
 from __future__ import annotations
@@ -75,8 +76,14 @@ def step_of(notification: Notification[Any], attempt: Attempt) -> str:
     return str(plan[min(attempt.number, len(plan)) - 1])
 
 
-def gate_open(data: Any) -> bool:
-    return "gate" not in data or os.path.exists(data["gate"])
+def gate_open(notification: Notification[Any], attempt: Attempt) -> bool:
+    data = notification.data
+    return "gate" not in data or attempt.number < data.get("gate_from", 1) or os.path.exists(data["gate"])
+
+
+def waits(step: str, notification: Notification[Any], attempt: Attempt) -> bool:
+    """Whether the provider does not answer yet."""
+    return step not in ("throttle", "away") and not gate_open(notification, attempt)
 
 
 class AsyncSender(Consumer):
@@ -94,9 +101,9 @@ class AsyncSender(Consumer):
             if step in ("hang", "accepted_hang"):
                 await asyncio.sleep(HANG)
             await asyncio.sleep(data.get("seconds", 0.01))
-            while step == "ok" and not gate_open(data):  # noqa: ASYNC110 - another process opens it
+            while waits(step, notification, attempt):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(0.01)
-            return answer(step, call, gate_open(data))
+            return answer(step, call, gate_open(notification, attempt))
 
 
 class SyncSender(Consumer):
@@ -112,9 +119,9 @@ class SyncSender(Consumer):
             if step == "accepted_hang":
                 call.accepted()
             time.sleep(5.0 if step in ("hang", "accepted_hang") else data.get("seconds", 0.01))
-            while step == "ok" and not gate_open(data):
+            while waits(step, notification, attempt):
                 time.sleep(0.01)
-            return answer(step, call, gate_open(data))
+            return answer(step, call, gate_open(notification, attempt))
 
 
 class Choosy(AsyncSender):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kafka_notify import Ordering, Worker
-from kafka_notify.testing.attempt_log import Accepted, Skipped, Started
+from kafka_notify.testing.attempt_log import Accepted, Owned, Skipped, Started
 from kafka_notify.testing.guarantees import Guarantees, Letter, OneAtATime, OrderKept
 from tests.guarantees.fleet import Fleet
 
@@ -127,9 +127,7 @@ def test_expiry(fleet: Fleets) -> None:
         [
             f.notification("u", expires_at=soon),
             f.notification("u", expires_at=soon, category="secret", code="123456"),
-            f.notification(
-                "v", expires_at=soon + dt.timedelta(seconds=4), plan=["transient"] * 4, gate="/nowhere"
-            ),
+            f.notification("v", expires_at=soon + dt.timedelta(seconds=4), plan=["transient"]),
             f.notification("u"),
         ]
     )
@@ -239,6 +237,29 @@ def test_hanging_sync_send(fleet: Fleets) -> None:
         f.finish()
         assert not stuck(worker)
     f.verify()
+
+
+def test_hanging_send_and_rebalance(fleet: Fleets) -> None:
+    """A plain send that hangs blocks its user also when a rebalance takes the partition away and gives it back."""
+    f = fleet(partitions=1, consumer_config={"topic.metadata.refresh.interval.ms": 200})
+    gate = f.directory / "open"
+    hung, behind = f.produce([f.notification("u", gate=str(gate)), f.notification("u")])
+    with f.worker_here("SyncSender", attributes={"send_timeout": 0.5}) as worker:
+        f.until(lambda: stuck_threads(worker), "stuck thread")
+        f.add_partitions(2)
+        f.until(lambda: [line.partition for line in f.all(Owned)].count(0) == 2, "second assignment")
+        [other] = f.produce([f.notification("v")])
+        f.until(lambda: other.id in f.terminal, "end of another user's notification")
+        assert [line.id for line in f.all(Started)] == [hung.id, other.id]
+        gate.touch()
+        f.finish()
+    assert [line.id for line in f.all(Started)] == [hung.id, other.id, hung.id, behind.id]
+    f.verify()
+
+
+def stuck_threads(worker: Worker) -> int:
+    """Sends that outlived their deadline and still run."""
+    return worker.stats().stuck
 
 
 def stuck(worker: Worker) -> bool:

@@ -112,9 +112,10 @@ def _choose(data: st.DataObject) -> Callable[[int], int]:
 
 
 OrderedRetry.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=200,
     stateful_step_count=80,
     deadline=None,
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestOrderedRetry = OrderedRetry.TestCase

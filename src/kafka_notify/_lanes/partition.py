@@ -567,6 +567,12 @@ class Partition:
         entry.busy = Busy.NO
         self.step(entry.lane, now)
 
+    def stick(self, lane_key: Hashable) -> Lane:
+        """A send of an earlier assignment outlived it and still runs here: nothing of this user may start."""
+        lane = self.lanes.setdefault(lane_key, Lane(self, lane_key))
+        lane.stuck = True
+        return lane
+
     def unstick(self, lane: Lane, now: int) -> None:
         """The send that outlived its deadline has returned: the user's next may start."""
         lane.stuck = False

@@ -382,6 +382,7 @@ class Engine:
             budget=self.budget,
             epoch=start.epoch,
         )
+        self.sends.keep_blocked(partition)
         if start.source.frontier > start.source_range[1]:
             self._halt(
                 partition,

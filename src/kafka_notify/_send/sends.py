@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
@@ -149,6 +149,8 @@ class Sends:
         self._kicking = False
         self._lost = 0
         """Async sends that ignored their cancellation and still run."""
+        self._blocked: dict[tuple[int, Hashable], Lane] = {}
+        """Lanes that wait for a thread to return, by partition and user: whichever assignment they belong to."""
 
     # -- queue and tasks ------------------------------------------------------------------------------
 
@@ -316,8 +318,11 @@ class Sends:
         """What a cancellation means: the end of this task, a hand-over (None), or an unknown outcome."""
         if slot.reason == "close":
             raise asyncio.CancelledError
-        if self._threads.take_over(slot.task, lambda: self._unstick(entry.lane)):
-            entry.lane.stuck = True
+        lane = entry.lane
+        place = lane.partition.number, lane.key
+        if self._threads.take_over(slot.task, lambda: self._unstick(place)):
+            lane.stuck = True
+            self._blocked[place] = lane
         if slot.reason:
             _uncancel(slot.task)
         if slot.reason == "handover" or not entry.lane.partition.alive:
@@ -433,7 +438,14 @@ class Sends:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
-    def _unstick(self, lane: Lane) -> None:
+    def keep_blocked(self, partition: Partition) -> None:
+        """A partition came (back) to this worker: users of whom a thread still runs wait for it."""
+        for place in self._blocked:
+            if place[0] == partition.number:
+                self._blocked[place] = partition.stick(place[1])
+
+    def _unstick(self, place: tuple[int, Hashable]) -> None:
+        lane = self._blocked.pop(place)
         if lane.partition.alive:
             lane.partition.unstick(lane, self._clock.now())
             self.kick()

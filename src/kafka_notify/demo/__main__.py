@@ -149,11 +149,15 @@ class Demo:
             print(f"    {letter.id:<12}{letter.reason:<15}{letter.error_code}{note}")
 
         if lost := _verdict.lost(produced, attempts, dead):
-            failures.append(f"{len(lost)} notifications are lost: {_some(lost)}")
+            failures.append(
+                f"{len(lost)} notifications were neither accepted nor dead-lettered: {_some(lost)}"
+            )
         if early := _verdict.out_of_order(produced, attempts, dead):
             failures.append(f"{len(early)} were tried before an earlier one of their user: {_some(early)}")
         if missing := self.mails + self.otps - len(produced):
-            failures.append(f"{missing} were never sent: the marketing lane did not drain in time")
+            failures.append(
+                f"{missing} were not sent at all: the run ended before, after {LIMIT:g} s or with a worker"
+            )
         print()
         for failure in failures:
             print(f"  FAILED: {failure}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import Final, TextIO
 
@@ -41,8 +40,8 @@ class Screen:
             up = f"\x1b[{self._drawn}F" if self._drawn else ""
             self._out.write(up + "".join(f"\x1b[K{line}\n" for line in lines))
             self._drawn = len(lines)
-        elif last or time.monotonic() - self._told_at >= 1:
-            self._told_at = time.monotonic()
+        elif last or seconds - self._told_at >= 1:
+            self._told_at = seconds
             told = "   ".join(f"{lane.name} {lane.sent + lane.dead:,}/{lane.total:,}" for lane in lanes)
             self._out.write(f"{seconds:5.0f} s   {told}\n")
         self._out.flush()

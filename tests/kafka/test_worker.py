@@ -1,0 +1,286 @@
+"""The life of a worker, on real Apache Kafka: start, signals, stop, and what it says when something is off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without saying so
+    AdminClient,
+    NewTopic,
+)
+
+from kafka_notify import (
+    Attempt,
+    Category,
+    ConfigError,
+    Consumer,
+    Event,
+    Lane,
+    Notification,
+    NotifyError,
+    Producer,
+    Receipt,
+    Topology,
+    Worker,
+    events,
+    run,
+)
+from kafka_notify.testing import LocalKafka
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def topology() -> Topology:
+    """A topology of its own for each test, with few partitions."""
+    return Topology(
+        lanes=[Lane("quick", partitions=3)],
+        categories=[Category("otp", "quick")],
+        channels=["sms", "email"],
+        prefix=f"t{uuid.uuid4().hex[:12]}",
+    )
+
+
+@pytest.fixture
+def config(local_kafka: LocalKafka, topology: Topology) -> dict[str, Any]:
+    """Client settings; the topics exist."""
+    config: dict[str, Any] = {"bootstrap.servers": local_kafka.bootstrap_servers}
+    topology.create(config, consumers=["", "texts"])
+    return config
+
+
+class Recorder(Consumer):
+    """Keeps what it was given."""
+
+    def __init__(self, expected: int = 0) -> None:
+        self.ids: list[str] = []
+        self.life: list[str] = []
+        self.all = threading.Event()
+        self.expected = expected
+
+    def setup(self) -> None:
+        self.life.append("setup")
+
+    async def teardown(self) -> None:
+        self.life.append("teardown")
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        self.ids.append(notification.id)
+        if len(self.ids) >= self.expected:
+            self.all.set()
+        return Receipt("recorder")
+
+
+def produce(config: dict[str, Any], topology: Topology, count: int, channel: str = "sms") -> list[str]:
+    """Send notifications of ten users; their ids."""
+    with Producer(config, topology=topology) as producer:
+        made = [
+            Notification(user_id=f"u{n % 10}", category="otp", channel=channel, data={"n": n})
+            for n in range(count)
+        ]
+        for notification in made:
+            producer.send(notification)
+        producer.flush()
+    return [notification.id for notification in made]
+
+
+def test_a_second_worker_goes_on_where_the_first_stopped(config: dict[str, Any], topology: Topology) -> None:
+    """What one worker sent and committed at its stop is not sent by the next one; setup and teardown run once."""
+    first_ids = produce(config, topology, 50)
+    first = Recorder(50)
+    with Worker(first, config, lane="quick", topology=topology):
+        assert first.all.wait(60)
+    second_ids = produce(config, topology, 50)
+    second = Recorder(50)
+    with Worker(second, config, lane="quick", topology=topology):
+        assert second.all.wait(60)
+
+    assert sorted(first.ids) == sorted(first_ids)
+    assert sorted(second.ids) == sorted(second_ids)
+    assert first.life == ["setup", "teardown"]
+
+
+def test_a_worker_reads_only_its_channels(config: dict[str, Any], topology: Topology) -> None:
+    """A named consumer passes over other channels' notifications in its own group, and leaves them to theirs."""
+
+    class Texts(Recorder):
+        name = "texts"
+        channels = frozenset({"sms"})
+
+    produce(config, topology, 20, "email")
+    ids = produce(config, topology, 20, "sms")
+    texts, everything = Texts(20), Recorder(40)
+    with Worker(texts, config, lane="quick", topology=topology) as worker:
+        assert texts.all.wait(60)
+        with Worker(everything, config, lane="quick", topology=topology):
+            assert everything.all.wait(60)
+        passed_over = worker.stats().passed_over
+
+    assert sorted(texts.ids) == sorted(ids)
+    assert passed_over == 20
+    assert len(set(everything.ids)) == 40
+
+
+def test_missing_topics_are_named_at_the_start(local_kafka: LocalKafka, topology: Topology) -> None:
+    """Without its topics a worker does not start, and says what creates them."""
+    worker = Worker(
+        Recorder, {"bootstrap.servers": local_kafka.bootstrap_servers}, lane="quick", topology=topology
+    )
+
+    with pytest.raises(ConfigError, match=r"\.quick: UNKNOWN_TOPIC.*Topology\.create"):
+        worker.start()
+    assert not worker.health().ok
+
+
+def test_topics_that_do_not_match_are_refused_at_the_start(
+    local_kafka: LocalKafka, topology: Topology
+) -> None:
+    """Source and retry topic with different partition counts could not keep a user's order."""
+    config = {"bootstrap.servers": local_kafka.bootstrap_servers}
+    names = {
+        topology.source_topic("quick"): 3,
+        topology.retry_topic("quick"): 2,
+        topology.dlq_topic("quick"): 1,
+    }
+    admin = AdminClient(config)
+    for future in admin.create_topics([NewTopic(name, count, 1) for name, count in names.items()]).values():
+        future.result()
+
+    with pytest.raises(ConfigError, match=r"3 partitions and .* has 2"):
+        Worker(Recorder, config, lane="quick", topology=topology).start()
+
+
+def test_a_failing_setup_stops_the_start(config: dict[str, Any], topology: Topology) -> None:
+    """What `setup` raises is what `start` raises, and nothing was read."""
+
+    class Broken(Recorder):
+        def setup(self) -> None:
+            raise RuntimeError("no credentials")
+
+    broken = Broken()
+    produce(config, topology, 5)
+    with pytest.raises(RuntimeError, match="no credentials"):
+        Worker(broken, config, lane="quick", topology=topology).start()
+    assert broken.ids == []
+
+
+def test_a_worker_is_started_once(config: dict[str, Any], topology: Topology) -> None:
+    """A second start is refused, also after the stop."""
+    worker = Worker(Recorder, config, lane="quick", topology=topology)
+    with worker, pytest.raises(NotifyError, match="started once"):
+        worker.start()
+    with pytest.raises(NotifyError, match="started once"):
+        worker.start()
+    worker.stop()
+
+
+def test_system_exit_in_a_send_ends_run_with_an_error(config: dict[str, Any], topology: Topology) -> None:
+    """User code that ends the process's work is not swallowed: `run` raises, and the record stays uncommitted."""
+
+    class Leaving(Recorder):
+        async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+            raise SystemExit(3)
+
+    ids = produce(config, topology, 1)
+    with pytest.raises(NotifyError, match="SystemExit"):
+        run(Worker(Leaving, config, lane="quick", topology=topology))
+    after = Recorder(1)
+    with Worker(after, config, lane="quick", topology=topology):
+        assert after.all.wait(60)
+    assert after.ids == ids
+
+
+def test_events_tell_the_whole_way(config: dict[str, Any], topology: Topology) -> None:
+    """Assignment, start of each partition, attempts and revocation are told; an exception in the hook is not felt."""
+    seen: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        seen.append(event)
+        raise RuntimeError("a bug of the hook")
+
+    produce(config, topology, 10)
+    recorder = Recorder(10)
+    with Worker(recorder, config, lane="quick", topology=topology, on_event=on_event):
+        assert recorder.all.wait(60)
+
+    kinds = [type(event) for event in seen]
+    assert kinds.count(events.PartitionStarted) == 3
+    assert kinds.count(events.AttemptEnded) == 10
+    assert {events.PartitionsAssigned, events.PartitionsRevoked} <= set(kinds)
+
+
+SIGNALLED = """
+import asyncio, sys
+from kafka_notify import Category, Consumer, Lane, Receipt, Topology, Worker
+
+class Slow(Consumer):
+    async def send(self, notification, attempt):
+        print("sending", flush=True)
+        try:
+            await asyncio.sleep(float(sys.argv[3]))
+        except asyncio.CancelledError:
+            print("cancelled", flush=True)
+            raise
+        print("sent", flush=True)
+        return Receipt("slow")
+
+topology = Topology(lanes=[Lane("quick", partitions=3)], categories=[Category("otp", "quick")],
+                    channels=["sms", "email"], prefix=sys.argv[2])
+Worker(Slow, {"bootstrap.servers": sys.argv[1]}, lane="quick", topology=topology, drain_timeout=60).run()
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "signals", "expected"), [(1.0, 1, "sent"), (3_600.0, 2, "cancelled")])
+def test_signals(
+    config: dict[str, Any], topology: Topology, seconds: float, signals: int, expected: str
+) -> None:
+    """SIGTERM lets a running send end; a second one cancels it, and its notification is sent by the next worker."""
+    ids = produce(config, topology, 1)
+    servers = config["bootstrap.servers"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SIGNALLED, servers, topology.prefix, str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "sending\n"
+        for _ in range(signals):
+            process.send_signal(signal.SIGTERM)
+            # the second signal must find the first one handled
+            threading.Event().wait(0.5)
+        said = process.stdout.read().split()
+    assert process.returncode == 0
+    assert said == [expected, "ended"]
+
+    after = Recorder(1)
+    with Worker(after, config, lane="quick", topology=topology):
+        if expected == "cancelled":
+            assert after.all.wait(60)
+        else:
+            more = produce(config, topology, 1)
+            assert after.all.wait(60)
+            ids = more
+    assert after.ids == ids
+
+
+async def test_a_worker_can_be_used_beside_a_running_loop(config: dict[str, Any], topology: Topology) -> None:
+    """A worker has a loop of its own: one can run in the process of an asyncio application."""
+    recorder = Recorder(10)
+    worker = Worker(recorder, config, lane="quick", topology=topology)
+    await asyncio.to_thread(worker.start)
+    async with Producer(config, topology=topology) as producer:
+        for n in range(10):
+            await producer.asend(Notification(user_id=f"u{n}", category="otp", channel="sms", data={}))
+    assert await asyncio.to_thread(recorder.all.wait, 60)
+    await asyncio.to_thread(worker.stop)
+    assert len(recorder.ids) == 10

@@ -1,0 +1,258 @@
+"""What once broke the protocol, one scenario each; most are too rare to meet by chance."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from kafka_notify._fetch.offsets import WINDOW, Committed, Fence
+from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
+from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
+from kafka_notify.wire import RetryState
+
+ME, BEFORE, REDRIVE = "me", "before", "redrive"
+NOW = 1_000
+
+
+class Asked:
+    """Effects that notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.sends: list[Entry] = []
+        self.parks: list[Entry] = []
+        self.loads: list[Entry] = []
+        self.letters: list[Entry] = []
+        self.wakes: list[tuple[Lane, int]] = []
+
+    def send(self, entry: Entry, /) -> None:
+        self.sends.append(entry)
+
+    def park(self, entry: Entry, /) -> None:
+        self.parks.append(entry)
+
+    def load(self, entry: Entry, /) -> None:
+        self.loads.append(entry)
+
+    def bury(self, entry: Entry, /) -> None:
+        self.letters.append(entry)
+
+    def wake(self, lane: Lane, at: int, /) -> None:
+        self.wakes.append((lane, at))
+
+
+@attrs.define
+class Bench:
+    """A partition, and short words for what happens to it."""
+
+    asked: Asked
+    partition: Partition
+
+    @property
+    def sent(self) -> list[int]:
+        return [entry.origin for entry in self.asked.sends]
+
+    def source(self, offset: int, user: str = "u") -> None:
+        self.partition.on_source(offset, user, b"u", b"value", [], 0, lambda: (f"id{offset}", 0), NOW)
+
+    def retry(self, offset: int, origin: int, writer: str, redrives: int = 0, attempt: int = 0) -> None:
+        state = RetryState("source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives)
+        facts = (f"id{origin}", 0, None)
+        self.partition.on_retry(offset, "u", state, b"u", b"value", [], 0, lambda: facts, NOW)
+
+    def commit(self) -> tuple[Committed, Committed]:
+        source, retry = self.partition.snapshot()
+        self.partition.confirmed(source, NOW)
+        return source, retry
+
+    def copy(self, entry: Entry, at: int, attempt: int = 1) -> None:
+        """A failed attempt's copy is acknowledged."""
+        self.partition.copying(entry)
+        held = Held(at, NOW, None, f"id{entry.origin}", 0)
+        held.redrives = entry.held.redrives if entry.held else 0
+        self.partition.copied(entry, held, attempt, NOW)
+
+
+def bench(
+    source: Committed = Committed(0),  # noqa: B008 - frozen
+    retry: Committed = Committed(0),  # noqa: B008 - frozen
+    *,
+    source_end: int = 0,
+    retry_end: int = 0,
+    budget: int = 1_000_000,
+) -> Bench:
+    asked = Asked()
+    partition = Partition(
+        0,
+        source,
+        retry,
+        source_range=(0, source_end),
+        retry_range=(0, retry_end),
+        writer=ME,
+        redrive_writer=REDRIVE,
+        effects=asked,
+        budget=PayloadBudget(budget),
+    )
+    return Bench(asked, partition)
+
+
+def working() -> Bench:
+    b = bench()
+    b.commit()
+    return b
+
+
+def test_unreadable_record_keeps_its_payload() -> None:
+    """A retry record that nobody can read reaches its dead letter with its payload, however full the memory."""
+    b = bench(budget=0)
+
+    b.partition.on_retry(0, "?", None, b"key", b"value", [], 0, lambda: ("", 0, None), NOW)
+
+    assert [(entry.key, entry.value) for entry in b.asked.letters] == [(b"key", b"value")]
+
+
+def test_redrive_waits_for_a_running_send_of_its_user() -> None:
+    """A redriven notification is not sent while a later one of the same user is."""
+    b = working()
+    b.source(0)
+    b.partition.finish(b.asked.sends[0], accepted=False, now=NOW)
+    b.source(1)
+    b.commit()
+
+    b.retry(0, origin=0, writer=REDRIVE, redrives=1)
+    assert b.sent == [0, 1]
+
+    b.partition.finish(b.asked.sends[1], accepted=True, now=NOW)
+    assert b.sent == [0, 1, 0]
+
+
+def test_redrive_of_a_record_not_yet_read() -> None:
+    """A redriven copy of a record that only a zombie has read waits until its user's earlier ones are known."""
+    b = working()
+
+    b.retry(0, origin=1, writer=REDRIVE, redrives=1)
+    assert b.sent == []
+
+    b.source(0)
+    b.source(1)
+    b.partition.finish(b.asked.sends[0], accepted=True, now=NOW)
+    b.commit()
+    assert b.sent == [0, 1]
+
+
+def test_redrive_starts_when_the_generation_before_has_died() -> None:
+    """A redriven copy that was read during the last attempt of the generation before runs after it."""
+    b = working()
+    b.source(0)
+    b.copy(b.asked.sends[0], at=0)
+    b.commit()
+    assert b.sent == [0, 0]
+
+    b.retry(1, origin=0, writer=REDRIVE, redrives=1)
+    b.partition.finish(b.asked.sends[1], accepted=False, now=NOW)
+    b.commit()
+
+    assert b.sent == [0, 0, 0]
+    assert b.asked.sends[2].held is not None
+    assert b.asked.sends[2].held.redrives == 1
+
+
+def test_redrive_waits_until_what_it_supersedes_can_be_remembered() -> None:
+    """A redriven copy in front of an older generation's copy that the bitmap cannot cover is not sent: once it
+    had been accepted, a crash would bring the older generation back."""
+    b = bench(Committed(1), source_end=1, retry_end=WINDOW + 2)
+    b.retry(0, origin=0, writer=REDRIVE, redrives=1)
+    b.retry(WINDOW + 1, origin=0, writer=BEFORE)
+    b.commit()
+    b.partition.step_blocked(NOW)
+    assert b.sent == []
+
+    carried = list(b.partition.carry())
+    assert [entry.origin for entry in carried] == [0]
+    b.copy(carried[0], at=WINDOW + 2, attempt=0)
+    assert b.sent == []
+    b.commit()
+    assert b.sent == [0]
+
+
+def test_orphan_of_a_superseded_copy() -> None:
+    """A redriven copy is not sent before the retry partition was read past the copy it supersedes: a produce of
+    that one may have failed and been written all the same."""
+    b = working()
+    b.source(0)
+    entry = b.asked.sends[0]
+    b.partition.copying(entry)
+    b.retry(0, origin=0, writer=REDRIVE, redrives=1)
+    held = Held(2, NOW, None, "id0", 0)
+    held.tainted = True
+    b.partition.copied(entry, held, 1, NOW)
+    b.commit()
+    assert b.sent == [0]
+
+    b.retry(1, origin=0, writer=ME, attempt=1)
+    b.retry(2, origin=0, writer=ME, attempt=1)
+    b.partition.step_blocked(NOW)
+
+    assert b.sent == [0, 0]
+    assert b.partition.snapshot()[1].gaps == b"011"
+
+
+def test_fence_commit_leaves_the_source_alone() -> None:
+    """Until the fence is stored, the source's committed state stays: half of the commit may be refused, and a
+    copy that this restore admitted would not count for the next one."""
+    b = bench(Committed(0), Committed(0), source_end=1, retry_end=1)
+    b.retry(0, origin=0, writer=BEFORE)
+    b.source(0)
+
+    source, retry = b.partition.snapshot()
+    assert source == Committed(0)
+    assert retry.fence == Fence(1, ME)
+
+    b.partition.confirmed(source, NOW)
+    assert b.partition.snapshot()[0] == Committed(1)
+
+
+def test_what_a_fence_kept_out_stays_out() -> None:
+    """A zombie's copy beyond the bitmap's reach does not rise when the second owner after it takes over."""
+    b = bench(Committed(1), Committed(0, fence=Fence(5, BEFORE)), source_end=1, retry_end=WINDOW + 1)
+    b.retry(0, origin=0, writer=BEFORE)
+    b.retry(WINDOW, origin=0, writer="zombie")
+    committed = b.commit()
+    assert committed[1].fence == Fence(WINDOW + 1, ME, Fence(5, BEFORE))
+
+    heir = bench(*committed, source_end=1, retry_end=WINDOW + 1)
+    heir.retry(0, origin=0, writer=BEFORE)
+    heir.retry(WINDOW, origin=0, writer="zombie")
+
+    assert [e.held.at for e in heir.partition.pending.values() if e.held] == [0]
+
+
+def test_fences_end_where_the_bitmap_reaches() -> None:
+    """Earlier fences are no longer committed once the bitmap holds what they kept out."""
+    b = bench(Committed(1), Committed(0, fence=Fence(1, BEFORE)), source_end=1, retry_end=3)
+    b.retry(0, origin=0, writer=BEFORE)
+    b.retry(1, origin=0, writer="zombie")
+    b.retry(2, origin=0, writer=BEFORE, attempt=1)
+
+    assert b.partition.snapshot()[1] == Committed(2, fence=Fence(3, ME))
+
+
+def test_recreated_source_topic() -> None:
+    """A source record that is not the one a waiting copy came from stops the partition instead of passing as
+    that one."""
+    b = bench(Committed(0), source_end=1, retry_end=1)
+    b.retry(0, origin=0, writer=BEFORE)
+    b.commit()
+
+    with pytest.raises(TopicRecreated):
+        b.partition.on_source(0, "u", b"u", b"other", [], 0, lambda: ("another", 0), NOW)
+    assert not b.partition.source.is_done(0)
+
+
+def test_copy_without_its_source_record() -> None:
+    """A restored copy whose origin lies past the source's end, as the topic was re-created, is sent all the same."""
+    b = bench(Committed(0), source_end=3, retry_end=1)
+    b.retry(0, origin=1_000, writer=BEFORE)
+    b.commit()
+
+    assert b.sent == [1_000]
+    assert b.asked.sends[0].busy is Busy.SENDING
