@@ -97,8 +97,11 @@ def test_lost_letters(
     assert len(list(tmp_path.glob("kafka-notify-demo-*/*.attempts"))) == 2
 
 
-def test_broker_away(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broker_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """A cluster that does not answer is a failure with a reason, not a traceback."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("kafka_notify._topics._TIMEOUT", 0.1)
     assert main(["--kafka", "127.0.0.1:1"]) == 1
     assert "FAILED: " in capsys.readouterr().out

@@ -41,7 +41,12 @@ _PRODUCER: Final[Config] = {
     "enable.idempotence": True,
     "acks": "all",
     "partitioner": "murmur2_random",
+    # With more, the first batch to a partition can be refused by an election while the next one is accepted. The
+    # retry of the first is then out of order at best, and at worst answered as a duplicate and lost (seen).
+    "max.in.flight.requests.per.connection": 1,
 }
+# Copies have no order among themselves, and one without an offset is written again.
+_COPIES: Final[Config] = {"message.max.bytes": COPY_MAX_BYTES, "max.in.flight.requests.per.connection": 5}
 _PRODUCER_PROFILE: Final[Mapping[_Profile, Config]] = {
     "latency": {
         "linger.ms": 0,
@@ -243,8 +248,8 @@ def producer_config(
     """
     given = _given(config, overlay, CONSUMER_ONLY, "consumer")
     _check(given, _PRODUCER_RULES)
-    size: Config = {"message.max.bytes": COPY_MAX_BYTES} if copies else NOTHING
-    return _logged({**_CLIENT, **_PRODUCER, **_PRODUCER_PROFILE[profile], **size, **given})
+    for_copies = _COPIES if copies else NOTHING
+    return _logged({**_CLIENT, **_PRODUCER, **_PRODUCER_PROFILE[profile], **for_copies, **given})
 
 
 def consumer_config(

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 from confluent_kafka import KafkaError, Message
@@ -16,6 +17,11 @@ from kafka_notify import _handle
 from kafka_notify._handle import ProducerHandle, log, reason
 from kafka_notify._units import from_millis
 from kafka_notify.errors import NotifyError, ProduceError
+
+NO_OFFSET: Final = "the broker took it for a duplicate, and it may not be in the log"
+"""When the first batch of a producer to a partition is refused (an election) while a later one is accepted, the
+broker answers the retried first one as a duplicate, and librdkafka reports success without an offset (seen on
+Apache Kafka 4.3.1: such records were missing). One request in flight per connection keeps it from happening."""
 
 
 @attrs.frozen
@@ -124,14 +130,25 @@ class PendingSend:
             raise self._timed_out(0)
         if isinstance(report, KafkaError):
             raise ProduceError(f"{self._topic}: not acknowledged: {reason(report)}{_advice(report)}")
+        offset = written_at(report)
+        if offset is None:
+            raise ProduceError(
+                f"{self._topic}: acknowledged without an offset: {NO_OFFSET}; send it again with the same id"
+            )
         timestamp = from_millis(report.timestamp()[1])
-        return RecordMetadata(self._topic, report.partition() or 0, report.offset() or 0, timestamp)
+        return RecordMetadata(self._topic, report.partition() or 0, offset, timestamp)
 
     def _timed_out(self, timeout: float | None) -> SendTimeout:
         return SendTimeout(
             f"{self._topic}: no acknowledgement within {timeout:g} s; it may still come, and the record may "
             "have been written: send it again with the same id if it must arrive"
         )
+
+
+def written_at(report: Message) -> int | None:
+    """The offset that a delivery report without an error names; None when it names none: see `NO_OFFSET`."""
+    offset = report.offset()
+    return None if offset is None or offset < 0 else offset
 
 
 def _advice(error: KafkaError) -> str:

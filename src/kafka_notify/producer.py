@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, Message
 from kafka_notify import events
 from kafka_notify._config import NOTHING, Config, producer_config, redacted
 from kafka_notify._handle import HandleDead, OnDelivery, ProducerHandle, exclusive, reason
-from kafka_notify._pending import AwaitedSend, PendingSend, RecordMetadata
+from kafka_notify._pending import NO_OFFSET, AwaitedSend, PendingSend, RecordMetadata, written_at
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.errors import InvalidNotification, NotifyError, QueueFull
@@ -275,10 +275,12 @@ class _Observed:
     def __call__(self, error: KafkaError | None, record: Message) -> None:
         n = self._notification
         self._report(error, record)
-        if error is not None:
-            self._emit(events.ProduceFailed(n.id, n.category, n.channel, self._topic, reason(error)))
+        offset = written_at(record) if error is None else None
+        if offset is None:
+            why = NO_OFFSET if error is None else reason(error)
+            self._emit(events.ProduceFailed(n.id, n.category, n.channel, self._topic, why))
             return
-        partition, offset = record.partition() or 0, record.offset() or 0
+        partition = record.partition() or 0
         seconds = time.monotonic() - self._since
         self._emit(events.Produced(n.id, n.category, n.channel, self._topic, partition, offset, seconds))
 

@@ -144,7 +144,7 @@ def test_topics_that_do_not_match_are_refused_at_the_start(
     local_kafka: LocalKafka, topology: Topology
 ) -> None:
     """Source and retry topic with different partition counts could not keep a user's order."""
-    config = {"bootstrap.servers": local_kafka.bootstrap_servers}
+    config: dict[str, Any] = {"bootstrap.servers": local_kafka.bootstrap_servers}
     names = {
         topology.source_topic("quick"): 3,
         topology.retry_topic("quick"): 2,

@@ -13,7 +13,8 @@ from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify.wire import RetryState
-from tests.model.world import MAX_ATTEMPTS, REDRIVE, Copy, Record, Request, World
+from tests.model.promises import REDRIVE, Copy, Finished, Record
+from tests.model.world import MAX_ATTEMPTS, Request, World
 
 Step = Callable[[], None]
 _BUDGET: Final = 700  # of about 200 bytes each
@@ -38,8 +39,7 @@ class Owner:
         self.timers: list[tuple[int, Lane]] = []
         self.running: dict[str, Entry] = {}
         """Sends that the provider is working on, by user."""
-        self.finished: dict[int, tuple[int, int | None]] = {}
-        """Origin to redrives and retry offset of what this owner finished."""
+        self.finished: Finished = {}
         self.counted: dict[tuple[int, int], int] = {}
         """Attempts that this owner has seen fail, by origin and redrives."""
         self.committing = False
@@ -67,7 +67,9 @@ class Owner:
         if self._partition is None:
             return f"{self.writer} not started"
         p = self._partition
-        waits = {e.origin: (e.held and e.held.at, e.busy.name) for lane in p.lanes.values() for e in lane.entries}
+        waits = {
+            e.origin: (e.held and e.held.at, e.busy.name) for lane in p.lanes.values() for e in lane.entries
+        }
         return f"{self.writer} active={p.active} {waits} flight={[name for name, _ in self.flight]}"
 
     # -- start: committed offsets, then the ends, then the restore, then the fence ----------------------
@@ -90,7 +92,11 @@ class Owner:
             steps.append(self._read_retry)
         if p.restored:
             room = self._has_room()
-            if p.source.position < len(world.source) and p.wants_source(room=room) and not self._is_slow("source"):
+            if (
+                p.source.position < len(world.source)
+                and p.wants_source(room=room)
+                and not self._is_slow("source")
+            ):
                 steps.append(self._read_source)
             if not self.committing:
                 steps.append(self._commit)
@@ -114,20 +120,17 @@ class Owner:
     def _look_up_retry_end(self) -> None:
         self.retry_end = len(self.world.retry)
 
-    def _ranges(self) -> dict[str, tuple[int, int]]:
-        """Log start and end; the source's is looked up after the retry end, so no copy is newer than its origin."""
-        assert self.retry_end is not None
-        return {
-            "source_range": (self.world.low, len(self.world.source)),
-            "retry_range": (0, self.retry_end),
-        }
-
     def _start(self) -> None:
         assert self.fetched is not None
+        assert self.retry_end is not None
         self._partition = self.partition_class(
             0,
             *self.fetched,
-            **self._ranges(),
+            source_range=(
+                self.world.low,
+                len(self.world.source),
+            ),  # after the retry end: no copy lies past it
+            retry_range=(0, self.retry_end),
             writer=self.writer,
             redrive_writer=REDRIVE,
             effects=self,

@@ -165,7 +165,9 @@ def _longest() -> Committed:
     fence = None
     for n in range(8):
         fence = Fence(2**63 - 1 - n, "f" * 32, fence)
-    return Committed(2**63 - 1, format(random.Random(0).getrandbits(WINDOW) | 1, f"0{WINDOW}b").encode(), fence)
+    return Committed(
+        2**63 - 1, format(random.Random(0).getrandbits(WINDOW) | 1, f"0{WINDOW}b").encode(), fence
+    )
 
 
 @given(committed)

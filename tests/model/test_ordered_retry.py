@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.model.owner import Owner
-from tests.model.world import FEATURES, Violation, World, limits, run
+from tests.model.promises import Violation
+from tests.model.world import FEATURES, World, limits, run
 
-SEEDS = int(os.environ.get("KAFKA_NOTIFY_MODEL_SEEDS", "2000"))
+SEEDS = int(os.environ.get("KAFKA_NOTIFY_MODEL_SEEDS", "4000"))
 
 
 def _try(seeds: int, features: frozenset[str] | None) -> None:

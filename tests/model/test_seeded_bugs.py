@@ -12,7 +12,8 @@ from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition
 from tests.model.owner import Owner
-from tests.model.world import REDRIVE, Copy, Violation, World, run
+from tests.model.promises import REDRIVE, Copy, Violation
+from tests.model.world import World, run
 
 SEEDS = 6_000
 
@@ -135,11 +136,11 @@ class ExpiryBeforeCoverage(Partition):
 
     def step(self, lane: Lane, now: int) -> None:
         head = lane.entries[0] if lane.entries else None
-        if self.active and not self.closing and head and head.held and not head.busy and not head.evicted:
-            if head.held.expires is not None and head.held.expires <= now:
+        if self.active and not self.closing and head and not (head.busy or head.evicted or lane.stuck):
+            expires = head.held.expires if head.held else None
+            if expires is not None and expires <= now:
                 head.busy = Busy.SENDING
                 self._effects.send(head)
-                return
         super().step(lane, now)
 
 

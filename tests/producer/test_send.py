@@ -25,6 +25,7 @@ from kafka_notify import (
     _handle,
     events,
 )
+from kafka_notify._config import producer_config
 from kafka_notify.testing import MockKafka
 from tests.producer.conftest import NOWHERE, note
 from tests.producer.records import ids, read_all
@@ -305,3 +306,44 @@ def test_no_secret_is_shown(topology: Topology) -> None:
     text = repr(Producer(config, topology=topology))
     assert "127.0.0.1:1" in text
     assert "hunter2" not in text
+
+
+class ReportWithoutOffset:
+    """A delivery report that names no place in the log."""
+
+    def error(self) -> None:
+        return None
+
+    def partition(self) -> int:
+        return 3
+
+    def offset(self) -> int | None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, 1)
+
+
+def test_an_acknowledgement_without_offset_is_no_success(config: Config, topology: Topology) -> None:
+    """After an election a broker may take a batch for a duplicate that it never wrote: that must not read as sent."""
+    seen: list[events.Event] = []
+    with Producer(config, topology=topology, on_event=seen.append) as producer:
+        handle = producer._lane_handle("high")
+
+        def lossy(*args: Any) -> None:
+            args[4](None, ReportWithoutOffset())
+
+        handle._produce = lossy
+        pending = producer.send(note())
+
+    with pytest.raises(ProduceError, match=r"without an offset.*same id"):
+        pending.result(10)
+    assert [type(event) for event in seen] == [events.ProduceFailed]
+
+
+def test_one_request_is_in_flight_unless_a_team_says_otherwise() -> None:
+    """More than one could reorder or lose a user's first notifications while a partition elects its leader."""
+    name = "max.in.flight.requests.per.connection"
+
+    assert producer_config(NOWHERE, "latency")[name] == producer_config(NOWHERE, "throughput")[name] == 1
+    assert producer_config({**NOWHERE, "max.in.flight": 5}, "latency")[name] == 5

@@ -93,7 +93,7 @@ class Tracker:
         """Note that nothing more is to be read below `offset` (a gap, or the end of the partition)."""
         if offset <= self.position:
             return
-        if offset - self.position > WINDOW and self.position <= self.advance() < offset:
+        if offset - self.position > WINDOW and self.advance() == self.position:
             del self._bits[: offset - self._base]  # nothing open: no need for a byte per missing offset
             self._base = self.frontier = offset
         else:

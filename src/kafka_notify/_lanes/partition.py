@@ -86,7 +86,8 @@ class Partition:
         number: The partition's number in both topics.
         source: Committed state of the source partition.
         retry: Committed state of the retry partition, with the fence of the assignment before.
-        source_range: Log start and end offset of the source partition.
+        source_range: Log start and end offset of the source partition, taken after those of the retry partition:
+            a copy whose origin lies past that end passes for one of a topic that was re-created.
         retry_range: The same of the retry partition, read_uncommitted, taken after the assignment.
         writer: Fresh and unique: marks the copies of this assignment.
         redrive_writer: Marks the copies of the redrive tool, which no fence stops.
@@ -320,6 +321,7 @@ class Partition:
     def _supersede(self, old: Held, new: Held) -> None:
         self.retry.complete(old.at)
         new.superseded = max(new.superseded, old.superseded, old.at)
+        new.tainted = new.tainted or old.tainted
 
     def _on_redrive(self, entry: Entry, now: int) -> None:
         """A redriven copy supersedes the older generation that waits, and waits while that one is busy."""
@@ -439,7 +441,7 @@ class Partition:
         ):
             return False
         last = held.last
-        if (held.tainted or last != held.at) and self.retry.position <= last:
+        if held.tainted and self.retry.position <= last:
             return False  # the orphan of a failed produce, if any, lies before the acknowledged copy
         return last < self.retry.frontier + WINDOW
 

@@ -19,7 +19,6 @@ import attrs
 from confluent_kafka.admin import AdminClient
 
 from kafka_notify._config import Config, client_config
-from kafka_notify._units import UTC
 from kafka_notify.deadletters import DeadLetter, DeadLetters
 from kafka_notify.demo import _verdict
 from kafka_notify.demo._screen import LaneProgress, Screen
@@ -60,7 +59,7 @@ class Demo:
                 self._send_all(producer, produced, journal, workers)
             journal.read()
         letters = list(DeadLetters(self.config, topology=self.topology).find())
-        ended = [f"the worker of {w.name} ended with exit code {w.exitcode}" for w in workers if w.exitcode]
+        ended = [f"the worker of {w.name} ended with {w.exitcode}, not 0" for w in workers if w.exitcode != 0]
         return self._report(produced, journal, letters, ended)
 
     @contextlib.contextmanager
@@ -136,7 +135,7 @@ class Demo:
         failures: list[str],
     ) -> bool:
         attempts = journal.attempts
-        dead = {letter.id: letter.died_at.astimezone(UTC).timestamp() for letter in letters}
+        dead = {letter.id: letter.died_at.timestamp() for letter in letters}
         print(f"\n  {'':<14}{'sent':>7}{'retries':>9}{'dead':>6}{'p50':>12}{'p99':>12}   produce → accepted")
         for lane in LANES:
             row = _verdict.result(produced, attempts, dead, lane)
