@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from enum import Enum
+from typing import Literal
 
 import attrs
 
 from kafka_notify._frozen import put
 from kafka_notify._units import Seconds, to_seconds
-from kafka_notify.errors import ConfigError
+from kafka_notify.errors import ConfigError, DeliveryError, ProviderUnavailableError, ThrottledError
 
 
 class Ordering(Enum):
@@ -78,3 +79,31 @@ class RetryPolicy:
 
 LATENCY_RETRY = RetryPolicy()
 THROUGHPUT_RETRY = RetryPolicy(first=30, cap=900)
+
+
+def holds_lane(error: DeliveryError | None) -> bool:
+    """Whether a failure is the provider's or the account's trouble: the whole lane waits, no notification's
+    attempts count."""
+    if isinstance(error, ThrottledError):
+        return error.scope != "recipient"
+    return isinstance(error, ProviderUnavailableError)
+
+
+def given_up(
+    *, counted: bool, attempts_made: int, max_attempts: int, due: int, expires: int | None
+) -> Literal["max_attempts", "expired"] | None:
+    """Why there will be no further attempt; None when there will be one.
+
+    Args:
+        counted: Whether the attempt that failed counts.
+        attempts_made: Counted attempts, this one included.
+        max_attempts: Of the policy.
+        due: Epoch ms of the next attempt.
+        expires: Epoch ms of the notification's expiry; an attempt that could not start before it is given up at
+            once, or the user's next notifications would wait for nothing.
+    """
+    if counted and attempts_made >= max_attempts:
+        return "max_attempts"
+    if expires is not None and due >= expires:
+        return "expired"
+    return None

@@ -17,6 +17,7 @@ from confluent_kafka import Message
 from typing_extensions import Self
 
 from kafka_notify._config import Config, consumer_config, producer_config
+from kafka_notify._fetch import lease
 from kafka_notify._fetch.loop import FetchLoop, boottime
 from kafka_notify._fetch.reread import Rereader
 from kafka_notify._handle import ProducerHandle
@@ -33,8 +34,6 @@ from kafka_notify.topology import Topology
 
 log = logging.getLogger("kafka_notify.worker")
 
-CONSUMER_PROTOCOL_SESSION: Final = 45.0
-"""Seconds: the brokers' default of group.consumer.session.timeout.ms, which clients cannot see."""
 WARM_UP: Final = 30.0
 HALF_ASSIGNED_LIMIT: Final = 60.0
 STUCK_SHARE: Final = 0.1
@@ -228,17 +227,15 @@ class _Running:
             topology.dlq_topic(lane.name),
         )
         reading, writing = w._settings(consumer.name)
-        session_timeout = (
-            CONSUMER_PROTOCOL_SESSION
-            if reading.get("group.protocol") == "consumer"
-            else float(reading["session.timeout.ms"]) / 1000
-        )
+        self._config: Config = {**w._config, **w._consumer_config}
+        self._asks_lease = reading.get("group.protocol") == "consumer"
+        session_timeout = lease.DEFAULT if self._asks_lease else float(reading["session.timeout.ms"]) / 1000
         self.concurrency = consumer.concurrency
         self.loop = w._loop_factory()
         self.thread = threading.Thread(
             target=self._run_loop, name=f"kafka-notify loop {lane.name}", daemon=True
         )
-        group = topology.group(lane.name, consumer.name)
+        self._group = group = topology.group(lane.name, consumer.name)
         self._open_handle = functools.partial(
             ProducerHandle, writing, name=f"copies of {group}", topics=self.topics[1:], on_event=w._on_event
         )
@@ -280,6 +277,8 @@ class _Running:
 
     def start(self) -> None:
         self._check_topics()
+        if self._asks_lease:
+            self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self._group)
         self.thread.start()
         asyncio.run_coroutine_threadsafe(self.engine.open(), self.loop).result()
         self.fetch.start()

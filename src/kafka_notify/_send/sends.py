@@ -26,12 +26,12 @@ from kafka_notify._settle.settle import Settler, known_reason
 from kafka_notify.codec import Codec
 from kafka_notify.errors import (
     CodecUnavailable,
-    ProviderUnavailableError,
     ThrottledError,
     UnknownOutcomeError,
 )
 from kafka_notify.notification import Attempt, Category, Notification
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
+from kafka_notify.policy import holds_lane
 from kafka_notify.wire import Undecodable, decode
 
 log = logging.getLogger("kafka_notify.send")
@@ -247,6 +247,10 @@ class Sends:
         if remaining is not None and remaining <= 0:
             self._expire(entry, notification)
             return
+        if entry.held is not None and entry.held.due > now:
+            self.gate.give_up_probe()
+            partition.release(entry, now)  # queued to expire, and the clock was set back since
+            return
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
         attempt = Attempt(entry.attempt + 1, self._max_attempts, notification.id, timeout, remaining)
         if (held := entry.held) is not None:
@@ -348,9 +352,7 @@ class Sends:
     ) -> None:
         """Everything but sent."""
         error = outcome.error if isinstance(outcome, (Retry, Dead)) else None
-        if isinstance(error, ProviderUnavailableError) or (
-            isinstance(error, ThrottledError) and error.scope != "recipient"
-        ):
+        if error is not None and holds_lane(error):
             # not this notification's trouble: the lane waits, and this one is the next to try
             self._shut(error.code, error.retry_after if isinstance(error, ThrottledError) else None)
             self._ready.appendleft(entry)

@@ -19,6 +19,7 @@ from kafka_notify.errors import DeliveryError, UnknownOutcomeError
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
+from kafka_notify.policy import given_up
 from kafka_notify.wire import (
     DlqPayload,
     DlqReason,
@@ -114,16 +115,18 @@ class Settler:
         now = self._clock.now()
         error = outcome.error
         attempts = entry.attempt + 1 if outcome.counted else entry.attempt
-        unknown = isinstance(error, UnknownOutcomeError)
-        if outcome.counted and attempts >= max_attempts:
-            self.bury(entry, "max_attempts", notification, None, error, attempts)
-            return "max_attempts"
         due = now + max(round(outcome.after * 1000), 0)
         expires = notification._expires_ms
-        if expires is not None and due >= expires:
-            # it could never start: expire it now, or the user's next ones would wait for nothing
-            self.bury(entry, "expired", notification, None, error, attempts)
-            return "expired"
+        reason = given_up(
+            counted=outcome.counted,
+            attempts_made=attempts,
+            max_attempts=max_attempts,
+            due=due,
+            expires=expires,
+        )
+        if reason is not None:
+            self.bury(entry, reason, notification, None, error, attempts)
+            return reason
         held = self._held(entry, due)
         if held.first_failed is None:
             held.first_failed = now
@@ -133,7 +136,7 @@ class Settler:
         if error is not None:
             held.error_class, held.error_code = type(error).__name__, error.code
             held.provider = error.provider or held.provider
-        held.unknown = held.unknown or unknown
+        held.unknown = held.unknown or isinstance(error, UnknownOutcomeError)
         entry.partition.copying(entry)
         self._copy(entry, held, attempts, notification)
         return None

@@ -10,10 +10,10 @@ from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._units import to_seconds
 from kafka_notify.consumer import Consumer, check_consumer
-from kafka_notify.errors import ProviderUnavailableError, ThrottledError, UnknownOutcomeError
+from kafka_notify.errors import UnknownOutcomeError
 from kafka_notify.notification import Attempt, Notification
 from kafka_notify.outcome import Dead, Outcome, Retry, Skipped
-from kafka_notify.policy import LATENCY_RETRY
+from kafka_notify.policy import LATENCY_RETRY, given_up, holds_lane
 from kafka_notify.topology import Topology
 
 
@@ -96,13 +96,13 @@ def _settled(outcome: Outcome, attempt: Attempt, expires: int | None, now: int) 
     """A retry that would never start is a dead letter at once."""
     if not isinstance(outcome, Retry):
         return outcome
-    error = outcome.error
-    if isinstance(error, ProviderUnavailableError) or (
-        isinstance(error, ThrottledError) and error.scope != "recipient"
-    ):
+    if holds_lane(outcome.error):
         return outcome  # the lane waits with it, whatever its attempts and its ttl
-    if outcome.counted and attempt.number >= attempt.max_attempts:
-        return Dead("max_attempts", error)
-    if expires is not None and now + round(outcome.after * 1000) >= expires:
-        return Dead("expired", error)
-    return outcome
+    reason = given_up(
+        counted=outcome.counted,
+        attempts_made=attempt.number,
+        max_attempts=attempt.max_attempts,
+        due=now + round(outcome.after * 1000),
+        expires=expires,
+    )
+    return outcome if reason is None else Dead(reason, outcome.error)

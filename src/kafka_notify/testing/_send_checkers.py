@@ -180,7 +180,7 @@ class AttemptsBounded(CallChecker):
         super().__init__()
         self._max = max_attempts
         self._made: dict[str, tuple[int, str, int]] = {}
-        """Counted attempts by id, with the worker that made the last one, and the line."""
+        """Counted attempts by id, with the worker that made the last one, and the line where it started."""
         self._durable: dict[str, int] = {}
         """Counted attempts by id, as acknowledged copies say."""
         self._doubtful: set[str] = set()
@@ -205,7 +205,7 @@ class AttemptsBounded(CallChecker):
 
     def _on_end(self, call: Call, seen: Ended) -> None:
         if seen.counted:
-            self._made[seen.id] = (seen.attempt, seen.worker, self.line)
+            self._made[seen.id] = (seen.attempt, seen.worker, call.line)
 
     def _on_other(self, seen: Observation) -> None:
         if isinstance(seen, Scheduled):

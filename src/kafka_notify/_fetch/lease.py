@@ -1,0 +1,50 @@
+"""How long a group keeps a member that is silent: until then nobody else has its partitions.
+
+With the classic protocol the client says so itself. With `group.protocol=consumer` the brokers decide it, per
+group, and the client is not told: so it is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+
+from kafka_notify._config import Config, client_config, opened
+
+log = logging.getLogger("kafka_notify.fetch")
+
+DEFAULT: Final = 40.0
+"""Of brokers that nobody configured, which also refuse less: 45 s, less the 5 s between two heartbeats."""
+_TIMEOUT: Final = 10.0
+
+
+def consumer_protocol_lease(config: Config, group: str) -> float:
+    """Seconds after a commit for which a member of `group` surely keeps its partitions.
+
+    Commits do not count as a sign of life there, so the last heartbeat may be one interval older.
+    """
+    admin: Any = opened(AdminClient, client_config(config))
+    [answer] = admin.describe_configs(
+        [ConfigResource(ResourceType.GROUP, group)], request_timeout=_TIMEOUT
+    ).values()
+    try:
+        found = answer.result()
+        session, heartbeat = (
+            int(found[name].value) / 1000
+            for name in ("consumer.session.timeout.ms", "consumer.heartbeat.interval.ms")
+        )
+    except (KafkaException, KeyError, ValueError) as e:
+        log.info(
+            "the session timeout of %s cannot be read (%s): %g s is assumed; allow DescribeConfigs on the group if "
+            "brokers were configured with less",
+            group,
+            type(e).__name__,
+            DEFAULT,
+        )
+        return DEFAULT
+    return max(session - heartbeat, session / 2)
