@@ -36,7 +36,7 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
 def main() -> None:
     """Run the rows that were asked for."""
     options = _options()
-    where = machine()
+    where = {**machine(), **({"note": options.note} if options.note else {})}
     print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
     rows: list[Row] = []
     names = options.only or [name for name in ROWS if name != "peers"]
@@ -67,6 +67,7 @@ def _options() -> argparse.Namespace:
         action="store_true",
         help="also measure sentry-arroyo, FastStream and aiokafka (installs them)",
     )
+    add("--note", default="", metavar="TEXT", help="what else the machine does; kept with the results")
     add("--uvloop", action="store_true", help="run the worker of the first rows on uvloop")
     add("--gc", choices=["on", "freeze", "off"], default="on", help="the cyclic collector in the first rows")
     add("--profile", type=Path, metavar="FILE", help="let py-spy write a raw profile of the last worker")

@@ -23,93 +23,124 @@ SECONDS: Final = 12
 """Of each phase, at full scale."""
 
 
-@attrs.define
-class Phase:
-    """What was seen in one kind of time, over all turns."""
+Seen = list[tuple[str, float]]
+"""Ids and seconds from `Producer.send` to `send`, duplicates included."""
 
-    seen: list[tuple[str, float]] = attrs.field(factory=list)
-    """Id and seconds from `Producer.send` to `send`, duplicates included."""
+
+@attrs.define(eq=False)
+class Phase:
+    """What was seen in one kind of time."""
+
+    name: str
+    turns: list[Seen] = attrs.field(factory=list)
+    idle: list[float] = attrs.field(factory=list)
+    """p99 of the idle time right before each turn."""
     produced: int = 0
     low: list[float] = attrs.field(factory=list)
     """Marketing sends per second meanwhile."""
 
-    def row(self, name: str, idle: Phase | None) -> Row:
-        """p99 as the value, the rest as facts."""
-        first: dict[str, float] = {}
-        for id, seconds in self.seen:
-            first[id] = min(seconds, first.get(id, seconds))
-        found = {f"{p} ms": seconds * 1000 for p, seconds in percentiles(list(first.values())).items()}
+    def row(self) -> Row:
+        """p99 of each turn beside the idle p99 before it; the facts are those of all turns together."""
+        first = _first([one for turn in self.turns for one in turn])
         return Row(
-            name, "ms p99", [found["p99 ms"]],
-            "idle" if idle else "", [idle.row("", None).values[0]] if idle else [],
+            self.name, "ms p99", [_p99(turn) for turn in self.turns],
+            "idle" if self.idle else "", self.idle,
             {
-                **found,
+                **{f"{p} ms": seconds * 1000 for p, seconds in percentiles(list(first.values())).items()},
                 "max ms": max(first.values()) * 1000,
                 "samples": len(first),
                 "missing": self.produced - len(first),
-                "duplicates": len(self.seen) - len(first),
+                "duplicates": sum(map(len, self.turns)) - len(first),
                 **({"marketing/s": statistics.median(self.low)} if self.low else {}),
             },
         )  # fmt: skip
 
 
-def otp(bench: Bench) -> Iterator[Row]:
-    """50 one-time passwords a second to a worker of their own: idle; beside marketing that is drained flat out, or
-    1,000 × 100 ms at a time, or hangs; and while their own two workers are restarted one after the other."""
-    seconds = max(SECONDS * bench.scale, 4)
-    backlog = bench.count(1_000_000, 100_000)
-    prefix = bench.cluster.backlog(backlog)
-    name = bench.cluster.consumer(prefix)
-    high = Work(bench.cluster.bootstrap, prefix, name, 1)
-    producer = Child(_produce, high)
-    workers = [Child(_receive, high) for _ in range(2)]
-    _settled(workers)
-    phases = {
-        name: Phase() for name in ("otp-idle", "otp-drain", "otp-drain-100ms", "otp-hang", "otp-restart")
-    }
+def _first(seen: Seen) -> dict[str, float]:
+    first: dict[str, float] = {}
+    for id, seconds in seen:
+        first[id] = min(seconds, first.get(id, seconds))
+    return first
 
-    def measure(phase: Phase, meanwhile: Callable[[], None] = lambda: None) -> None:
-        producer.begin(seconds)
-        meanwhile()
-        phase.produced += producer.finish()
+
+def _p99(seen: Seen) -> float:
+    return percentiles(list(_first(seen).values()))["p99"] * 1000
+
+
+class _Lane:
+    """The high lane: a producer at an even pace and two workers, each a process of its own."""
+
+    def __init__(self, bench: Bench, prefix: str, seconds: float) -> None:
+        self.work = Work(bench.cluster.bootstrap, prefix, bench.cluster.consumer(prefix), 1)
+        self.seconds = seconds
+        self.producer = Child(_produce, self.work)
+        self.workers = [Child(_receive, self.work) for _ in range(2)]
+        _settled(self.workers)
+        self.measure(Phase("connections open"))
+
+    def measure(self, phase: Phase, meanwhile: Callable[[], Seen] = list) -> None:
+        """One turn of a phase, while `meanwhile` does something to the workers."""
+        self.producer.begin(self.seconds)
+        seen = meanwhile()
+        produced = self.producer.finish()
         deadline = time.monotonic() + 30
-        while len({id for id, _ in phase.seen}) < phase.produced and time.monotonic() < deadline:
-            for worker in workers:
-                phase.seen += worker.ask("seen")
+        while len(_first(seen)) < produced and time.monotonic() < deadline:
+            for worker in self.workers:
+                seen += worker.ask("seen")
             time.sleep(0.1)
+        phase.turns.append(seen)
+        phase.produced += produced
 
-    def beside(phase: Phase, **how: Any) -> None:
-        work = attrs.evolve(high, consumer=bench.cluster.consumer(prefix), records=backlog, **how)
-        low = Child(drain_until_told, work)
+    def restart(self) -> Seen:
+        """Stop and start the workers, one after the other; what the stopped ones saw."""
+        seen: Seen = []
+        for i in range(len(self.workers)):
+            time.sleep(self.seconds / 6)
+            seen += self.workers[i].end()
+            self.workers[i] = Child(_receive, self.work)
+            _settled(self.workers)
+        return seen
+
+    def end(self) -> None:
+        """Stop everything."""
+        for child in (self.producer, *self.workers):
+            child.end()
+
+
+def otp(bench: Bench) -> Iterator[Row]:
+    """50 one-time passwords a second: idle; beside marketing that is drained flat out, or 1,000 × 100 ms at a time, or
+    hangs; and while their own two workers are restarted one after the other."""
+    backlog = bench.count(1_000_000, 200_000)
+    prefix = bench.cluster.backlog(backlog)
+    lane = _Lane(bench, prefix, max(SECONDS * bench.scale, 4))
+    idle = Phase("otp-idle")
+
+    def idle_before(phase: Phase) -> None:
+        lane.measure(idle)
+        phase.idle.append(_p99(idle.turns[-1]))
+
+    def beside(phase: Phase, latency: float) -> None:
+        idle_before(phase)
+        consumer = bench.cluster.consumer(prefix)
+        low = Child(
+            drain_until_told, attrs.evolve(lane.work, consumer=consumer, records=backlog, latency=latency)
+        )
         until(lambda: bool(low.ask("in_flight") or low.ask("sent")), "marketing")
         begin = time.perf_counter()
-        measure(phase)
+        lane.measure(phase)
         ended = low.end()
-        phase.low.append(sum(begin < at <= begin + seconds for at in ended) / seconds)
+        phase.low.append(sum(begin < at <= begin + lane.seconds for at in ended) / lane.seconds)
 
-    def restart() -> None:
-        for i in range(len(workers)):
-            time.sleep(seconds / 6)
-            phases["otp-restart"].seen += workers[i].end()
-            workers[i] = Child(_receive, high)
-            _settled(workers)
-
-    producer.ask(1.0)
-    for worker in workers:
-        worker.ask("seen")  # the first ones open connections
+    drains = {Phase("otp-drain"): 0.0, Phase("otp-drain-100ms"): 0.1, Phase("otp-hang"): 3600.0}
+    restart = Phase("otp-restart")
     for _ in range(bench.repeat):
-        measure(phases["otp-idle"])
-        beside(phases["otp-drain"])
-        measure(phases["otp-idle"])
-        beside(phases["otp-drain-100ms"], latency=0.1)
-        measure(phases["otp-idle"])
-        beside(phases["otp-hang"], latency=3600.0)
-    for _ in range(bench.repeat):
-        measure(phases["otp-restart"], restart)
-    for child in (producer, *workers):
-        child.end()
-    for name, phase in phases.items():
-        yield phase.row(name, None if name == "otp-idle" else phases["otp-idle"])
+        for phase, latency in drains.items():
+            beside(phase, latency)
+        idle_before(restart)
+        lane.measure(restart, lane.restart)
+    lane.end()
+    for phase in (idle, *drains, restart):
+        yield phase.row()
 
 
 def _settled(workers: list[Child]) -> None:

@@ -47,7 +47,7 @@ def table(found: Any) -> str:
     lines = [
         f"{where['date']}; {where['processor']}, {where['cores']} cores; Python {where['python']}, "
         f"confluent-kafka {where['confluent-kafka']} (librdkafka {where['librdkafka']}), Apache Kafka 4.3.1 on the "
-        f"same cores; load average before the start: {where['load average before']}. "
+        f"same cores; load average before the start: {where['load average before']}. {where.get('note', '')} "
         f"Scale {found['options']['scale']:g}, median of {found['options']['repeat']} runs, "
         "in brackets the smallest and the largest.",
         "",

@@ -51,7 +51,7 @@ def peers(bench: Bench) -> Iterator[Row]:
 
 def _beside(bench: Bench, python: Path, module: str, version: str) -> Iterator[Row]:
     name = module.partition("_")[0]
-    yield _in_turns(bench, python, module, f"{name} noop", bench.count(200_000, 50_000), 0.0, version)
+    yield _in_turns(bench, python, module, f"{name} noop", bench.count(400_000, 200_000), 0.0, version)
     yield _in_turns(bench, python, module, f"{name} inflight-1000", bench.count(100_000), 0.1, version)
 
 

@@ -111,15 +111,15 @@ def test_churn(fleet: Fleets) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_zombie(fleet: Fleets, protocol: str) -> None:
     """A worker that was frozen for longer than its session does no harm when it wakes up."""
-    f = fleet(attributes={"send_timeout": 2.0}, **PROTOCOLS[protocol])
+    f = fleet(consumer="SyncSender", attributes={"send_timeout": 2.0}, **PROTOCOLS[protocol])
     f.start("a", "b")
     f.until_owned("a", "b")
     f.produce(f.traffic(600, users=30, seed=4, seconds=0.1))
     f.until_terminal(100)
-    f.pause("a")
+    f.pause("a")  # with sends under way, and more behind each of them
     since = len(f.lines)
     f.until(lambda: any(isinstance(line, Owned) for line in f.lines[since:]), "partition taken over")
-    f.until_terminal(200)
+    f.until_terminal(500)
     f.resume("a")
     f.produce(f.traffic(200, users=30, seed=6))
     f.finish()
