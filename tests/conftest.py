@@ -11,7 +11,7 @@ from _pytest.terminal import TerminalReporter
 from kafka_notify.testing import pytest_plugin
 
 REQUIRED: Final = any(
-    os.environ.get(name, "") not in ("", "0") for name in ("CI", "KAFKA_NOTIFY_REQUIRE_KAFKA")
+    os.environ.get(name, "") not in ("", "0") for name in ("CI", "KAFKA_NOTIFY_TEST_REQUIRE_KAFKA")
 )
 _ran: Final = pytest.StashKey[set[str]]()
 _skipped: Final = pytest.StashKey[dict[str, str]]()

@@ -26,7 +26,7 @@ def test_without_kafka():
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A suite with our conftest, of which one test runs and one is skipped."""
     monkeypatch.delenv("CI", raising=False)
-    monkeypatch.delenv("KAFKA_NOTIFY_REQUIRE_KAFKA", raising=False)
+    monkeypatch.delenv("KAFKA_NOTIFY_TEST_REQUIRE_KAFKA", raising=False)
     pytester.makeconftest(CONFTEST.read_text())
     pytester.makepyfile(TESTS)
     pytester.makeini("[pytest]\nmarkers = kafka: real\nasyncio_default_fixture_loop_scope = function\n")
@@ -43,7 +43,7 @@ def test_skip_is_said(suite: pytest.Pytester) -> None:
     ]
 
 
-@pytest.mark.parametrize("variable", ["CI", "KAFKA_NOTIFY_REQUIRE_KAFKA"])
+@pytest.mark.parametrize("variable", ["CI", "KAFKA_NOTIFY_TEST_REQUIRE_KAFKA"])
 def test_skip_fails(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """Where a real Kafka is required, a test that skips for want of it fails."""
     monkeypatch.setenv(variable, "1")
