@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -16,7 +17,6 @@ Mix = Literal["even", "hot", "few", "many"]
 PARTITIONS: Final = 30
 LOW: Final = "low_priority"
 HIGH: Final = "high_priority"
-_TEXT: Final = "Your basket is waiting: 10 % off until Sunday eve."
 
 
 def topology(prefix: str) -> Topology:
@@ -47,14 +47,28 @@ def marketing(number: int, mix: Mix = "even") -> Notification[Any]:
         category="marketing",
         channel="email",
         recipient="someone@example.com",
-        id=f"{number:036d}",
+        id=id_of(number),
         data=payload(number),
     )
 
 
+def id_of(number: int) -> str:
+    """As long as a UUID, and as hard to compress."""
+    return f"{number:08d}-{_noise(number)[:27]}"
+
+
+def number_of(id: str) -> int:
+    """The number in an id."""
+    return int(id[:8])
+
+
 def payload(number: int) -> dict[str, Any]:
-    """100 bytes as JSON."""
-    return {"number": f"{number:07d}", "template": "basket", "text": _TEXT}
+    """100 bytes as JSON, half of which does not compress."""
+    return {"number": number, "template": "basket-reminder", "token": _noise(number)[:50]}
+
+
+def _noise(number: int) -> str:
+    return hashlib.sha256(b"%d" % number).hexdigest()
 
 
 FAILED: Final = 1 << 40

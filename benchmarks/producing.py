@@ -15,7 +15,7 @@ import confluent_kafka
 
 from benchmarks.bench import Bench
 from benchmarks.cluster import apart
-from benchmarks.load import LOW, marketing, payload, topology, user_of
+from benchmarks.load import LOW, id_of, marketing, payload, topology, user_of
 from benchmarks.report import Row, in_turns
 from kafka_notify import Producer
 from kafka_notify._config import producer_config
@@ -123,7 +123,7 @@ def _record(number: int) -> tuple[bytes, bytes, Headers]:
     """The bytes and headers that the library writes for `marketing(number)`."""
     headers: Headers = [
         ("notif-schema", b"1"),
-        ("notif-id", f"{number:036d}".encode()),
+        ("notif-id", id_of(number).encode()),
         ("notif-category", b"marketing"),
         ("notif-channel", b"email"),
         ("notif-created-at", b"%d" % (time.time() * 1000)),

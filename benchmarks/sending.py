@@ -19,7 +19,7 @@ import attrs
 import confluent_kafka
 import psutil
 
-from benchmarks.load import FAILED, LOW, Mix, Order, check_order, topology, user_of
+from benchmarks.load import FAILED, LOW, Mix, Order, check_order, number_of, topology, user_of
 from kafka_notify import Attempt, Consumer, Notification, Receipt, RetryPolicy, TransientError, Worker
 from kafka_notify._config import consumer_config
 
@@ -128,7 +128,7 @@ class _Sender(Consumer):
 
 class _Noop(_Sender):
     async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
-        number = int(notification.id)
+        number = number_of(notification.id)
         self.log.append(number)
         self.log.append(~number)
         self.window.tick()
@@ -137,7 +137,7 @@ class _Noop(_Sender):
 
 class _Slow(_Sender):
     async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
-        number = int(notification.id)
+        number = number_of(notification.id)
         self.log.append(number)
         await asyncio.sleep(self.latency)
         self.log.append(~number)
@@ -161,7 +161,7 @@ class _Timed(_Sender):
 
 class _Plain(_Sender):
     def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
-        number = int(notification.id)
+        number = number_of(notification.id)
         self.log.append(number)
         time.sleep(self.latency)
         self.log.append(~number)
@@ -181,7 +181,7 @@ class _Failing(_Sender):
         self.accepted = array("d")
 
     async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
-        number = int(notification.id)
+        number = number_of(notification.id)
         if (due := self.due.pop(number, None)) is not None:
             self.late.append(time.perf_counter() - due)
         self.log.append(number)

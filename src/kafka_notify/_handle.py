@@ -34,6 +34,10 @@ class HandleDead(ProduceError):
     """This handle will never write again (a fatal error, or a fork): open another one."""
 
 
+class RecordTooLarge(ProduceError):
+    """The record is larger than `message.max.bytes`."""
+
+
 class ProducerHandle:
     """An idempotent librdkafka producer with a thread of its own for delivery reports.
 
@@ -227,7 +231,8 @@ class ProducerHandle:
         if error.code() == KafkaError._FATAL:
             self._die("the producer failed for good")
             return HandleDead(f"{topic}: {self.dead}")
-        return ProduceError(f"{topic}: not queued: {reason(error)}")
+        refusal = RecordTooLarge if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else ProduceError
+        return refusal(f"{topic}: not queued: {reason(error)}")
 
     def _die(self, why: str) -> None:
         self.dead = self.dead or why

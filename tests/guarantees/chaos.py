@@ -76,7 +76,7 @@ class Chaos:
         self._mend()
         while len(self.fleet.running) < WORKERS:
             self._join()
-        self.fleet.finish(patience=180)
+        self.fleet.finish(patience=90)
         held = self.fleet.verify()
         return (
             f"{len(self.fleet.produced)} notifications; {', '.join(self.done)}; "

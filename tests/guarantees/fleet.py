@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -130,6 +131,9 @@ class Fleet(Deployment):
 
     def state(self) -> str:
         """For a person who looks for what went wrong."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)  # while they write their stacks
         return "\n".join([super().state(), *(f"{name}: {self.worker_log(name)}" for name in self._processes)])
 
     def worker_log(self, name: str) -> str:

@@ -74,6 +74,10 @@ RIGHT: dict[str, list[Observation]] = {
         *ONE, Started("a", "n0", "u", 1), Disturbed("a", "killed"), *send("n0", "b"), committed(1),
     ],
     "killed before the commit": [*ONE, *send("n0"), Disturbed("a", "killed"), *send("n0", "b"), committed(1)],
+    "frozen between decision and send": [
+        *ONE, Disturbed("a", "paused"), Started("b", "n0", "u", 1), Accepted("b", "n0", 1),
+        Disturbed("a", "resumed"), *send("n0"), Ended("b", "n0", 1, "accepted", False),
+    ],
     "zombie's send ends late": [
         *ONE, Started("a", "n0", "u", 1), Disturbed("a", "paused"), *send("n0", "b"), committed(1),
         Accepted("a", "n0", 1), Ended("a", "n0", 1, "accepted", False),
@@ -111,7 +115,10 @@ WRONG: dict[str, tuple[str, list[Observation]]] = {
     ),
     "a new send of a zombie": (
         "OneAtATime",
-        [*ONE, Disturbed("a", "paused"), Disturbed("a", "resumed"), Started("b", "n0", "u", 1), *send("n0")],
+        [
+            *TWO, Disturbed("a", "paused"), Disturbed("a", "resumed"), *send("n0"), Started("b", "n1", "u", 1),
+            *send("n1"),
+        ],
     ),
     "early": ("OnTime", [*ONE, copied("n0", 0, due=2_000), *send("n0", attempt=2, at=1_999)]),
     "late": ("OnTime", [Produced("n0", "u", 0, 0, expires_at=1_000), *send("n0", at=1_101)]),

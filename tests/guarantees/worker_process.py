@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -65,6 +67,7 @@ def make_worker(spec: Spec, log: AttemptLog) -> Worker:
 
 def main() -> None:
     """Run until a signal ends it."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # what is it at? asked when a test waits in vain
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     spec = Spec(**json.loads(sys.argv[1]))
     if spec.bug:

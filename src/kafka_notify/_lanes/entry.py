@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from enum import IntEnum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Held:
 class Entry:
     """One notification. `held` is None while it lives in the source topic alone."""
 
-    __slots__ = ("attempt", "busy", "headers", "held", "key", "lane", "origin", "timestamp", "value")
+    __slots__ = ("attempt", "busy", "headers", "held", "key", "lane", "origin", "size", "timestamp", "value")
 
     def __init__(
         self,
@@ -91,6 +91,8 @@ class Entry:
         self.headers = headers
         """None once the payload was evicted."""
         self.timestamp = timestamp
+        self.size = 0
+        """Bytes counted while it lives in the source topic alone."""
 
     @property
     def partition(self) -> Partition:
@@ -101,6 +103,15 @@ class Entry:
     def evicted(self) -> bool:
         """Whether its payload must be read again before a send or a copy."""
         return self.headers is None
+
+    def raw_size(self) -> int:
+        """Bytes of key, value and headers: each of them alone can be as large as a record may be."""
+        headers = self.headers or ()
+        try:
+            size = sum(map(len, map(_RAW, headers)))  # all in C: this is asked of every record
+        except TypeError:  # a header without a value
+            size = sum(len(raw) for _, raw in headers if raw is not None)
+        return size + 32 * len(headers) + len(self.key or b"") + len(self.value or b"")
 
     def payload_size(self) -> int:
         """Bytes of its payload, roughly: what the budget counts."""
@@ -115,6 +126,7 @@ class Entry:
 
 
 _ORIGIN: Final = attrgetter("origin")
+_RAW: Final = itemgetter(1)
 
 
 class Lane:

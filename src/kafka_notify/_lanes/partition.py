@@ -186,20 +186,18 @@ class Partition:
                 raise TopicRecreated(f"the record at {offset} is not the one that a waiting retry came from")
             self.source.complete(offset)  # its forwarder died before the commit
             return
-        budget = self._budget
-        budget.open += 1
-        if value:
-            budget.open_bytes += len(value)
         lane = self.lanes.get(lane_key)
         if lane is None:
             self.lanes[lane_key] = lane = Lane(self, lane_key)
             entry = Entry(lane, offset, key, value, headers, timestamp)
+            self._enter_source(entry)
             lane.entries.append(entry)
             if self.active and not self.closing:
                 entry.busy = Busy.SENDING
                 self._effects.send(entry)
             return
         entry = Entry(lane, offset, key, value, headers, timestamp)
+        self._enter_source(entry)
         lane.add(entry)
         head = lane.entries[0]
         if head is entry or not head.busy:
@@ -382,10 +380,14 @@ class Partition:
             self._budget.give(held.size)
             held.size = 0
 
+    def _enter_source(self, entry: Entry) -> None:
+        self._budget.open += 1
+        entry.size = entry.raw_size()
+        self._budget.open_bytes += entry.size
+
     def _leave_source(self, entry: Entry) -> None:
         self._budget.open -= 1
-        if entry.value:
-            self._budget.open_bytes -= len(entry.value)
+        self._budget.open_bytes -= entry.size
 
     def _keep_payload(self, entry: Entry) -> None:
         held = entry.held

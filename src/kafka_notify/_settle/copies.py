@@ -1,7 +1,8 @@
 """Writes copies to the retry and dead-letter topics, and tells the engine when the broker has them.
 
 A copy that is not acknowledged is written again with backoff, for as long as its assignment lives: the
-record stays open and its user waits. There is no other way out.
+record stays open and its user waits. The one way out is for a copy of more than `FITS_EVERYWHERE` bytes that
+is refused as too large: whoever wrote it makes it smaller, or says that something else is written.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from kafka_notify._handle import HandleDead
+from kafka_notify._handle import HandleDead, RecordTooLarge
 from kafka_notify.events import CopyFailed, OnEvent
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 FIRST_BACKOFF: Final = 0.1
 MAX_BACKOFF: Final = 10.0
+FITS_EVERYWHERE: Final = 1_000_000
+"""Bytes that every topic takes unless somebody set its limit lower: that can be mended, what is cut off a copy
+could not."""
+TOO_LARGE: Final = "MSG_SIZE_TOO_LARGE"
+_REFUSED_FOR_SIZE: Final = frozenset({TOO_LARGE, "RECORD_LIST_TOO_LARGE"})
 
 
 class Handle(Protocol):
@@ -48,7 +54,7 @@ class Copy:
 
     __slots__ = (
         "done", "failed", "failures", "headers", "key", "offset",
-        "partition", "reason", "topic", "value", "wanted", "writer",
+        "partition", "reason", "too_large", "topic", "value", "wanted", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +69,7 @@ class Copy:
         wanted: Callable[[], bool],
         done: Callable[[int], object],
         failed: Callable[[], object],
+        too_large: Callable[[Copy], bool] | None,
     ) -> None:
         self.writer = writer
         self.topic = topic
@@ -73,6 +80,7 @@ class Copy:
         self.wanted = wanted
         self.done = done
         self.failed = failed
+        self.too_large = too_large
         self.failures = 0
         self.reason = ""
         self.offset = -1
@@ -89,6 +97,13 @@ class Copy:
             else:
                 self.offset = offset
         self.writer.answered(self)
+
+    def hopeless(self) -> bool:
+        """Whether it was refused for a size that no setting of a topic has to allow."""
+        if self.reason not in _REFUSED_FOR_SIZE:
+            return False
+        size = len(self.key or b"") + len(self.value or b"")
+        return size + sum(len(name) + len(raw or b"") for name, raw in self.headers) > FITS_EVERYWHERE
 
 
 class CopyWriter:
@@ -131,6 +146,7 @@ class CopyWriter:
         wanted: Callable[[], bool],
         done: Callable[[int], object],
         failed: Callable[[], object],
+        too_large: Callable[[Copy], bool] | None = None,
     ) -> None:
         """Write a copy until the broker acknowledges it.
 
@@ -141,10 +157,22 @@ class CopyWriter:
             wanted: Asked before each further try; False gives up (the assignment has ended).
             done: Called with the offset, once, when it is acknowledged.
             failed: Called after each failure: the record may have been written all the same.
+            too_large: Called when it is refused for a size beyond `FITS_EVERYWHERE`: makes it smaller and says
+                that it is to be written, or says False.
         """
-        self._produce(
-            Copy(self, topic, partition, key, value, headers, wanted=wanted, done=done, failed=failed)
+        copy = Copy(
+            self,
+            topic,
+            partition,
+            key,
+            value,
+            headers,
+            wanted=wanted,
+            done=done,
+            failed=failed,
+            too_large=too_large,
         )
+        self._produce(copy)
 
     def _produce(self, copy: Copy) -> None:
         try:
@@ -164,7 +192,10 @@ class CopyWriter:
             self._handle = self._reopen()
             copy.reason = "HANDLE_DEAD"
             self._failed(copy)
-        except Exception as e:  # refused before it was queued, for example larger than message.max.bytes
+        except RecordTooLarge:
+            copy.reason = TOO_LARGE
+            self._failed(copy)
+        except Exception as e:  # refused before it was queued
             copy.reason = _reason(e)
             self._failed(copy)
 
@@ -197,8 +228,21 @@ class CopyWriter:
         copy.failed()
         if self._on_event is not None:
             self._on_event(CopyFailed(copy.topic, copy.partition, copy.reason, copy.failures))
+        if copy.too_large is not None and copy.hopeless():
+            self._loop.call_soon(
+                self.guarded, self._make_smaller, copy
+            )  # not from within the caller's `write`
+            return
         backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(copy.failures, 10))
         self._loop.call_later(backoff, self.guarded, self._again, copy)
+
+    def _make_smaller(self, copy: Copy) -> None:
+        assert copy.too_large is not None
+        if copy.too_large(copy):
+            copy.reason = ""
+            self._produce(copy)
+        else:
+            self.failing -= 1
 
     def _again(self, copy: Copy) -> None:
         if copy.wanted():

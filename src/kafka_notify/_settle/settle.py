@@ -6,13 +6,15 @@ broker has the new one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast, get_args
 
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._lanes.entry import Entry, Held
-from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._settle import letters
+from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify.codec import Codec
 from kafka_notify.deadletters import DeadLetter
 from kafka_notify.errors import DeliveryError, UnknownOutcomeError
@@ -31,6 +33,8 @@ from kafka_notify.wire import (
     identity,
     retry_copy,
 )
+
+log = logging.getLogger("kafka_notify.worker")
 
 MAX_WAIT_MS = 24 * 3600 * 1000
 """How long a notification without expiry may be throttled before it is dead-lettered."""
@@ -98,7 +102,7 @@ class Settler:
         """Copy a waiting retry forward as it is, so that the retry partition's frontier can move on."""
         held = entry.held
         assert held is not None
-        self._copy(entry, self._held(entry, held.due), entry.attempt)
+        self._copy(entry, self._held(entry, held.due), entry.attempt, carried=True)
 
     def retry(
         self,
@@ -160,7 +164,13 @@ class Settler:
         return held
 
     def _copy(
-        self, entry: Entry, held: Held, attempts: int, notification: Notification[Any] | None = None
+        self,
+        entry: Entry,
+        held: Held,
+        attempts: int,
+        notification: Notification[Any] | None = None,
+        *,
+        carried: bool = False,
     ) -> None:
         partition = entry.partition
         headers = retry_copy(entry.headers, self._state(entry, held, attempts), held.id, held.created)
@@ -190,6 +200,19 @@ class Settler:
         def failed() -> None:
             held.tainted = True
 
+        def too_large(_: Copy) -> bool:
+            partition.outstanding -= 1
+            if partition.alive:
+                log.error(
+                    "%s[%d]: the retry copy of offset %d is too large for %s: it is dead-lettered; raise that topic's "
+                    "max.message.bytes",
+                    *self._place(entry),
+                    self._retry_topic,
+                )
+                code = letters.RECORD_TOO_LARGE
+                self.bury(entry, "permanent", notification, code, None, attempts, held)
+            return False
+
         self._writer.write(
             self._retry_topic,
             partition.number,
@@ -199,13 +222,15 @@ class Settler:
             wanted=lambda: partition.alive,
             done=done,
             failed=failed,
+            too_large=None if carried else too_large,
         )
 
     def _state(self, entry: Entry, held: Held, attempts: int) -> RetryState:
+        topic, number, origin = self._place(entry)
         return RetryState(
-            origin_topic=self._source,
-            origin_partition=entry.partition.number,
-            origin=entry.origin,
+            origin_topic=topic,
+            origin_partition=number,
+            origin=origin,
             attempt=attempts,
             due_ms=held.due,
             first_failed_ms=held.first_failed,
@@ -227,8 +252,11 @@ class Settler:
         code: str | None,
         error: DeliveryError | None = None,
         attempts: int | None = None,
+        held: Held | None = None,
     ) -> None:
         """Write a dead letter; the entry is terminal when the broker has it.
+
+        When no topic takes it, it is written without its value, and if need be without key and headers.
 
         Args:
             entry: Whose letter it is.
@@ -237,10 +265,11 @@ class Settler:
             code: Of what is wrong with the record; with an `error` its own.
             error: The last failure.
             attempts: Counted attempts; the entry's by default, plus one when an attempt failed for good.
+            held: What is known of earlier attempts; by default what the entry says.
         """
         partition = entry.partition
         now = self._clock.now()
-        held = self._held(entry, now)
+        held = held or self._held(entry, now)
         if error is not None:
             held.error_class, held.error_code = type(error).__name__, error.code
             held.provider = error.provider or held.provider
@@ -249,19 +278,23 @@ class Settler:
             held.error_code = code
         if attempts is None:
             attempts = entry.attempt + 1 if error is not None else entry.attempt
-        payload = self._payload_policy(entry, notification)
-        value = entry.value if payload == "intact" else None
-        headers = dead_letter(
-            entry.headers,
-            reason=reason,
-            at_ms=now,
-            group=self._group,
-            payload=payload,
-            redrives=held.redrives,
-            state=self._state(entry, held, attempts),
-            id=held.id if notification is not None else None,
-            created_ms=held.created if notification is not None else None,
-        )
+
+        def headers(own: Headers | None, payload: DlqPayload, code: str | None) -> Headers:
+            held.error_code = code or held.error_code
+            return dead_letter(
+                own,
+                reason=reason,
+                at_ms=now,
+                group=self._group,
+                payload=payload,
+                redrives=held.redrives,
+                state=self._state(entry, held, attempts),
+                id=held.id if notification is not None else None,
+                created_ms=held.created if notification is not None else None,
+            )
+
+        forms = letters.forms(entry, letters.payload_policy(entry, notification, self._categories), headers)
+        letter = next(forms)
         partition.dying(entry)
         partition.outstanding += 1
 
@@ -274,9 +307,7 @@ class Settler:
                         notification.channel if notification else None,
                         reason,
                         held.error_code,
-                        self._source,
-                        partition.number,
-                        entry.origin,
+                        *self._place(entry),
                     )
                 )
             if self._on_dead_letter is None:
@@ -287,19 +318,19 @@ class Settler:
         async def told(offset: int) -> None:
             assert self._on_dead_letter is not None
             try:
-                letter = DeadLetter.from_record(
+                dead = DeadLetter.from_record(
                     self._dlq,
                     -1,
                     offset,
-                    entry.key,
-                    value,
-                    headers,
+                    letter.key,
+                    letter.value,
+                    letter.headers,
                     now,
                     self._codec,
                     self._categories,
                     notification,
                 )
-                await self._on_dead_letter(letter)
+                await self._on_dead_letter(dead)
             finally:
                 finish()
 
@@ -308,22 +339,35 @@ class Settler:
             if partition.alive:
                 partition.finish(entry, accepted=False, now=self._clock.now())
 
+        def too_large(copy: Copy) -> bool:
+            nonlocal letter
+            if partition.alive:
+                log.error(
+                    "%s[%d]: the dead letter of offset %d is too large for %s: less of it is written; the original "
+                    "stays in its topic until retention removes it",
+                    *self._place(entry),
+                    self._dlq,
+                )
+                letter = next(forms)
+                copy.key, copy.value, copy.headers = letter.key, letter.value, letter.headers
+            return partition.alive
+
         self._writer.write(
             self._dlq,
             -1,
-            entry.key,
-            value,
-            headers,
+            letter.key,
+            letter.value,
+            letter.headers,
             wanted=lambda: partition.alive,
             done=done,
             failed=lambda: None,
+            too_large=too_large,
         )
 
-    def _payload_policy(self, entry: Entry, notification: Notification[Any] | None) -> DlqPayload:
-        """A known category decides; one of a newer producer counts as sensitive; what is no notification at
-        all must be inspected as it is."""
-        name = notification.category if notification is not None else category_of(entry.headers)
-        category = self._categories.get(name or "")
-        if category is not None:
-            return "redacted" if category.dlq_payload == "redact" else "intact"
-        return "intact" if notification is None else "redacted"
+    def _place(self, entry: Entry) -> tuple[str, int, int]:
+        """Topic, partition and offset of the record that an entry began with: when the headers of a retry
+        record cannot be read, that record is all that is known."""
+        number = entry.partition.number
+        if entry.origin < 0:
+            return self._retry_topic, number, -1 - entry.origin
+        return self._source, number, entry.origin

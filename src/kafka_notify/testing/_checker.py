@@ -76,6 +76,8 @@ class Checker:
 class Call:
     started: Started
     line: int
+    thawed: bool = False
+    """The first one since its worker was frozen: it may have been decided on before, and only logged after."""
     ended: int = NEVER
     end: Ended | None = None
 
@@ -93,12 +95,15 @@ class CallChecker(Checker):
         super().__init__()
         self._running: dict[tuple[str, str], Call] = {}
         """By worker and id."""
+        self._thawed: set[str] = set()
+        """Workers that have started nothing since they were frozen."""
         self._disturbances: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
 
     def _observe(self, seen: Observation, /) -> None:
         match seen:
             case Started():
-                call = Call(seen, self.line)
+                call = Call(seen, self.line, seen.worker in self._thawed)
+                self._thawed.discard(seen.worker)
                 self._running[seen.worker, seen.id] = call
                 self._on_start(call)
             case Ended():
@@ -108,6 +113,8 @@ class CallChecker(Checker):
                     self._on_end(ended, seen)
             case Disturbed():
                 self._disturbances[seen.worker].append((self.line, seen.how))
+                if seen.how == "resumed":
+                    self._thawed.add(seen.worker)
             case _:
                 self._on_other(seen)
 

@@ -143,7 +143,8 @@ class _AcceptedCalls(CallChecker):
         self.last_start: dict[str, int] = {}
 
     def _on_start(self, call: Call) -> None:
-        self.last_start[call.started.id] = self.line
+        if not call.thawed:
+            self.last_start[call.started.id] = self.line
 
     def _on_other(self, seen: Observation) -> None:
         if isinstance(seen, Accepted):
@@ -152,7 +153,7 @@ class _AcceptedCalls(CallChecker):
                 self.accepted[seen.id].append(call)
 
     def excused(self, first: Call, second: Call) -> bool:
-        if not first.known:
+        if not first.known or first.thawed or second.thawed:
             return True  # it raised, was cancelled or took too long, after the provider had accepted
         one, other = sorted((first, second), key=lambda call: call.line)
         # a worker that was stopped in good order has committed what had ended
