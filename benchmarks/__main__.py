@@ -69,7 +69,7 @@ def _options() -> argparse.Namespace:
     )
     add("--note", default="", metavar="TEXT", help="what else the machine does; kept with the results")
     add("--uvloop", action="store_true", help="run the worker of the first rows on uvloop")
-    add("--gc", choices=["on", "freeze", "off"], default="on", help="the cyclic collector in the first rows")
+    add("--gc", choices=["run", "on", "freeze", "off"], default="run", help="the cyclic collector of workers")
     add("--profile", type=Path, metavar="FILE", help="let py-spy write a raw profile of the last worker")
     return parser.parse_args()
 

@@ -22,7 +22,7 @@ class Bench:
     repeat: int
     scale: float
     uvloop: bool = False
-    gc: Literal["on", "freeze", "off"] = "on"
+    gc: Literal["run", "on", "freeze", "off"] = "run"
     profile: Path | None = None
 
     def count(self, at_full_scale: int, at_least: int = 20_000) -> int:

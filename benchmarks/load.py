@@ -64,7 +64,7 @@ def number_of(id: str) -> int:
 
 def payload(number: int) -> dict[str, Any]:
     """100 bytes as JSON, half of which does not compress."""
-    return {"number": number, "template": "basket-reminder", "token": _noise(number)[:50]}
+    return {"number": number, "template": "basket", "token": _noise(number)[:50]}
 
 
 def _noise(number: int) -> str:

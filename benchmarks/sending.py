@@ -22,6 +22,7 @@ import psutil
 from benchmarks.load import FAILED, LOW, Mix, Order, check_order, number_of, topology, user_of
 from kafka_notify import Attempt, Consumer, Notification, Receipt, RetryPolicy, TransientError, Worker
 from kafka_notify._config import consumer_config
+from kafka_notify.worker import GC_THRESHOLD
 
 PATIENCE: Final = 60.0
 """Seconds without any send after which a run is an error."""
@@ -47,7 +48,7 @@ class Work:
     retry_delay: float = 1.0
     mix: Mix = "even"
     uvloop: bool = False
-    gc: Literal["on", "freeze", "off"] = "on"
+    gc: Literal["run", "on", "freeze", "off"] = "run"
     profile: Path | None = None
     """Where py-spy writes what it sees between the 10 % and the 90 % mark."""
 
@@ -212,6 +213,13 @@ def worker_for(consumer: Consumer, work: Work, lane: str = LOW) -> Worker:
     config = {"bootstrap.servers": work.bootstrap}
     worker = Worker(consumer, config, lane=lane, topology=topology(work.prefix), drain_timeout=0, **options)
     worker.start()
+    if work.gc == "run":
+        gc.set_threshold(*GC_THRESHOLD)  # as Worker.run does: the work here starts the worker itself
+    elif work.gc == "off":
+        gc.disable()
+    elif work.gc == "freeze":
+        gc.collect()
+        gc.freeze()
     return worker
 
 
@@ -220,11 +228,6 @@ def drain(work: Work) -> Drained:
     window = Window(work)
     consumer = sender(work, window)
     worker = worker_for(consumer, work)
-    if work.gc == "off":
-        gc.disable()
-    elif work.gc == "freeze":
-        gc.collect()
-        gc.freeze()
     wait(window.done, worker)
     parked = worker.stats().parked
     log = consumer.log[:]

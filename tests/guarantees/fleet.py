@@ -138,7 +138,7 @@ class Fleet(Deployment):
 
     def worker_log(self, name: str) -> str:
         """The end of what a worker process logged."""
-        return (self.directory / f"worker-{name}.log").read_text(errors="replace")[-4_000:]
+        return (self.directory / f"worker-{name}.log").read_text(errors="replace")[-8_000:]
 
     def end(self) -> None:
         """End the workers well, then look at what lies in Kafka."""

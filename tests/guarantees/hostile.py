@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 import confluent_kafka
+from confluent_kafka import KafkaError
 
 from kafka_notify.testing.attempt_log import Produced
 from kafka_notify.wire import identity
@@ -22,6 +23,8 @@ MEGABYTE: Final = 1_000_000
 BATCH_OVERHEAD: Final = 61 + 21
 """A record alone in its batch: the batch's header, and the record's own lengths."""
 PATIENCE: Final = 60.0
+REFUSED_TOO_EARLY: Final = (KafkaError.INVALID_TIMESTAMP, KafkaError._INVALID_DIFFERENT_RECORD)
+"""The broker has not heard yet that the topic takes any timestamp; the latter is for others in the batch."""
 Fields = list[tuple[str, Any]]
 
 
@@ -258,24 +261,30 @@ class Intruder:
 
     def write(self, records: Sequence[Hostile]) -> None:
         """Write them, and wait until the broker has them."""
-        for record in records:
-            producer = self._compressing if record.compressed else self._plain
-            producer.produce(
-                self._deployment.source,
-                record.value,
-                record.key,
-                headers=record.headers,
-                timestamp=record.timestamp,
-                on_delivery=self._report(record),
-            )
         before = len(self.written)
+        for record in records:
+            self._produce(record)
         deadline = time.monotonic() + PATIENCE
         for producer in (self._plain, self._compressing):
             assert producer.flush(max(0.0, deadline - time.monotonic())) == 0
         assert len(self.written) == before + len(records), "the broker refused some"
 
+    def _produce(self, record: Hostile) -> None:
+        producer = self._compressing if record.compressed else self._plain
+        producer.produce(
+            self._deployment.source,
+            record.value,
+            record.key,
+            headers=record.headers,
+            timestamp=record.timestamp,
+            on_delivery=self._report(record),
+        )
+
     def _report(self, record: Hostile) -> Callable[[Any, Any], None]:
         def report(error: Any, message: Any) -> None:
+            if error is not None and error.code() in REFUSED_TOO_EARLY:
+                self._produce(record)
+                return
             assert error is None, f"{record.kind}: {error}"
             d, partition, offset = self._deployment, message.partition(), message.offset()
             id, _ = identity(record.headers, d.source, partition, offset, 0)

@@ -6,14 +6,18 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import islice
+from typing import Any
 
 import pytest
 
 from kafka_notify import DeadLetters
+from kafka_notify._headers import HOP_HEADERS
+from kafka_notify.testing.attempt_log import DeadLettered, Owned
 from kafka_notify.testing.guarantees import Letter
 from tests.guarantees.fleet import Fleet
-from tests.guarantees.hostile import Generator, Intruder
+from tests.guarantees.hostile import NEWS, SMS, Generator, Intruder
 
 pytestmark = pytest.mark.kafka
 
@@ -59,3 +63,55 @@ def test_hostile_input(fleet: Callable[..., Fleet]) -> None:
     sys.stdout.write(
         f"seed {SEED}: {len(intruder.written)} hostile records, {dict(kinds)}, {len(letters)} letters\n"
     )
+
+
+@pytest.mark.parametrize("alive", [False, True], ids=["found at the start", "read later"])
+def test_junk_in_retry_topic(fleet: Callable[..., Fleet], alive: bool) -> None:
+    """A record of the retry topic that names no origin of its own becomes a letter, byte for byte, which says
+    where it lay; it keeps nobody waiting."""
+    f = fleet(partitions=1)
+    with ExitStack() as stack:
+        if alive:
+            stack.enter_context(f.worker_here())
+            f.until(lambda: f.all(Owned), "assignment")
+        junk = {f.write_raw(f.retry_topic, *record)[0]: record for record in junk_of(f)}
+        f.produce(f.notification(user) for user in ("u", "v"))
+        if not alive:
+            stack.enter_context(f.worker_here())
+        f.until(lambda: len(f.all(DeadLettered)) == len(junk), "letter for each")
+        f.finish()
+    found = DeadLetters({"bootstrap.servers": f.bootstrap_servers}, topology=f.topology).find()
+    letters = {letter.state.origin: letter for letter in found}
+    assert letters.keys() == junk.keys()
+    for offset, (key, value, headers) in junk.items():
+        letter = letters[offset]
+        own = [header for header in headers if header[0] not in HOP_HEADERS]
+        assert (letter.key, letter.raw, list(letter.headers[: len(own)])) == (key, value, own)
+        assert (letter.state.origin_topic, letter.reason) == (f.retry_topic, "undecodable")
+        assert letter.error_code == "bad_retry_headers"
+    assert len(f.accepted()) == 2
+
+
+def junk_of(f: Fleet) -> list[tuple[bytes | None, bytes | None, Any]]:
+    """Records that somebody else wrote into a retry topic."""
+    good = {
+        "notif-origin-topic": f.source.encode(), "notif-origin-partition": b"0", "notif-origin-offset": b"0",
+        "notif-attempt": b"1", "notif-next-retry-at": b"0", "notif-writer": b"w",
+    }  # fmt: skip
+    bad: list[dict[str, bytes | None]] = [
+        {"notif-origin-topic": b"elsewhere"},
+        {"notif-origin-partition": b"1"},
+        {"notif-origin-offset": b"-1"},
+        {"notif-origin-offset": None},
+        {"notif-attempt": b"99999999999"},
+        {"notif-next-retry-at": b"soon"},
+        {"notif-writer": b"\xff"},
+        {"notif-writer": b""},
+    ]
+    forged = [(b"u", b"{}", [NEWS, SMS, *{**good, **change}.items()]) for change in bad]
+    return [
+        (None, None, []),
+        (b"\xff", b"\xff", [("x", None), ("", b"\xff")]),
+        (b"u", b"{}", [NEWS, SMS]),
+        *forged,
+    ]

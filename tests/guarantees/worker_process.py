@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from kafka_notify import Ordering, RetryPolicy, Topology, Worker
+from kafka_notify import Ordering, RetryPolicy, Topology, Worker, events
 from kafka_notify._send import engine
 from kafka_notify.testing.attempt_log import AttemptLog
 from tests.guarantees import bugs
@@ -60,21 +60,37 @@ def make_worker(spec: Spec, log: AttemptLog) -> Worker:
         topology=Topology.from_dict(spec.topology),
         consumer_config=spec.consumer_config,
         producer_config=spec.producer_config,
-        on_event=log.on_event,
+        on_event=lambda event: observe(event, log),
         drain_timeout=spec.drain_timeout,
     )
 
 
+def observe(event: events.Event, log: AttemptLog) -> None:
+    """Note an event in the attempt log; those of rebalances also in the worker's own."""
+    log.on_event(event)
+    if isinstance(event, (events.PartitionsAssigned, events.PartitionsRevoked, events.PartitionStarted)):
+        logging.info("%s", event)
+
+
 def main() -> None:
     """Run until a signal ends it."""
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # what is it at? asked when a test waits in vain
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     spec = Spec(**json.loads(sys.argv[1]))
     if spec.bug:
         bugs.BUGS[spec.bug]()
     if spec.payload_budget is not None:
         engine.PAYLOAD_BUDGET = spec.payload_budget  # type: ignore[misc]
-    make_worker(spec, AttemptLog(spec.log, f"{spec.name}-{os.getpid()}")).run()
+    worker = make_worker(spec, AttemptLog(spec.log, f"{spec.name}-{os.getpid()}"))
+    signal.signal(signal.SIGUSR1, lambda *_: tell(worker))
+    worker.run()
+
+
+def tell(worker: Worker) -> None:
+    """Say what it is at: asked when a test waits in vain."""
+    faulthandler.dump_traceback(all_threads=True)
+    running: Any = worker._running
+    logging.info("%s %s", worker.health(), worker.stats())
+    logging.info("%s", {k: v for k, v in vars(running.fetch).items() if k not in ("_config", "_intake")})
 
 
 if __name__ == "__main__":

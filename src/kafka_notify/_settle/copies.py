@@ -229,9 +229,8 @@ class CopyWriter:
         if self._on_event is not None:
             self._on_event(CopyFailed(copy.topic, copy.partition, copy.reason, copy.failures))
         if copy.too_large is not None and copy.hopeless():
-            self._loop.call_soon(
-                self.guarded, self._make_smaller, copy
-            )  # not from within the caller's `write`
+            # not from within the caller's `write`, whose state is not ready for an answer
+            self._loop.call_soon(self.guarded, self._make_smaller, copy)
             return
         backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(copy.failures, 10))
         self._loop.call_later(backoff, self.guarded, self._again, copy)
