@@ -15,7 +15,7 @@ from benchmarks.sending import asyncio_alone, drain, drain_raw
 
 def noop(bench: Bench) -> Iterator[Row]:
     """Sends that do nothing, beside the loop that a team would write with confluent_kafka alone."""
-    records = bench.count(400_000, 200_000)  # far more than the 40,000 that are fetched ahead
+    records = bench.count(600_000, 200_000)  # far more than what is fetched before the first send
     raw, ours = in_turns(
         bench.repeat,
         lambda: apart(drain_raw, bench.work(records)),

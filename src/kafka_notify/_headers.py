@@ -5,11 +5,15 @@ UTF-8 text, lower case, one value each; of several with one name the last wins. 
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from kafka_notify.errors import NotifyError
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 Headers = list[tuple[str, bytes]]
 """As `confluent_kafka.Message.headers()` gives them; a value written by another client may be None."""
@@ -55,6 +59,9 @@ MAX_BYTES: Final = 4096
 MAX_MILLIS: Final = 253_402_300_799_999  # 9999-12-31, the last that datetime can hold
 MAX_OFFSET: Final = 2**63 - 1
 MAX_INT32: Final = 2**31 - 1
+# confluent-kafka 2.16 returns those tuples together with an exception. From Python 3.11 on a call in bytecode does
+# not notice that, once it is specialised, and the exception comes up anywhere later; this call always does.
+_ask_headers: Final = operator.methodcaller("headers")
 _find_control: Final = re.compile(r"[\x00-\x1f\x7f]").search
 
 
@@ -65,6 +72,18 @@ class Undecodable(NotifyError):
         self.reason: Literal["undecodable", "unsupported_schema"] = reason
         self.code = code
         super().__init__(f"{reason}: {code}")
+
+
+def headers_of(message: Message) -> Headers:
+    """The headers of a record; none when a name is no UTF-8, for then confluent-kafka can give none of them.
+
+    Ask once per message: after such a failure confluent-kafka 2.16 hands out tuples that hold nothing at all.
+    """
+    try:
+        headers: Headers | None = _ask_headers(message)
+    except (UnicodeError, SystemError):
+        return []
+    return headers or []
 
 
 def read_text(got: Mapping[str, bytes], name: str) -> str | None:

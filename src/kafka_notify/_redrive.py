@@ -144,7 +144,7 @@ class Plan:
             self._left_out("already_redriven", self._superseded(message))
 
     def _superseded(self, message: Message) -> int:
-        headers: Any = message.headers()
+        headers = h.headers_of(message)
         topic, partition = message.topic() or "", message.partition() or 0
         source = self._source_of[topic]
         state = wire.read_retry(headers, source, partition)

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import Any, cast
+from typing import cast
 
 import attrs
 from confluent_kafka import Message
@@ -14,6 +14,7 @@ from confluent_kafka import Message
 from kafka_notify import wire
 from kafka_notify._config import Config
 from kafka_notify._dead_letter import DeadLetter
+from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader
 from kafka_notify._units import to_millis
 from kafka_notify.codec import Codec, JsonCodec
@@ -133,7 +134,7 @@ class DeadLetters:
         with reader, closing(sqlite3.connect("", check_same_thread=False)) as seen:
             seen.execute("CREATE TABLE seen (a, b, c, d, e, PRIMARY KEY (a, b, c, d, e)) WITHOUT ROWID")
             for message in reader.read(stretches):
-                headers: Any = message.headers()
+                headers = headers_of(message)
                 state = wire.read_dead_letter(headers)
                 if state is None:
                     strangers += 1

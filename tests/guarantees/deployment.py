@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import confluent_kafka
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -228,7 +229,24 @@ class Deployment:
     def state(self) -> str:
         """For a person who looks for what went wrong."""
         left = [p for p in self.produced if p.id not in self.terminal]
-        return f"{len(left)} are not terminal, such as {left[:3]}; committed: {self.committed()}"
+        return f"{len(left)} are not terminal, such as {left[:3]}; committed: {self.committed()}; {self._group()}"
+
+    def _group(self) -> str:
+        """What the brokers think of the group."""
+        group = self.topology.group(LANE)
+        try:
+            found = self._admin.describe_consumer_groups([group], request_timeout=10)[group].result()
+        except KafkaException as e:
+            return f"the group cannot be described: {e.args[0].name()}"
+        members = [
+            (
+                m.member_id,
+                [(tp.topic, tp.partition) for tp in m.assignment.topic_partitions],
+                str(m.target_assignment),
+            )
+            for m in found.members
+        ]
+        return f"the group is {found.state.name}: {members}"
 
     def until_terminal(self, count: int) -> None:
         """Wait until so many notifications are terminal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -294,3 +295,30 @@ class Intruder:
             self.written[partition, offset] = record
 
         return report
+
+
+def write_header_name(deployment: Deployment, topic: str, key: bytes, value: bytes, name: bytes) -> None:
+    """Write a record to partition 0 that has, besides a category and a channel, a header of any name at all.
+
+    confluent-kafka takes only text for a name, so this asks the librdkafka below it.
+    """
+    kafka = ctypes.CDLL(confluent_kafka.cimpl.__file__)
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    for maker in (kafka.rd_kafka_conf_new, kafka.rd_kafka_new, kafka.rd_kafka_headers_new):
+        maker.restype = pointer
+    config = pointer(kafka.rd_kafka_conf_new())
+    brokers = deployment.bootstrap_servers.encode()
+    assert kafka.rd_kafka_conf_set(config, b"bootstrap.servers", brokers, None, size(0)) == 0
+    handle = pointer(kafka.rd_kafka_new(number(0), config, None, size(0)))
+    headers = pointer(kafka.rd_kafka_headers_new(size(3)))
+    for one, raw in ((b"notif-category", b"news"), (b"notif-channel", b"sms"), (name, b"x")):
+        kafka.rd_kafka_header_add(headers, one, ctypes.c_ssize_t(len(one)), raw, ctypes.c_ssize_t(len(raw)))
+    # each a tag and its arguments: topic, partition, value, key, flags (copy the value), headers
+    fields: list[tuple[Any, ...]] = [
+        (1, topic.encode()), (3, ctypes.c_int32(0)), (4, value, size(len(value))), (5, key, size(len(key))),
+        (7, number(2)), (10, headers),
+    ]  # fmt: skip
+    arguments = [part for tag, *parts in fields for part in (number(tag), *parts)]
+    assert kafka.rd_kafka_producev(handle, *arguments, number(0)) == 0
+    assert kafka.rd_kafka_flush(handle, number(30_000)) == 0
+    kafka.rd_kafka_destroy(handle)

@@ -17,7 +17,7 @@ from kafka_notify._headers import HOP_HEADERS
 from kafka_notify.testing.attempt_log import DeadLettered, Owned
 from kafka_notify.testing.guarantees import Letter
 from tests.guarantees.fleet import Fleet
-from tests.guarantees.hostile import NEWS, SMS, Generator, Intruder
+from tests.guarantees.hostile import NEWS, SMS, Generator, Intruder, write_header_name
 
 pytestmark = pytest.mark.kafka
 
@@ -90,6 +90,27 @@ def test_junk_in_retry_topic(fleet: Callable[..., Fleet], alive: bool) -> None:
         assert (letter.state.origin_topic, letter.reason) == (f.retry_topic, "undecodable")
         assert letter.error_code == "bad_retry_headers"
     assert len(f.accepted()) == 2
+
+
+def test_header_name_that_is_no_text(fleet: Callable[..., Fleet]) -> None:
+    """A header name that is no UTF-8 costs a record its headers, which the client cannot give: it becomes a letter
+    with its key and value, and stops neither a worker nor the tools for dead letters."""
+    f = fleet(partitions=1)
+    dlq = f.topology.dlq_topic("l")
+    # once it is warm, the interpreter makes calls in another way
+    f.produce(f.notification(f"v{n}") for n in range(100))
+    for topic in (f.source, f.retry_topic, dlq):
+        write_header_name(f, topic, b"u", b"{}", b"\xff\xfe")
+    f.produce([f.notification("u")])
+    with f.worker_here():
+        f.until(lambda: len(f.all(DeadLettered)) == 2, "letters of both")
+        f.finish()
+    tool = DeadLetters({"bootstrap.servers": f.bootstrap_servers}, topology=f.topology)
+    letters = list(tool.find())
+    assert tool.redrive(letters).redriven == 0
+    assert {letter.state.origin_topic for letter in letters} == {f.source, f.retry_topic}
+    assert {(letter.key, letter.raw, letter.reason) for letter in letters} == {(b"u", b"{}", "undecodable")}
+    assert len(f.accepted()) == 101
 
 
 def junk_of(f: Fleet) -> list[tuple[bytes | None, bytes | None, Any]]:

@@ -30,7 +30,7 @@ def test_all_sends_fail(fleet: Fleets) -> None:
 def test_backlog_survives_restart(fleet: Fleets) -> None:
     """Waiting retries survive a killed worker: the next one sends new notifications while they wait, and all of
     them when they are due, within a bounded memory."""
-    seen = backlog(fleet(partitions=2), count=5_000, delay=15)
+    seen = backlog(fleet(partitions=2, payload_budget=200_000), count=5_000, delay=15)
     assert seen.after.peak <= 400 * MEGABYTE, seen
     assert set(seen.owned.values()) == {1}, seen
 

@@ -23,6 +23,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
 from kafka_notify._fetch.offsets import OffsetRewound
+from kafka_notify._headers import headers_of
 from kafka_notify._lanes.entry import Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
 from kafka_notify._lanes.timers import Timers
@@ -270,13 +271,10 @@ class Engine:
                 continue  # handed over, or halted
             key: Any = message.key()
             offset: Any = message.offset()
-            try:
-                headers: Any = message.headers()
-            except (UnicodeError, ValueError, SystemError):
-                headers = None  # a header name that is no UTF-8: the record is found undecodable
+            headers = headers_of(message)
             try:
                 if message.topic() != source:
-                    self._feed_retry(partition, message, offset, key, headers or [], now)
+                    self._feed_retry(partition, message, offset, key, headers, now)
                     continue
                 if channels and (channel := channel_of(headers)) is not None and channel not in channels:
                     partition.pass_over(offset)
@@ -288,7 +286,7 @@ class Engine:
                     key if by_user else self._lane_key(key, headers, offset),
                     key,
                     message.value(),
-                    headers or [],
+                    headers,
                     timestamp,
                     functools.partial(identity, headers, source, number, offset, timestamp)
                     if partition.pending
@@ -360,8 +358,7 @@ class Engine:
                     "shorter than its delay; restore the record, or reset the group's offset of the retry partition",
                 )
                 continue
-            headers: Any = message.headers()
-            partition.loaded(entry, message.key(), message.value(), headers or [], now)
+            partition.loaded(entry, message.key(), message.value(), headers_of(message), now)
         self.sends.kick()
 
     # -- assignments ----------------------------------------------------------------------------------

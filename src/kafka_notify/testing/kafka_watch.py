@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from kafka_notify._config import Config
 from kafka_notify._fetch.offsets import decode_metadata
+from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader
 from kafka_notify.testing.attempt_log import AttemptLog, Committed, Copied
 from kafka_notify.testing.guarantees import Letter, LogEnds, Observation, SourceRecord
@@ -90,7 +91,7 @@ class KafkaWatch:
 
     @staticmethod
     def _source_record(message: Message) -> SourceRecord:
-        partition, offset, headers = message.partition(), message.offset(), message.headers()
+        partition, offset, headers = message.partition(), message.offset(), headers_of(message)
         assert partition is not None
         assert offset is not None
         return SourceRecord(
@@ -98,7 +99,7 @@ class KafkaWatch:
         )
 
     def _letter(self, message: Message) -> Letter | None:
-        headers = _headers(message.headers())
+        headers = _headers(headers_of(message))
         state = read_dead_letter([(name, value or b"") for name, value in headers])
         if state is None or state.group != self.group:
             return None
@@ -167,7 +168,7 @@ class KafkaWatch:
         assert partition is not None
         assert offset is not None
         self._read[partition] = offset + 1
-        headers: Any = message.headers()
+        headers = headers_of(message)
         state = read_retry(headers, self.source, partition)
         if state is not None:
             id, _ = identity(headers, self.source, partition, state.origin, message.timestamp()[1])
