@@ -18,6 +18,8 @@ from kafka_notify.testing.attempt_log import AttemptLog
 from tests.guarantees import bugs
 from tests.guarantees.provider import CONSUMERS
 
+said = logging.getLogger("tests.worker")
+
 
 @attrs.frozen
 class Spec:
@@ -69,7 +71,7 @@ def observe(event: events.Event, log: AttemptLog) -> None:
     """Note an event in the attempt log; those of rebalances also in the worker's own."""
     log.on_event(event)
     if isinstance(event, (events.PartitionsAssigned, events.PartitionsRevoked, events.PartitionStarted)):
-        logging.info("%s", event)
+        said.info("%s", event)
 
 
 def main() -> None:
@@ -89,8 +91,8 @@ def tell(worker: Worker) -> None:
     """Say what it is at: asked when a test waits in vain."""
     faulthandler.dump_traceback(all_threads=True)
     running: Any = worker._running
-    logging.info("%s %s", worker.health(), worker.stats())
-    logging.info("%s", {k: v for k, v in vars(running.fetch).items() if k not in ("_config", "_intake")})
+    said.info("%s %s", worker.health(), worker.stats())
+    said.info("%s", {k: v for k, v in vars(running.fetch).items() if k not in ("_config", "_intake")})
 
 
 if __name__ == "__main__":
