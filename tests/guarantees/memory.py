@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 
 from kafka_notify.testing import LocalKafka
-from kafka_notify.testing.attempt_log import Disturbed, Owned, Started, now_ms
+from kafka_notify.testing.attempt_log import Copied, Disturbed, Owned, Started, now_ms
 from kafka_notify.testing.guarantees import CaughtUp, Guarantees, NothingLost
 from tests.guarantees.fleet import Fleet
 
@@ -156,13 +156,14 @@ class Backlog:
         )
 
 
-def backlog(fleet: Fleet, *, count: int, delay: float) -> Backlog:
+def backlog(fleet: Fleet, *, count: int, delay: float, overdue: bool = False) -> Backlog:
     """Make so many notifications wait, kill the worker, start another one, and see everything delivered.
 
     Args:
         fleet: Without workers yet.
         count: Notifications, each of another user.
         delay: Seconds until they are due: longer than it takes to make all of them wait.
+        overdue: Start the other one when all of them are due.
     """
     settings = {"retry": {"max_attempts": 3, "first": delay, "cap": delay, "jitter": 0}, "concurrency": 1_000}
     patience = 120 + 4 * delay
@@ -182,6 +183,9 @@ def backlog(fleet: Fleet, *, count: int, delay: float) -> Backlog:
     filled = time.monotonic() - began
     before = look(_pid(fleet, "a"), began)
     fleet.kill("a")
+    if overdue:
+        last = max(copy.due for copy in fleet.all(Copied))
+        fleet.until(lambda: now_ms() > last, "time when they are due", 2 * delay)
     [fresh] = fleet.produce([fleet.notification("fresh")])
     position, started_at, began = len(fleet.lines), now_ms(), time.monotonic()
     fleet.start("b", attributes=settings)

@@ -27,10 +27,12 @@ def test_all_sends_fail(fleet: Fleets) -> None:
     assert seen.sends > 2 * seen.waiting, seen
 
 
-def test_backlog_survives_restart(fleet: Fleets) -> None:
+@pytest.mark.parametrize("overdue", [False, True], ids=["due later", "all due"])
+def test_backlog_survives_restart(fleet: Fleets, overdue: bool) -> None:
     """Waiting retries survive a killed worker: the next one sends new notifications while they wait, and all of
-    them when they are due, within a bounded memory."""
-    seen = backlog(fleet(partitions=2, payload_budget=200_000), count=5_000, delay=15)
+    them when they are due, within a bounded memory, whether or not their payloads fit in it."""
+    f = fleet(partitions=2, payload_budget=200_000)
+    seen = backlog(f, count=5_000, delay=10, overdue=overdue)
     assert seen.after.peak <= 400 * MEGABYTE, seen
     assert set(seen.owned.values()) == {1}, seen
 

@@ -81,15 +81,14 @@ class Rereader:
 
     def _take(self) -> dict[int, dict[int, Entry]]:
         wanted: dict[int, dict[int, Entry]] = {}
-        request = self._requests.get()
         for _ in range(BATCH):
+            request = self._requests.get()
             if request is None:
                 break
             number, at, entry = request
             wanted.setdefault(number, {})[at] = entry
             if self._requests.empty():
                 break
-            request = self._requests.get()
         return wanted
 
     def _serve(self, consumer: Consumer, wanted: dict[int, dict[int, Entry]]) -> dict[int, dict[int, Entry]]:
