@@ -34,6 +34,7 @@ def test_too_few_replicas(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka
         f.until(lambda: {p.id for p in others} <= f.terminal, "end of the others' notifications")
         assert f.copies(poor.id) == []
         assert f.starts(behind.id) == []
+        f.until(lambda: 0 in f.committed(), "the group's coordinator, which may have been the killed broker")
         assert f.committed()[0].source <= poor.offset
     finally:
         local_kafka_cluster.start(2)
