@@ -103,7 +103,7 @@ def plot(points: Sequence[Point]) -> str:
                 "kafka-notify, concurrency 1,000, one process",
                 "end",
             ),
-            _text(_x(MAX_LATENCY), _y(1000 / 300) - 8, "one after the other: 1 / latency", "end"),
+            _text(_x(MAX_LATENCY), _y(1000 / 300) - 16, "one after the other: 1 / latency", "end"),
             _text(WIDTH / 2, HEIGHT - 10, "provider latency in ms"),
             _text(LEFT, TOP - 18, "notifications per second, logarithmic", "start"),
             "</svg>",
