@@ -42,11 +42,11 @@ def test_hostile_input(fleet: Callable[..., Fleet]) -> None:
             f.produce(islice(valid, CHUNK))
             intruder.write(records)
         f.finish(PATIENCE)
-        assert worker.health().ok
+        assert worker.health().problems == ()
     letters = [seen for seen in f.final() if isinstance(seen, Letter)]
     found = Counter((letter.partition, letter.origin) for letter in letters)
     assert found.keys() >= intruder.written.keys()
-    assert set(found.values()) == {1}
+    assert [place for place, count in found.items() if count > 1] == []
     for letter in letters:
         record = intruder.written.get((letter.partition, letter.origin))
         if record is None:
