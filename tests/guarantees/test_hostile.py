@@ -21,8 +21,8 @@ from tests.guarantees.hostile import NEWS, SMS, Generator, Intruder, write_heade
 
 pytestmark = pytest.mark.kafka
 
-COUNT = int(os.environ.get("KAFKA_NOTIFY_HOSTILE", "1000"))
-SEED = int(os.environ.get("KAFKA_NOTIFY_HOSTILE_SEED", "20"))
+COUNT = int(os.environ.get("KAFKA_NOTIFY_TEST_HOSTILE", "1000"))
+SEED = int(os.environ.get("KAFKA_NOTIFY_TEST_HOSTILE_SEED", "20"))
 PATIENCE = 60 + COUNT / 20
 CHUNK = 20
 USERS = [f"u{n}" for n in range(60)]
