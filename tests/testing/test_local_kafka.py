@@ -40,6 +40,8 @@ def create_topic(kafka: LocalKafka, partitions: int) -> str:
     name = f"t-{uuid.uuid4()}"
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     admin.create_topics([NewTopic(name, partitions)])[name].result(30)
+    # the controller has it; the broker will in a moment
+    eventually(lambda: admin.list_topics(name, 30).topics[name].error is None)
     return name
 
 
