@@ -246,6 +246,8 @@ class _Running:
         )
         self.handle = self._open_handle()
         self.writer = CopyWriter(self.handle, self.loop, w._on_event, reopen=self._reopen)
+        self.fetch = FetchLoop(reading, self.topics[0], self.topics[1])
+        self.rereader = Rereader(reading, self.topics[1], self._loaded)
         self.engine = Engine(
             consumer,
             retry=consumer.retry or lane.retry,
@@ -260,10 +262,9 @@ class _Running:
             drain_timeout=w._drain_timeout,
             loop=self.loop,
             writer=self.writer,
+            fetch=self.fetch,
+            load=self.rereader.request,
         )
-        self.fetch = FetchLoop(reading, self.topics[0], self.topics[1], self.engine)
-        self.rereader = Rereader(reading, self.topics[1], self._loaded)
-        self.engine.attach(self.fetch, self.rereader.request)
 
     def _reopen(self) -> ProducerHandle:
         self.handle.release()
@@ -286,7 +287,7 @@ class _Running:
             self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self._group)
         self.thread.start()
         asyncio.run_coroutine_threadsafe(self.engine.open(), self.loop).result()
-        self.fetch.start()
+        self.fetch.start(self.engine)
 
     def _check_topics(self) -> None:
         source, retry, _ = self.topics
@@ -338,7 +339,7 @@ class _Running:
             parked=counts.parked,
             unknown=counts.unknown,
             in_flight=engine.sends.in_flight(),
-            buffered=engine.budget.open,
+            buffered=engine.intake.buffered,
             waiting=sum(len(p.pending) for p in partitions),
             stuck=engine.sends.stuck(),
             partitions=tuple(sorted(p.number for p in partitions if p.active)),

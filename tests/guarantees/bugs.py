@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
+from kafka_notify._fetch import intake
 from kafka_notify._fetch.offsets import Committed, Tracker
 from kafka_notify._lanes.partition import Partition
-from kafka_notify._send import engine
 from kafka_notify._settle.settle import Settler
 
 
@@ -37,7 +37,7 @@ def complete_before_acknowledgement() -> None:
 
 def restart_attempts() -> None:
     """A copy that is read again has no attempts behind it."""
-    module: Any = engine
+    module: Any = intake
     read = module.read_retry
 
     def forgetful(*args: Any) -> Any:
@@ -76,7 +76,7 @@ def skip_restore() -> None:
 
 def overtake() -> None:
     """Every notification has a queue of its own, so nobody waits for an earlier one."""
-    engine.Engine._lane_key = lambda self, key, headers, origin: (key, origin)  # type: ignore[method-assign]
+    intake.Intake._lane_key = lambda self, key, headers, origin: (key, origin)  # type: ignore[method-assign]
     partition: Any = Partition
     on_source = partition.on_source
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kafka_notify._send import engine
+from kafka_notify._fetch import intake
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.hostile import NEWS, SMS, Hostile, Intruder
 from tests.guarantees.memory import MEGABYTE, backlog, soak
@@ -40,7 +40,7 @@ def test_backlog_survives_restart(fleet: Fleets, overdue: bool) -> None:
 def test_large_headers(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts against the limit of buffered bytes is all of a record: a flood of large headers stops the
     reading as a flood of large values does."""
-    monkeypatch.setattr(engine, "BUFFER_BYTES", 10 * 2**20)
+    monkeypatch.setattr(intake, "BUFFER_BYTES", 10 * 2**20)
     f = fleet(partitions=1)
     gate = f.directory / "open"
     value = b'{"gate": "%s"}' % str(gate).encode()

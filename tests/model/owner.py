@@ -406,5 +406,5 @@ class Owner:
         held = sum(entry.held.size for entry in entries if entry.held is not None)
         unsent = [entry for entry in entries if entry.held is None]
         counted = (self.budget.used, self.budget.open, self.budget.open_bytes)
-        if counted != (held, len(unsent), sum(entry.raw_size() for entry in unsent)):
+        if counted != (held, len(unsent), sum(entry.record_size() for entry in unsent)):
             self.world.fail("BUDGET", f"{counted} counted, {held} bytes held, {len(unsent)} unsent")

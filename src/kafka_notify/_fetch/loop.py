@@ -80,7 +80,7 @@ class CommitResult:
     epoch_ended: bool = False
 
 
-class Intake(Protocol):
+class Receiver(Protocol):
     """The engine, as this thread sees it. Each call is safe from this thread and returns at once, but `drain`."""
 
     def feed(self, batch: list[Message], /) -> None:
@@ -116,15 +116,14 @@ class FetchLoop:
         config: Complete consumer configuration.
         source: Name of the source topic.
         retry: Name of the retry topic.
-        intake: Takes what was read.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: str, retry: str, intake: Intake) -> None:
+    def __init__(self, config: Mapping[str, Any], source: str, retry: str) -> None:
         self._config = dict(config)
         self._group = str(config["group.id"])
         self._incremental = config.get("group.protocol") == "consumer"
         self._topics = (source, retry)
-        self._intake = intake
+        self._receiver: Receiver
         self._commits: deque[CommitRequest] = deque()
         self._stopping = threading.Event()
         self._gate = threading.Event()
@@ -152,8 +151,9 @@ class FetchLoop:
 
     # -- called by the engine -------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, receiver: Receiver) -> None:
+        """Start the thread; `receiver` takes what is read."""
+        self._receiver = receiver
         self._thread.start()
 
     def stop(self) -> None:
@@ -200,8 +200,8 @@ class FetchLoop:
                 self._turn(consumer)
             self._hand_back(consumer, frozenset(self._started))
         except BaseException as e:
-            self._intake.forget(frozenset(self._started), lost=True)
-            self._intake.fail(e)
+            self._receiver.forget(frozenset(self._started), lost=True)
+            self._receiver.fail(e)
         finally:
             if consumer is not None:
                 self._close(consumer)
@@ -214,7 +214,7 @@ class FetchLoop:
 
     def _turn(self, consumer: Consumer) -> None:
         while self._commits:
-            self._intake.committed(self._commit(consumer, self._commits.popleft()))
+            self._receiver.committed(self._commit(consumer, self._commits.popleft()))
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
         if waiting and not self._fenced and boottime() >= self._start_again_at:
             self._start_pairs(consumer, waiting)
@@ -230,7 +230,7 @@ class FetchLoop:
         batch = [message]
         batch += consumer.consume(BATCH - 1, 0)
         self._handed += len(batch)
-        self._intake.feed(batch)
+        self._receiver.feed(batch)
 
     # -- commits --------------------------------------------------------------------------------------
 
@@ -280,7 +280,7 @@ class FetchLoop:
             consumer.pause(assignment)  # also those regained: librdkafka keeps the pause over a reassignment
             for owned, numbers, topic in self._by_topic(partitions):
                 owned |= numbers
-                self._intake.assigned(topic, numbers)
+                self._receiver.assigned(topic, numbers)
             self._note_halves()
             self._fenced = False
 
@@ -292,14 +292,14 @@ class FetchLoop:
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(tp.partition for tp in partitions) & self._started.keys()
         self._take_back(numbers)
-        self._intake.forget(numbers, lost=True)
+        self._receiver.forget(numbers, lost=True)
         self._leave(partitions)
 
     def _hand_back(self, consumer: Consumer, numbers: frozenset[int]) -> None:
         """Drain, commit and forget: on_revoke and stop. The poll blocks meanwhile; heartbeats do not."""
         if not numbers:
             return
-        request = self._intake.drain(numbers)
+        request = self._receiver.drain(numbers)
         result = self._commit(consumer, request)
         for _ in range(4):
             if result.error is None or result.epoch_ended:
@@ -308,8 +308,8 @@ class FetchLoop:
             time.sleep(0.1)
             result = self._commit(consumer, request)
         self._take_back(numbers)
-        self._intake.committed(result)
-        self._intake.forget(numbers, lost=False)
+        self._receiver.committed(result)
+        self._receiver.forget(numbers, lost=False)
 
     def _take_back(self, numbers: Iterable[int]) -> None:
         for n in numbers:
@@ -378,13 +378,13 @@ class FetchLoop:
                     consumer.seek(TopicPartition(topic, n, max(state.frontier, low)))
                 self._started[n] = self._epoch
                 self._paused.add(n)
-                self._intake.started(start)
+                self._receiver.started(start)
                 consumer.resume([TopicPartition(retry, n)])
         except KafkaException as e:
             self._start_again_at = (
                 boottime() + 0.2
             )  # the polls between serve a rebalance that may be in the way
-            self._intake.kafka_error(e.args[0])
+            self._receiver.kafka_error(e.args[0])
 
     def _apply_pauses(self, consumer: Consumer) -> None:
         source = self._topics[0]

@@ -104,25 +104,24 @@ class Entry:
         """Whether its payload must be read again before a send or a copy."""
         return self.headers is None
 
-    def raw_size(self) -> int:
-        """Bytes of key, value and headers: each of them alone can be as large as a record may be."""
-        headers = self.headers or ()
-        try:
-            size = sum(map(len, map(_RAW, headers)))  # all in C: this is asked of every record
-        except TypeError:  # a header without a value
-            size = sum(len(raw) for _, raw in headers if raw is not None)
-        return size + 32 * len(headers) + len(self.key or b"") + len(self.value or b"")
-
-    def payload_size(self) -> int:
-        """Bytes of its payload, roughly: what the budget counts."""
-        size = 200 + len(self.key or b"") + len(self.value or b"")
-        for name, value in self.headers or ():
-            size += 100 + len(name) + len(value or b"")
-        return size
+    def record_size(self) -> int:
+        """Bytes of key, value and headers, roughly: what the budgets count."""
+        return record_size(self.key, self.value, self.headers)
 
     def evict(self) -> None:
         """Forget key, value and headers: they can be read again by offset."""
         self.key = self.value = self.headers = None
+
+
+def record_size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
+    """Bytes that a record takes in memory, roughly: each of its parts alone can be as large as a record may be."""
+    if not headers:
+        return 200 + len(key or b"") + len(value or b"")
+    try:
+        size = sum(map(len, map(_RAW, headers)))  # all in C: this is asked of every record
+    except TypeError:  # a header without a value
+        size = sum(len(raw) for _, raw in headers if raw is not None)
+    return size + 200 + 120 * len(headers) + len(key or b"") + len(value or b"")
 
 
 _ORIGIN: Final = attrgetter("origin")

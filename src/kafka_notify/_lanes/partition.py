@@ -118,6 +118,8 @@ class Partition:
         """Restored and fenced: sends may start."""
         self.closing = False
         """Being handed over: nothing new starts."""
+        self.open = 0
+        """Source records in memory that are not finished and have no copy yet."""
         self.outstanding = 0
         """Sends and copies that were started and not answered; kept by the caller."""
         self.source = Tracker(source, source_range[0])
@@ -141,6 +143,8 @@ class Partition:
         """Redrives of the newest generation that this assignment finished."""
         self._farthest = -1
         """Highest origin that the restore brought: the source must be read past it."""
+        self._end_seen = -1
+        """Where the source partition ended when its end was last reached."""
         self._blocked: list[Lane] = []
         """Lanes whose head is due, but not yet covered, reached, or in the window."""
 
@@ -281,6 +285,7 @@ class Partition:
     def on_source_end(self, offset: int) -> None:
         """Everything below `offset` of the source partition was read; what was not delivered does not exist."""
         self.source.skip_to(offset)
+        self._end_seen = offset
 
     def on_retry_end(self, offset: int) -> None:
         """The same of the retry partition: its last offsets may be control records."""
@@ -381,11 +386,13 @@ class Partition:
             held.size = 0
 
     def _enter_source(self, entry: Entry) -> None:
+        self.open += 1
         self._budget.open += 1
-        entry.size = entry.raw_size()
+        entry.size = entry.record_size()
         self._budget.open_bytes += entry.size
 
     def _leave_source(self, entry: Entry) -> None:
+        self.open -= 1
         self._budget.open -= 1
         self._budget.open_bytes -= entry.size
 
@@ -394,7 +401,7 @@ class Partition:
         assert held is not None
         if entry.evicted or held.size:
             return
-        size = entry.payload_size()
+        size = entry.record_size()
         if self._budget.take(size):
             held.size = size
         elif not entry.busy:
@@ -499,7 +506,7 @@ class Partition:
         entry.key, entry.value, entry.headers = key, value, headers
         entry.busy = Busy.NO
         assert entry.held is not None
-        size = entry.payload_size()
+        size = entry.record_size()
         entry.held.size = size
         self._budget.used += size  # above the limit if need be: a head must be sent
         self.step(entry.lane, now)
@@ -619,13 +626,25 @@ class Partition:
             self.active = True
             self.step_all(now)
 
+    @property
+    def at_end(self) -> bool:
+        """Whether there was nothing more to read when last something was read."""
+        return self.source.position == self._end_seen
+
+    @property
+    def must_read(self) -> bool:
+        """Whether a restored origin is still to be reached: its lane could not move otherwise."""
+        return self.source.position <= self._farthest
+
+    @property
+    def has_window(self) -> bool:
+        """Whether what is read now still fits the bitmap."""
+        return self.source.position - self.source.frontier < READ_WINDOW
+
     def wants_source(self, *, room: bool) -> bool:
         """Whether the source should be read on.
 
         Args:
-            room: Whether the worker has room for more records at all. Even without, a restored origin must be
-                reached: its lane could not move otherwise.
+            room: Whether there is room for more records at all. A restored origin must be reached even without.
         """
-        if self.source.position <= self._farthest:
-            return True
-        return room and self.source.position - self.source.frontier < READ_WINDOW
+        return self.must_read or (room and self.has_window)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError as ConfluentError
@@ -21,11 +20,11 @@ from confluent_kafka import Message
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.commits import Commits
+from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
-from kafka_notify._fetch.offsets import OffsetRewound
 from kafka_notify._headers import headers_of
 from kafka_notify._lanes.entry import Entry, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
+from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.timers import Timers
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
@@ -38,22 +37,14 @@ from kafka_notify.consumer import Consumer
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category
 from kafka_notify.outcome import Middleware
-from kafka_notify.policy import Ordering, RetryPolicy
-from kafka_notify.wire import REDRIVE_WRITER, Headers, channel_of, identity, read_retry
+from kafka_notify.policy import RetryPolicy
+from kafka_notify.wire import REDRIVE_WRITER
 
 log = logging.getLogger("kafka_notify.worker")
 
 TICK: Final = 0.05
-MAX_HELD: Final = 200_000
-"""Waiting retries per worker; beyond that the source is not read."""
 PAYLOAD_BUDGET: Final = 128 * 2**20
 """Bytes of waiting retries' payloads kept in memory; the others are read again when they are due."""
-BUFFER_BYTES: Final = 256 * 2**20
-"""Bytes of source records in memory beyond which reading stops."""
-
-
-def _unasked() -> tuple[str, int]:
-    raise AssertionError("an identity is asked for only where copies wait")
 
 
 class Engine:
@@ -73,6 +64,8 @@ class Engine:
         drain_timeout: Seconds for running sends at a hand-over.
         loop: Runs all of this.
         writer: Writes copies.
+        fetch: Reads and commits.
+        load: Reads an evicted payload again; answered by `loaded`.
     """
 
     def __init__(
@@ -91,6 +84,8 @@ class Engine:
         drain_timeout: float,
         loop: asyncio.AbstractEventLoop,
         writer: CopyWriter,
+        fetch: FetchLoop,
+        load: Callable[[Entry], object],
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.halted: dict[int, str] = {}
@@ -106,18 +101,11 @@ class Engine:
         self._loop = loop
         self._clock = Clock()
         self._source, self._retry_topic, _ = topics
-        self._channels = frozenset(consumer.channels)
-        self._ordering = consumer.ordering
         self._on_event = on_event
-        # 8 x: with only 2 x polled ahead, records of the same users fill the buffer and the number in flight
-        # never reaches the limit (measured)
-        self._high = min(max(8 * consumer.concurrency, 4_000), 40_000)
-        self._low = self._high // 2
-        self._full_since: float | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._fetch: FetchLoop
-        self._load: Callable[[Entry], object]
+        self._fetch = fetch
+        self._load = load
         threads = SendThreads(consumer.concurrency, loop)
         runner = AttemptRunner(consumer, retry, middleware, threads)
         self._threads = threads
@@ -136,7 +124,7 @@ class Engine:
         self.commits = Commits(
             self.partitions,
             self._clock,
-            lambda request: self._fetch.commit(request),
+            fetch.commit,
             session_timeout=session_timeout,
             on_event=on_event,
         )
@@ -155,15 +143,26 @@ class Engine:
             settler=self._settler,
             lease=self.commits,
             on_event=on_event,
-            on_room=self._on_room,
+            on_room=lambda partition: self.intake.on_room(partition),
             fail=self.fail,
+        )
+        self.intake = Intake(
+            self.partitions,
+            self.budget,
+            fetch,
+            concurrency=consumer.concurrency,
+            source=self._source,
+            channels=frozenset(consumer.channels),
+            ordering=consumer.ordering,
+            clock=self._clock,
+            facts=self._settler.facts,
+            passed_over=self._pass_over,
+            halt=self._halt,
+            kafka_error=self.kafka_error,
+            kick=self.sends.kick,
         )
         self._timers = Timers(loop, self._clock, self.sends.kick, self._guarded)
         writer.guarded = self._guarded
-
-    def attach(self, fetch: FetchLoop, load: Callable[[Entry], object]) -> None:
-        """Connect what needs the engine to exist: where records come from, and evicted payloads."""
-        self._fetch, self._load = fetch, load
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -221,6 +220,8 @@ class Engine:
         log.warning("Kafka: %s (%s)", error.name(), error.str())
         if self._on_event:
             self._on_event(events.KafkaError(error.name(), error.fatal()))
+        if error.fatal():
+            self.fail(RuntimeError(f"fatal error of the Kafka client: {error.name()}"))
 
     def drain(self, numbers: frozenset[int]) -> CommitRequest:
         """Let these partitions finish what runs; what is to be committed of them. Blocks the fetch thread."""
@@ -257,92 +258,16 @@ class Engine:
     # -- records in -----------------------------------------------------------------------------------
 
     def _feed(self, batch: list[Message]) -> None:
-        self._fetch.taken += len(batch)
+        self.intake.feed(batch)
         now = self._clock.now()
-        partitions, source, channels = self.partitions, self._source, self._channels
-        by_user = self._ordering is Ordering.USER
-        for message in batch:
-            if (error := message.error()) is not None:
-                self._feed_error(message, error)
-                continue
-            number: Any = message.partition()
-            partition = partitions.get(number)
-            if partition is None:
-                continue  # handed over, or halted
-            key: Any = message.key()
-            offset: Any = message.offset()
-            headers = headers_of(message)
-            try:
-                if message.topic() != source:
-                    self._feed_retry(partition, message, offset, key, headers, now)
-                    continue
-                if channels and (channel := channel_of(headers)) is not None and channel not in channels:
-                    partition.pass_over(offset)
-                    self.sends.counts.passed_over += 1
-                    continue
-                timestamp = message.timestamp()[1]
-                partition.on_source(
-                    offset,
-                    key if by_user else self._lane_key(key, headers, offset),
-                    key,
-                    message.value(),
-                    headers,
-                    timestamp,
-                    functools.partial(identity, headers, source, number, offset, timestamp)
-                    if partition.pending
-                    else _unasked,
-                    now,
-                )
-            except (OffsetRewound, TopicRecreated) as e:
-                self._halt(partition, str(e))
-        for partition in tuple(partitions.values()):
+        for partition in tuple(self.partitions.values()):
             if not partition.active and partition.restored:
                 self.commits.soon()
             partition.step_blocked(now)
-        self._check_room()
-        self._fetch.open_gate()
         self.sends.kick()
 
-    def _feed_retry(
-        self,
-        partition: Partition,
-        message: Message,
-        offset: int,
-        key: bytes | None,
-        headers: Headers,
-        now: int,
-    ) -> None:
-        state = read_retry(headers, self._source, partition.number)
-        origin = -1 if state is None else state.origin
-        timestamp = message.timestamp()[1]
-        partition.on_retry(
-            offset,
-            self._lane_key(key, headers, origin),
-            state,
-            key,
-            message.value(),
-            headers,
-            timestamp,
-            lambda: self._settler.facts(headers, partition.number, origin, timestamp),
-            now,
-        )
-
-    def _lane_key(self, key: bytes | None, headers: Headers | None, origin: int) -> Hashable:
-        if self._ordering is Ordering.USER:
-            return key
-        return (key, channel_of(headers)) if self._ordering is Ordering.USER_CHANNEL else origin
-
-    def _feed_error(self, message: Message, error: ConfluentError) -> None:
-        number, offset = message.partition(), message.offset()
-        if error.code() != ConfluentError._PARTITION_EOF:
-            self.kafka_error(error)
-            if error.fatal():
-                self.fail(RuntimeError(f"fatal error of the Kafka client: {error.name()}"))
-        elif number is not None and offset is not None and (partition := self.partitions.get(number)):
-            if message.topic() == self._source:
-                partition.on_source_end(offset)
-            else:
-                partition.on_retry_end(offset)
+    def _pass_over(self) -> None:
+        self.sends.counts.passed_over += 1
 
     def loaded(self, answers: Sequence[tuple[Entry, Message | None]]) -> None:
         """Evicted payloads are here again."""
@@ -393,8 +318,9 @@ class Engine:
         """Stop one partition, loudly: going on would skip or repeat what nobody could find again."""
         partition.close()
         self.partitions.pop(partition.number, None)
+        self.intake.forget(partition.number)
         self.halted[partition.number] = reason
-        self._publish_wanted()
+        self.intake.publish_wanted()
         log.error("%s[%d] is halted: %s", self._source, partition.number, reason)
         if self._on_event:
             self._on_event(events.PartitionHalted(partition.number, reason))
@@ -403,19 +329,20 @@ class Engine:
         for n in numbers:
             self.commits.forget(n)
             self.halted.pop(n, None)
+            self.intake.forget(n)
             if partition := self.partitions.pop(n, None):
                 partition.close()
         if numbers and self._on_event:
             self._on_event(events.PartitionsRevoked(self._source, tuple(sorted(numbers)), lost))
         self.sends.cancel(lambda p: not p.alive)
-        self._publish_wanted()
+        self.intake.publish_wanted()
 
     async def _drain(self, numbers: frozenset[int]) -> CommitRequest:
         """Start nothing new, wait for what runs within the budget, and say what may be committed."""
         partitions = [self.partitions[n] for n in numbers if n in self.partitions]
         for partition in partitions:
             partition.closing = True
-        self._publish_wanted()
+        self.intake.publish_wanted()
         deadline = self._clock.monotonic() + self.drain_timeout
         while (  # noqa: ASYNC110 - see below
             any(p.outstanding for p in partitions) and not self.abort and self._clock.monotonic() < deadline
@@ -433,7 +360,7 @@ class Engine:
         self.commits.answered(result)
         if result.epoch_ended:
             self._forget(frozenset(self.partitions), True)
-        self._publish_wanted()
+        self.intake.publish_wanted()
         self.sends.kick()
 
     # -- Effects of a partition -----------------------------------------------------------------------
@@ -479,8 +406,7 @@ class Engine:
             log.warning("the wall clock jumped: nothing expires for a minute")
             self._timers.arm()
         self.sends.check_deadlines()
-        self._check_room()
-        self._publish_wanted()
+        self.intake.look()
         now = self._clock.now()
         for partition in tuple(self.partitions.values()):
             for entry in partition.carry():
@@ -488,34 +414,3 @@ class Engine:
             partition.step_blocked(now)
         self.commits.tick()
         self.sends.kick()
-
-    # -- back-pressure --------------------------------------------------------------------------------
-
-    def _on_room(self) -> None:
-        if self._fetch.hold:
-            self._check_room()
-
-    def _check_room(self) -> None:
-        """Hold the polls when too much is in memory; after a second pause the sources instead, so that
-        retries and rebalances are served."""
-        budget, fetch = self.budget, self._fetch
-        if self._full_since is None:
-            if budget.open >= self._high or budget.open_bytes >= BUFFER_BYTES:
-                self._full_since = self._clock.monotonic()
-                fetch.hold = True
-            return
-        if budget.open <= self._low and budget.open_bytes < BUFFER_BYTES // 2:
-            self._full_since = None
-        elif not fetch.hold or self._clock.monotonic() - self._full_since < 1.0:
-            return
-        fetch.hold = False
-        self._publish_wanted()
-        fetch.open_gate()
-
-    def _publish_wanted(self) -> None:
-        """Say which source partitions are to be read now."""
-        paused = self._full_since is not None and not self._fetch.hold
-        room = not paused and sum(len(p.pending) for p in self.partitions.values()) < MAX_HELD
-        self._fetch.wanted = frozenset(
-            n for n, p in self.partitions.items() if p.active and not p.closing and p.wants_source(room=room)
-        )

@@ -120,7 +120,7 @@ class Sends:
         settler: Settler,
         lease: Lease,
         on_event: events.OnEvent | None,
-        on_room: Callable[[], object],
+        on_room: Callable[[Partition], object],
         fail: Callable[[BaseException], object],
     ) -> None:
         self.counts = Counts()
@@ -290,7 +290,7 @@ class Sends:
                 if not partition.alive:
                     return
             partition.finish(entry, accepted=True, now=now)
-            self._on_room()
+            self._on_room(partition)
         else:
             self._settle(entry, notification, attempt, outcome)
 

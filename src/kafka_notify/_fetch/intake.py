@@ -1,0 +1,324 @@
+"""What was read goes into its partition, and each partition gets its share of the room.
+
+A producer's batches hold thousands of records of one partition, and a poll hands them over together. Let in as
+they come, the records of two or three partitions, or of one busy user, would fill the memory while hundreds of
+other users had nothing to send. So beyond its share a partition's records wait here; when many wait, the partition
+is paused, and when too much is in memory altogether, so is all reading.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final, Protocol
+
+from confluent_kafka import KafkaError, Message
+
+from kafka_notify._clock import Clock
+from kafka_notify._fetch.offsets import OffsetRewound
+from kafka_notify._headers import headers_of
+from kafka_notify._lanes.entry import record_size
+from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
+from kafka_notify.policy import Ordering
+from kafka_notify.wire import Headers, channel_of, identity, read_retry
+
+MAX_HELD: Final = 200_000
+"""Waiting retries per worker; beyond that the source is not read."""
+BUFFER_BYTES: Final = 256 * 2**20
+"""Bytes of source records in memory beyond which reading stops."""
+MAX_UNREAD: Final = 40_000
+"""Records that wait for their partition's share beyond which reading stops."""
+PAUSE_AT: Final = 2_000
+"""Records of one partition that wait when it is paused. A pause throws away what librdkafka had prefetched, so not
+for a few."""
+RESUME_AT: Final = 500
+"""Records of it that wait when it is read on."""
+HOLD_FIRST: Final = 1.0
+"""Seconds that all polls are held before partitions are paused instead: a short wait keeps what was prefetched, a
+long one must serve retries and rebalances."""
+CHUNK: Final = 250
+"""Waiting records taken in at once: the loop must go on breathing."""
+
+Unread = tuple[Message, Headers, int]
+"""A record that waits, or an end of partition, with its headers and its size in bytes."""
+
+
+def _unasked() -> tuple[str, int]:
+    raise AssertionError("an identity is asked for only where copies wait")
+
+
+class Reading(Protocol):
+    """The fetch thread, as the loop sees it: ints and references, atomic under the GIL."""
+
+    taken: int
+    hold: bool
+    wanted: frozenset[int]
+
+    def open_gate(self) -> None:
+        """Wake it if it waits for room."""
+
+
+class Intake:
+    """Takes batches of records apart, and says what is to be read on. Runs on the event loop.
+
+    Args:
+        partitions: The engine's, by number.
+        budget: What all of them hold in memory.
+        reading: The fetch thread.
+        concurrency: Sends under way at most.
+        source: Name of the source topic.
+        channels: What the consumer sends; empty is everything.
+        ordering: Whose order is kept.
+        clock: Epoch milliseconds, and monotonic seconds.
+        facts: Id, creation and expiry of the notification in a retry record: (headers, partition, origin, timestamp).
+        passed_over: Called for each record that another consumer sends.
+        halt: Stops a partition, loudly.
+        kafka_error: Takes what librdkafka reports among the records.
+        kick: Called after records were taken in.
+    """
+
+    def __init__(
+        self,
+        partitions: Mapping[int, Partition],
+        budget: PayloadBudget,
+        reading: Reading,
+        *,
+        concurrency: int,
+        source: str,
+        channels: frozenset[str],
+        ordering: Ordering,
+        clock: Clock,
+        facts: Callable[[Headers, int, int, int], tuple[str, int, int | None]],
+        passed_over: Callable[[], object],
+        halt: Callable[[Partition, str], object],
+        kafka_error: Callable[[KafkaError], object],
+        kick: Callable[[], object],
+    ) -> None:
+        self._partitions = partitions
+        self._budget = budget
+        self._reading = reading
+        self._source = source
+        self._channels = channels
+        self._ordering = ordering
+        self._clock = clock
+        self._facts = facts
+        self._passed_over = passed_over
+        self._halt = halt
+        self._kafka_error = kafka_error
+        self._kick = kick
+        # 8 x: among 2 x as many as may be sent at once too few are of different users (measured)
+        self._high = min(max(8 * concurrency, 4_000), 40_000)
+        self._low = self._high // 2
+        self._share = self._high
+        """Records in memory above which a partition takes in no more, once `_low` are there in all."""
+        self._unread: dict[int, deque[Unread]] = {}
+        self._waiting = 0
+        """Records in all of `_unread`; likewise `_waiting_bytes`."""
+        self._waiting_bytes = 0
+        self._heavy: set[int] = set()
+        """Partitions of which so much waits that they are not read while others have nothing to do."""
+        self._full_since: float | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Source records in memory that are not finished and have no copy yet."""
+        return self._budget.open + self._waiting
+
+    # -- records in -----------------------------------------------------------------------------------
+
+    def feed(self, batch: list[Message]) -> None:
+        """Take in what there is room for; the rest waits."""
+        self._reading.taken += len(batch)
+        now = self._clock.now()
+        partitions, source, unread, budget = self._partitions, self._source, self._unread, self._budget
+        low, share, take = self._low, self._share, self._take
+        for message in batch:
+            number: Any = message.partition()
+            partition = partitions.get(number)
+            if partition is None:
+                if (error := message.error()) is not None:
+                    self._kafka_error(error)
+                continue  # handed over, or halted
+            headers = headers_of(message)
+            if message.topic() != source or (
+                number not in unread and (budget.open < low or partition.open < share)
+            ):
+                take(partition, message, headers, now)
+            else:
+                self._defer(number, message, headers)
+        self._let_in(now)
+        self._check_room()
+        self._reading.open_gate()
+
+    def _take(self, partition: Partition, message: Message, headers: Headers, now: int) -> None:
+        if (error := message.error()) is not None:
+            self._take_end(partition, message, error)
+            return
+        key: Any = message.key()
+        offset: Any = message.offset()
+        timestamp = message.timestamp()[1]
+        by_user = self._ordering is Ordering.USER
+        try:
+            if message.topic() != self._source:
+                self._take_retry(partition, offset, key, message.value(), headers, timestamp, now)
+                return
+            channels = self._channels
+            if channels and (channel := channel_of(headers)) is not None and channel not in channels:
+                partition.pass_over(offset)
+                self._passed_over()
+                return
+            partition.on_source(
+                offset,
+                key if by_user else self._lane_key(key, headers, offset),
+                key,
+                message.value(),
+                headers,
+                timestamp,
+                functools.partial(identity, headers, self._source, partition.number, offset, timestamp)
+                if partition.pending
+                else _unasked,
+                now,
+            )
+        except (OffsetRewound, TopicRecreated) as e:
+            self._halt(partition, str(e))
+
+    def _take_retry(
+        self,
+        partition: Partition,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp: int,
+        now: int,
+    ) -> None:
+        state = read_retry(headers, self._source, partition.number)
+        origin = -1 if state is None else state.origin
+        partition.on_retry(
+            offset,
+            self._lane_key(key, headers, origin),
+            state,
+            key,
+            value,
+            headers,
+            timestamp,
+            lambda: self._facts(headers, partition.number, origin, timestamp),
+            now,
+        )
+
+    def _lane_key(self, key: bytes | None, headers: Headers | None, origin: int) -> Hashable:
+        if self._ordering is Ordering.USER:
+            return key
+        return (key, channel_of(headers)) if self._ordering is Ordering.USER_CHANNEL else origin
+
+    def _take_end(self, partition: Partition, message: Message, error: KafkaError) -> None:
+        offset = message.offset()
+        if error.code() != KafkaError._PARTITION_EOF or offset is None:
+            self._kafka_error(error)
+        elif message.topic() == self._source:
+            partition.on_source_end(offset)
+        else:
+            partition.on_retry_end(offset)
+
+    # -- the room of each partition -------------------------------------------------------------------
+
+    def _defer(self, number: int, message: Message, headers: Headers) -> None:
+        size = record_size(message.key(), message.value(), headers)
+        self._unread.setdefault(number, deque()).append((message, headers, size))
+        self._waiting += 1
+        self._waiting_bytes += size
+
+    def on_room(self, partition: Partition) -> None:
+        """A source record of `partition` was finished: others may have waited for that."""
+        if partition.number in self._unread and partition.open <= self._share - min(CHUNK, self._share // 2):
+            self._let_in_one(partition.number, self._clock.now())
+            self._kick()
+            if self._reading.hold:
+                self._check_room()
+
+    def look(self) -> None:
+        """Take in what waited, and see how much is to be read on: with every tick."""
+        self._let_in(self._clock.now())
+        self._check_room()
+        self.publish_wanted()
+
+    def _let_in(self, now: int) -> None:
+        busy = sum(partition.open > 0 or not partition.at_end for partition in self._partitions.values())
+        self._share = self._high // max(busy, 1)
+        for number in tuple(self._unread):
+            self._let_in_one(number, now)
+
+    def _let_in_one(self, number: int, now: int) -> None:
+        partition = self._partitions.get(number)
+        if partition is None:
+            self.forget(number)
+            return
+        unread, budget = self._unread[number], self._budget
+        for _ in range(CHUNK):
+            if not unread:
+                break
+            if not partition.alive or not (
+                partition.must_read
+                or (partition.has_window and (partition.open < self._share or budget.open < self._low))
+            ):
+                break
+            message, headers, size = unread.popleft()
+            self._waiting -= 1
+            self._waiting_bytes -= size
+            self._take(partition, message, headers, now)
+        if not unread:
+            self._unread.pop(number, None)
+
+    def forget(self, number: int) -> None:
+        """A partition is not ours any more: its next owner reads again what waited."""
+        for _, _, size in self._unread.pop(number, ()):
+            self._waiting -= 1
+            self._waiting_bytes -= size
+
+    # -- back-pressure --------------------------------------------------------------------------------
+
+    def _check_room(self) -> None:
+        """Hold the polls when enough waits; but not while a partition has nothing to do, then pause the others."""
+        reading, waiting = self._reading, self._waiting
+        size = self._budget.open_bytes + self._waiting_bytes
+        hungry = waiting > 0 and any(map(self._is_hungry, self._partitions.values()))
+        heavy = {
+            number
+            for number, unread in self._unread.items()
+            if len(unread) > RESUME_AT and (number in self._heavy or (hungry and len(unread) >= PAUSE_AT))
+        }
+        if heavy != self._heavy:
+            self._heavy = heavy
+            self.publish_wanted()
+        if self._full_since is None:
+            if size >= BUFFER_BYTES or waiting >= MAX_UNREAD or (waiting >= self._low and not hungry):
+                self._full_since = self._clock.monotonic()
+                reading.hold = True
+            return
+        if size < BUFFER_BYTES // 2 and waiting < MAX_UNREAD // 2 and (hungry or waiting <= self._low // 2):
+            self._full_since = None
+        elif not reading.hold or self._clock.monotonic() - self._full_since < HOLD_FIRST:
+            return
+        reading.hold = False
+        self.publish_wanted()
+        reading.open_gate()
+
+    def _is_hungry(self, partition: Partition) -> bool:
+        return (
+            partition.active
+            and partition.open <= self._share // 2
+            and partition.number not in self._unread
+            and not partition.at_end
+            and partition.wants_source(room=True)
+        )
+
+    def publish_wanted(self) -> None:
+        """Say which source partitions are to be read now."""
+        paused = self._full_since is not None and not self._reading.hold
+        room = not paused and sum(len(p.pending) for p in self._partitions.values()) < MAX_HELD
+        self._reading.wanted = frozenset(
+            n
+            for n, p in self._partitions.items()
+            if p.active and not p.closing and p.wants_source(room=room and n not in self._heavy)
+        )
