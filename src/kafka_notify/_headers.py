@@ -8,12 +8,9 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from kafka_notify.errors import NotifyError
-
-if TYPE_CHECKING:
-    from confluent_kafka import Message
 
 Headers = list[tuple[str, bytes]]
 """As `confluent_kafka.Message.headers()` gives them; a value written by another client may be None."""
@@ -74,7 +71,13 @@ class Undecodable(NotifyError):
         super().__init__(f"{reason}: {code}")
 
 
-def headers_of(message: Message) -> Headers:
+class HasHeaders(Protocol):
+    """A `confluent_kafka.Message`."""
+
+    def headers(self, /) -> Any: ...
+
+
+def headers_of(message: HasHeaders) -> Headers:
     """The headers of a record; none when a name is no UTF-8, for then confluent-kafka can give none of them.
 
     Ask once per message: after such a failure confluent-kafka 2.16 hands out tuples that hold nothing at all.

@@ -29,7 +29,7 @@ from kafka_notify._hops import (
 from kafka_notify._payload import structure, unstructure
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailable, ConfigError, InvalidNotification
-from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, fill
+from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, unchecked
 
 __all__ = [
     "REDRIVE_WRITER",
@@ -57,14 +57,13 @@ __all__ = [
 _SCHEMA, _CATEGORY, _CHANNEL, _ID, _RECIPIENT = h.SCHEMA, h.CATEGORY, h.CHANNEL, h.ID, h.RECIPIENT
 _CREATED_AT, _EXPIRES_AT = h.CREATED_AT, h.EXPIRES_AT
 _COLLAPSE_KEY, _CORRELATION_ID = h.COLLAPSE_KEY, h.CORRELATION_ID
-_new_notification: Final = Notification.__new__
 _names: dict[bytes, str] = {}
 _MAX_NAMES: Final = 1_000
 
 _SCHEMA_WRITTEN: Final = b"1"
 _SCHEMAS_READ: Final = frozenset({b"1", b"2"})  # its own and its neighbour's: rolling upgrades and rollbacks
 _IDS: Final = uuid.UUID("5f0c1b52-7a0e-4c1c-9a53-2f1f7a1f5c3d")
-_is_id: Final = re.compile(r"[A-Za-z0-9_-]{1,128}").fullmatch
+_is_id: Final = re.compile(rb"[A-Za-z0-9_-]{1,128}").fullmatch
 _not_a_code: Final = re.compile(r"[^A-Za-z0-9_.-]").sub
 
 
@@ -151,12 +150,14 @@ def decode(
         got = {name: raw for name, raw in got.items() if raw is not None}
     if (schema := got.get(_SCHEMA)) is not None and schema not in _SCHEMAS_READ:
         raise Undecodable("unsupported_schema", f"bad_header.{_SCHEMA}")
-    category = _known_name(got, _CATEGORY)
-    channel = _known_name(got, _CHANNEL)
-    id = read_text(got, _ID)
-    if id is None:
+    category = _names.get(got.get(_CATEGORY, b"")) or _known_name(got, _CATEGORY)
+    channel = _names.get(got.get(_CHANNEL, b"")) or _known_name(got, _CHANNEL)
+    raw_id = got.get(_ID)
+    if raw_id is None:
         id = derived_id(topic, partition, offset)
-    elif not _is_id(id):
+    elif _is_id(raw_id):
+        id = raw_id.decode()
+    else:
         raise Undecodable("undecodable", f"bad_header.{_ID}")
     created = read_integer(got, _CREATED_AT, MAX_MILLIS)
     if created is None:
@@ -167,9 +168,7 @@ def decode(
     known = categories.get(category)
     if expires is None and known is not None:
         expires = _expiry(created, known.ttl)
-    notification: Notification[Any] = _new_notification(Notification)
-    fill(
-        notification,
+    return unchecked(
         _user_id(key),
         category,
         channel,
@@ -182,20 +181,15 @@ def decode(
         expires,
         functools.partial(_own_headers, headers or ()),
     )
-    return notification
 
 
 def _known_name(got: Mapping[str, bytes], header: str) -> str:
-    """A category or channel: there are few, so each is decoded once."""
-    raw = got.get(header)
-    if not raw:
+    """A category or channel: there are few, so `_names` keeps those that were read before."""
+    name = read_text(got, header)
+    if not name:
         raise Undecodable("undecodable", f"no_{header.removeprefix('notif-')}")
-    name = _names.get(raw)
-    if name is None:
-        name = read_text(got, header)
-        assert name is not None
-        if len(_names) < _MAX_NAMES:  # a flood of invented names must not fill the memory
-            _names[raw] = name
+    if len(_names) < _MAX_NAMES:  # a flood of invented names must not fill the memory
+        _names[got[header]] = name
     return name
 
 

@@ -13,7 +13,7 @@ from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify.wire import RetryState
-from tests.model.promises import REDRIVE, Copy, Finished, Record
+from tests.model.promises import REDRIVE, Bytes, Copy, Finished, Record
 from tests.model.world import MAX_ATTEMPTS, Request, World
 
 Step = Callable[[], None]
@@ -148,7 +148,7 @@ class Owner:
         copy = log[at]
         assert copy is not None
         if copy.attempt < 0:
-            p.on_retry(at, "?", None, b"?", b"?", [], 0, lambda: ("", 0, None), self.now)
+            p.on_retry(at, "?", None, Bytes(b"?", b"?"), None, lambda: ("", 0, None), self.now)
             return
         record = self._record(copy.origin)
         state = RetryState(
@@ -167,7 +167,7 @@ class Owner:
         )
         facts = (f"id{copy.origin}", copy.origin, record.expires)
         value = b"value%d" % copy.origin
-        p.on_retry(at, record.user, state, record.key, value, [], 0, lambda: facts, self.now)
+        p.on_retry(at, record.user, state, Bytes(record.key, value), None, lambda: facts, self.now)
 
     def _read_source(self) -> None:
         p, log, world = self.partition, self.world.source, self.world
@@ -178,7 +178,7 @@ class Owner:
             return
         record = self._record(at)
         value = b"value%d" % at
-        p.on_source(at, record.user, record.key, value, [], 0, lambda: (f"id{at}", at), self.now)
+        p.on_source(at, record.user, Bytes(record.key, value), None, 1, lambda: (f"id{at}", at), self.now)
 
     def _record(self, origin: int) -> Record:
         record = self.world.source[origin]
@@ -347,11 +347,11 @@ class Owner:
         if self.alive:
             assert entry.held is not None
             record = self._record(entry.origin)
-            self.partition.loaded(entry, record.key, b"value%d" % entry.origin, [], self.now)
+            self.partition.loaded(entry, Bytes(record.key, b"value%d" % entry.origin), self.now)
 
     def _check_payload(self, entry: Entry) -> None:
         expected = b"?" if entry.origin < 0 else b"value%d" % entry.origin
-        if entry.evicted or entry.value != expected:
+        if entry.record is None or entry.value != expected:
             self.world.fail("PAYLOAD", f"{entry.origin} carries {entry.value!r}, was {expected!r}")
 
     # -- commits and hand-over ------------------------------------------------------------------------
@@ -406,5 +406,5 @@ class Owner:
         held = sum(entry.held.size for entry in entries if entry.held is not None)
         unsent = [entry for entry in entries if entry.held is None]
         counted = (self.budget.used, self.budget.open, self.budget.open_bytes)
-        if counted != (held, len(unsent), sum(entry.record_size() for entry in unsent)):
+        if counted != (held, len(unsent), sum(entry.size for entry in unsent)):
             self.world.fail("BUDGET", f"{counted} counted, {held} bytes held, {len(unsent)} unsent")

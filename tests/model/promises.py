@@ -41,6 +41,25 @@ class Violation(AssertionError):
         return "\n".join([f"{self.kind}: {self.text}", *lines, f"{self.kind}: {self.text}"])
 
 
+class Bytes:
+    """What an entry reads of a record from Kafka."""
+
+    def __init__(self, key: bytes | None, value: bytes | None) -> None:
+        self._key, self._value = key, value
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, 0)
+
+
 @attrs.frozen
 class Record:
     """A record of the source topic."""

@@ -136,7 +136,7 @@ class ExpiryBeforeCoverage(Partition):
 
     def step(self, lane: Lane, now: int) -> None:
         head = lane.entries[0] if lane.entries else None
-        if self.active and not self.closing and head and not (head.busy or head.evicted or lane.stuck):
+        if self.active and not self.closing and head and not (head.busy or head.record is None or lane.stuck):
             expires = head.held.expires if head.held else None
             if expires is not None and expires <= now:
                 head.busy = Busy.SENDING

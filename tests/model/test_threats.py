@@ -9,6 +9,7 @@ from kafka_notify._fetch.offsets import WINDOW, Committed, Fence
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
 from kafka_notify.wire import RetryState
+from tests.model.promises import Bytes
 
 ME, BEFORE, REDRIVE = "me", "before", "redrive"
 NOW = 1_000
@@ -52,12 +53,14 @@ class Bench:
         return [entry.origin for entry in self.asked.sends]
 
     def source(self, offset: int, user: str = "u") -> None:
-        self.partition.on_source(offset, user, b"u", b"value", [], 0, lambda: (f"id{offset}", 0), NOW)
+        self.partition.on_source(
+            offset, user, Bytes(b"u", b"value"), None, 1, lambda: (f"id{offset}", 0), NOW
+        )
 
     def retry(self, offset: int, origin: int, writer: str, redrives: int = 0, attempt: int = 0) -> None:
         state = RetryState("source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives)
         facts = (f"id{origin}", 0, None)
-        self.partition.on_retry(offset, "u", state, b"u", b"value", [], 0, lambda: facts, NOW)
+        self.partition.on_retry(offset, "u", state, Bytes(b"u", b"value"), None, lambda: facts, NOW)
 
     def commit(self) -> tuple[Committed, Committed]:
         source, retry = self.partition.snapshot()
@@ -105,7 +108,7 @@ def test_unreadable_record_keeps_its_payload() -> None:
     """A retry record that nobody can read reaches its dead letter with its payload, however full the memory."""
     b = bench(budget=0)
 
-    b.partition.on_retry(0, "?", None, b"key", b"value", [], 0, lambda: ("", 0, None), NOW)
+    b.partition.on_retry(0, "?", None, Bytes(b"key", b"value"), None, lambda: ("", 0, None), NOW)
 
     assert [(entry.key, entry.value) for entry in b.asked.letters] == [(b"key", b"value")]
 
@@ -244,7 +247,7 @@ def test_recreated_source_topic() -> None:
     b.commit()
 
     with pytest.raises(TopicRecreated):
-        b.partition.on_source(0, "u", b"u", b"other", [], 0, lambda: ("another", 0), NOW)
+        b.partition.on_source(0, "u", Bytes(b"u", b"other"), None, 1, lambda: ("another", 0), NOW)
     assert not b.partition.source.is_done(0)
 
 

@@ -40,8 +40,12 @@ long one must serve retries and rebalances."""
 CHUNK: Final = 250
 """Waiting records taken in at once: the loop must go on breathing."""
 
-Unread = tuple[Message, Headers, int]
-"""A record that waits, or an end of partition, with its headers and its size in bytes."""
+SAMPLE: Final = 16
+"""One record in so many is measured, for all of them: reading the headers is a tenth of all work, and a dozen
+objects a record that would lie in memory until it is sent."""
+
+Unread = tuple[Message, Headers | None, int]
+"""A record that waits, or an end of partition, with its headers if they were read, and its size in bytes."""
 
 
 def _unasked() -> tuple[str, int]:
@@ -101,6 +105,7 @@ class Intake:
         self._source = source
         self._channels = channels
         self._ordering = ordering
+        self._reads_headers = bool(channels) or ordering is not Ordering.USER
         self._clock = clock
         self._facts = facts
         self._passed_over = passed_over
@@ -133,77 +138,84 @@ class Intake:
         now = self._clock.now()
         partitions, source, unread, budget = self._partitions, self._source, self._unread, self._budget
         low, share, take = self._low, self._share, self._take
-        for message in batch:
+        size = 0
+        for index, message in enumerate(batch):
             number: Any = message.partition()
             partition = partitions.get(number)
             if partition is None:
                 if (error := message.error()) is not None:
-                    self._kafka_error(error)
+                    self._take_error(None, message, error)
                 continue  # handed over, or halted
-            headers = headers_of(message)
+            headers = None
+            if index % SAMPLE == 0:
+                headers = headers_of(message)
+                size = record_size(message.key(), message.value(), headers)
             if message.topic() != source or (
                 number not in unread and (budget.open < low or partition.open < share)
             ):
-                take(partition, message, headers, now)
+                take(partition, message, headers, size, now)
             else:
-                self._defer(number, message, headers)
+                unread.setdefault(number, deque()).append((message, headers, size))
+                self._waiting += 1
+                self._waiting_bytes += size
         self._let_in(now)
         self._check_room()
         self._reading.open_gate()
 
-    def _take(self, partition: Partition, message: Message, headers: Headers, now: int) -> None:
+    def _take(
+        self, partition: Partition, message: Message, headers: Headers | None, size: int, now: int
+    ) -> None:
         if (error := message.error()) is not None:
-            self._take_end(partition, message, error)
+            self._take_error(partition, message, error)
             return
-        key: Any = message.key()
         offset: Any = message.offset()
-        timestamp = message.timestamp()[1]
-        by_user = self._ordering is Ordering.USER
+        lane_key: Any = message.key()
         try:
             if message.topic() != self._source:
-                self._take_retry(partition, offset, key, message.value(), headers, timestamp, now)
+                self._take_retry(
+                    partition, offset, message, headers_of(message) if headers is None else headers, now
+                )
                 return
-            channels = self._channels
-            if channels and (channel := channel_of(headers)) is not None and channel not in channels:
-                partition.pass_over(offset)
-                self._passed_over()
-                return
+            if self._reads_headers:
+                if headers is None:
+                    headers = headers_of(message)
+                channel = channel_of(headers)
+                if self._channels and channel is not None and channel not in self._channels:
+                    partition.pass_over(offset)
+                    self._passed_over()
+                    return
+                lane_key = self._lane_key(lane_key, headers, offset)
             partition.on_source(
                 offset,
-                key if by_user else self._lane_key(key, headers, offset),
-                key,
-                message.value(),
+                lane_key,
+                message,
                 headers,
-                timestamp,
-                functools.partial(identity, headers, self._source, partition.number, offset, timestamp)
-                if partition.pending
-                else _unasked,
+                size,
+                functools.partial(self._identity, message, headers) if partition.pending else _unasked,
                 now,
             )
         except (OffsetRewound, TopicRecreated) as e:
             self._halt(partition, str(e))
 
+    def _identity(self, message: Message, headers: Headers | None) -> tuple[str, int]:
+        number: Any = message.partition()
+        offset: Any = message.offset()
+        if headers is None:
+            headers = headers_of(message)
+        return identity(headers, self._source, number, offset, message.timestamp()[1])
+
     def _take_retry(
-        self,
-        partition: Partition,
-        offset: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers,
-        timestamp: int,
-        now: int,
+        self, partition: Partition, offset: int, message: Message, headers: Headers, now: int
     ) -> None:
         state = read_retry(headers, self._source, partition.number)
         origin = -1 if state is None else state.origin
         partition.on_retry(
             offset,
-            self._lane_key(key, headers, origin),
+            self._lane_key(message.key(), headers, origin),
             state,
-            key,
-            value,
+            message,
             headers,
-            timestamp,
-            lambda: self._facts(headers, partition.number, origin, timestamp),
+            lambda: self._facts(headers, partition.number, origin, message.timestamp()[1]),
             now,
         )
 
@@ -212,22 +224,18 @@ class Intake:
             return key
         return (key, channel_of(headers)) if self._ordering is Ordering.USER_CHANNEL else origin
 
-    def _take_end(self, partition: Partition, message: Message, error: KafkaError) -> None:
+    def _take_error(self, partition: Partition | None, message: Message, error: KafkaError) -> None:
         offset = message.offset()
-        if error.code() != KafkaError._PARTITION_EOF or offset is None:
+        if error.code() != KafkaError._PARTITION_EOF:
             self._kafka_error(error)
+        elif partition is None or offset is None:
+            return
         elif message.topic() == self._source:
             partition.on_source_end(offset)
         else:
             partition.on_retry_end(offset)
 
     # -- the room of each partition -------------------------------------------------------------------
-
-    def _defer(self, number: int, message: Message, headers: Headers) -> None:
-        size = record_size(message.key(), message.value(), headers)
-        self._unread.setdefault(number, deque()).append((message, headers, size))
-        self._waiting += 1
-        self._waiting_bytes += size
 
     def on_room(self, partition: Partition) -> None:
         """A source record of `partition` was finished: others may have waited for that."""
@@ -266,7 +274,7 @@ class Intake:
             message, headers, size = unread.popleft()
             self._waiting -= 1
             self._waiting_bytes -= size
-            self._take(partition, message, headers, now)
+            self._take(partition, message, headers, size, now)
         if not unread:
             self._unread.pop(number, None)
 

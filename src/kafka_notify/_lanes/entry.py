@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import insort
 from enum import IntEnum
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from kafka_notify._headers import headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -65,20 +67,21 @@ class Held:
         return max(self.at, self.superseded)
 
 
+class Record(Protocol):
+    """What an entry needs of a `confluent_kafka.Message`."""
+
+    def key(self, /) -> Any: ...
+    def value(self, /) -> Any: ...
+    def headers(self, /) -> Any: ...
+    def timestamp(self, /) -> Any: ...
+
+
 class Entry:
     """One notification. `held` is None while it lives in the source topic alone."""
 
-    __slots__ = ("attempt", "busy", "headers", "held", "key", "lane", "origin", "size", "timestamp", "value")
+    __slots__ = ("_headers", "attempt", "busy", "held", "lane", "origin", "record", "size")
 
-    def __init__(
-        self,
-        lane: Lane,
-        origin: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers | None,
-        timestamp: int,
-    ) -> None:
+    def __init__(self, lane: Lane, origin: int, record: Record, headers: Headers | None, size: int) -> None:
         self.lane = lane
         self.origin = origin
         """Offset in the source partition: the one order that counts."""
@@ -86,12 +89,11 @@ class Entry:
         """Counted attempts made."""
         self.busy = Busy.NO
         self.held: Held | None = None
-        self.key = key
-        self.value = value
-        self.headers = headers
-        """None once the payload was evicted."""
-        self.timestamp = timestamp
-        self.size = 0
+        self.record: Record | None = record
+        """As it came from the broker: one object, where its parts are a dozen for the garbage collector to walk.
+        None once the payload was evicted."""
+        self._headers = headers
+        self.size = size
         """Bytes counted while it lives in the source topic alone."""
 
     @property
@@ -100,9 +102,27 @@ class Entry:
         return self.lane.partition
 
     @property
-    def evicted(self) -> bool:
-        """Whether its payload must be read again before a send or a copy."""
-        return self.headers is None
+    def key(self) -> bytes | None:
+        """Of the record."""
+        return None if self.record is None else self.record.key()
+
+    @property
+    def value(self) -> bytes | None:
+        """Of the record."""
+        return None if self.record is None else self.record.value()
+
+    @property
+    def headers(self) -> Headers | None:
+        """Of the record; None once the payload was evicted."""
+        if self._headers is None and self.record is not None:
+            self._headers = headers_of(self.record)
+        return self._headers
+
+    @property
+    def timestamp(self) -> int:
+        """Epoch ms of the record, whose payload must not be evicted."""
+        assert self.record is not None
+        return int(self.record.timestamp()[1])
 
     def record_size(self) -> int:
         """Bytes of key, value and headers, roughly: what the budgets count."""
@@ -110,7 +130,11 @@ class Entry:
 
     def evict(self) -> None:
         """Forget key, value and headers: they can be read again by offset."""
-        self.key = self.value = self.headers = None
+        self.record = self._headers = None
+
+    def load(self, record: Record) -> None:
+        """The payload is here again."""
+        self.record, self._headers = record, None
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
@@ -118,7 +142,7 @@ def record_size(key: bytes | None, value: bytes | None, headers: Headers | None)
     if not headers:
         return 200 + len(key or b"") + len(value or b"")
     try:
-        size = sum(map(len, map(_RAW, headers)))  # all in C: this is asked of every record
+        size = sum(map(len, map(_RAW, headers)))  # all in C
     except TypeError:  # a header without a value
         size = sum(len(raw) for _, raw in headers if raw is not None)
     return size + 200 + 120 * len(headers) + len(key or b"") + len(value or b"")

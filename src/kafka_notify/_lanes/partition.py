@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
+from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Record
 
 if TYPE_CHECKING:
     from kafka_notify.wire import Headers, RetryState
@@ -159,10 +159,9 @@ class Partition:
         self,
         offset: int,
         lane_key: Hashable,
-        key: bytes | None,
-        value: bytes | None,
+        record: Record,
         headers: Headers | None,
-        timestamp: int,
+        size: int,
         identity: Callable[[], tuple[str, int]],
         now: int,
     ) -> None:
@@ -171,7 +170,9 @@ class Partition:
         Args:
             offset: Its offset.
             lane_key: Whose order it keeps.
-            key: Of the record; likewise `value`, `headers` and `timestamp` (epoch ms).
+            record: As it came from the broker.
+            headers: Its headers if they were read already, for they are read once.
+            size: Bytes that it takes in memory.
             identity: Gives the notification's id and creation time; called only in the rare case of a crash
                 between copy and commit.
             now: Epoch ms.
@@ -193,14 +194,14 @@ class Partition:
         lane = self.lanes.get(lane_key)
         if lane is None:
             self.lanes[lane_key] = lane = Lane(self, lane_key)
-            entry = Entry(lane, offset, key, value, headers, timestamp)
+            entry = Entry(lane, offset, record, headers, size)
             self._enter_source(entry)
             lane.entries.append(entry)
             if self.active and not self.closing:
                 entry.busy = Busy.SENDING
                 self._effects.send(entry)
             return
-        entry = Entry(lane, offset, key, value, headers, timestamp)
+        entry = Entry(lane, offset, record, headers, size)
         self._enter_source(entry)
         lane.add(entry)
         head = lane.entries[0]
@@ -224,10 +225,8 @@ class Partition:
         offset: int,
         lane_key: Hashable,
         state: RetryState | None,
-        key: bytes | None,
-        value: bytes | None,
+        record: Record,
         headers: Headers | None,
-        timestamp: int,
         facts: Callable[[], tuple[str, int, int | None]],
         now: int,
     ) -> None:
@@ -237,7 +236,8 @@ class Partition:
             offset: Its offset.
             lane_key: Whose order it keeps.
             state: Its retry headers; None when they cannot be read.
-            key: Of the record; likewise `value`, `headers` and `timestamp`.
+            record: As it came from the broker.
+            headers: Its headers if they were read already.
             facts: Gives the notification's id, creation and expiry (epoch ms); called when it must be held.
             now: Epoch ms.
 
@@ -250,7 +250,7 @@ class Partition:
         def fresh() -> Entry:
             assert state is not None
             id, created, expires = facts()
-            entry = Entry(Lane(self, lane_key), state.origin, key, value, headers, timestamp)
+            entry = Entry(Lane(self, lane_key), state.origin, record, headers, 0)
             entry.attempt = state.attempt
             entry.held = held = Held(offset, state.due_ms, expires, id, created)
             held.redrives = state.redrives
@@ -262,7 +262,7 @@ class Partition:
             return entry
 
         if state is None:
-            entry = Entry(Lane(self, ("unreadable", offset)), -1 - offset, key, value, headers, timestamp)
+            entry = Entry(Lane(self, ("unreadable", offset)), -1 - offset, record, headers, 0)
             entry.held = Held(offset, now, None, "", 0)
             entry.busy = Busy.DYING  # before it is held: its payload must not be evicted
             self._hold(entry)
@@ -388,7 +388,6 @@ class Partition:
     def _enter_source(self, entry: Entry) -> None:
         self.open += 1
         self._budget.open += 1
-        entry.size = entry.record_size()
         self._budget.open_bytes += entry.size
 
     def _leave_source(self, entry: Entry) -> None:
@@ -399,7 +398,7 @@ class Partition:
     def _keep_payload(self, entry: Entry) -> None:
         held = entry.held
         assert held is not None
-        if entry.evicted or held.size:
+        if entry.record is None or held.size:
             return
         size = entry.record_size()
         if self._budget.take(size):
@@ -433,7 +432,7 @@ class Partition:
             if not lane.blocked:
                 lane.blocked = True
                 self._blocked.append(lane)
-        elif head.evicted:
+        elif head.record is None:
             head.busy = Busy.LOADING
             self._effects.load(head)
         else:
@@ -490,7 +489,7 @@ class Partition:
             assert entry.held is not None
             if entry.held.at >= frontier + WINDOW:
                 return
-            if entry.evicted:
+            if entry.record is None:
                 entry.busy = Busy.LOADING
                 self._effects.load(entry)
             else:
@@ -499,11 +498,9 @@ class Partition:
 
     # -- answers --------------------------------------------------------------------------------------
 
-    def loaded(
-        self, entry: Entry, key: bytes | None, value: bytes | None, headers: Headers, now: int
-    ) -> None:
+    def loaded(self, entry: Entry, record: Record, now: int) -> None:
         """An evicted payload is here again."""
-        entry.key, entry.value, entry.headers = key, value, headers
+        entry.load(record)
         entry.busy = Busy.NO
         assert entry.held is not None
         size = entry.record_size()

@@ -22,7 +22,6 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
-from kafka_notify._headers import headers_of
 from kafka_notify._lanes.entry import Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.timers import Timers
@@ -283,7 +282,7 @@ class Engine:
                     "shorter than its delay; restore the record, or reset the group's offset of the retry partition",
                 )
                 continue
-            partition.loaded(entry, message.key(), message.value(), headers_of(message), now)
+            partition.loaded(entry, message, now)
         self.sends.kick()
 
     # -- assignments ----------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from kafka_notify.errors import (
     ThrottledError,
     UnknownOutcomeError,
 )
-from kafka_notify.notification import Attempt, Category, Notification
+from kafka_notify.notification import Attempt, Category, Notification, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import holds_lane
 from kafka_notify.wire import Undecodable, decode
@@ -252,7 +252,7 @@ class Sends:
             partition.release(entry, now)  # queued to expire, and the clock was set back since
             return
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
-        attempt = Attempt(entry.attempt + 1, self._max_attempts, notification.id, timeout, remaining)
+        attempt = new_attempt(entry.attempt + 1, self._max_attempts, notification.id, timeout, remaining)
         if (held := entry.held) is not None:
             attempt = attrs.evolve(
                 attempt, maybe_sent=held.unknown, last_provider=held.provider, last_error=held.error_code
@@ -296,15 +296,17 @@ class Sends:
 
     def _decoded(self, entry: Entry, partition: Partition) -> Notification[Any] | None:
         """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
+        record = entry.record
+        assert record is not None
         try:
             return decode(
-                entry.key,
-                entry.value,
+                record.key(),
+                record.value(),
                 entry.headers,
                 self._source,
                 partition.number,
                 entry.origin,
-                entry.timestamp,
+                record.timestamp()[1],
                 self._codec,
                 self._categories,
             )
