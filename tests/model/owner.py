@@ -196,6 +196,8 @@ class Owner:
         for entry in self.partition.carry():
             assert entry.held is not None
             self._copy(entry, entry.attempt, entry.held.due)
+        if self.world.happens("crowds", 30):
+            self.partition.park_crowds(keep=1)
         self.partition.step_blocked(self.now)
 
     # -- Effects --------------------------------------------------------------------------------------

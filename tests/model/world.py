@@ -32,7 +32,7 @@ MAX_ATTEMPTS: Final = 3
 
 FEATURES: Final = frozenset(
     """gaps expiry skew throttle unknown hang timeouts partial zombies drain redrive retention metadata windows
-    budget unreadable room release""".split()
+    budget unreadable room release crowds""".split()
 )
 
 

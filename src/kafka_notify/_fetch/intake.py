@@ -9,6 +9,7 @@ is paused, and when too much is in memory altogether, so is all reading.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Protocol
@@ -37,6 +38,10 @@ RESUME_AT: Final = 500
 HOLD_FIRST: Final = 1.0
 """Seconds that all polls are held before partitions are paused instead: a short wait keeps what was prefetched, a
 long one must serve retries and rebalances."""
+KEEP: Final = 8
+"""Notifications of one user that stay in memory when he keeps others out; the rest are parked."""
+MAX_CROWD: Final = 2_000
+"""Waiting retries of a partition beyond which nobody's are parked for others: then all wait for the busy user."""
 CHUNK: Final = 250
 """Waiting records taken in at once: the loop must go on breathing."""
 
@@ -136,8 +141,11 @@ class Intake:
         """Take in what there is room for; the rest waits."""
         self._reading.taken += len(batch)
         now = self._clock.now()
+        self._divide()
         partitions, source, unread, budget = self._partitions, self._source, self._unread, self._budget
         low, share, take = self._low, self._share, self._take
+        for full in [n for n, p in partitions.items() if not p.has_window]:
+            unread.setdefault(full, deque())
         size = 0
         for index, message in enumerate(batch):
             number: Any = message.partition()
@@ -147,7 +155,7 @@ class Intake:
                     self._take_error(None, message, error)
                 continue  # handed over, or halted
             headers = None
-            if index % SAMPLE == 0:
+            if index % SAMPLE == 0 or self._reads_headers:
                 headers = headers_of(message)
                 size = record_size(message.key(), message.value(), headers)
             if message.topic() != source or (
@@ -177,8 +185,6 @@ class Intake:
                 )
                 return
             if self._reads_headers:
-                if headers is None:
-                    headers = headers_of(message)
                 channel = channel_of(headers)
                 if self._channels and channel is not None and channel not in self._channels:
                     partition.pass_over(offset)
@@ -245,15 +251,36 @@ class Intake:
             if self._reading.hold:
                 self._check_room()
 
-    def look(self) -> None:
-        """Take in what waited, and see how much is to be read on: with every tick."""
+    def look(self, *, idle: bool) -> None:
+        """Take in what waited, and see how much is to be read on: with every tick.
+
+        Args:
+            idle: Whether more could be sent than there is to send: then a busy user must not keep others out.
+        """
+        if idle:
+            for number, unread in self._unread.items():
+                self._make_room(self._partitions.get(number), unread)
+        self._divide()
         self._let_in(self._clock.now())
         self._check_room()
         self.publish_wanted()
 
-    def _let_in(self, now: int) -> None:
+    def _make_room(self, partition: Partition | None, unread: deque[Unread]) -> None:
+        """Park what a user has too much of, when users who have nothing in memory wait behind it."""
+        if partition is None or partition.open < self._share or len(partition.pending) >= MAX_CROWD:
+            return
+        first = itertools.islice(unread, CHUNK)
+        if any(self._key_of(message, headers) not in partition.lanes for message, headers, _ in first):
+            partition.park_crowds(KEEP)
+
+    def _key_of(self, message: Message, headers: Headers | None) -> Hashable:
+        return self._lane_key(message.key(), headers, -1)
+
+    def _divide(self) -> None:
         busy = sum(partition.open > 0 or not partition.at_end for partition in self._partitions.values())
         self._share = self._high // max(busy, 1)
+
+    def _let_in(self, now: int) -> None:
         for number in tuple(self._unread):
             self._let_in_one(number, now)
 

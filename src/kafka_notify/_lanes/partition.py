@@ -460,6 +460,14 @@ class Partition:
         self._moving[entry.origin] = entry
         self._effects.park(entry)
 
+    def park_crowds(self, keep: int) -> None:
+        """Park what waits in the source behind the first `keep` of its user: a busy user leaves room for others."""
+        for lane in tuple(self.lanes.values()):
+            if len(lane.entries) > keep:
+                for entry in lane.entries[keep:]:
+                    if entry.held is None and not entry.busy:
+                        self._park(entry)
+
     def step_blocked(self, now: int) -> None:
         """Look again at the lanes that waited for a commit, a read, or room in the window."""
         if self._blocked:

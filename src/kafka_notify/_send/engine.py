@@ -405,7 +405,7 @@ class Engine:
             log.warning("the wall clock jumped: nothing expires for a minute")
             self._timers.arm()
         self.sends.check_deadlines()
-        self.intake.look()
+        self.intake.look(idle=self.sends.idle)
         now = self._clock.now()
         for partition in tuple(self.partitions.values()):
             for entry in partition.carry():

@@ -158,6 +158,11 @@ class Sends:
         """Queue an attempt; `kick` after the last of a batch."""
         self._ready.append(entry)
 
+    @property
+    def idle(self) -> bool:
+        """Whether more could be sent than is queued."""
+        return not self._ready and not self.gate.shut
+
     def in_flight(self) -> int:
         """Sends under way."""
         return sum(slot.entry is not None for slot in tuple(self._slots))

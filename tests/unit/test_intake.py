@@ -1,0 +1,428 @@
+"""What was read goes into its partition; each partition gets its share of the room, each user his part of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+import pytest
+from confluent_kafka import KafkaError, Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kafka_notify._clock import Clock
+from kafka_notify._fetch import intake
+from kafka_notify._fetch.intake import CHUNK, HOLD_FIRST, MAX_CROWD, PAUSE_AT, RESUME_AT, Intake
+from kafka_notify._fetch.offsets import Committed
+from kafka_notify._hops import RetryState
+from kafka_notify._lanes.entry import Entry, Held, Lane
+from kafka_notify._lanes.partition import READ_WINDOW, Partition, PayloadBudget
+from kafka_notify.policy import Ordering
+from kafka_notify.wire import retry_copy
+
+SOURCE, RETRY = "notif.low", "notif.retry.low"
+CONCURRENCY = 500
+HIGH, LOW = 4_000, 2_000
+"""Records that all partitions together may have in memory, and below which nobody is limited."""
+
+
+class Engine:
+    """An intake of some partitions, all of them at work; sends end when they are told to."""
+
+    def __init__(self, partitions: int, **how: Any) -> None:
+        self.seconds = 0.0
+        self.taken = 0
+        self.hold = False
+        self.wanted: frozenset[int] = frozenset()
+        self.gates = self.kicks = self.passed_over = 0
+        self.queued: deque[Entry] = deque()
+        self.parked: list[Entry] = []
+        self.halted: dict[int, str] = {}
+        self.errors: list[KafkaError] = []
+        self.copies = itertools.count()
+        self.budget = PayloadBudget(1 << 20)
+        self.partitions: dict[int, Partition] = {}
+        self.intake = Intake(
+            self.partitions,
+            self.budget,
+            self,
+            concurrency=CONCURRENCY,
+            source=SOURCE,
+            channels=how.get("channels", frozenset()),
+            ordering=how.get("ordering", Ordering.USER),
+            clock=Clock(lambda: self.seconds, lambda: self.seconds),
+            facts=lambda headers, number, origin, timestamp: (f"id{origin}", 0, None),
+            passed_over=self._pass_over,
+            halt=self._halt,
+            kafka_error=self.errors.append,
+            kick=self._kick,
+        )
+        for number in range(partitions):
+            self.start(number)
+
+    def start(self, number: int, retry_end: int = 0) -> Partition:
+        partition = self.partitions[number] = Partition(
+            number,
+            Committed(0),
+            Committed(0),
+            source_range=(0, 1_000_000),
+            retry_range=(0, retry_end),
+            writer="me",
+            redrive_writer="redrive",
+            effects=self,
+            budget=self.budget,
+        )
+        if not retry_end:
+            partition.confirmed(partition.snapshot()[0], 0)
+        self.intake.publish_wanted()
+        return partition
+
+    # the fetch thread's gate, and the engine's callbacks
+    def open_gate(self) -> None:
+        self.gates += 1
+
+    def _kick(self) -> None:
+        self.kicks += 1
+
+    def _pass_over(self) -> None:
+        self.passed_over += 1
+
+    def _halt(self, partition: Partition, reason: str) -> None:
+        partition.close()
+        del self.partitions[partition.number]
+        self.intake.forget(partition.number)
+        self.halted[partition.number] = reason
+
+    # effects
+    def send(self, entry: Entry, /) -> None:
+        self.queued.append(entry)
+
+    def park(self, entry: Entry, /) -> None:
+        self.parked.append(entry)
+
+    def load(self, entry: Entry, /) -> None: ...
+    def bury(self, entry: Entry, /) -> None: ...
+    def wake(self, lane: Lane, at: int, /) -> None: ...
+
+    # what the tests do
+    def finish(self, entry: Entry) -> None:
+        self.queued.remove(entry)
+        partition = entry.partition
+        if partition.alive:
+            partition.finish(entry, accepted=True, now=0)
+            self.intake.on_room(partition)
+
+    def finish_all(self) -> list[tuple[int, int]]:
+        """Send everything, and what comes after it; partition and offset of each, in the order of the sends."""
+        sent: list[tuple[int, int]] = []
+        while self.queued:
+            entry = self.queued[0]
+            sent.append((entry.partition.number, entry.origin))
+            self.finish(entry)
+        return sent
+
+    def copied(self) -> None:
+        """The broker has acknowledged the copies."""
+        parked, self.parked = self.parked, []
+        for entry in parked:
+            held = Held(next(self.copies), 0, None, f"id{entry.origin}", 0)
+            entry.partition.copied(entry, held, 0, 0)
+
+
+def records(
+    number: int, offsets: Iterable[int], *, users: int = 1_000_000, headers: Any = (), topic: str = SOURCE
+) -> list[Message]:
+    return [
+        Message(
+            topic=topic, partition=number, offset=offset, key=b"u%d" % (offset % users), value=b"{}",
+            headers=list(headers), timestamp=(1, 0),
+        )
+        for offset in offsets
+    ]  # fmt: skip
+
+
+def end(number: int, offset: int, topic: str = SOURCE) -> Message:
+    return Message(topic=topic, partition=number, offset=offset, error=KafkaError(KafkaError._PARTITION_EOF))
+
+
+def test_one_partition_leaves_room_for_the_others() -> None:
+    """A flood of one partition's records does not keep those of another out of memory."""
+    e = Engine(2)
+    e.intake.feed(records(0, range(10_000)))
+    assert e.partitions[0].open < 10_000
+
+    e.intake.feed(records(1, range(10)))
+
+    assert e.partitions[1].open == 10
+
+
+def test_memory_is_bounded_by_all_shares() -> None:
+    """However the records come, what is in the lanes stays below the limits of all partitions together."""
+    e = Engine(20)
+    for number in range(20):
+        e.intake.feed(records(number, range(5_000)))
+        assert e.budget.open <= LOW + HIGH
+    assert e.intake.buffered == 100_000
+
+
+def test_what_waited_is_sent_in_order() -> None:
+    """Records that waited for room come in order, each once, without another batch being read."""
+    e = Engine(2)
+    e.intake.feed(records(0, range(7_000)))
+    e.intake.feed([*records(1, range(3_000)), end(1, 3_000)])
+
+    sent = e.finish_all()
+
+    assert [offset for number, offset in sent if number == 0] == list(range(7_000))
+    assert [offset for number, offset in sent if number == 1] == list(range(3_000))
+    assert e.intake.buffered == 0
+    assert e.partitions[1].at_end
+    assert not e.partitions[0].at_end
+
+
+def test_end_of_partition_waits_behind_its_records() -> None:
+    """The end of a partition counts as reached when the records before it were taken in, not earlier."""
+    e = Engine(2)
+    e.intake.feed([*records(1, range(3_000)), *records(0, range(5_000)), end(0, 5_001)])
+
+    assert e.partitions[0].source.position <= 3_000
+    e.finish_all()
+    assert e.partitions[0].source.position == 5_001
+
+
+def test_forgotten_partition_takes_its_waiting_records_along() -> None:
+    """What waited of a partition that was handed over is gone, and counts no more."""
+    e = Engine(2)
+    e.intake.feed(records(0, range(10_000)))
+    before = e.partitions.pop(0)
+    before.close()
+    e.intake.forget(0)
+    assert e.intake.buffered == 0
+
+    e.queued.clear()
+    e.start(0)
+    e.intake.feed(records(0, range(3)))
+    assert [entry.origin for entry in e.queued] == [0, 1, 2]
+
+
+def test_rewound_partition_is_halted_alone() -> None:
+    """A partition that goes back in time is stopped, with what waited of it; the others go on."""
+    e = Engine(2)
+    e.intake.feed(records(0, [*range(5_000), *range(10)]))
+    e.finish_all()
+
+    assert list(e.halted) == [0]
+    assert e.intake.buffered == 0
+    e.intake.feed(records(1, range(5)))
+    assert e.partitions[1].open == 5
+
+
+def test_partitions_with_nothing_to_do_are_read_first() -> None:
+    """While one partition has nothing, those of which much waits are paused, and read on when little does."""
+    e = Engine(3)
+    e.intake.feed(records(0, range(LOW + 2_000 + PAUSE_AT)))
+    assert e.wanted == {1, 2}
+    assert not e.hold
+
+    while e.wanted == {1, 2}:
+        e.finish(e.queued[0])
+        e.intake.look(idle=False)
+
+    assert e.wanted == {0, 1, 2}
+    assert 0 < e.intake.buffered - e.budget.open <= RESUME_AT
+
+
+def test_polls_are_held_when_everybody_has_enough() -> None:
+    """When all partitions have records waiting the polls are held, and go on when half of them are gone."""
+    e = Engine(2)
+    e.intake.feed([*records(0, range(5_000)), *records(1, range(5_000))])
+    assert e.hold
+    assert e.wanted == {0, 1}  # held, not paused: what is prefetched stays
+
+    while e.hold:
+        e.finish(e.queued[0])
+    assert e.intake.buffered - e.budget.open >= LOW // 2 - CHUNK
+    assert e.gates > 1
+
+
+def test_long_hold_becomes_a_pause() -> None:
+    """After a second of holding the sources are paused instead, so that retries and rebalances are served."""
+    e = Engine(2)
+    e.intake.feed([*records(0, range(5_000)), *records(1, range(5_000))])
+    e.seconds += HOLD_FIRST / 2
+    e.intake.look(idle=False)
+    assert e.hold
+
+    e.seconds += HOLD_FIRST
+    e.intake.look(idle=False)
+
+    assert not e.hold
+    assert e.wanted == frozenset()
+    e.finish_all()
+    e.intake.look(idle=False)
+    assert e.wanted == {0, 1}
+
+
+def test_large_headers_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers count against the limit of bytes, though few records are measured."""
+    monkeypatch.setattr(intake, "BUFFER_BYTES", 1 << 20)
+    e = Engine(1)
+    e.intake.feed(records(0, range(100), headers=[("x-large", b"x" * (1 << 15))]))
+    assert e.hold
+    e.finish_all()
+    e.intake.look(idle=False)
+    assert not e.hold
+
+
+def test_busy_user_does_not_keep_others_out() -> None:
+    """When one user's notifications fill a partition's share, the later ones are parked and others come in."""
+    e = Engine(1)
+    crowd = records(0, range(HIGH + 100), users=1)
+    others = records(0, range(HIGH + 100, HIGH + 200))
+    e.intake.feed([*crowd, *others])
+    assert len(e.queued) == 1
+    for _ in range(100):
+        e.intake.look(idle=True)
+        e.copied()
+    assert len(e.queued) == 1 + 100
+    assert len(e.partitions[0].pending) <= MAX_CROWD + HIGH
+
+
+def test_few_users_are_not_parked() -> None:
+    """When nobody else waits, a busy user's notifications stay where they are: a copy of each would be waste."""
+    e = Engine(1)
+    e.intake.feed(records(0, range(HIGH + 3_000), users=3))
+    e.intake.look(idle=True)
+    assert not e.parked
+
+
+def test_nobody_is_parked_while_sends_wait() -> None:
+    """While there is more to send than can be sent, nobody is parked: it would help no one."""
+    e = Engine(1)
+    e.intake.feed([*records(0, range(HIGH + 100), users=1), *records(0, range(HIGH + 100, HIGH + 200))])
+    e.intake.look(idle=False)
+    assert not e.parked
+
+
+def test_parked_crowd_keeps_its_order() -> None:
+    """A user whose notifications were parked for others gets them in order all the same."""
+    e = Engine(1)
+    e.intake.feed([*records(0, range(HIGH + 100), users=1), *records(0, range(HIGH + 100, HIGH + 200))])
+    sent: list[tuple[int, int]] = []
+    for _ in range(10_000):
+        if not (e.queued or e.parked or e.intake.buffered or e.partitions[0].pending):
+            break
+        e.intake.look(idle=not e.queued)
+        e.copied()
+        partition = e.partitions[0]
+        partition.confirmed(partition.snapshot()[0], 0)
+        if e.queued:
+            entry = e.queued[0]
+            sent.append((0, entry.origin))
+            e.finish(entry)
+    assert [offset for _, offset in sent if offset < HIGH + 100] == list(range(HIGH + 100))
+    assert len(sent) == HIGH + 200
+
+
+def test_restored_origin_is_reached_without_room() -> None:
+    """A waiting retry whose place in the source was not read yet gets there, however full the memory is."""
+    e = Engine(1)
+    e.start(1, retry_end=1)
+    state = RetryState(SOURCE, 1, 9_000, 1, 0, None, None, None, None, False, "me", 0)
+    headers = retry_copy([], state, "id9000", 0)
+    e.intake.feed(records(1, [0], headers=headers, topic=RETRY))
+    e.partitions[1].confirmed(e.partitions[1].snapshot()[0], 0)
+    e.intake.feed(records(0, range(8_000)))
+
+    e.intake.feed(records(1, range(9_000)))
+    for _ in range(100):
+        e.intake.look(idle=False)
+
+    assert e.partitions[1].source.position == 9_000
+    assert 1 in e.wanted
+
+
+def test_window_is_kept() -> None:
+    """No more is taken in than the commit metadata can describe, even when there is room."""
+    e = Engine(1)
+    first = 0
+    while first < 3 * READ_WINDOW:
+        e.intake.feed(records(0, range(first, first + 1_000)))
+        first += 1_000
+        while len(e.queued) > 1:  # all but the very first
+            e.partitions[0].finish(e.queued.pop(), accepted=True, now=0)
+    e.intake.look(idle=False)
+    partition = e.partitions[0]
+    assert partition.source.advance() == 0
+    assert partition.source.position == READ_WINDOW
+
+
+def test_other_channels_are_passed_over() -> None:
+    """What another consumer sends is finished at once, unless its channel cannot be told."""
+    e = Engine(1, channels=frozenset({"sms"}))
+    for offset, channel in enumerate([b"sms", b"email", None]):
+        e.intake.feed(records(0, [offset], headers=[("notif-channel", channel)] if channel else []))
+    assert [entry.origin for entry in e.queued] == [0, 2]
+    assert e.passed_over == 1
+
+
+def test_errors_among_the_records_are_told() -> None:
+    """What librdkafka reports is handed on, also of a partition that is not ours any more."""
+    e = Engine(1)
+    for number in (0, 7):
+        e.intake.feed(
+            [
+                Message(
+                    topic=SOURCE, partition=number, offset=0, error=KafkaError(KafkaError._ALL_BROKERS_DOWN)
+                )
+            ]
+        )
+    assert [error.code() for error in e.errors] == [KafkaError._ALL_BROKERS_DOWN] * 2
+    e.intake.feed([end(7, 0)])
+    assert len(e.errors) == 2
+
+
+@attrs.define
+class Feed:
+    number: int
+    count: int
+
+
+moves = st.lists(
+    st.builds(Feed, st.integers(0, 3), st.integers(1, 2_000)) | st.sampled_from(["finish", "look", "drain"]),
+    max_size=30,
+)
+
+
+@given(moves=moves, users=st.sampled_from([1, 7, 1_000_000]))
+@settings(max_examples=40, deadline=None)
+def test_nothing_is_lost_or_doubled(moves: list[Feed | str], users: int) -> None:
+    """Whatever is read and finished, in whatever turns: every record is sent once, users' in order, nothing stays."""
+    e = Engine(4)
+    fed = [0] * 4
+    sent: list[tuple[int, int]] = []
+    for move in moves:
+        if isinstance(move, Feed):
+            first = fed[move.number]
+            fed[move.number] += move.count
+            e.intake.feed(records(move.number, range(first, first + move.count), users=users))
+        elif move == "look":
+            e.intake.look(idle=False)
+        elif move == "drain":
+            sent += e.finish_all()
+        elif e.queued:
+            sent.append((e.queued[0].partition.number, e.queued[0].origin))
+            e.finish(e.queued[0])
+    while e.intake.buffered:
+        sent += e.finish_all()
+        e.intake.look(idle=False)
+
+    assert sorted(sent) == [(number, offset) for number in range(4) for offset in range(fed[number])]
+    for number, user in itertools.product(range(4), range(min(users, 7))):
+        mine = [offset for n, offset in sent if n == number and offset % users == user]
+        assert mine == sorted(mine)
+    assert (e.budget.open, e.budget.open_bytes) == (0, 0)
+    assert not e.hold
