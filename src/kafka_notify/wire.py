@@ -56,11 +56,11 @@ __all__ = [
 # the hot path looks these up per record: a global is found faster than a module's attribute
 _SCHEMA, _CATEGORY, _CHANNEL, _ID, _RECIPIENT = h.SCHEMA, h.CATEGORY, h.CHANNEL, h.ID, h.RECIPIENT
 _CREATED_AT, _EXPIRES_AT = h.CREATED_AT, h.EXPIRES_AT
-_COLLAPSE_KEY, _CORRELATION_ID = h.COLLAPSE_KEY, h.CORRELATION_ID
+_COLLAPSE_KEY, _CORRELATION_ID, _CONTENT_TYPE = h.COLLAPSE_KEY, h.CORRELATION_ID, h.CONTENT_TYPE
 _names: dict[bytes, str] = {}
 _MAX_NAMES: Final = 1_000
 
-_SCHEMA_WRITTEN: Final = b"1"
+_SCHEMA_HEADER: Final = (_SCHEMA, b"1")
 _SCHEMAS_READ: Final = frozenset({b"1", b"2"})  # its own and its neighbour's: rolling upgrades and rollbacks
 _IDS: Final = uuid.UUID("5f0c1b52-7a0e-4c1c-9a53-2f1f7a1f5c3d")
 _is_id: Final = re.compile(rb"[A-Za-z0-9_-]{1,128}").fullmatch
@@ -86,29 +86,35 @@ def encode(
     n = notification
     created = n._created_ms
     headers: Headers = [
-        (h.SCHEMA, _SCHEMA_WRITTEN),
-        (h.ID, n.id.encode()),
-        (h.CATEGORY, _written(h.CATEGORY, n.category)),
-        (h.CHANNEL, _written(h.CHANNEL, n.channel)),
-        (h.CREATED_AT, b"%d" % created),
-        (h.CONTENT_TYPE, codec.content_type.encode()),
+        _SCHEMA_HEADER,
+        (_ID, n.id.encode()),
+        _of_few(_CATEGORY, n.category),
+        _of_few(_CHANNEL, n.channel),
+        (_CREATED_AT, b"%d" % created),
+        _of_few(_CONTENT_TYPE, codec.content_type),
     ]
     expires = n._expires_ms
     if expires is None and category is not None:
         expires = _expiry(created, category.ttl)
     if expires is not None:
-        headers.append((h.EXPIRES_AT, b"%d" % expires))
+        headers.append((_EXPIRES_AT, b"%d" % expires))
     if n.recipient is not None:
-        headers.append((h.RECIPIENT, _written(h.RECIPIENT, n.recipient)))
+        headers.append((_RECIPIENT, _written(_RECIPIENT, n.recipient)))
     if n.collapse_key is not None:
-        headers.append((h.COLLAPSE_KEY, _written(h.COLLAPSE_KEY, n.collapse_key)))
+        headers.append((_COLLAPSE_KEY, _written(_COLLAPSE_KEY, n.collapse_key)))
     if n.correlation_id is not None:
-        headers.append((h.CORRELATION_ID, _written(h.CORRELATION_ID, n.correlation_id)))
-    headers += [(name, value.encode()) for name, value in n.headers.items()]
+        headers.append((_CORRELATION_ID, _written(_CORRELATION_ID, n.correlation_id)))
+    if own := n.headers:
+        headers += [(name, value.encode()) for name, value in own.items()]
     if category is not None and category.payload is not None and not isinstance(n.data, category.payload):
         structure(category.payload, unstructure(n.data))
-    value = codec.encode(n, CodecContext(topic, dict(headers)))
+    value = codec.encode(n, CodecContext(topic, headers))
     return n.user_id.encode(), value, headers
+
+
+@functools.lru_cache(1_000)
+def _of_few(name: str, text: str) -> tuple[str, bytes]:
+    return name, _written(name, text)
 
 
 def _written(name: str, text: str) -> bytes:
