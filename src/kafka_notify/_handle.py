@@ -49,7 +49,7 @@ class ProducerHandle:
         config: What `producer_config` returned.
         name: For logs and errors.
         topics: What it will write: their metadata is fetched in the background at once.
-        on_event: Is given `events.KafkaError`, from the thread above.
+        on_event: Guarded; is given `events.KafkaError`, from the thread above.
 
     Raises:
         ConfigError: librdkafka refuses the configuration.
@@ -69,7 +69,7 @@ class ProducerHandle:
         self.inherited = False
         """Whether another process opened it; that one has the reports."""
         self._topics = tuple(topics)
-        self._emit = events.emitter(on_event)
+        self._emit = on_event
         self._their_error_cb: Callable[[KafkaError], object] | None = config.get("error_cb")
         self._producer: Producer | None = opened(Producer, {**config, "error_cb": self._on_error})
         self._produce: Callable[..., None] = self._producer.produce

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import attrs
 
@@ -191,18 +191,47 @@ class LeaseExpired(Event):
     """Since the last confirmed commit."""
 
 
+@attrs.frozen
+class LaneHeld(Event):
+    """The provider (or the codec's service) is away: nothing of the lane is sent but a probe now and then."""
+
+    reason: str
+    """Code of the error."""
+    seconds: float
+    """Until the first probe."""
+
+
+@attrs.frozen
+class LaneResumed(Event):
+    """A probe was answered: the lane is sent again."""
+
+    seconds: float
+    """How long it was held."""
+
+
 OnEvent = Callable[[Event], object]
 
 
-def emitter(on_event: OnEvent | None) -> OnEvent | None:
-    """`on_event`, guarded: an exception in it is logged (without its text) and changes nothing."""
-    if on_event is None:
+class Observable(Protocol):
+    """A `Worker` or a `Producer`."""
+
+    def listen(self, on_event: OnEvent, /) -> None:
+        """Have `on_event` called with each event."""
+
+
+def emitter(*listeners: OnEvent) -> OnEvent | None:
+    """One callable for all of them, each guarded: its exception is logged (without its text) and changes nothing.
+
+    None without listeners, so that nobody makes an event that nobody hears.
+    """
+    if not listeners:
         return None
 
     def emit(event: Event) -> None:
-        try:
-            on_event(event)
-        except Exception as e:
-            log.error("on_event raised %s for %s", type(e).__name__, type(event).__name__)
+        for listener in listeners:
+            try:
+                listener(event)
+            except Exception as e:
+                log.error("on_event raised %s for %s", type(e).__name__, type(event).__name__)
 
     return emit

@@ -53,6 +53,10 @@ class SendContext:
 
     notification: Notification[Any]
     attempt: Attempt
+    topic: str = ""
+    """The lane's source topic."""
+    group: str = ""
+    """The consumer group."""
 
 
 class Middleware(Protocol):

@@ -74,10 +74,22 @@ class Producer:
         self._max_block = to_seconds(max_block, "max_block")
         self._channels = topology.channels
         self._routes = {c.name: (topology.source_topic(c.lane), c) for c in topology.categories.values()}
-        self._emit = events.emitter(on_event)
+        self._listeners: tuple[events.OnEvent, ...] = () if on_event is None else (on_event,)
+        self._emit = events.emitter(*self._listeners)
         self._handles: dict[str, ProducerHandle] = {}
         self._closed = False
         weakref.finalize(self, _release, self._handles).atexit = False  # open handles see to that
+
+    def listen(self, on_event: events.OnEvent, /) -> None:
+        """Have `on_event` called with each event too, after those given before. Before the first lane opens.
+
+        Raises:
+            NotifyError: A lane is open already.
+        """
+        if self._handles:
+            raise NotifyError("listen to a Producer before its first send or warm_up")
+        self._listeners += (on_event,)
+        self._emit = events.emitter(*self._listeners)
 
     # -- sending ---------------------------------------------------------------------------------
 

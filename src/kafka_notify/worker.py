@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -65,6 +66,8 @@ class WorkerStats:
     """Notifications that live in the retry topic."""
     stuck: int = 0
     """Sends that outlived their deadline and still run."""
+    held: bool = False
+    """The provider is away: nothing but a probe is sent."""
     partitions: tuple[int, ...] = ()
 
 
@@ -124,7 +127,7 @@ class Worker:
         self._consumer_config = dict(consumer_config or {})
         self._producer_config = dict(producer_config or {})
         self._middleware = tuple(middleware)
-        self._on_event = emitter(on_event)
+        self._listeners: tuple[OnEvent, ...] = () if on_event is None else (on_event,)
         self._drain_timeout = to_seconds(drain_timeout, "drain_timeout")
         self._loop_factory = loop_factory
         self._lock = threading.Lock()
@@ -141,6 +144,17 @@ class Worker:
             consumer_config(self._config, profile, group, self._consumer_config),
             producer_config(self._config, profile, self._producer_config, copies=True),
         )
+
+    def listen(self, on_event: OnEvent, /) -> None:
+        """Have `on_event` called with each event too, after those given before. Before `start`.
+
+        Raises:
+            NotifyError: The worker was started.
+        """
+        with self._lock:
+            if self._running is not None:
+                raise NotifyError("listen to a Worker before it is started")
+            self._listeners += (on_event,)
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -202,9 +216,38 @@ class Worker:
 
     # -- what it is at --------------------------------------------------------------------------------
 
+    @property
+    def lane(self) -> str:
+        """Name of its lane."""
+        return self._lane.name
+
+    @property
+    def topology(self) -> Topology:
+        """Lanes, categories and channels that it knows."""
+        return self._topology
+
+    @property
+    def group(self) -> str | None:
+        """Its consumer group, such as `notif.high_priority.sms`; None before `start`."""
+        return None if self._running is None else self._running.group
+
+    @property
+    def concurrency(self) -> int | None:
+        """Sends that its consumer allows at once; None before `start`."""
+        return None if self._running is None else self._running.concurrency
+
     def stats(self) -> WorkerStats:
         """What it did and holds; from any thread, at any time."""
         return WorkerStats() if self._running is None else self._running.stats()
+
+    def oldest_age(self) -> float | None:
+        """Seconds since the oldest notification was created that is here and neither sent nor given up.
+
+        Those that wait for their retry count, from any thread. It looks at each user who has something open:
+        made for a look every few seconds, not for each send. None when nothing is open here; of what other workers
+        hold, or nobody has read yet, it knows nothing.
+        """
+        return None if self._running is None else self._running.oldest_age()
 
     def health(self) -> Health:
         """Whether it does its work; from any thread, at any time: for liveness and readiness probes."""
@@ -240,12 +283,13 @@ class _Running:
         self.thread = threading.Thread(
             target=self._run_loop, name=f"kafka-notify loop {lane.name}", daemon=True
         )
-        self._group = group = topology.group(lane.name, consumer.name)
+        self.group = group = topology.group(lane.name, consumer.name)
+        on_event = emitter(*w._listeners)
         self._open_handle = functools.partial(
-            ProducerHandle, writing, name=f"copies of {group}", topics=self.topics[1:], on_event=w._on_event
+            ProducerHandle, writing, name=f"copies of {group}", topics=self.topics[1:], on_event=on_event
         )
         self.handle = self._open_handle()
-        self.writer = CopyWriter(self.handle, self.loop, w._on_event, reopen=self._reopen)
+        self.writer = CopyWriter(self.handle, self.loop, on_event, reopen=self._reopen)
         self.fetch = FetchLoop(reading, self.topics[0], self.topics[1])
         self.rereader = Rereader(reading, self.topics[1], self._loaded)
         self.engine = Engine(
@@ -257,7 +301,7 @@ class _Running:
             categories=topology.categories,
             codec=w._codec,
             middleware=w._middleware,
-            on_event=w._on_event,
+            on_event=on_event,
             session_timeout=session_timeout,
             drain_timeout=w._drain_timeout,
             loop=self.loop,
@@ -284,7 +328,7 @@ class _Running:
     def start(self) -> None:
         self._check_topics()
         if self._asks_lease:
-            self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self._group)
+            self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self.group)
         self.thread.start()
         asyncio.run_coroutine_threadsafe(self.engine.open(), self.loop).result()
         self.fetch.start(self.engine)
@@ -342,8 +386,23 @@ class _Running:
             buffered=engine.intake.buffered,
             waiting=sum(len(p.pending) for p in partitions),
             stuck=engine.sends.stuck(),
+            held=engine.sends.gate.shut,
             partitions=tuple(sorted(p.number for p in partitions if p.active)),
         )
+
+    def oldest_age(self) -> float | None:
+        # The loop changes these while we look: each `tuple` is one step of the interpreter, what is gone is gone.
+        oldest = min(
+            (
+                created
+                for partition in tuple(self.engine.partitions.values())
+                for lane in tuple(partition.lanes.values())
+                for head in lane.entries[:1]
+                if (created := head.created) > 0  # a record may come without a time
+            ),
+            default=None,
+        )
+        return None if oldest is None else max(0.0, time.time() - oldest / 1000)
 
     def problems(self) -> tuple[str, ...]:
         engine = self.engine

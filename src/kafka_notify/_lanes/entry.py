@@ -102,6 +102,14 @@ class Entry:
         return self.lane.partition
 
     @property
+    def created(self) -> int:
+        """When its notification was made, epoch ms; of one read from the source, when its record was. From any thread."""
+        held, record = self.held, self.record
+        if held is not None:
+            return held.created
+        return 0 if record is None else int(record.timestamp()[1])
+
+    @property
     def key(self) -> bytes | None:
         """Of the record."""
         return None if self.record is None else self.record.key()

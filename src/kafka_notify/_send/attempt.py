@@ -85,10 +85,18 @@ class AttemptRunner:
         retry: Its backoff.
         middleware: Outermost first.
         threads: Where plain functions run.
+        topic: The lane's source topic, for middleware; likewise `group`.
     """
 
     def __init__(
-        self, consumer: Consumer, retry: RetryPolicy, middleware: Sequence[Middleware], threads: SendThreads
+        self,
+        consumer: Consumer,
+        retry: RetryPolicy,
+        middleware: Sequence[Middleware],
+        threads: SendThreads,
+        *,
+        topic: str = "",
+        group: str = "",
     ) -> None:
         self._consumer = consumer
         self._retry = retry
@@ -96,7 +104,7 @@ class AttemptRunner:
         self._async = inspect.iscoroutinefunction(consumer.send)
         call: SendCall = self._send_async if self._async else self._send_plain
         if middleware:
-            call = self._chain(middleware, call)
+            call = self._chain(middleware, call, topic, group)
         if "should_send" in consumer._overridden:
             call = self._asking(call)
         self.run: SendCall = call
@@ -147,7 +155,7 @@ class AttemptRunner:
 
         return ask
 
-    def _chain(self, middleware: Sequence[Middleware], send: SendCall) -> SendCall:
+    def _chain(self, middleware: Sequence[Middleware], send: SendCall, topic: str, group: str) -> SendCall:
         async def innermost(context: SendContext) -> Outcome:
             try:
                 return await send(context.notification, context.attempt)
@@ -159,7 +167,7 @@ class AttemptRunner:
             call = _wrap(layer, call)
 
         async def run(notification: Notification[Any], attempt: Attempt) -> Outcome:
-            outcome = await call(SendContext(notification, attempt))
+            outcome = await call(SendContext(notification, attempt, topic, group))
             if not isinstance(outcome, (Sent, Retry, Dead, Skipped)):
                 raise UnknownOutcomeError("middleware.no_outcome")
             return outcome

@@ -106,7 +106,7 @@ class Engine:
         self._fetch = fetch
         self._load = load
         threads = SendThreads(consumer.concurrency, loop)
-        runner = AttemptRunner(consumer, retry, middleware, threads)
+        runner = AttemptRunner(consumer, retry, middleware, threads, topic=self._source, group=group)
         self._threads = threads
         self._hooks = Hooks(consumer, runner, send_timeout, on_event)
         self._settler = Settler(

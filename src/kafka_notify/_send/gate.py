@@ -17,6 +17,8 @@ class Gate:
     def __init__(self) -> None:
         self.shut = False
         self.reason = ""
+        self.since = 0.0
+        """Monotonic seconds at which it was shut."""
         self.until = 0.0
         """Monotonic seconds from which a probe may start."""
         self._probing = False
@@ -34,6 +36,8 @@ class Gate:
         Returns:
             Monotonic seconds from which a probe may start.
         """
+        if not self.shut:
+            self.since = now
         if not self.shut or self._probing:  # sends that were under way when it shut say nothing new
             self._failures += 1
             self.until = now

@@ -405,11 +405,16 @@ class Sends:
 
     def _shut(self, reason: str, wait: float | None) -> None:
         now = self._clock.monotonic()
+        was_shut = self.gate.shut
         until = self.gate.close(now, wait, reason)
+        if self._on_event is not None and not was_shut:
+            self._on_event(events.LaneHeld(reason, until - now))
         self._loop.call_later(max(until - now, 0.001), self.kick)
 
     def _open_gate(self) -> None:
         self.gate.open()
+        if self._on_event is not None:
+            self._on_event(events.LaneResumed(self._clock.monotonic() - self.gate.since))
         self.kick()
 
     # -- deadlines and ends ---------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from kafka_notify.wire import (
     Headers,
     RetryState,
     category_of,
+    channel_of,
     dead_letter,
     expiry,
     identity,
@@ -188,7 +189,7 @@ class Settler:
                     events.RetryScheduled(
                         held.id,
                         notification.category if notification else category_of(headers) or "",
-                        notification.channel if notification else "",
+                        notification.channel if notification else channel_of(headers) or "",
                         attempts,
                         (held.due - now) / 1000,
                         self._retry_topic,
