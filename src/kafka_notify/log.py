@@ -1,0 +1,127 @@
+"""Events as log records, and log records as JSON lines.
+
+    log_events(worker)
+    handler.setFormatter(JsonFormatter())
+
+What is written names ids, categories, topics and error codes; no payload, recipient, user id or exception text.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import re
+import traceback
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from kafka_notify import events
+from kafka_notify._units import UTC
+from kafka_notify.events import Event, Observable
+from kafka_notify.worker import Worker
+
+LOGGER: Final = "kafka_notify.events"
+
+LEVELS: Final[Mapping[type[Event], int]] = {
+    events.Produced: logging.DEBUG,
+    events.AttemptEnded: logging.DEBUG,
+    events.RetryScheduled: logging.DEBUG,
+    events.NotificationSkipped: logging.DEBUG,
+    events.PartitionsAssigned: logging.INFO,
+    events.PartitionsRevoked: logging.INFO,
+    events.PartitionStarted: logging.INFO,
+    events.LaneResumed: logging.INFO,
+    events.DeadLettered: logging.WARNING,
+    events.CommitFailed: logging.WARNING,
+    events.KafkaError: logging.WARNING,
+    events.LaneHeld: logging.WARNING,
+    events.LeaseExpired: logging.WARNING,
+    events.ProduceFailed: logging.ERROR,
+    events.CopyFailed: logging.ERROR,
+    events.HookFailed: logging.ERROR,
+    events.PartitionHalted: logging.ERROR,
+}
+"""What happens for every notification is DEBUG, the group's life INFO, what needs a look WARNING, and what needs a
+person ERROR."""
+
+_FIRST_OF_WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_PLAIN: Final = re.compile(r"[\w.:/\[\]+-]+")
+
+
+def log_events(source: Observable, *, levels: Mapping[type[Event], int] | None = None) -> None:
+    """Log what happens in a worker or producer, from before its start on, to the logger `kafka_notify.events`.
+
+    The message reads `dead_lettered id=… reason=max_attempts code=http.504 …`; `record.event` holds the same as a
+    mapping, for `JsonFormatter` and other structured formatters. A worker's records say its lane and group.
+
+    Handlers run on the worker's event loop: with DEBUG on, or many dead letters, put a
+    `logging.handlers.QueueHandler` in front of those that write to disk or network. Events below the logger's level
+    cost about a microsecond.
+
+    Args:
+        source: A `Worker` that was not started, or a `Producer` that has not sent.
+        levels: Other levels for some events than those in `LEVELS`.
+
+    Raises:
+        NotifyError: It was started.
+    """
+    log = logging.getLogger(LOGGER)
+    level_of = {**LEVELS, **(levels or {})}
+    names = {kind: _FIRST_OF_WORD.sub("_", kind.__name__).lower() for kind in level_of}
+
+    def on_event(event: Event) -> None:
+        kind = type(event)
+        level = level_of.get(kind, logging.INFO)
+        if not log.isEnabledFor(level):
+            return
+        name = names.get(kind, kind.__name__)
+        fields = attrs.asdict(event, recurse=False)
+        if isinstance(source, Worker):
+            fields.update(lane=source.lane, group=source.group)
+        told = " ".join(f"{key}={_written(value)}" for key, value in fields.items() if value is not None)
+        log.log(level, "%s %s", name, told, extra={"event": {"name": name, **fields}})
+
+    source.listen(on_event)
+
+
+def _written(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record and line: `time` (UTC), `level`, `logger`, `thread`, `message`, `event`, `error`.
+
+    Of an exception it writes the classes (its causes included) and where it was raised, but no text: that often
+    quotes an address, a message or a token. For the same reason `extra` is written only as far as this library made
+    it: `event`. The message is written as it is.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, Any] = {
+            "time": dt.datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "thread": record.threadName,
+            "message": record.getMessage(),
+        }
+        event: object = getattr(record, "event", None)
+        if record.name == LOGGER and event is not None:
+            line["event"] = event
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = _error(record.exc_info[1])
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _error(error: BaseException) -> dict[str, object]:
+    classes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(classes) < 10:
+        classes.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    frames = traceback.extract_tb(error.__traceback__)
+    return {"classes": classes, "at": [f"{f.filename}:{f.lineno} {f.name}" for f in frames]}
