@@ -1,0 +1,375 @@
+"""Metrics for Prometheus; needs the extra `prometheus`.
+
+    metrics = Metrics()
+    metrics.watch(worker)
+    metrics.serve(9464)
+
+Counters and histograms come from events, gauges from the worker itself when Prometheus asks. No label is unbounded:
+names that the topology does not know and codes that nobody listed read `other`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from kafka_notify import events
+from kafka_notify._provider_codes import EXCEPTION_CODES, PROVIDER_CODES
+from kafka_notify.events import Event
+from kafka_notify.producer import Producer
+from kafka_notify.worker import Worker, WorkerStats
+
+OTHER: Final = "other"
+PROVIDERS: Final = 20
+"""Providers told apart; further ones are `other`."""
+
+SEND_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds; those of OpenTelemetry's messaging metrics up to 10, thinned out."""
+AGE_BUCKETS: Final = (
+    0.01,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    1800.0,
+    7200.0,
+    86400.0,
+)
+"""Seconds; from an OTP's milliseconds to the longest wait of a retry."""
+
+_OWN_CODES: Final = (
+    "timeout",
+    "cancelled",
+    "no_receipt",
+    "invalid_code",
+    "middleware.no_outcome",
+    "should_send.no_verdict",
+    "tls.certificate",
+    "http.invalid",
+    "smtp.no_reply",
+)
+_STATUS: Final = re.compile(r"http\.[1-5]\d\d")
+_REPLY: Final = re.compile(r"(smtp\.[2-5]\d\d)(-.*)?")
+_FAMILY: Final = re.compile(r"(unhandled|classify|deferred)\..*")
+
+
+class Metrics:
+    """The metrics of all workers and producers of a process, on one registry.
+
+    Make one per registry: Prometheus refuses a name twice.
+
+    Args:
+        registry: Where they appear; the process's own by default.
+        codes: Your senders' own error codes that are to be told apart. Known without that: `http.504`, `smtp.451`
+            (without the enhanced code), the providers' codes and the client libraries' exceptions that `classify`
+            knows, and the library's own. `unhandled.SomeError` counts as `unhandled`.
+
+    Raises:
+        ValueError: The registry has metrics of these names already.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY, *, codes: Iterable[str] = ()) -> None:
+        self._registry = registry
+        self._codes = _known_codes(codes)
+        self._providers = _FirstFew(PROVIDERS)
+        self._workers: list[Worker] = []
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"kafka_notify_{name}", text, labels, registry=registry)
+
+        worker = ("lane", "consumer")
+        self._produced = counter(
+            "produced", "Notifications acknowledged by the brokers, or not.", "topic", "category", "outcome"
+        )
+        self._produce_seconds = Histogram(
+            "kafka_notify_produce_duration_seconds",
+            "From send to the brokers' acknowledgement.",
+            ("topic",),
+            buckets=SEND_BUCKETS,
+            registry=registry,
+        )
+        self._attempts = counter(
+            "attempts", "Calls of send that ended.", *worker, "category", "channel", "outcome"
+        )
+        self._errors = counter(
+            "attempt_errors", "Attempts that failed, by code.", *worker, "provider", "code"
+        )
+        self._send_seconds = Histogram(
+            "kafka_notify_send_duration_seconds",
+            "How long a call of send took.",
+            (*worker, "provider"),
+            buckets=SEND_BUCKETS,
+            registry=registry,
+        )
+        self._age = Histogram(
+            "kafka_notify_end_to_end_latency_seconds",
+            "From the creation of a notification until its provider accepted it.",
+            (*worker, "category"),
+            buckets=AGE_BUCKETS,
+            registry=registry,
+        )
+        self._copies = counter(
+            "retry_copies",
+            "Copies in the retry topic: failed, parked or carried forward.",
+            *worker,
+            "category",
+        )
+        self._letters = counter("dead_letters", "Dead letters, by reason.", *worker, "category", "reason")
+        self._copy_failures = counter(
+            "copy_failures", "Copies not acknowledged; they are written again.", *worker
+        )
+        self._commit_failures = counter("commit_failures", "Commits that failed.", *worker)
+        self._leases = counter("lease_expirations", "Times without a confirmed commit for too long.", *worker)
+        self._holds = counter("lane_holds", "Times the provider was away and the lane waited.", *worker)
+        self._halts = counter("partition_halts", "Partitions that need a person.", *worker)
+        self._hooks = counter("hook_failures", "Hooks of the consumer that raised.", *worker, "hook")
+        self._rebalances = counter("rebalances", "Partitions that came and went, by kind.", *worker, "kind")
+        self._client_errors = counter("client_errors", "Errors that librdkafka reported.", *worker, "code")
+        registry.register(_WorkerCollector(self._workers))
+
+    def watch(self, *sources: Worker | Producer) -> None:
+        """Count what happens in these, before they start; several workers may share lane and consumer.
+
+        A stopped worker goes on to be reported, as unhealthy.
+
+        Raises:
+            NotifyError: One was started already.
+        """
+        for source in sources:
+            if isinstance(source, Worker):
+                source.listen(functools.partial(self._on_worker_event, _Labels(source)))
+                self._workers.append(source)
+            else:
+                source.listen(self._on_producer_event)
+
+    def serve(self, port: int, host: str = "127.0.0.1") -> MetricsServer:
+        """Answer `GET /metrics` from a thread of its own, until it is closed or the process ends.
+
+        Args:
+            port: 0 takes a free one; see `MetricsServer.port`.
+            host: Only this machine by default: metrics tell who sends what to whom, how often. In a container
+                give the pod's address or `0.0.0.0`, and keep it off the internet.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        return MetricsServer(*start_http_server(port, host, self._registry))
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def _on_producer_event(self, event: Event) -> None:
+        match event:
+            case events.Produced():
+                self._produced.labels(event.topic, event.category, "acknowledged").inc()
+                self._produce_seconds.labels(event.topic).observe(event.seconds)
+            case events.ProduceFailed():
+                self._produced.labels(event.topic, event.category, "failed").inc()
+            case _:
+                pass
+
+    def _on_worker_event(self, of: _Labels, event: Event) -> None:
+        worker = of.worker
+        match event:
+            case events.AttemptEnded():
+                self._on_attempt(of, event)
+            case events.RetryScheduled():
+                self._copies.labels(*worker, of.category(event.category)).inc()
+            case events.DeadLettered():
+                self._letters.labels(*worker, of.category(event.category), event.reason).inc()
+            case events.CopyFailed():
+                self._copy_failures.labels(*worker).inc()
+            case events.CommitFailed():
+                self._commit_failures.labels(*worker).inc()
+            case events.LeaseExpired():
+                self._leases.labels(*worker).inc()
+            case events.LaneHeld():
+                self._holds.labels(*worker).inc()
+            case events.PartitionHalted():
+                self._halts.labels(*worker).inc()
+            case events.HookFailed():
+                self._hooks.labels(*worker, event.hook).inc()
+            case events.PartitionsAssigned():
+                self._rebalances.labels(*worker, "assigned").inc(len(event.partitions))
+            case events.PartitionsRevoked():
+                kind = "lost" if event.lost else "revoked"
+                self._rebalances.labels(*worker, kind).inc(len(event.partitions))
+            case events.KafkaError():
+                self._client_errors.labels(*worker, event.code).inc()
+            case _:
+                pass
+
+    def _on_attempt(self, of: _Labels, event: events.AttemptEnded) -> None:
+        worker, category = of.worker, of.category(event.category)
+        provider = self._providers(event.provider)
+        self._attempts.labels(*worker, category, of.channel(event.channel), event.outcome).inc()
+        if event.outcome != "skipped":
+            self._send_seconds.labels(*worker, provider).observe(event.seconds)
+        if event.outcome == "sent":
+            self._age.labels(*worker, category).observe(event.age)
+        elif event.outcome != "skipped":
+            self._errors.labels(*worker, provider, self._code(event.code)).inc()
+
+    def _code(self, code: str | None) -> str:
+        if code is None:
+            return OTHER
+        if code in self._codes or _STATUS.fullmatch(code):
+            return code
+        found = _REPLY.fullmatch(code) or _FAMILY.fullmatch(code)
+        return found[1] if found else OTHER
+
+
+class MetricsServer:
+    """Answers `GET /metrics` until `close`."""
+
+    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+        self._server = server
+        self._thread = thread
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stop listening. Idempotent."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Labels:
+    """The label values of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._categories = frozenset(worker.topology.categories)
+        self._channels = frozenset(worker.topology.channels)
+
+    @functools.cached_property
+    def worker(self) -> tuple[str, str]:
+        """Lane and consumer; the consumer is known once the worker has started."""
+        return self._worker.lane, _consumer(self._worker)
+
+    def category(self, name: str | None) -> str:
+        """A category of the topology, else `other`."""
+        return name if name in self._categories and name is not None else OTHER
+
+    def channel(self, name: str) -> str:
+        """A channel of the topology, else `other`."""
+        return name if name in self._channels else OTHER
+
+
+def _consumer(worker: Worker) -> str:
+    """The last part of its group: the consumer's name, `workers` without one."""
+    return (worker.group or "").rpartition(".")[2]
+
+
+class _FirstFew:
+    """Lets the first values through, and calls all further ones `other`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._seen: set[str] = set()
+
+    def __call__(self, value: str | None) -> str:
+        if value is None:
+            return "none"
+        if value not in self._seen:
+            if len(self._seen) >= self._limit:
+                return OTHER
+            self._seen.add(value)
+        return value
+
+
+def _known_codes(more: Iterable[str]) -> frozenset[str]:
+    of_providers = {f"{name}.{code}" for name, codes in PROVIDER_CODES.items() for code in codes}
+    of_exceptions = {code for _, code in EXCEPTION_CODES.values()}
+    return frozenset({*_OWN_CODES, *of_providers, *of_exceptions, *more})
+
+
+# -- what a worker holds now -------------------------------------------------------------------------
+
+_Read = Callable[[WorkerStats], float]
+_GAUGES: Final[tuple[tuple[str, str, _Read], ...]] = (
+    ("in_flight", "Sends under way.", lambda s: s.in_flight),
+    ("buffered", "Source records in memory, those in flight included.", lambda s: s.buffered),
+    ("waiting", "Notifications that live in the retry topic.", lambda s: s.waiting),
+    ("stuck_sends", "Sends that outlived their deadline and still run.", lambda s: s.stuck),
+    ("partitions", "Partitions that are being sent.", lambda s: len(s.partitions)),
+    ("lane_held", "Workers that wait for their provider to come back.", lambda s: s.held),
+)
+_COUNTERS: Final[tuple[tuple[str, str, _Read], ...]] = (
+    (
+        "unknown_outcomes",
+        "Attempts that may have been sent: where duplicates come from.",
+        lambda s: s.unknown,
+    ),
+    ("parked", "Put behind an earlier notification of their user.", lambda s: s.parked),
+    ("passed_over", "Records of other consumers' channels.", lambda s: s.passed_over),
+)
+
+
+class _WorkerCollector(Collector):
+    """Asks the workers when Prometheus does. Those of one lane and consumer are added up: a series is there once."""
+
+    def __init__(self, workers: list[Worker]) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        groups: dict[tuple[str, str], list[Worker]] = {}
+        for worker in tuple(self._workers):
+            if worker.group is not None:
+                groups.setdefault((worker.lane, _consumer(worker)), []).append(worker)
+        stats = {labels: [worker.stats() for worker in workers] for labels, workers in groups.items()}
+        names = ("lane", "consumer")
+        for name, text, read in _GAUGES:
+            gauge = GaugeMetricFamily(f"kafka_notify_{name}", text, labels=names)
+            for labels, each in stats.items():
+                gauge.add_metric(labels, sum(map(read, each)))
+            yield gauge
+        for name, text, read in _COUNTERS:
+            counter = CounterMetricFamily(f"kafka_notify_{name}", text, labels=names)
+            for labels, each in stats.items():
+                counter.add_metric(labels, sum(map(read, each)))
+            yield counter
+        for name, text, look in _LOOKS:
+            gauge = GaugeMetricFamily(f"kafka_notify_{name}", text, labels=names)
+            for labels, workers in groups.items():
+                gauge.add_metric(labels, look(workers))
+            yield gauge
+
+
+_LOOKS: Final[tuple[tuple[str, str, Callable[[list[Worker]], float]], ...]] = (
+    ("workers", "Workers of this process that were started.", len),
+    (
+        "healthy",
+        "1 when all of them do their work, 0 when one does not.",
+        lambda workers: all(worker.health().ok for worker in workers),
+    ),
+    (
+        "concurrency_limit",
+        "Sends that they allow at once.",
+        lambda workers: sum(worker.concurrency or 0 for worker in workers),
+    ),
+    (
+        "oldest_open_age_seconds",
+        "Since the creation of the oldest notification that is neither sent nor given up; 0 without one.",
+        lambda workers: max(worker.oldest_age() or 0.0 for worker in workers),
+    ),
+)
