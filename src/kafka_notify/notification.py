@@ -270,6 +270,24 @@ class Notification(_Fields[D]):
         )  # fmt: skip
 
 
+def with_headers(notification: Notification[Any], more: Mapping[str, str]) -> Notification[Any]:
+    """The same notification with more headers of the caller's own."""
+    n = notification
+    return unchecked(
+        n.user_id,
+        n.category,
+        n.channel,
+        n.recipient,
+        n.id,
+        n.collapse_key,
+        n.correlation_id,
+        n._data,
+        n._created_ms,
+        n._expires_ms,
+        _own_headers({**n.headers, **more}),
+    )
+
+
 def unchecked(
     user_id: str,
     category: str,
