@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,61 @@ def test_on_cluster_of_ones_own(local_kafka: LocalKafka) -> None:
     assert [name for name in topics if name.startswith("notif-demo-")] == []
 
 
+def test_scraped_while_it_runs() -> None:
+    """With --metrics-port each worker's metrics are read over HTTP while the demo runs, and show its work."""
+    port = free_pair()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "kafka_notify.demo",
+            "--mails",
+            "600",
+            "--otps",
+            "60",
+            "--metrics-port",
+            f"{port}",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    highest: dict[str, float] = {}
+    while process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        for number in (port, port + 1):
+            with suppress(OSError):  # not open yet, or not any more
+                for series, value in scrape(number).items():
+                    highest[series] = max(value, highest.get(series, value))
+    out, err = process.communicate()
+
+    assert process.returncode == 0, out + err
+    assert f"metrics of low_priority: http://127.0.0.1:{port + 1}/metrics" in out
+    for lane, channel, category in (("high_priority", "sms", "otp"), (LOW, "email", "marketing")):
+        of = f'category="{category}",channel="{channel}",consumer="workers",lane="{lane}"'
+        assert highest[f'kafka_notify_attempts_total{{{of},outcome="sent"}}'] > 0
+        assert highest[f'kafka_notify_healthy{{consumer="workers",lane="{lane}"}}'] == 1
+    assert "mail-" not in "".join(highest)
+
+
+def scrape(port: int) -> dict[str, float]:
+    """What /metrics says now, by series."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def free_pair() -> int:
+    """A port that is free, and whose next one is."""
+    for _ in range(100):
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port: int = first.getsockname()[1]
+            with suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+                return port
+    raise AssertionError("no two free ports beside one another")
+
+
 def test_lost_letters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -107,7 +165,7 @@ def test_broker_away(
     assert "FAILED: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--kafka", "moke"], ["--mails", "0"]])
+@pytest.mark.parametrize("arguments", [["--kafka", "moke"], ["--mails", "0"], ["--metrics-port", "65535"]])
 def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Arguments that make no sense are refused with what would."""
     with pytest.raises(SystemExit, match="2"):

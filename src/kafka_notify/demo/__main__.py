@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import multiprocessing
 import shutil
 import sys
@@ -49,6 +50,8 @@ class Demo:
     otps: int
     directory: Path
     """Of the attempt logs, one per worker."""
+    metrics_port: int | None = None
+    """Of the first lane's metrics; the second one's have the next."""
 
     def run(self) -> bool:
         """Run it and print what is seen; whether all checks passed."""
@@ -67,9 +70,12 @@ class Demo:
         context = multiprocessing.get_context("spawn")
         workers = [
             context.Process(
-                target=work, args=(lane, self.config, self.topology, self.directory), name=lane, daemon=True
+                target=work,
+                args=(lane, self.config, self.topology, self.directory, self._port(number)),
+                name=lane,
+                daemon=True,
             )
-            for lane in LANES
+            for number, lane in enumerate(LANES)
         ]
         try:
             for worker in workers:
@@ -80,6 +86,9 @@ class Demo:
                 worker.terminate()  # SIGTERM: what is in flight ends, what is done is committed
             for worker in workers:
                 worker.join(30)
+
+    def _port(self, lane: int) -> int | None:
+        return None if self.metrics_port is None else self.metrics_port + lane
 
     def _send_all(
         self, producer: Producer, produced: list[Produced], journal: Journal, workers: Sequence[BaseProcess]
@@ -228,17 +237,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--mails", type=int, default=2_000, help="marketing mails (%(default)s)")
     parser.add_argument("--otps", type=int, default=200, help="one-time passwords (%(default)s)")
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="serve the workers' metrics while it runs, on this port and the next of 127.0.0.1",
+    )
     options = parser.parse_args(arguments)
     if options.kafka not in ("mock", "real") and ":" not in options.kafka:
         parser.error("--kafka takes mock, real or HOST:PORT")
     if min(options.mails, options.otps) < 1:
         parser.error("--mails and --otps take a number >= 1")
+    if options.metrics_port is not None:
+        if importlib.util.find_spec("prometheus_client") is None:
+            parser.error("--metrics-port needs the extra: pip install 'kafka-notify[prometheus]'")
+        if not 0 < options.metrics_port < 65_535:
+            parser.error("--metrics-port takes a port from 1 to 65534: the one after it is used too")
 
     print(f"{options.mails:,} marketing mails, {options.otps:,} OTPs, a provider that fails now and then\n")
+    for number, lane in enumerate(LANES if options.metrics_port is not None else ()):
+        print(f"  metrics of {lane}: http://127.0.0.1:{options.metrics_port + number}/metrics")
     directory = Path(tempfile.mkdtemp(prefix="kafka-notify-demo-"))
     try:
         with _kafka(options.kafka) as (config, topics):
-            passed = Demo(config, topics, options.mails, options.otps, directory).run()
+            demo = Demo(config, topics, options.mails, options.otps, directory, options.metrics_port)
+            passed = demo.run()
     except (LocalKafkaUnavailable, NotifyError) as e:
         print(f"  FAILED: {e}")
         passed = False

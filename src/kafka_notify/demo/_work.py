@@ -129,8 +129,10 @@ class AttemptLog:
         self._file.write(json.dumps(entry) + "\n")
 
 
-def work(lane: str, config: Config, topology: Topology, directory: Path) -> None:
-    """What a worker process does: one lane, until it is told to stop."""
+def work(
+    lane: str, config: Config, topology: Topology, directory: Path, metrics_port: int | None = None
+) -> None:
+    """What a worker process does: one lane, until it is told to stop; its metrics on a port of this machine."""
     logging.basicConfig(
         filename=directory / "workers.log",
         level=logging.WARNING,
@@ -138,13 +140,20 @@ def work(lane: str, config: Config, topology: Topology, directory: Path) -> None
     )
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log = AttemptLog(directory / f"{lane}.attempts")
-    Worker(
+    worker = Worker(
         Delivery(log),
         config,
         lane=lane,
         topology=topology,
         on_event=log.event,
-    ).run()
+    )
+    if metrics_port is not None:
+        from kafka_notify.prometheus import Metrics  # an extra, which the demo does without
+
+        metrics = Metrics()
+        metrics.watch(worker)
+        metrics.serve(metrics_port)
+    worker.run()
 
 
 def _end_with_parent() -> None:
