@@ -34,10 +34,11 @@ def test_core_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["kafka_notify", "kafka_notify.testing", "kafka_notify.testing.pytest_plugin"]
+    "module",
+    ["kafka_notify", "kafka_notify.log", "kafka_notify.testing", "kafka_notify.testing.pytest_plugin"],
 )
 def test_without_extras(module: str) -> None:
-    """The package, its test doubles and its pytest plugin import where no extra is installed."""
+    """The package, its log adapter, test doubles and pytest plugin import where no extra is installed."""
     _run(f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); import {module}")
 
 

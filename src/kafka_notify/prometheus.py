@@ -14,15 +14,17 @@ import functools
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, get_args
 from wsgiref.simple_server import WSGIServer
 
+import attrs
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from kafka_notify import events
+from kafka_notify._hops import DlqReason
 from kafka_notify._provider_codes import EXCEPTION_CODES, PROVIDER_CODES
 from kafka_notify.events import Event
 from kafka_notify.producer import Producer
@@ -205,6 +207,7 @@ class Metrics:
             case events.HookFailed():
                 self._hooks.labels(*worker, event.hook).inc()
             case events.PartitionsAssigned():
+                self._begin_at_zero(of)
                 self._rebalances.labels(*worker, "assigned").inc(len(event.partitions))
             case events.PartitionsRevoked():
                 kind = "lost" if event.lost else "revoked"
@@ -214,16 +217,42 @@ class Metrics:
             case _:
                 pass
 
+    def _begin_at_zero(self, of: _Labels) -> None:
+        """Show what should stay at zero before it happens: `increase` does not see a series' first value."""
+        worker = of.worker
+        for counter in (self._copy_failures, self._commit_failures, self._leases, self._holds, self._halts):
+            counter.labels(*worker)
+        for category in of.own_categories:
+            for reason in get_args(DlqReason):
+                self._letters.labels(*worker, category, reason)
+
     def _on_attempt(self, of: _Labels, event: events.AttemptEnded) -> None:
-        worker, category = of.worker, of.category(event.category)
-        provider = self._providers(event.provider)
-        self._attempts.labels(*worker, category, of.channel(event.channel), event.outcome).inc()
-        if event.outcome != "skipped":
-            self._send_seconds.labels(*worker, provider).observe(event.seconds)
+        key = (
+            of.category(event.category),
+            of.channel(event.channel),
+            event.outcome,
+            self._providers(event.provider),
+        )
+        series = of.attempts.get(key)
+        if series is None:
+            series = of.attempts[key] = self._attempt_series(of.worker, *key)
+        series.count.inc()
+        if event.outcome == "skipped":
+            return
+        series.seconds.observe(event.seconds)
         if event.outcome == "sent":
-            self._age.labels(*worker, category).observe(event.age)
-        elif event.outcome != "skipped":
-            self._errors.labels(*worker, provider, self._code(event.code)).inc()
+            series.age.observe(event.age)
+        else:
+            self._errors.labels(*of.worker, key[-1], self._code(event.code)).inc()
+
+    def _attempt_series(
+        self, worker: tuple[str, str], category: str, channel: str, outcome: str, provider: str
+    ) -> _AttemptSeries:
+        return _AttemptSeries(
+            self._attempts.labels(*worker, category, channel, outcome),
+            self._send_seconds.labels(*worker, provider),
+            self._age.labels(*worker, category),
+        )
 
     def _code(self, code: str | None) -> str:
         if code is None:
@@ -253,6 +282,15 @@ class MetricsServer:
         self._thread.join()
 
 
+@attrs.frozen
+class _AttemptSeries:
+    """What an attempt changes; looked up once, as that costs more than counting."""
+
+    count: Counter
+    seconds: Histogram
+    age: Histogram
+
+
 class _Labels:
     """The label values of one worker."""
 
@@ -260,6 +298,10 @@ class _Labels:
         self._worker = worker
         self._categories = frozenset(worker.topology.categories)
         self._channels = frozenset(worker.topology.channels)
+        self.own_categories = {c.name for c in worker.topology.categories.values() if c.lane == worker.lane}
+        """Those of its lane."""
+        self.attempts: dict[tuple[str, str, str, str], _AttemptSeries] = {}
+        """By category, channel, outcome and provider: labels, so they are bounded."""
 
     @functools.cached_property
     def worker(self) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import threading
 import urllib.request
@@ -188,7 +189,10 @@ def test_names_that_the_topology_does_not_know(
     foreign = confluent_kafka.Producer({"bootstrap.servers": config["bootstrap.servers"]})
     with worker:
         for number in range(20):
-            headers = [("notif-category", f"invented-{number}"), ("notif-channel", f"pigeon-{number}")]
+            headers: dict[str, str | bytes | None] = {
+                "notif-category": f"invented-{number}",
+                "notif-channel": f"pigeon-{number}",
+            }
             foreign.produce(topology.source_topic("quick"), b"{}", f"u{number}", headers=headers)
         foreign.flush()
         assert sent.wait(60)
@@ -233,6 +237,42 @@ def test_a_lane_whose_provider_is_away(
     assert [type(e) for e in lane] == [events.LaneHeld, events.LaneResumed]
     assert isinstance(lane[0], events.LaneHeld)
     assert lane[0].reason == "http.401"
+
+
+def test_age_of_the_oldest(
+    config: Config, topology: Topology, metrics: Metrics, endpoint: MetricsServer
+) -> None:
+    """A notification made an hour ago that waits for its retry is an hour old; without one the age is 0."""
+
+    class Sms(Consumer):
+        retry = RetryPolicy(3, first=600)
+
+        async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+            raise TransientError("http.503", provider="acme")
+
+    worker = Worker(Sms(), config, lane="quick", topology=topology)
+    metrics.watch(worker)
+    started = watched(worker, events.PartitionStarted, 2)
+    waits = watched(worker, events.RetryScheduled, 1)
+    assert worker.oldest_age() is None
+    with worker, Producer(config, topology=topology) as producer:
+        assert started.wait(60)
+        empty = Scrape(endpoint)
+        producer.send(
+            Notification(
+                user_id="u1",
+                category="otp",
+                channel="sms",
+                data={},
+                created_at=dt.datetime.now(dt.timezone.utc) - dt.timedelta(hours=1),
+            )
+        )
+        assert waits.wait(60)
+        waiting = Scrape(endpoint)
+
+    assert empty.value("oldest_open_age_seconds") == 0
+    assert 3600 <= waiting.value("oldest_open_age_seconds") < 3800
+    assert waiting.value("waiting") == 1
 
 
 def test_two_workers_in_one_process(

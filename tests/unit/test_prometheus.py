@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import string
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,6 +178,28 @@ def test_workers_of_one_lane_and_consumer_are_one_series() -> None:
     assert seen.value("workers") == 2
     assert seen.value("healthy") == 0  # neither was started
     assert seen.value("oldest_open_age_seconds") == 0
+
+
+def test_what_should_not_happen_begins_at_zero() -> None:
+    """Once a worker has partitions its failures read 0, so that `increase` sees the first one."""
+    seen = Seen()
+    assert seen.value("copy_failures_total") is None
+    seen.tell(events.PartitionsAssigned("notif.high_priority", (0,)))
+
+    assert seen.value("copy_failures_total") == 0
+    assert seen.value("dead_letters_total", category="otp", reason="expired") == 0
+    assert seen.value("dead_letters_total", category="marketing", reason="expired") is None  # another lane's
+
+
+def test_documented() -> None:
+    """docs/observability.md names every metric, and none that does not exist."""
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    named = {
+        re.sub("_(total|bucket|count|sum)$", "", name) for name in re.findall(r"kafka_notify_([a-z_]+)", text)
+    }
+    registry = CollectorRegistry()
+    Metrics(registry)
+    assert named == {family.name.removeprefix("kafka_notify_") for family in registry.collect()}
 
 
 def test_producer(caplog: pytest.LogCaptureFixture) -> None:

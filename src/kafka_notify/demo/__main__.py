@@ -255,8 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("--metrics-port takes a port from 1 to 65534: the one after it is used too")
 
     print(f"{options.mails:,} marketing mails, {options.otps:,} OTPs, a provider that fails now and then\n")
-    for number, lane in enumerate(LANES if options.metrics_port is not None else ()):
-        print(f"  metrics of {lane}: http://127.0.0.1:{options.metrics_port + number}/metrics")
+    if options.metrics_port is not None:
+        for port, lane in enumerate(LANES, options.metrics_port):
+            print(f"  metrics of {lane}: http://127.0.0.1:{port}/metrics")
     directory = Path(tempfile.mkdtemp(prefix="kafka-notify-demo-"))
     try:
         with _kafka(options.kafka) as (config, topics):
