@@ -14,6 +14,7 @@ import logging
 import re
 import traceback
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, Final
 
 import attrs
@@ -47,6 +48,9 @@ LEVELS: Final[Mapping[type[Event], int]] = {
 """What happens for every notification is DEBUG, the group's life INFO, what needs a look WARNING, and what needs a
 person ERROR."""
 
+PER_SECOND: Final = 100
+"""Records of one kind of event."""
+
 _FIRST_OF_WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _PLAIN: Final = re.compile(r"[\w.:/\[\]+-]+")
 
@@ -57,9 +61,11 @@ def log_events(source: Observable, *, levels: Mapping[type[Event], int] | None =
     The message reads `dead_lettered id=… reason=max_attempts code=http.504 …`; `record.event` holds the same as a
     mapping, for `JsonFormatter` and other structured formatters. A worker's records say its lane and group.
 
-    Handlers run on the worker's event loop: with DEBUG on, or many dead letters, put a
-    `logging.handlers.QueueHandler` in front of those that write to disk or network. Events below the logger's level
-    cost about a microsecond.
+    Of one kind of event at most 100 are logged per second, those at DEBUG apart: in an outage thousands of copies may
+    fail at once. The next one says how many were left out.
+
+    Handlers run on the worker's event loop: put a `logging.handlers.QueueHandler` in front of those that write to disk
+    or network.
 
     Args:
         source: A `Worker` that was not started, or a `Producer` that has not sent.
@@ -71,16 +77,23 @@ def log_events(source: Observable, *, levels: Mapping[type[Event], int] | None =
     log = logging.getLogger(LOGGER)
     level_of = {**LEVELS, **(levels or {})}
     names = {kind: _FIRST_OF_WORD.sub("_", kind.__name__).lower() for kind in level_of}
+    limits = {kind: _Limit() for kind, level in level_of.items() if level > logging.DEBUG}
 
     def on_event(event: Event) -> None:
         kind = type(event)
         level = level_of.get(kind, logging.INFO)
         if not log.isEnabledFor(level):
             return
+        limit = limits.get(kind)
+        if limit is not None and not limit.take(monotonic()):
+            return
         name = names.get(kind, kind.__name__)
         fields = attrs.asdict(event, recurse=False)
         if isinstance(source, Worker):
             fields.update(lane=source.lane, group=source.group)
+        if limit is not None and limit.left_out:
+            fields["left_out"] = limit.left_out
+            limit.left_out = 0
         told = " ".join(f"{key}={_written(value)}" for key, value in fields.items() if value is not None)
         log.log(level, "%s %s", name, told, extra={"event": {"name": name, **fields}})
 
@@ -90,6 +103,26 @@ def log_events(source: Observable, *, levels: Mapping[type[Event], int] | None =
 def _written(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+class _Limit:
+    """So many per second, and a count of the others. Threads that race may let a few more pass."""
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._second = 0
+        self._taken = 0
+
+    def take(self, now: float) -> bool:
+        """Whether one more may pass at `now`, in monotonic seconds."""
+        if int(now) != self._second:
+            self._second = int(now)
+            self._taken = 0
+        self._taken += 1
+        if self._taken <= PER_SECOND:
+            return True
+        self.left_out += 1
+        return False
 
 
 class JsonFormatter(logging.Formatter):

@@ -59,6 +59,23 @@ def test_levels(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_a_flood_is_counted(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When thousands of copies fail at once, a hundred a second are logged, and then how many were not."""
+    now = 50.0
+    monkeypatch.setattr("kafka_notify.log.monotonic", lambda: now)
+    source = Source()
+    log_events(source)
+    for number in range(3_000):
+        source.tell(events.CopyFailed("retry", number, "NOT_ENOUGH_REPLICAS", 1))
+    source.tell(LETTER)  # another kind
+    assert len(caplog.records) == 101
+
+    now = 51.0
+    source.tell(events.CopyFailed("retry", 7, "NOT_ENOUGH_REPLICAS", 2))
+    source.tell(events.CopyFailed("retry", 8, "NOT_ENOUGH_REPLICAS", 2))
+    assert [record.__dict__["event"].get("left_out") for record in caplog.records[-2:]] == [2_900, None]
+
+
 def test_every_event_has_a_level() -> None:
     """No event is forgotten."""
     assert set(LEVELS) == set(Event.__subclasses__())
