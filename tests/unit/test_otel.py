@@ -172,7 +172,11 @@ async def test_a_refused_notification_is_awaited(spans: Spans) -> None:
 
 def test_not_acknowledged(spans: Spans) -> None:
     """A record that no broker acknowledges ends its span as an error, when that is known."""
-    config: Config = {"bootstrap.servers": "127.0.0.1:1", "delivery.timeout.ms": 100, "request.timeout.ms": 50}
+    config: Config = {
+        "bootstrap.servers": "127.0.0.1:1",
+        "delivery.timeout.ms": 100,
+        "request.timeout.ms": 50,
+    }
     with TracedProducer(config, tracer_provider=spans.provider) as producer:
         pending = producer.send(note())
         with pytest.raises(Exception, match="not acknowledged"):

@@ -103,7 +103,7 @@ class Entry:
 
     @property
     def created(self) -> int:
-        """When its notification was made, epoch ms; of one read from the source, when its record was. From any thread."""
+        """When it was made, epoch ms; of one read from the source, when its record was. From any thread."""
         held, record = self.held, self.record
         if held is not None:
             return held.created
