@@ -173,6 +173,16 @@ def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str])
     assert "error: --" in capsys.readouterr().err
 
 
+def test_metrics_without_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where prometheus_client is not installed, --metrics-port says what to install."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--metrics-port", "9464"])
+    assert "pip install 'kafka-notify[prometheus]'" in capsys.readouterr().err
+
+
 # -- the checks, each on a run that breaks it
 
 THREE = [Produced(id, "u1", LOW, 10.0) for id in ("a", "b", "c")]

@@ -31,6 +31,7 @@ from kafka_notify.producer import Producer
 from kafka_notify.worker import Worker, WorkerStats
 
 OTHER: Final = "other"
+DEFERRED: Final = "deferred"
 PROVIDERS: Final = 20
 """Providers told apart; further ones are `other`."""
 
@@ -68,7 +69,7 @@ _OWN_CODES: Final = (
 )
 _STATUS: Final = re.compile(r"http\.[1-5]\d\d")
 _REPLY: Final = re.compile(r"(smtp\.[2-5]\d\d)(-.*)?")
-_FAMILY: Final = re.compile(r"(unhandled|classify|deferred)\..*")
+_FAMILY: Final = re.compile(rf"(unhandled|classify|{DEFERRED})\..*")
 
 
 class Metrics:
@@ -227,23 +228,25 @@ class Metrics:
                 self._letters.labels(*worker, category, reason)
 
     def _on_attempt(self, of: _Labels, event: events.AttemptEnded) -> None:
+        code = self._code(event.code)
+        asked = event.outcome == "skipped" or code == DEFERRED  # of should_send; nothing was sent
         key = (
             of.category(event.category),
             of.channel(event.channel),
-            event.outcome,
+            DEFERRED if code == DEFERRED else event.outcome,
             self._providers(event.provider),
         )
         series = of.attempts.get(key)
         if series is None:
             series = of.attempts[key] = self._attempt_series(of.worker, *key)
         series.count.inc()
-        if event.outcome == "skipped":
+        if asked:
             return
         series.seconds.observe(event.seconds)
         if event.outcome == "sent":
             series.age.observe(event.age)
         else:
-            self._errors.labels(*of.worker, key[-1], self._code(event.code)).inc()
+            self._errors.labels(*of.worker, key[-1], code).inc()
 
     def _attempt_series(
         self, worker: tuple[str, str], category: str, channel: str, outcome: str, provider: str

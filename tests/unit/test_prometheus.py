@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -85,13 +85,19 @@ def attempt(**fields: Any) -> events.AttemptEnded:
 
 
 def test_attempts() -> None:
-    """An attempt counts by outcome; one that was sent has a latency, one that failed a code."""
+    """An attempt counts by outcome; one that was sent has a latency, one that failed a code.
+
+    What `should_send` skips or defers is neither a failure nor a call of the provider.
+    """
     seen = Seen()
     seen.tell(attempt(), attempt(outcome="retry", code="http.503"), attempt(outcome="skipped", provider=None))
 
-    for outcome in ("sent", "retry", "skipped"):
+    seen.tell(attempt(outcome="retry", code="deferred.quiet_hours", provider=None))
+
+    for outcome in ("sent", "retry", "skipped", "deferred"):
         assert seen.value("attempts_total", category="otp", channel="sms", outcome=outcome) == 1
     assert seen.value("attempt_errors_total", provider="acme", code="http.503") == 1
+    assert seen.values("attempt_errors_total", "code") == {"http.503"}
     assert seen.value("send_duration_seconds_count", provider="acme") == 2
     assert seen.value("send_duration_seconds_bucket", provider="acme", le="0.25") == 2
     assert seen.value("send_duration_seconds_bucket", provider="acme", le="0.1") == 0
@@ -153,6 +159,7 @@ def test_codes(code: str | None, label: str) -> None:
     assert seen.values("attempt_errors_total", "code") == {label}
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.text(string.printable, max_size=20), min_size=60, max_size=80, unique=True))
 def test_no_label_is_unbounded(words: list[str]) -> None:
     """Whatever senders and foreign producers write, the number of series stays small."""
