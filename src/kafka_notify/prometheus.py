@@ -11,7 +11,6 @@ names that the topology does not know and codes that nobody listed read `other`.
 from __future__ import annotations
 
 import functools
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, get_args
@@ -25,15 +24,10 @@ from prometheus_client.registry import Collector
 
 from kafka_notify import events
 from kafka_notify._hops import DlqReason
-from kafka_notify._provider_codes import EXCEPTION_CODES, PROVIDER_CODES
+from kafka_notify._metric_labels import DEFERRED, PROVIDERS, Codes, FirstFew, OneOf
 from kafka_notify.events import Event
 from kafka_notify.producer import Producer
 from kafka_notify.worker import Worker, WorkerStats
-
-OTHER: Final = "other"
-DEFERRED: Final = "deferred"
-PROVIDERS: Final = 20
-"""Providers told apart; further ones are `other`."""
 
 SEND_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds; those of OpenTelemetry's messaging metrics up to 10, thinned out."""
@@ -56,21 +50,6 @@ AGE_BUCKETS: Final = (
 )
 """Seconds; from an OTP's milliseconds to the longest wait of a retry."""
 
-_OWN_CODES: Final = (
-    "timeout",
-    "cancelled",
-    "no_receipt",
-    "invalid_code",
-    "middleware.no_outcome",
-    "should_send.no_verdict",
-    "tls.certificate",
-    "http.invalid",
-    "smtp.no_reply",
-)
-_STATUS: Final = re.compile(r"http\.[1-5]\d\d")
-_REPLY: Final = re.compile(r"(smtp\.[2-5]\d\d)(-.*)?")
-_FAMILY: Final = re.compile(rf"(unhandled|classify|{DEFERRED})\..*")
-
 
 class Metrics:
     """The metrics of all workers and producers of a process, on one registry.
@@ -89,8 +68,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, *, codes: Iterable[str] = ()) -> None:
         self._registry = registry
-        self._codes = _known_codes(codes)
-        self._providers = _FirstFew(PROVIDERS)
+        self._code = Codes(codes)
+        self._provider = FirstFew(PROVIDERS)
         self._workers: list[Worker] = []
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -234,7 +213,7 @@ class Metrics:
             of.category(event.category),
             of.channel(event.channel),
             DEFERRED if code == DEFERRED else event.outcome,
-            self._providers(event.provider),
+            self._provider(event.provider),
         )
         series = of.attempts.get(key)
         if series is None:
@@ -256,14 +235,6 @@ class Metrics:
             self._send_seconds.labels(*worker, provider),
             self._age.labels(*worker, category),
         )
-
-    def _code(self, code: str | None) -> str:
-        if code is None:
-            return OTHER
-        if code in self._codes or _STATUS.fullmatch(code):
-            return code
-        found = _REPLY.fullmatch(code) or _FAMILY.fullmatch(code)
-        return found[1] if found else OTHER
 
 
 class MetricsServer:
@@ -299,8 +270,8 @@ class _Labels:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._categories = frozenset(worker.topology.categories)
-        self._channels = frozenset(worker.topology.channels)
+        self.category = OneOf(worker.topology.categories)
+        self.channel = OneOf(worker.topology.channels)
         self.own_categories = {c.name for c in worker.topology.categories.values() if c.lane == worker.lane}
         """Those of its lane."""
         self.attempts: dict[tuple[str, str, str, str], _AttemptSeries] = {}
@@ -311,41 +282,10 @@ class _Labels:
         """Lane and consumer; the consumer is known once the worker has started."""
         return self._worker.lane, _consumer(self._worker)
 
-    def category(self, name: str | None) -> str:
-        """A category of the topology, else `other`."""
-        return name if name in self._categories and name is not None else OTHER
-
-    def channel(self, name: str) -> str:
-        """A channel of the topology, else `other`."""
-        return name if name in self._channels else OTHER
-
 
 def _consumer(worker: Worker) -> str:
     """The last part of its group: the consumer's name, `workers` without one."""
     return (worker.group or "").rpartition(".")[2]
-
-
-class _FirstFew:
-    """Lets the first values through, and calls all further ones `other`."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: set[str] = set()
-
-    def __call__(self, value: str | None) -> str:
-        if value is None:
-            return "none"
-        if value not in self._seen:
-            if len(self._seen) >= self._limit:
-                return OTHER
-            self._seen.add(value)
-        return value
-
-
-def _known_codes(more: Iterable[str]) -> frozenset[str]:
-    of_providers = {f"{name}.{code}" for name, codes in PROVIDER_CODES.items() for code in codes}
-    of_exceptions = {code for _, code in EXCEPTION_CODES.values()}
-    return frozenset({*_OWN_CODES, *of_providers, *of_exceptions, *more})
 
 
 # -- what a worker holds now -------------------------------------------------------------------------

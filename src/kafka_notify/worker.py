@@ -132,6 +132,7 @@ class Worker:
         self._loop_factory = loop_factory
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self._group: str | None = None
         self._stopped = False
         if isinstance(consumer, Consumer):
             check_consumer(consumer, self._topology)
@@ -183,6 +184,7 @@ class Worker:
                 raise NotifyError("a Worker is started once; make another one")
             consumer = self._given if isinstance(self._given, Consumer) else self._given()
             check_consumer(consumer, self._topology)
+            self._group = self._topology.group(self._lane.name, consumer.name)  # before its parts have events
             self._running = _Running(self, consumer)
             try:
                 self._running.start()
@@ -229,7 +231,7 @@ class Worker:
     @property
     def group(self) -> str | None:
         """Its consumer group, such as `notif.high_priority.sms`; None before `start`."""
-        return None if self._running is None else self._running.group
+        return self._group
 
     @property
     def concurrency(self) -> int | None:
@@ -283,7 +285,7 @@ class _Running:
         self.thread = threading.Thread(
             target=self._run_loop, name=f"kafka-notify loop {lane.name}", daemon=True
         )
-        self.group = group = topology.group(lane.name, consumer.name)
+        self._group = group = topology.group(lane.name, consumer.name)
         on_event = emitter(*w._listeners)
         self._open_handle = functools.partial(
             ProducerHandle, writing, name=f"copies of {group}", topics=self.topics[1:], on_event=on_event
@@ -328,7 +330,7 @@ class _Running:
     def start(self) -> None:
         self._check_topics()
         if self._asks_lease:
-            self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self.group)
+            self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self._group)
         self.thread.start()
         asyncio.run_coroutine_threadsafe(self.engine.open(), self.loop).result()
         self.fetch.start(self.engine)
