@@ -424,7 +424,7 @@ class _Attempt:
 
 
 @attrs.frozen
-class Attempt(_Attempt):
+class Attempt(_Attempt):  # pyright: ignore[reportGeneralTypeIssues] - attrs can, and nobody else sees the base
     """One counted call of `send`, and what is known of those before."""
 
 

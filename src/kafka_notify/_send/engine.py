@@ -142,7 +142,7 @@ class Engine:
             settler=self._settler,
             lease=self.commits,
             on_event=on_event,
-            on_room=lambda partition: self.intake.on_room(partition),
+            on_room=self._on_room,
             fail=self.fail,
         )
         self.intake = Intake(
@@ -264,6 +264,9 @@ class Engine:
                 self.commits.soon()
             partition.step_blocked(now)
         self.sends.kick()
+
+    def _on_room(self, partition: Partition) -> None:
+        self.intake.on_room(partition)
 
     def _pass_over(self) -> None:
         self.sends.counts.passed_over += 1
