@@ -423,8 +423,9 @@ class _Attempt:
     """Code of the attempt before."""
 
 
-@attrs.frozen
-class Attempt(_Attempt):  # pyright: ignore[reportGeneralTypeIssues] - attrs can, and nobody else sees the base
+# attrs can do what pyright says it cannot, and nobody else sees the base
+@attrs.frozen  # pyright: ignore[reportGeneralTypeIssues]
+class Attempt(_Attempt):
     """One counted call of `send`, and what is known of those before."""
 
 
