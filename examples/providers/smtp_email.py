@@ -2,7 +2,7 @@
 
     export KAFKA_NOTIFY_BOOTSTRAP_SERVERS=localhost:9092
     export SMTP_HOST=smtp.example.com SMTP_USERNAME=shop SMTP_PASSWORD=... SMTP_SENDER='Shop <shop@example.com>'
-    python -m examples.email_smtp
+    python -m examples.providers.smtp_email
 
 Needs `pip install aiosmtplib`. The services that send share `TOPOLOGY` with it.
 """
@@ -13,7 +13,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -122,8 +122,8 @@ class SmtpPool:
         self._tls = None if settings.tls == "none" else ssl.create_default_context(cafile=settings.ca_file)
         self._idle: list[tuple[float, aiosmtplib.SMTP]] = []
 
-    async def take(self) -> aiosmtplib.SMTP:
-        """A connection that is open, and authenticated.
+    async def take(self, timeout: float) -> aiosmtplib.SMTP:
+        """A connection that is open, and authenticated, within `timeout` seconds for each step.
 
         Raises:
             ProviderUnavailableError: The server cannot be reached or does not know us: nothing is wrong with the
@@ -132,7 +132,7 @@ class SmtpPool:
         """
         while self._idle:
             since, connection = self._idle.pop()
-            if time.monotonic() - since < self.MAX_IDLE and await self._cleared(connection):
+            if time.monotonic() - since < self.MAX_IDLE and await self._cleared(connection, timeout):
                 return connection
             connection.close()
         settings = self._settings
@@ -141,7 +141,7 @@ class SmtpPool:
             port=settings.port,
             username=settings.username,
             password=settings.password,
-            timeout=self.CONNECT_TIMEOUT,
+            timeout=min(self.CONNECT_TIMEOUT, timeout),
             use_tls=settings.tls == "implicit",
             start_tls=settings.tls == "starttls",
             tls_context=self._tls,
@@ -157,10 +157,10 @@ class SmtpPool:
             raise ProviderUnavailableError(f"smtp.{type(e).__name__}", provider="smtp") from e
         return connection
 
-    async def _cleared(self, connection: aiosmtplib.SMTP) -> bool:
+    async def _cleared(self, connection: aiosmtplib.SMTP, timeout: float) -> bool:
         """Forget a mail that was refused half-way; whether the server is still there."""
         try:
-            await connection.rset()
+            await connection.rset(timeout=min(self.CONNECT_TIMEOUT, timeout))
         except (aiosmtplib.SMTPException, OSError):
             return False
         return True
@@ -197,16 +197,18 @@ class Email(Consumer):
     greylist_wait = 60.0
     """Seconds until a recipient's server is asked again that said "later"."""
 
-    def __init__(self, settings: SmtpSettings) -> None:
+    def __init__(self, settings: SmtpSettings, content: Content | None = None) -> None:
         self._settings = settings
+        self._content = content or default_content
         self._pool = SmtpPool(settings)
 
     async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
         """One mail on a connection of the pool."""
-        mail = compose(notification, attempt, self._settings.sender)
-        connection = await self._pool.take()
+        deadline = time.monotonic() + attempt.timeout
+        mail = compose(notification, attempt, self._settings.sender, self._content)
+        connection = await self._pool.take(attempt.timeout)
         try:
-            await self._hand_in(connection, mail, attempt)
+            await self._hand_in(connection, mail, deadline)
         except DeliveryError:
             self._pool.give_back(connection)
             raise
@@ -217,17 +219,17 @@ class Email(Consumer):
         self._pool.give_back(connection)
         return Receipt("smtp", mail["Message-ID"])
 
-    async def _hand_in(self, connection: aiosmtplib.SMTP, mail: EmailMessage, attempt: Attempt) -> None:
+    async def _hand_in(self, connection: aiosmtplib.SMTP, mail: EmailMessage, deadline: float) -> None:
         """MAIL, RCPT, DATA one by one: what a failure means depends on how far it got."""
         sender, recipient = _address(mail, "From"), _address(mail, "To")
-        quick = min(self.command_timeout, attempt.timeout)
         content = mail.as_bytes(policy=SMTP_POLICY)
         after_data = False
         try:
-            await connection.mail(sender, timeout=quick)
-            await connection.rcpt(recipient, timeout=quick)
+            await connection.mail(sender, timeout=min(self.command_timeout, _left(deadline)))
+            await connection.rcpt(recipient, timeout=min(self.command_timeout, _left(deadline)))
+            left = _left(deadline)
             after_data = True
-            await connection.data(content, timeout=attempt.timeout)
+            await connection.data(content, timeout=left)
         except aiosmtplib.SMTPRecipientRefused as e:
             answer = classify_smtp(e.code, e.message, provider="smtp")
             if isinstance(answer, ThrottledError) and e.code != 421:
@@ -254,6 +256,11 @@ class Email(Consumer):
         await self._pool.close()
 
 
+def _left(deadline: float) -> float:
+    """Seconds for the next command; aiosmtplib takes 0 for "no limit"."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
 def _address(mail: EmailMessage, header: str) -> str:
     return str(mail[header].addresses[0].addr_spec)
 
@@ -266,7 +273,11 @@ def _error(answer: DeliveryError | None, code: int) -> DeliveryError:
 # -- the mail --------------------------------------------------------------------------------------
 
 
-def compose(notification: Notification[Any], attempt: Attempt, sender: str) -> EmailMessage:
+Content = Callable[[object, Attempt], tuple[str, str]]
+"""Makes subject and text of a notification's data."""
+
+
+def compose(notification: Notification[Any], attempt: Attempt, sender: str, content: Content) -> EmailMessage:
     """The mail, with the notification's id as Message-ID: mailboxes drop a second copy of it.
 
     Raises:
@@ -278,14 +289,14 @@ def compose(notification: Notification[Any], attempt: Attempt, sender: str) -> E
         recipient = Address(addr_spec=notification.recipient or "")
         recipient.addr_spec.encode("ascii")
     except (HeaderParseError, ValueError, IndexError):
-        raise InvalidRecipientError("email.address") from None
+        raise InvalidRecipientError("email.address", provider="smtp") from None
     subject, text = content(notification.data, attempt)
     try:
         mail["From"] = sender
         mail["To"] = recipient
         mail["Subject"] = subject
     except ValueError:  # a line break in a header could add headers
-        raise PermanentError("email.header") from None
+        raise PermanentError("email.header", provider="smtp") from None
     domain = mail["From"].addresses[0].domain
     mail["Message-ID"] = f"<{attempt.idempotency_key}@{domain}>"
     mail["Date"] = format_datetime(notification.created_at)
@@ -296,7 +307,7 @@ def compose(notification: Notification[Any], attempt: Attempt, sender: str) -> E
     return mail
 
 
-def content(data: object, attempt: Attempt) -> tuple[str, str]:
+def default_content(data: object, attempt: Attempt) -> tuple[str, str]:
     """Subject and text."""
     match data:
         case LoginLink(url=url):
@@ -306,17 +317,21 @@ def content(data: object, attempt: Attempt) -> tuple[str, str]:
         case OrderUpdate(order=order, status=status):
             return f"Order {order}: {status}", f"Your order {order} is now: {status}.\n"
         case _:
-            raise PermanentError("email.no_template")
+            raise PermanentError("email.no_template", provider="smtp")
 
 
 # -- the process -----------------------------------------------------------------------------------
 
 
+def make_sender() -> Email:
+    """The consumer, from the environment."""
+    return Email(SmtpSettings.from_env())
+
+
 def main() -> None:
     """Runs until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = SmtpSettings.from_env()
-    Worker(lambda: Email(settings), config_from_env(), lane="high_priority", topology=TOPOLOGY).run()
+    Worker(make_sender, config_from_env(), lane="high_priority", topology=TOPOLOGY).run()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from examples.email_smtp import LOGIN_LINK, ORDER_UPDATE, Email, LoginLink, OrderUpdate, SmtpSettings
+from examples.providers.smtp_email import LOGIN_LINK, ORDER_UPDATE, Email, LoginLink, OrderUpdate, SmtpSettings
 from kafka_notify import (
     Dead,
     DeadLetter,

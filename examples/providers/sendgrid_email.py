@@ -1,0 +1,215 @@
+"""E-mail through SendGrid (v3): a consumer that a team could run as it is.
+
+    export KAFKA_NOTIFY_BOOTSTRAP_SERVERS=localhost:9092
+    export SENDGRID_API_KEY=SG... SENDGRID_SENDER=shop@example.com
+    python -m examples.providers.sendgrid_email
+
+Needs `pip install httpx`. The services that send share `TOPOLOGY` with it.
+
+Plain HTTP instead of the `sendgrid` package, which is blocking, opens a connection per mail, and has no time-out
+unless it is set on the client underneath.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+import httpx
+
+from kafka_notify import (
+    Attempt,
+    Category,
+    Consumer,
+    DeadLetter,
+    DeliveryError,
+    InvalidRecipientError,
+    Notification,
+    PermanentError,
+    Receipt,
+    RetryPolicy,
+    Topology,
+    UnknownOutcomeError,
+    Worker,
+    classify_http,
+    config_from_env,
+)
+from kafka_notify.classify import classify_exception
+
+log = logging.getLogger(__name__)
+
+RECIPIENT: Final = re.compile(r"personalizations\.[0-9]+\.to(\.[0-9]+(\.email)?)?")
+"""The field that SendGrid names when it does not like an address; it has no codes of its own."""
+
+
+# -- what is sent: shared with the services that send ----------------------------------------------
+
+
+@attrs.frozen
+class WeeklySummary:
+    """Data of an `activity_summary`."""
+
+    week: str
+    visits: int
+
+
+SUMMARY = Category("activity_summary", "low_priority", payload=WeeklySummary, ttl=2 * 24 * 3600)
+TOPOLOGY = Topology.default().extend(categories=[SUMMARY])
+
+
+# -- the consumer ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SendGridSettings:
+    """The account, and who sends."""
+
+    api_key: str = attrs.field(repr=False)
+    sender: str
+    """A verified address. Marketing and OTPs should not share a sender, nor an IP pool."""
+    api: str = "https://api.sendgrid.com"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> SendGridSettings:
+        """SENDGRID_API_KEY and SENDGRID_SENDER."""
+        names = ("SENDGRID_API_KEY", "SENDGRID_SENDER")
+        missing = [name for name in names if not environ.get(name)]
+        if missing:
+            raise SystemExit(f"set {' and '.join(missing)}")
+        return cls(*(environ[name] for name in names))
+
+
+class SendGridEmail(Consumer):
+    """Hands each notification of the channel `email` to SendGrid.
+
+    SendGrid knows no idempotency key and no expiry: after an unknown outcome a retry may be a second mail. What became
+    of an accepted mail (a bounce, an address on the suppression list) arrives at the Event Webhook only, with the
+    notification's id.
+    """
+
+    name = "email"
+    channels = frozenset({"email"})
+    concurrency = 100
+    send_timeout = 30
+    retry = RetryPolicy(max_attempts=5, first=30, factor=4, cap=1800)
+
+    def __init__(self, settings: SendGridSettings, content: Content | None = None) -> None:
+        self._settings = settings
+        self._content = content or default_content
+
+    async def setup(self) -> None:
+        """One client for all sends, with a connection for each of them."""
+        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        self._client = httpx.AsyncClient(
+            base_url=self._settings.api,
+            headers={"Authorization": f"Bearer {self._settings.api_key}"},
+            limits=limits,
+        )
+        # It logs every request's address. This one holds no recipient; others do.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    async def teardown(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        """One mail to one address; accepted means queued at SendGrid."""
+        mail = compose(notification, attempt, self._settings.sender, self._content)
+        try:
+            response = await self._client.post("/v3/mail/send", json=mail, timeout=attempt.timeout)
+        except httpx.HTTPError as e:
+            raise classify_exception(e, provider="sendgrid") or _unknown("sendgrid.no_answer") from None
+        if (
+            response.status_code != 202
+        ):  # also a 200: it is the page of a proxy, or the answer in sandbox mode
+            raise refusal(response)
+        return Receipt("sendgrid", response.headers.get("X-Message-Id"))
+
+    def on_dead_letter(self, letter: DeadLetter) -> None:
+        """Addresses that do not exist should not be written to again."""
+        if letter.reason == "invalid_recipient":
+            log.warning("notification %s: no such address (%s)", letter.id, letter.error_code)
+
+
+# -- the mail --------------------------------------------------------------------------------------
+
+
+Content = Callable[[object, Attempt], tuple[str, str]]
+"""Makes subject and text of a notification's data."""
+
+
+def compose(
+    notification: Notification[Any], attempt: Attempt, sender: str, content: Content
+) -> dict[str, object]:
+    """The mail; the notification's id comes back with every event of the Event Webhook.
+
+    Raises:
+        InvalidRecipientError: There is no address.
+        PermanentError: The data does not make a mail.
+    """
+    if not notification.recipient:
+        raise InvalidRecipientError("email.no_recipient", provider="sendgrid")
+    subject, text = content(notification.data, attempt)
+    return {
+        "personalizations": [{"to": [{"email": notification.recipient}]}],
+        "from": {"email": sender},
+        "subject": subject,
+        "content": [{"type": "text/plain", "value": text}],
+        "custom_args": {"notification_id": attempt.idempotency_key},
+        "categories": [notification.category],
+    }
+
+
+def default_content(data: object, attempt: Attempt) -> tuple[str, str]:
+    """Subject and text."""
+    match data:
+        case WeeklySummary(week=week, visits=visits):
+            return f"Your week {week}", f"{visits} people have visited your page.\n"
+        case _:
+            raise PermanentError("email.no_template", provider="sendgrid")
+
+
+# -- the answer ------------------------------------------------------------------------------------
+
+
+def refusal(response: httpx.Response) -> DeliveryError:
+    """What SendGrid's answer says: the status, and for a 400 the field it names."""
+    found = classify_http(response.status_code, response.headers, provider="sendgrid")
+    if response.status_code == 400 and _names_recipient(response):
+        return InvalidRecipientError("sendgrid.invalid_address", provider="sendgrid")
+    return found or _unknown("sendgrid.not_accepted")
+
+
+def _names_recipient(response: httpx.Response) -> bool:
+    """Whether all that is wrong is the recipient's address."""
+    try:
+        fields = [str(error["field"]) for error in response.json()["errors"]]
+    except (ValueError, LookupError, TypeError):
+        return False
+    return bool(fields) and all(RECIPIENT.fullmatch(field) for field in fields)
+
+
+def _unknown(code: str) -> UnknownOutcomeError:
+    return UnknownOutcomeError(code, provider="sendgrid")
+
+
+# -- the process -----------------------------------------------------------------------------------
+
+
+def make_sender() -> SendGridEmail:
+    """The consumer, from the environment."""
+    return SendGridEmail(SendGridSettings.from_env())
+
+
+def main() -> None:
+    """Runs until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    Worker(make_sender, config_from_env(), lane="low_priority", topology=TOPOLOGY).run()
+
+
+if __name__ == "__main__":
+    main()
