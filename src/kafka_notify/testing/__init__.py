@@ -1,7 +1,9 @@
-"""What a team needs to test its notifications: `deliver`, and brokers that start from Python.
+"""What a team needs to test its notifications: `deliver`, providers, and brokers that start from Python.
 
-`deliver` runs one attempt of a consumer without Kafka; `MockKafka` is a mock inside the process, `LocalKafka` is
-Apache Kafka itself. The fixtures `mock_kafka`, `local_kafka` and `local_kafka_cluster` come with the pytest plugin.
+`deliver` runs one attempt of a consumer without Kafka. `check_sender` sees whether a sender gets right what all
+senders have to; `HttpStub` is the provider it talks to, `FakeProvider` one without a network. `MockKafka` is a mock
+inside the process, `LocalKafka` is Apache Kafka itself. The fixtures `mock_kafka`, `local_kafka` and
+`local_kafka_cluster` come with the pytest plugin.
 """
 
 from __future__ import annotations
@@ -10,19 +12,56 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from kafka_notify.testing._check_sender import ProviderStub, SenderFinding, SenderReport, check_sender
     from kafka_notify.testing._deliver import deliver
+    from kafka_notify.testing._fake_clock import FakeClock, ProviderClock
+    from kafka_notify.testing._fake_provider import FakeDelivery, FakeProvider, FakeReply, Outage, lognormal
+    from kafka_notify.testing._http_stub import HttpAnswer, HttpRequest, HttpStub
     from kafka_notify.testing._kafka_distribution import LocalKafkaUnavailable
     from kafka_notify.testing._local_kafka import LocalKafka
     from kafka_notify.testing._mock_kafka import MockKafka
 
-__all__ = ["LocalKafka", "LocalKafkaUnavailable", "MockKafka", "deliver"]
+__all__ = [
+    "FakeClock",
+    "FakeDelivery",
+    "FakeProvider",
+    "FakeReply",
+    "HttpAnswer",
+    "HttpRequest",
+    "HttpStub",
+    "LocalKafka",
+    "LocalKafkaUnavailable",
+    "MockKafka",
+    "Outage",
+    "ProviderClock",
+    "ProviderStub",
+    "SenderFinding",
+    "SenderReport",
+    "check_sender",
+    "deliver",
+    "lognormal",
+]
 
 # Imported on first use, because pytest loads this package in every run of everyone who installs us.
 _HOME: Final = {
+    "FakeClock": "_fake_clock",
+    "FakeDelivery": "_fake_provider",
+    "FakeProvider": "_fake_provider",
+    "FakeReply": "_fake_provider",
+    "HttpAnswer": "_http_stub",
+    "HttpRequest": "_http_stub",
+    "HttpStub": "_http_stub",
     "LocalKafka": "_local_kafka",
     "LocalKafkaUnavailable": "_kafka_distribution",
     "MockKafka": "_mock_kafka",
+    "Outage": "_fake_provider",
+    "ProviderClock": "_fake_clock",
+    "ProviderStub": "_check_sender",
+    "SenderFinding": "_check_sender",
+    "SenderReport": "_check_sender",
+    "check_sender": "_check_sender",
     "deliver": "_deliver",
+    "lognormal": "_fake_provider",
 }
 
 

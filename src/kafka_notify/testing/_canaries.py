@@ -1,0 +1,95 @@
+"""Strings that must not be said, and everything that a process says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote, quote_plus
+
+import attrs
+
+MIN_LENGTH: Final = 6
+"""Characters; shorter ones stand in log lines by chance."""
+
+
+@attrs.frozen
+class Canaries:
+    """What to look for, by what it is; never shown."""
+
+    _by_name: Mapping[str, str] = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, recipient: str | None, data: object, secrets: Iterable[str]) -> Canaries:
+        """All strings of these that are long enough.
+
+        Raises:
+            ValueError: There is none in recipient and data.
+        """
+        found = {f"data ({path})": text for path, text in _strings(data, "") if len(text) >= MIN_LENGTH}
+        if recipient is not None and len(recipient) >= MIN_LENGTH:
+            found["the recipient"] = recipient
+        if not found:
+            raise ValueError(
+                f"recipient and data hold no string of {MIN_LENGTH} characters, so no leak of them could be noticed"
+            )
+        return cls({**found, **{f"secret {n}": secret for n, secret in enumerate(secrets, 1)}})
+
+    def found_in(self, texts: Iterable[str]) -> str:
+        """Which of them stand in these texts, also as parts of URLs; empty when none does."""
+        said = "\n".join(texts)
+        names = [
+            name
+            for name, text in self._by_name.items()
+            if any(form in said for form in (text, quote(text), quote(text, safe=""), quote_plus(text)))
+        ]
+        return ", ".join(names)
+
+
+def _strings(value: object, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path or "itself", value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _strings(item, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray)):
+        for item in value:
+            yield from _strings(item, path)
+
+
+@contextlib.contextmanager
+def overheard(level: int) -> Iterator[list[str]]:
+    """What is logged at `level` or above by any logger of the process, and what is printed."""
+    texts: list[str] = []
+    printed = io.StringIO()
+    make = logging.getLogRecordFactory()
+    root = logging.getLogger()
+    before = root.level
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        texts.append(_said(record))
+        return record
+
+    logging.setLogRecordFactory(factory)
+    root.setLevel(level)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            yield texts
+    finally:
+        root.setLevel(before)
+        logging.setLogRecordFactory(make)
+        texts.append(printed.getvalue())
+
+
+def _said(record: logging.LogRecord) -> str:
+    try:
+        text = record.getMessage()
+    except Exception:  # arguments that do not fit: logging itself prints both
+        text = f"{record.msg} {record.args}"
+    if record.exc_info and record.exc_info[1] is not None:
+        text += "".join(traceback.format_exception(record.exc_info[1]))
+    return text

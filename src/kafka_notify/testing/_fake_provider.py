@@ -1,0 +1,294 @@
+"""A provider without a network: scripted, seeded, with limits and outages."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
+
+import attrs
+
+from kafka_notify._replies import valid_provider
+from kafka_notify._units import Seconds, to_seconds
+from kafka_notify.errors import (
+    ConfigError,
+    DeliveryError,
+    InvalidRecipientError,
+    PermanentError,
+    ProviderUnavailableError,
+    ThrottledError,
+    TransientError,
+    UnknownOutcomeError,
+)
+from kafka_notify.notification import Attempt, Notification, Receipt
+from kafka_notify.testing._fake_clock import ProviderClock, RealClock
+
+FakeAnswer = Literal[
+    "accepted",
+    "accepted_unheard",  # it is sent, and the answer gets lost
+    "unknown",  # it is not sent, and the answer gets lost
+    "transient",
+    "throttled",
+    "permanent",
+    "invalid_recipient",
+    "unavailable",
+    "hang",  # no answer at all, and not sent
+]
+Latency = float | Callable[[random.Random], float]
+"""Seconds until the answer, or what draws them."""
+
+_ANSWERS: Final = frozenset(get_args(FakeAnswer))
+_KINDS: Final[Mapping[str, type[DeliveryError]]] = MappingProxyType(
+    {
+        "accepted_unheard": UnknownOutcomeError,
+        "unknown": UnknownOutcomeError,
+        "transient": TransientError,
+        "throttled": ThrottledError,
+        "permanent": PermanentError,
+        "invalid_recipient": InvalidRecipientError,
+        "unavailable": ProviderUnavailableError,
+    }
+)
+_NO_SHARES: Final[Mapping[FakeAnswer, float]] = MappingProxyType({})
+
+
+def lognormal(median: Seconds, p99: Seconds) -> Callable[[random.Random], float]:
+    """A latency with a long tail, as providers have: half of the answers take less than `median` seconds, one in a
+    hundred more than `p99`."""
+    middle, tail = to_seconds(median, "median"), to_seconds(p99, "p99")
+    if not 0 < middle <= tail:
+        raise ConfigError(f"lognormal needs 0 < median <= p99, not {middle} and {tail}")
+    sigma = math.log(tail / middle) / 2.326  # the 99th percentile of a normal distribution, in sigmas
+    return lambda rng: middle * math.exp(rng.gauss(0.0, sigma))
+
+
+@attrs.frozen
+class Outage:
+    """When a provider answers everybody the same.
+
+    Args:
+        start: Seconds since the provider was made.
+        end: Seconds since the provider was made.
+        answer: What it answers.
+    """
+
+    start: float
+    end: float
+    answer: FakeAnswer = "unavailable"
+
+
+@attrs.frozen
+class FakeReply:
+    """What a provider does with one request."""
+
+    answer: FakeAnswer
+    seconds: float
+    """Until the answer; infinite when there is none."""
+    message_id: str | None = None
+    retry_after: float | None = None
+
+
+@attrs.frozen
+class FakeDelivery:
+    """What a provider has sent to somebody."""
+
+    key: str
+    message_id: str
+    at: float
+    recipient: str = attrs.field(repr=False)
+
+
+class FakeProvider:
+    """A provider as hard to deal with as the real ones, for tests of senders and of everything around them.
+
+        provider = FakeProvider("acme", rate=100, outages=[Outage(60, 120)], remembers=3600, seed=1)
+        provider.script("+15550100", "throttled", "unknown", "accepted")
+
+        class Sms(Consumer):
+            async def send(self, notification, attempt):
+                return await provider.send(notification, attempt)
+
+    It decides in this order: an outage; its rate limit; what it has accepted under this key before; the recipient's
+    script; its shares; else it accepts. With one seed, the same notifications, and one clock the answers and the
+    times they take are the same in every run, whatever runs beside: they depend on the key and on how often it was
+    asked, not on who came first. A rate limit depends on time, so it needs a `FakeClock` for that.
+
+    Usable from any thread and any event loop. What it delivered is kept, so a million sends take some 300 MB.
+
+    Args:
+        name: In receipts and error codes: lower-case letters, digits, `_`, `-`.
+        latency: Seconds until an answer, or what draws them, for example `lognormal(0.2, 1)`.
+        rate: Requests per second that it takes; others are throttled until there is room. None: no limit.
+        burst: How many it takes at once; by default one second's worth.
+        outages: When it is away.
+        shares: How often it answers otherwise than `accepted`, 0 to 1 each, for recipients without a script.
+        remembers: Seconds for which a key is known: a second send answers as the first and delivers nothing. None:
+            it takes no keys, as Twilio, FCM, SendGrid and SMTP do not.
+        seed: Of everything that is drawn.
+        clock: `FakeClock()`, for tests that do not wait.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    def __init__(
+        self,
+        name: str = "fake",
+        *,
+        latency: Latency = 0.0,
+        rate: float | None = None,
+        burst: int | None = None,
+        outages: Iterable[Outage] = (),
+        shares: Mapping[FakeAnswer, float] = _NO_SHARES,
+        remembers: Seconds | None = None,
+        seed: int = 0,
+        clock: ProviderClock | None = None,
+    ) -> None:
+        if valid_provider(name) is None:
+            raise ConfigError(
+                f"name must be lower-case letters, digits, '_' or '-', at most 32, not {name!r}"
+            )
+        if rate is not None and not rate > 0:
+            raise ConfigError(f"rate must be > 0, not {rate!r}")
+        if burst is not None and burst < 1:
+            raise ConfigError(f"burst must be >= 1, not {burst!r}")
+        if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1:
+            raise ConfigError("shares must be >= 0, and at most 1 together")
+        self.outages = tuple(outages)
+        _check_answers(*shares, *(outage.answer for outage in self.outages))
+        self.name = name
+        self.clock: ProviderClock = clock or RealClock()
+        self.calls = 0
+        """Requests that it was sent, whatever it made of them."""
+        self.delivered: list[FakeDelivery] = []
+        """What reached somebody, in this order."""
+        self._latency = latency
+        self._interval = 0.0 if rate is None else 1 / rate
+        self._tolerance = self._interval * (max(1, int(rate or 1) if burst is None else burst) - 1)
+        self._next = -math.inf  # when the rate limit would let the next one pass, if all came evenly
+        self._shares = dict(shares)
+        self._remembers = None if remembers is None else to_seconds(remembers, "remembers")
+        self._known: dict[str, FakeDelivery] = {}
+        self._asked: Counter[str] = Counter()
+        self._scripts: defaultdict[str, deque[FakeAnswer]] = defaultdict(deque)
+        self._always: dict[str, FakeAnswer] = {}
+        self._seed = seed
+        self._lock = threading.Lock()
+        self._began = self.clock.now()
+
+    # -- what it is told --------------------------------------------------------------------------
+
+    def script(self, recipient: str, *answers: FakeAnswer) -> None:
+        """Answer the next requests for this recipient so, one after the other."""
+        _check_answers(*answers)
+        with self._lock:
+            self._scripts[recipient].extend(answers)
+
+    def always(self, recipient: str, answer: FakeAnswer) -> None:
+        """Answer every request for this recipient so, once its script is over."""
+        _check_answers(answer)
+        with self._lock:
+            self._always[recipient] = answer
+
+    # -- what it is asked -------------------------------------------------------------------------
+
+    async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        """A stand-in for an async `send`: waits, and returns or raises as a good sender does.
+
+        The recipient is the notification's, or its user's id when it has none. An answer that takes longer than
+        `attempt.timeout` is an unknown outcome after that time, although it may have been delivered.
+
+        Raises:
+            DeliveryError: It did not accept; the code is the provider's name and the answer.
+        """
+        reply = self.receive(notification.recipient or notification.user_id, attempt.idempotency_key)
+        await self.clock.asleep(min(reply.seconds, attempt.timeout))
+        return self._result(reply, attempt.timeout)
+
+    def send_blocking(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        """The same for a plain `send`: waits on the thread."""
+        reply = self.receive(notification.recipient or notification.user_id, attempt.idempotency_key)
+        self.clock.sleep(min(reply.seconds, attempt.timeout))
+        return self._result(reply, attempt.timeout)
+
+    def receive(self, recipient: str, key: str) -> FakeReply:
+        """What it does with one request, without waiting: for a test's own server in front of it."""
+        with self._lock:
+            now = self.clock.now()
+            self.calls += 1
+            self._asked[key] += 1
+            rng = random.Random(f"{self._seed}:{key}:{self._asked[key]}")
+            seconds = self._latency(rng) if callable(self._latency) else self._latency
+            known = self._known.get(key)
+            wait = 0.0
+            since = now - self._began
+            outage = next((o for o in self.outages if o.start <= since < o.end), None)
+            if outage is not None:
+                answer: FakeAnswer = outage.answer
+            elif (wait := self._over_limit(now)) > 0:
+                answer = "throttled"
+            elif known is not None and self._remembers is not None and now - known.at < self._remembers:
+                return FakeReply("accepted", seconds, known.message_id)
+            else:
+                answer = self._scripted(recipient, rng)
+            if answer in ("accepted", "accepted_unheard"):
+                message_id = f"{key}-{self._asked[key]}"
+                self._known[key] = FakeDelivery(key, message_id, now, recipient)
+                self.delivered.append(self._known[key])
+                return FakeReply(answer, seconds, message_id)
+            if answer == "hang":
+                return FakeReply(answer, math.inf)
+            return FakeReply(answer, seconds, retry_after=wait or None)
+
+    def _over_limit(self, now: float) -> float:
+        """Seconds until there is room; 0 when there is, which is then taken."""
+        if not self._interval:
+            return 0.0
+        wait = self._next - self._tolerance - now
+        if wait > 0:
+            return wait
+        self._next = max(self._next, now) + self._interval
+        return 0.0
+
+    def _scripted(self, recipient: str, rng: random.Random) -> FakeAnswer:
+        if self._scripts.get(recipient):
+            return self._scripts[recipient].popleft()
+        if recipient in self._always:
+            return self._always[recipient]
+        drawn = rng.random()
+        for answer, share in self._shares.items():
+            drawn -= share
+            if drawn < 0:
+                return answer
+        return "accepted"
+
+    def _result(self, reply: FakeReply, timeout: float) -> Receipt:
+        if reply.seconds > timeout:
+            raise UnknownOutcomeError(f"{self.name}.timeout", provider=self.name)
+        if reply.answer == "accepted":
+            return Receipt(self.name, reply.message_id)
+        code = f"{self.name}.{reply.answer}"
+        if reply.answer == "throttled":
+            raise ThrottledError(code, retry_after=reply.retry_after, provider=self.name)
+        raise _KINDS[reply.answer](code, provider=self.name)
+
+    # -- what it has done -------------------------------------------------------------------------
+
+    @property
+    def duplicates(self) -> Mapping[str, int]:
+        """How often each key was delivered, for those delivered more than once."""
+        counted = Counter(delivery.key for delivery in self.delivered)
+        return {key: times for key, times in counted.items() if times > 1}
+
+    def __repr__(self) -> str:
+        return f"FakeProvider({self.name!r}, calls={self.calls}, delivered={len(self.delivered)})"
+
+
+def _check_answers(*answers: str) -> None:
+    unknown = sorted(set(answers) - _ANSWERS)
+    if unknown:
+        raise ConfigError(f"unknown answers {', '.join(unknown)}; known: {', '.join(sorted(_ANSWERS))}")

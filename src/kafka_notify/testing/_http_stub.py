@@ -1,0 +1,197 @@
+"""An HTTP server on the loopback interface that answers like a provider, as it is told."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType, TracebackType
+from typing import Any, Final
+
+import attrs
+from typing_extensions import Self
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@attrs.frozen
+class HttpAnswer:
+    """One HTTP response.
+
+    Args:
+        status: Its status.
+        body: A mapping or list goes out as JSON, a string as HTML.
+        headers: Of the response, for example `{"Retry-After": "7"}`.
+    """
+
+    status: int
+    body: Mapping[str, object] | Sequence[object] | str = ""
+    headers: Mapping[str, str] = _NONE
+
+
+@attrs.frozen
+class HttpRequest:
+    """One request that the stub received."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+
+HTML_PAGE: Final = HttpAnswer(502, "<html><head><title>502</title></head><body>Bad Gateway</body></html>")
+
+
+class HttpStub:
+    """A provider's HTTP interface for tests: answers every request as it was told last, and keeps the request.
+
+        with HttpStub({"accepted": HttpAnswer(201, {"id": "m1"}), ...}) as stub:
+            report = await check_sender(lambda: Sms(stub.url), stub, notification, retry_after=7)
+
+    It serves in threads, so async and plain senders can be tested alike. Besides the answers it is given it knows
+    `html_page` (a 502 that is no JSON), `hang` (reads, and says nothing until it is told otherwise), `hang_up` (reads,
+    and closes the connection).
+
+    Args:
+        answers: By name. Let them hold what the provider's really hold: the recipient, for one.
+        always: Answers by path that hold at all times and are not counted: where a sender fetches its access token.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, HttpAnswer], *, always: Mapping[str, HttpAnswer] = MappingProxyType({})
+    ) -> None:
+        self._answers = {"html_page": HTML_PAGE, **answers}
+        self._always = always
+        self._kind = "accepted"
+        self._told = threading.Event()  # set when what a hanging request waits for has come
+        self.requests: list[HttpRequest] = []
+        """Those since the last `answer`."""
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="http-stub")
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:<port>`."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def answer(self, kind: str, /) -> None:
+        """Answer so from now on; forget the requests so far; requests that hang are closed.
+
+        Raises:
+            KeyError: There is no such answer.
+        """
+        if kind not in self._answers and kind not in ("hang", "hang_up"):
+            raise KeyError(
+                f"no answer {kind!r}; there are: hang, hang_up, {', '.join(sorted(self._answers))}"
+            )
+        self._told.set()
+        self._told = threading.Event()
+        self._kind = kind
+        self.requests = []
+
+    def received(self) -> Sequence[bytes]:
+        """The requests since the last `answer`: path, headers and body as they came."""
+        return [
+            b"\n".join(
+                [
+                    request.path.encode(),
+                    *(f"{k}: {v}".encode() for k, v in request.headers.items()),
+                    request.body,
+                ]
+            )
+            for request in self.requests
+        ]
+
+    def close(self) -> None:
+        """Stop, and close all connections."""
+        self._told.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.hang_up()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        path = handler.path.partition("?")[0]
+        if path in self._always:
+            _write(handler, self._always[path])
+            return
+        kind, told = self._kind, self._told
+        self.requests.append(HttpRequest(handler.command, handler.path, dict(handler.headers.items()), body))
+        if kind == "hang":
+            told.wait()
+        if kind in ("hang", "hang_up"):
+            handler.close_connection = True
+            return
+        _write(handler, self._answers[kind])
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing waits for them
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        for connection in list(self._open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:  # the client was faster
+                pass
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that hangs up is part of the test
+            super().handle_error(request, client_address)
+
+
+def _handler(stub: HttpStub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # keeps connections open, as providers do
+        wbufsize = -1  # head and body in one packet
+
+        def do_POST(self) -> None:
+            stub._serve(self)
+
+        do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Handler
+
+
+def _write(handler: BaseHTTPRequestHandler, answer: HttpAnswer) -> None:
+    is_text = isinstance(answer.body, str)
+    body = answer.body.encode() if isinstance(answer.body, str) else json.dumps(answer.body).encode()
+    handler.send_response(answer.status)
+    headers = {"Content-Type": "text/html" if is_text else "application/json", **answer.headers}
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
