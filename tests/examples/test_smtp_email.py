@@ -15,7 +15,14 @@ from typing import Any, cast
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from examples.providers.smtp_email import LOGIN_LINK, ORDER_UPDATE, Email, LoginLink, OrderUpdate, SmtpSettings
+from examples.providers.smtp_email import (
+    LOGIN_LINK,
+    ORDER_UPDATE,
+    Email,
+    LoginLink,
+    OrderUpdate,
+    SmtpSettings,
+)
 from kafka_notify import (
     Dead,
     DeadLetter,

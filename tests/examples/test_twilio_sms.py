@@ -71,7 +71,12 @@ def stub() -> Iterator[HttpStub]:
 
 
 def sms(stub: HttpStub, **other: Any) -> TwilioSms:
-    fields = {"sender": "+15550100", "status_callback": "https://shop.example/twilio", "api": stub.url, **other}
+    fields = {
+        "sender": "+15550100",
+        "status_callback": "https://shop.example/twilio",
+        "api": stub.url,
+        **other,
+    }
     return TwilioSms(TwilioSettings("AC0123", "SK0123", "secret-of-the-key", **fields))
 
 
