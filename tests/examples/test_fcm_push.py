@@ -97,7 +97,8 @@ def stub() -> Iterator[HttpStub]:
         yield stub
 
 
-def push(stub: HttpStub, key: str) -> FcmPush:
+def push(stub: HttpStub, key: str, api: str | None = None) -> FcmPush:
+    """The sender, which fetches its access token from `stub` and sends there, or to `api`."""
     account = {
         "type": "service_account",
         "project_id": "shop",
@@ -106,7 +107,7 @@ def push(stub: HttpStub, key: str) -> FcmPush:
         "client_email": "notify@shop.example",
         "token_uri": f"{stub.url}/token",
     }
-    return FcmPush(FcmSettings(account, api=stub.url))
+    return FcmPush(FcmSettings(account, api=api or stub.url))
 
 
 def login(**fields: Any) -> Notification[LoginAttempt]:
@@ -216,10 +217,8 @@ async def test_fcm_away(stub: HttpStub, key: str) -> None:
     """A port that refuses has certainly not sent."""
     with HttpStub(ANSWERS) as gone:
         url = gone.url
-    consumer = push(stub, key)
-    consumer._settings = FcmSettings(consumer._settings.service_account, api=url)
 
-    assert told(await one(consumer, login())) == (Retry, TransientError, "httpx.ConnectError")
+    assert told(await one(push(stub, key, url), login())) == (Retry, TransientError, "httpx.ConnectError")
 
 
 # -- the access token
@@ -229,8 +228,7 @@ async def test_one_token_for_many(key: str) -> None:
     """Sends that begin together fetch one access token, and later ones use it."""
     with HttpStub({**ANSWERS, "token": ACCESS["/token"]}) as tokens, HttpStub(ANSWERS) as stub:
         tokens.answer("token")
-        consumer = push(tokens, key)
-        consumer._settings = FcmSettings(consumer._settings.service_account, api=stub.url)
+        consumer = push(tokens, key, stub.url)
         await consumer.setup()
         await asyncio.gather(*(deliver(consumer, login()) for _ in range(5)))
         await deliver(consumer, login())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import email
+import logging
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
@@ -13,7 +14,7 @@ from email.policy import default as email_policy
 from typing import Any, cast
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from examples.providers.smtp_email import (
     LOGIN_LINK,
@@ -31,7 +32,6 @@ from kafka_notify import (
     InvalidRecipientError,
     Lane,
     Notification,
-    Outcome,
     PermanentError,
     Producer,
     ProviderUnavailableError,
@@ -46,9 +46,42 @@ from kafka_notify import (
     Worker,
 )
 from kafka_notify.events import DeadLettered
-from kafka_notify.testing import LocalKafka, deliver
+from kafka_notify.testing import LocalKafka, check_sender, deliver
+from tests.examples.conformance import told
 
 OK = "250 OK"
+PASSWORD = "smtp-password-1"
+
+
+class MailStub:
+    """The same server, told what to answer by the names that `check_sender` knows."""
+
+    def __init__(self, server: MailServer) -> None:
+        self._server = server
+
+    def answer(self, kind: str) -> None:
+        """From now on, to everybody."""
+        server = self._server
+        if server.hanging is not None:
+            server.hanging.set()
+        server.mails = []
+        server.hanging = asyncio.Event() if kind == "hang" else None
+        server.to_mail = {"unavailable": "530 5.7.0 Authentication required"}.get(kind, OK)
+        refusals = {
+            "invalid_recipient": "550 5.1.1 <ada@example.com> no such user",
+            "greylisted": "451 4.7.1 Greylisted",
+        }
+        server.refuses = {"ada@example.com": refusals[kind]} if kind in refusals else {}
+        server.after_data = {
+            "throttled": "454 Throttling failure: Maximum sending rate exceeded.",
+            "permanent": "554 5.7.1 <ada@example.com> rejected",
+            "unknown": "451 4.3.0 Local error",
+            "hang_up": "",
+        }.get(kind, OK)
+
+    def received(self) -> list[bytes]:
+        """One entry for each MAIL, with the mail once it was handed over."""
+        return self._server.mails
 
 
 class MailServer:
@@ -59,13 +92,24 @@ class MailServer:
 
     def __init__(self) -> None:
         self.refuses: dict[str, str] = {}
+        self.to_mail = OK
         self.greylists: dict[str, str] = {}
         self.after_data = OK
         self.received: list[EmailMessage] = []
         self.refused: Counter[str] = Counter()
         self.connections = 0
         self.changed = asyncio.Condition()
+        self.mails: list[bytes] = []
+        self.hanging: asyncio.Event | None = None
         self.port = 0
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Whether it takes mail from us."""
+        self.mails.append(b"")
+        envelope.mail_from = address
+        return self.to_mail
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -80,6 +124,9 @@ class MailServer:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         """The mail is here; an empty answer stands for hanging up."""
+        self.mails[-1] = cast(bytes, envelope.content)
+        if self.hanging is not None:
+            await self.hanging.wait()
         if not self.after_data:
             cast(asyncio.Transport, server.transport).abort()
             return OK
@@ -93,7 +140,15 @@ class MailServer:
     def protocol(self, **options: Any) -> SMTP:
         """A connection."""
         self.connections += 1
+        options = {"authenticator": self.login, "auth_require_tls": False, **options}
         return SMTP(self, hostname="localhost", ident="test", **options)
+
+    def login(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: object
+    ) -> AuthResult:
+        """It knows one password."""
+        known = isinstance(data, LoginPassword) and data.password == PASSWORD.encode()
+        return AuthResult(success=known, handled=False)  # the server itself says 535
 
     def settings(self, **other: Any) -> SmtpSettings:
         """How to reach it."""
@@ -137,11 +192,20 @@ def update(**fields: Any) -> Notification[OrderUpdate]:
     )
 
 
-def told(outcome: Outcome) -> tuple[object, ...]:
-    """What it is, and what its error says."""
-    assert isinstance(outcome, (Retry, Dead))
-    assert outcome.error is not None
-    return type(outcome), type(outcome.error), outcome.error.code
+async def test_conformance(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender gets right what every sender has to; SMTP has no HTML, no expiry, and its replies are certain."""
+    monkeypatch.setattr(logging.getLogger("mail.log"), "disabled", True)  # the server's, in this same process
+    report = await check_sender(
+        lambda: Email(server.settings(username="shop", password=PASSWORD)),
+        MailStub(server),
+        update(),
+        retry_after=None,
+        secrets=[PASSWORD],
+        expects={"unknown": TransientError, "greylisted": ThrottledError},
+        without=["html_page", "remaining_ttl"],
+    )
+    report.verify()
+    assert len(report.checked) > 40
 
 
 # -- the mail
@@ -287,6 +351,13 @@ async def test_server_away(server: MailServer, consumer: Email) -> None:
     outcome = await deliver(away, update(), attempt=away.retry.max_attempts)
 
     assert told(outcome)[:2] == (Retry, ProviderUnavailableError)
+
+
+async def test_wrong_password(server: MailServer) -> None:
+    """A password that is refused is a matter of the account: the lane waits."""
+    stranger = Email(server.settings(username="shop", password="old-password"))
+
+    assert told(await deliver(stranger, update())) == (Retry, ProviderUnavailableError, "smtp.535")
 
 
 async def test_no_tls(server: MailServer) -> None:
