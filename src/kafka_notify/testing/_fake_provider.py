@@ -53,6 +53,7 @@ _KINDS: Final[Mapping[str, type[DeliveryError]]] = MappingProxyType(
         "unavailable": ProviderUnavailableError,
     }
 )
+_NOTHING_DRAWN: Final = random.Random(0)
 _NO_SHARES: Final[Mapping[FakeAnswer, float]] = MappingProxyType({})
 
 
@@ -171,6 +172,7 @@ class FakeProvider:
         self._tolerance = self._interval * (max(1, int(rate or 1) if burst is None else burst) - 1)
         self._next = -math.inf  # when the rate limit would let the next one pass, if all came evenly
         self._shares = dict(shares)
+        self._draws = bool(shares) or callable(latency)  # seeding takes 10 us
         self._remembers = None if remembers is None else to_seconds(remembers, "remembers")
         self._known: dict[str, FakeDelivery] = {}
         self._asked: Counter[str] = Counter()
@@ -221,7 +223,7 @@ class FakeProvider:
             now = self.clock.now()
             self.calls += 1
             self._asked[key] += 1
-            rng = random.Random(f"{self._seed}:{key}:{self._asked[key]}")
+            rng = random.Random(f"{self._seed}:{key}:{self._asked[key]}") if self._draws else _NOTHING_DRAWN
             seconds = self._latency(rng) if callable(self._latency) else self._latency
             known = self._known.get(key)
             wait = 0.0
@@ -259,7 +261,7 @@ class FakeProvider:
             return self._scripts[recipient].popleft()
         if recipient in self._always:
             return self._always[recipient]
-        drawn = rng.random()
+        drawn = rng.random() if self._shares else 0.0
         for answer, share in self._shares.items():
             drawn -= share
             if drawn < 0:
