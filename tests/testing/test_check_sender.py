@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -71,7 +71,7 @@ class Good(Consumer):
             ) from None
         return self.receipt(response, notification)
 
-    def message(self, notification: Notification[Any], attempt: Attempt) -> dict[str, object]:
+    def message(self, notification: Notification[Any], attempt: Attempt) -> dict[str, Any]:
         ttl = int(attempt.remaining_ttl or 0)
         return {"to": notification.recipient, "text": notification.data["text"], "ttl": ttl}
 
@@ -187,7 +187,7 @@ class KeyPerAttempt(Good):
 
 
 class NoTtl(Good):
-    def message(self, notification: Notification[Any], attempt: Attempt) -> dict[str, object]:
+    def message(self, notification: Notification[Any], attempt: Attempt) -> dict[str, Any]:
         return {"to": notification.recipient, "text": notification.data["text"]}
 
 
@@ -456,7 +456,8 @@ def test_stub() -> None:
 def test_stub_that_hangs() -> None:
     """A request that hangs ends without an answer when something else is told; so do all when it closes."""
     with HttpStub(ANSWERS) as stub:
-        for end in (lambda: stub.answer("accepted"), stub.close):
+        ends: list[Callable[[], None]] = [lambda: stub.answer("accepted"), stub.close]
+        for end in ends:
             stub.answer("hang")
             ended = threading.Event()
 

@@ -6,11 +6,13 @@ import contextlib
 import io
 import logging
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 import attrs
+
+from kafka_notify._payload import _is_list, _is_object
 
 MIN_LENGTH: Final = 6
 """Characters; shorter ones stand in log lines by chance."""
@@ -52,16 +54,16 @@ class Canaries:
 def _strings(value: object, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield path or "itself", value
-    elif isinstance(value, Mapping):
+    elif _is_object(value):
         for name, item in value.items():
             yield from _strings(item, f"{path}.{name}".lstrip("."))
-    elif isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray)):
+    elif _is_list(value):
         for item in value:
             yield from _strings(item, path)
 
 
 @contextlib.contextmanager
-def overheard(level: int) -> Iterator[list[str]]:
+def overheard(level: int) -> Generator[list[str], None, None]:
     """What is logged at `level` or above by any logger of the process, and what is printed."""
     texts: list[str] = []
     printed = io.StringIO()
