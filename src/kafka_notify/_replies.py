@@ -231,6 +231,8 @@ def classify_smtp(
         "5.1.8",
     ):  # those two are the sender's address
         return InvalidRecipientError(label, provider=name)
+    if enhanced == "5.2.2":  # a full mailbox, which its owner may empty
+        return TransientError(label, retry_after=MAX_RETRY_AFTER, provider=name)
     return PermanentError(label, provider=name)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -449,6 +448,8 @@ def test_stub() -> None:
         page = requests.put(stub.url, timeout=30)
         assert (page.status_code, page.headers["Content-Type"]) == (502, "text/html")
         assert len(stub.requests) == 1
+        with pytest.raises(TimeoutError, match=r"^1 of 2 requests after 0 s$"):
+            stub.wait_for_requests(2, timeout=0)
         with pytest.raises(KeyError, match="no answer 'gone'; there are: hang, hang_up, accepted"):
             stub.answer("gone")
 
@@ -468,8 +469,7 @@ def test_stub_that_hangs() -> None:
 
             thread = threading.Thread(target=ask)
             thread.start()
-            while not stub.requests:
-                time.sleep(0.001)
+            stub.wait_for_requests()
             end()
             thread.join()
             assert ended.is_set()

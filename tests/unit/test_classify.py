@@ -315,6 +315,7 @@ def test_headers_of_the_client_libraries_are_read() -> None:
         (553, "5.1.8 sender's domain", PermanentError, "smtp.553-5.1.8"),
         (550, "5.7.1 policy", PermanentError, "smtp.550-5.7.1"),
         (552, "5.3.4 too big", PermanentError, "smtp.552-5.3.4"),
+        (552, "5.2.2 mailbox full", TransientError, "smtp.552-5.2.2"),
         (554, "4.1.1 not an enhanced status of a 5yz", PermanentError, "smtp.554"),
         (550, "no such user 5.1.1", PermanentError, "smtp.550"),
         (354, "go ahead", TransientError, "smtp.354"),
@@ -334,6 +335,13 @@ def test_only_a_missing_reply_after_the_final_dot_is_open() -> None:
     assert shown(classify_smtp(0, after_data=False))[0] is TransientError
     assert shown(classify_smtp(454, after_data=True))[0] is ThrottledError
     assert classify_smtp(250, after_data=True) is None
+
+
+def test_a_mailbox_that_refuses_because_it_is_full_is_asked_again_much_later() -> None:
+    """A 5yz for a full mailbox is no dead letter at once, and no reason to hurry."""
+    error = classify_smtp(552, "5.2.2 mailbox full")
+    assert isinstance(error, TransientError)
+    assert error.retry_after == 900
 
 
 def test_a_full_mailbox_holds_up_nobody_else() -> None:

@@ -70,6 +70,7 @@ class HttpStub:
         self._answers = {"html_page": HTML_PAGE, **answers}
         self._always = always
         self._kind = "accepted"
+        self._came = threading.Condition()
         self._told = threading.Event()  # set when what a hanging request waits for has come
         self.requests: list[HttpRequest] = []
         """Those since the last `answer`."""
@@ -110,6 +111,16 @@ class HttpStub:
             for request in self.requests
         ]
 
+    def wait_for_requests(self, count: int = 1, timeout: float = 30.0) -> None:
+        """Block until so many requests have come since the last `answer`, also those that hang.
+
+        Raises:
+            TimeoutError: They have not, after `timeout` seconds.
+        """
+        with self._came:
+            if not self._came.wait_for(lambda: len(self.requests) >= count, timeout):
+                raise TimeoutError(f"{len(self.requests)} of {count} requests after {timeout:g} s")
+
     def close(self) -> None:
         """Stop, and close all connections."""
         self._told.set()
@@ -133,7 +144,11 @@ class HttpStub:
             _write(handler, self._always[path])
             return
         kind, told = self._kind, self._told
-        self.requests.append(HttpRequest(handler.command, handler.path, dict(handler.headers.items()), body))
+        with self._came:
+            self.requests.append(
+                HttpRequest(handler.command, handler.path, dict(handler.headers.items()), body)
+            )
+            self._came.notify_all()
         if kind == "hang":
             told.wait()
         if kind in ("hang", "hang_up"):
