@@ -23,7 +23,7 @@ from kafka_notify._replies import (
 )
 from kafka_notify.errors import DeliveryError, PermanentError, ProviderUnavailableError, UnknownOutcomeError
 
-__all__ = ["PROVIDER_CODES", "classify_exception", "classify_http", "classify_smtp", "retry_after"]
+__all__ = ["PROVIDER_CODES", "Codes", "classify_exception", "classify_http", "classify_smtp", "retry_after"]
 
 _MAX_CAUSES: Final = 8
 

@@ -15,6 +15,7 @@ import requests
 
 from kafka_notify import (
     Attempt,
+    ConfigError,
     Consumer,
     DeliveryError,
     InvalidRecipientError,
@@ -216,6 +217,19 @@ class CancelledIsPermanent(Good):
             raise PermanentError("acme", provider="acme") from None
 
 
+class Blocks(Plain):
+    """A blocking client in a coroutine."""
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:  # type: ignore[override]
+        return super().send(notification, attempt)
+
+
+class RecipientAsId(Good):
+    def receipt(self, response: httpx.Response, notification: Notification[Any]) -> Receipt:
+        super().receipt(response, notification)
+        return Receipt("acme", notification.recipient)
+
+
 class LosesConnections(Good):
     """Takes a place for a connection and does not give it back when the provider hangs up."""
 
@@ -322,7 +336,7 @@ async def test_good(stub: HttpStub, cls: type[Good]) -> None:
     everything = set(
         "outcome provider retry_after one_request idempotency_key remaining_ttl deadline recovery leaks".split()
     )
-    assert names == (everything if cls is Plain else everything | {"cancellation"})
+    assert names == (everything if cls is Plain else everything | {"blocking", "cancellation"})
 
 
 REFUSALS = "throttled permanent invalid_recipient unavailable unknown html_page opted_out".split()
@@ -345,6 +359,8 @@ REFUSALS = "throttled permanent invalid_recipient unavailable unknown html_page 
         (NoKey, ["idempotency_key [accepted]"] * 2),
         (KeyPerAttempt, ["idempotency_key [accepted]"] * 2),
         (NoTtl, ["remaining_ttl [accepted]"] * 2),
+        (Blocks, ["blocking [hang]"]),
+        (RecipientAsId, ["leaks [accepted]"] * 2),
         (Uncancellable, ["cancellation [hang]"]),
         (CancelledIsPermanent, ["cancellation [hang]"]),
         (LosesConnections, [f"recovery [{after}]" for after in ("hang_up", "hang", "cancellation")]),
@@ -418,6 +434,16 @@ async def test_logging_is_left_as_it_was(stub: HttpStub) -> None:
     await checked(Good, stub)
 
     assert (logging.getLogRecordFactory(), logging.getLogger().level) == before
+
+
+async def test_refused_consumer(stub: HttpStub) -> None:
+    """A consumer that a worker refuses is refused here."""
+
+    class Unnamed(Good):
+        name = ""
+
+    with pytest.raises(ConfigError, match="needs a `name`"):
+        await checked(Unnamed, stub)
 
 
 async def test_failing_setup(stub: HttpStub) -> None:

@@ -17,7 +17,7 @@ import attrs
 from kafka_notify._payload import unstructure
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.classify import classify_exception
-from kafka_notify.consumer import Consumer
+from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import (
     DeliveryError,
     InvalidRecipientError,
@@ -30,6 +30,7 @@ from kafka_notify.errors import (
 from kafka_notify.notification import Attempt, Notification, Receipt
 from kafka_notify.policy import LATENCY_RETRY
 from kafka_notify.testing._canaries import Canaries, overheard
+from kafka_notify.topology import Topology
 
 EXPECTED: Final[Mapping[str, type[DeliveryError]]] = MappingProxyType(
     {
@@ -50,7 +51,7 @@ KINDS: Final = (
 )  # fmt: skip
 CHECKS: Final = (
     "outcome", "provider", "retry_after", "one_request", "idempotency_key", "remaining_ttl", "deadline",
-    "cancellation", "recovery", "leaks",
+    "blocking", "cancellation", "recovery", "leaks",
 )  # fmt: skip
 
 SHORT: Final = 0.25
@@ -64,7 +65,7 @@ class ProviderStub(Protocol):
     """The provider of a sender under test. `HttpStub` is one; write your own for other protocols."""
 
     def answer(self, kind: str, /) -> object:
-        """Answer every request so from now on, and forget those so far."""
+        """Answer every request so from now on, and forget those so far. May be async."""
         ...
 
     def received(self) -> Sequence[bytes]:
@@ -122,12 +123,13 @@ async def check_sender(
     - `idempotency_key`: the request holds the key, at the second attempt too;
     - `remaining_ttl`: it holds the seconds that are left;
     - `deadline`: a provider that says nothing is given up after `attempt.timeout`, without being cancelled;
+    - `blocking`: an async send lets the event loop go on while it waits;
     - `cancellation`: an async send that is cancelled ends as cancelled;
     - `recovery`: after that, and after each lost connection, the next send works;
     - `leaks`: no data, recipient or secret stands in an exception (its text, its causes), a log record or on stdout.
 
-    It holds up the event loop for nothing, and takes about a second. A plain `send` runs on a thread; one that never
-    ends is left behind. What is logged and printed is watched in the whole process, so run nothing beside it.
+    It takes about a second. A plain `send` runs on a thread; one that never ends is left behind. What is logged and
+    printed is watched in the whole process, so run nothing beside it.
 
     Args:
         make: Makes the consumer.
@@ -144,6 +146,7 @@ async def check_sender(
         log_level: What production logs at; client libraries that log at this level are heard.
 
     Raises:
+        ConfigError: A worker would refuse this consumer.
         ValueError: `without` names something unknown, or nothing could be looked for in logs.
     """
     unknown = set(without) - set(CHECKS) - set(EXPECTED)
@@ -152,13 +155,15 @@ async def check_sender(
             f"without: unknown {', '.join(sorted(unknown))}; known: {', '.join((*CHECKS, *EXPECTED))}"
         )
     canaries = Canaries.of(notification.recipient, unstructure(notification.data), secrets)
-    check = _SenderCheck(make(), stub, notification, without, canaries, to_seconds(patience, "patience"))
+    consumer = make()
+    check_consumer(consumer, Topology.default().extend(channels=consumer.channels))
+    check = _SenderCheck(consumer, stub, notification, without, canaries, to_seconds(patience, "patience"))
     with overheard(log_level) as heard:
-        await _maybe_async(check.consumer.setup)
+        await _called(check.consumer.setup)
         try:
             await check.run({**EXPECTED, **expects}, retry_after)
         finally:
-            await _maybe_async(check.consumer.teardown)
+            await _called(check.consumer.teardown)
     check.expect(
         "leaks", "logs", None if not (what := canaries.found_in(heard)) else f"{what} was logged or printed"
     )
@@ -186,6 +191,7 @@ class _SenderCheck:
         self._canaries = canaries
         self._patience = patience
         self._provider: str | None = None
+        self._blocks = False
 
     async def run(self, expected: Mapping[str, type[DeliveryError]], retry_after: float | None) -> None:
         await self._accepted()
@@ -216,13 +222,15 @@ class _SenderCheck:
 
     async def _accepted(self) -> None:
         for number in (1, 2):
-            self._stub.answer("accepted")
+            await _called(self._stub.answer, "accepted")
             result = await self._send(number=number)
             if not isinstance(result, Receipt):
                 self.expect("outcome", "accepted", f"it ends with {_told(result)}, not a Receipt")
                 return
             self._provider = self._provider or result.provider
             self.expect("outcome", "accepted", None)
+            leaked = self._canaries.found_in([repr(result)])
+            self.expect("leaks", "accepted", f"the Receipt holds {leaked}" if leaked else None)
             self._counted("accepted")
             sent = b"\n".join(self._stub.received())
             key = re.escape(self._notification.id.encode()) + rb"(?![A-Za-z0-9_-])"  # not one made longer
@@ -236,7 +244,7 @@ class _SenderCheck:
             )
 
     async def _refused(self, kind: str, expected: type[DeliveryError]) -> object:
-        self._stub.answer(kind)
+        await _called(self._stub.answer, kind)
         result = await self._send()
         if result is _PENDING:
             self.expect("outcome", kind, f"it has not ended after {self._patience:g} s")
@@ -247,8 +255,12 @@ class _SenderCheck:
 
     async def _hang(self, expected: type[DeliveryError]) -> bool:
         """Whether it gave up by itself."""
-        self._stub.answer("hang")
-        result = await self._send(timeout=SHORT)
+        await _called(self._stub.answer, "hang")
+        async with _Ticks() as ticks:
+            result = await self._send(timeout=SHORT)
+        if inspect.iscoroutinefunction(self.consumer.send):
+            self._blocks = ticks.count <= 2  # one before the send begins, one after it has ended
+            self.expect("blocking", "hang", "nothing else runs until it has ended" if self._blocks else None)
         over = result is _PENDING
         self.expect(
             "deadline",
@@ -262,16 +274,16 @@ class _SenderCheck:
         return True
 
     async def _recovers(self, after: str) -> None:
-        self._stub.answer("accepted")
+        await _called(self._stub.answer, "accepted")
         result = await self._send()
         works = isinstance(result, Receipt)
         self.expect("recovery", after, None if works else f"the send after it ends with {_told(result)}")
 
     async def _cancelled(self) -> None:
         send = self.consumer.send
-        if not inspect.iscoroutinefunction(send):
+        if not inspect.iscoroutinefunction(send) or self._blocks:
             return
-        self._stub.answer("hang")
+        await _called(self._stub.answer, "hang")
         task = asyncio.ensure_future(send(self._notification, self._attempt()))
         await asyncio.wait({task}, timeout=SHORT)
         task.cancel()
@@ -342,6 +354,23 @@ class _SenderCheck:
 _PENDING: Final = object()
 
 
+class _Ticks:
+    """How often the event loop came round."""
+
+    async def __aenter__(self) -> _Ticks:
+        self.count = 0
+        self._task = asyncio.ensure_future(self._tick())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(SHORT / 50)
+
+
 def _on_thread(call: Callable[[], object]) -> asyncio.Future[object]:
     """A thread of its own, which keeps no process alive: a send that never ends is what this is to find."""
     loop = asyncio.get_running_loop()
@@ -370,8 +399,8 @@ def _on_thread(call: Callable[[], object]) -> asyncio.Future[object]:
     return future
 
 
-async def _maybe_async(hook: Callable[[], Any]) -> None:
-    done = hook()
+async def _called(hook: Callable[..., Any], *args: object) -> None:
+    done = hook(*args)
     if inspect.isawaitable(done):
         await done
 
