@@ -258,7 +258,7 @@ class _SenderCheck:
         await _called(self._stub.answer, "hang")
         async with _Ticks() as ticks:
             result = await self._send(timeout=SHORT)
-        if inspect.iscoroutinefunction(self.consumer.send):
+        if inspect.iscoroutinefunction(self.consumer.send) and self._stub.received():
             self._blocks = ticks.count <= 2  # one before the send begins, one after it has ended
             self.expect("blocking", "hang", "nothing else runs until it has ended" if self._blocks else None)
         over = result is _PENDING

@@ -93,10 +93,11 @@ class HttpStub:
             raise KeyError(
                 f"no answer {kind!r}; there are: hang, hang_up, {', '.join(sorted(self._answers))}"
             )
-        self._told.set()
-        self._told = threading.Event()
-        self._kind = kind
-        self.requests = []
+        with self._came:
+            self._told.set()
+            self._told = threading.Event()
+            self._kind = kind
+            self.requests = []
 
     def received(self) -> Sequence[bytes]:
         """The requests since the last `answer`: path, headers and body as they came."""
@@ -143,8 +144,8 @@ class HttpStub:
         if path in self._always:
             _write(handler, self._always[path])
             return
-        kind, told = self._kind, self._told
         with self._came:
+            kind, told = self._kind, self._told
             self.requests.append(
                 HttpRequest(handler.command, handler.path, dict(handler.headers.items()), body)
             )
