@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from kafka_notify.testing._check_sender import ProviderStub, SenderFinding, SenderReport, check_sender
+    from kafka_notify.testing._check_sender import SenderReport, check_sender
     from kafka_notify.testing._deliver import deliver
     from kafka_notify.testing._fake_clock import FakeClock, ProviderClock
     from kafka_notify.testing._fake_provider import FakeDelivery, FakeProvider, FakeReply, Outage, lognormal
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kafka_notify.testing._kafka_distribution import LocalKafkaUnavailable
     from kafka_notify.testing._local_kafka import LocalKafka
     from kafka_notify.testing._mock_kafka import MockKafka
+    from kafka_notify.testing._sender_trial import ProviderStub, SenderFinding
 
 __all__ = [
     "FakeClock",
@@ -56,8 +57,8 @@ _HOME: Final = {
     "MockKafka": "_mock_kafka",
     "Outage": "_fake_provider",
     "ProviderClock": "_fake_clock",
-    "ProviderStub": "_check_sender",
-    "SenderFinding": "_check_sender",
+    "ProviderStub": "_sender_trial",
+    "SenderFinding": "_sender_trial",
     "SenderReport": "_check_sender",
     "check_sender": "_check_sender",
     "deliver": "_deliver",
