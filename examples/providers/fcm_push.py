@@ -243,9 +243,7 @@ def refusal(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) ->
             dead_token |= "registration token" in str(error.get("message"))
         for violation in _dicts(detail.get("fieldViolations")):
             dead_token |= violation.get("field") == "message.token"
-        for violation in _dicts(
-            detail.get("violations")
-        ):  # of a quota: the project's, a topic's, or a device's
+        for violation in _dicts(detail.get("violations")):  # a quota: the project's, a topic's, a device's
             one_device |= "device" in f"{violation.get('subject')} {violation.get('description')}".lower()
     code = code if isinstance(code, str) else None
     found = classify_http(status, headers, provider="fcm", code=code)

@@ -123,9 +123,7 @@ class SendGridEmail(Consumer):
             response = await self._client.post("/v3/mail/send", json=mail, timeout=attempt.timeout)
         except httpx.HTTPError as e:
             raise classify_exception(e, provider="sendgrid") or _unknown("sendgrid.no_answer") from None
-        if (
-            response.status_code != 202
-        ):  # also a 200: it is the page of a proxy, or the answer in sandbox mode
+        if response.status_code != 202:  # a 200 is the page of a proxy, or the answer in sandbox mode
             raise refusal(response)
         return Receipt("sendgrid", response.headers.get("X-Message-Id"))
 

@@ -178,11 +178,7 @@ class TwilioSms(Consumer):
         _TIMEOUT.set(attempt.timeout)
         try:
             message = await self._messages.create_async(**fields)
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-        ):  # an answer that is not Twilio's, with the status of a success
+        except (ValueError, TypeError, KeyError):  # a success whose body is not Twilio's
             raise UnknownOutcomeError("twilio.unreadable", provider="twilio") from None
         return Receipt("twilio", message.sid)
 
