@@ -39,6 +39,7 @@ from kafka_notify.notification import (
     Verdict,
 )
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
+from kafka_notify.pauses import Pause, Pauses
 from kafka_notify.policy import Ordering, RetryPolicy
 from kafka_notify.producer import PendingSend, Producer, RecordMetadata
 from kafka_notify.topology import Finding, Lane, Topology
@@ -73,6 +74,8 @@ __all__ = [
     "NotifyError",
     "Ordering",
     "Outcome",
+    "Pause",
+    "Pauses",
     "PendingSend",
     "PermanentError",
     "ProduceError",

@@ -85,7 +85,7 @@ class ProducerHandle:
     def produce(
         self,
         topic: str,
-        value: bytes,
+        value: bytes | None,
         key: bytes,
         headers: list[tuple[str, bytes]],
         partition: int = -1,

@@ -21,7 +21,7 @@ _RECORD_BYTES: Final = 1_048_588  # Kafka's own default
 _COPY_BYTES: Final = 2_097_152
 """A copy is its record and more headers: it must fit where the record did."""
 
-Kind = Literal["source", "retry", "dlq"]
+Kind = Literal["source", "retry", "dlq", "control"]
 
 
 @attrs.frozen
@@ -63,13 +63,16 @@ def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]
         other = wanted.get(dlq)
         partitions = max(lane.partitions, other.partitions if other else 0)
         wanted[dlq] = Wanted(dlq, "dlq", partitions, 14 * _DAY_MS, _COPY_BYTES)
+    control = topology.control_topic
+    wanted[control] = Wanted(control, "control", 1, -1, _RECORD_BYTES)
     return wanted
 
 
 def topic_config(topic: Wanted, replicas: int) -> dict[str, str]:
     """What such a topic is created with."""
     return {
-        "cleanup.policy": "delete",  # compaction would keep only the newest notification of each user
+        # compaction would keep only the newest notification of each user; of the control topic that is wanted
+        "cleanup.policy": "compact" if topic.kind == "control" else "delete",
         "max.message.bytes": str(topic.max_message_bytes),
         "message.timestamp.type": "CreateTime",
         "min.insync.replicas": "2" if replicas >= 3 else "1",
@@ -101,7 +104,7 @@ def compare(
     for topic in wanted.values():
         if topic.name not in found:
             config = " ".join(f"--config {k}={v}" for k, v in topic_config(topic, 3).items())
-            yield _error(
+            yield (_warning if topic.kind == "control" else _error)(
                 f"{topic.name} is missing; Topology.create() makes it, or: {_TOPICS} --bootstrap-server {servers} "
                 f"--create --topic {topic.name} --partitions {topic.partitions} --replication-factor 3 {config}"
             )
@@ -144,6 +147,11 @@ def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
         )
 
     config = found.config
+    if topic.kind == "control":
+        if config.get("cleanup.policy", "delete") != "compact":
+            yield _error(f"{topic.name} forgets what is paused; {mend('cleanup.policy', 'compact')}")
+        yield from _replication(topic, found, mend("min.insync.replicas", 2), servers)
+        return
     if "compact" in config.get("cleanup.policy", "delete"):
         yield _error(
             f"{topic.name} is compacted: only the newest notification of each user survives; "

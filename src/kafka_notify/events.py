@@ -209,6 +209,14 @@ class LaneResumed(Event):
     """How long it was held."""
 
 
+@attrs.frozen
+class PausesChanged(Event):
+    """A worker learned that something was paused or resumed."""
+
+    paused: tuple[str, ...]
+    """What is paused of its work now, such as `channel sms`; empty when nothing is."""
+
+
 OnEvent = Callable[[Event], object]
 
 

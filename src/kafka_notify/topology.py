@@ -51,9 +51,9 @@ class Lane:
         dlq: str | None = None,
     ) -> None:
         check_name("Lane.name", name)
-        if name in ("retry", "dlq"):
+        if name in ("retry", "dlq", "control"):
             raise ConfigError(
-                f"Lane.name must not be {name!r}: its topic would be the retry or dead-letter topic's"
+                f"Lane.name must not be {name!r}: its topic would be the retry, dead-letter or control topic's"
             )
         if isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1:
             raise ConfigError(f"Lane({name!r}).partitions must be a whole number >= 1, not {partitions!r}")
@@ -164,6 +164,11 @@ class Topology:
     def dlq_topic(self, lane: str) -> str:
         """The dead-letter topic of a lane: `notif.dlq`, or its own."""
         return self.lane(lane).dlq or f"{self.prefix}.dlq"
+
+    @property
+    def control_topic(self) -> str:
+        """The topic that says what is paused: `notif.control`."""
+        return f"{self.prefix}.control"
 
     def group(self, lane: str, consumer: str = "") -> str:
         """The consumer group: `notif.high_priority.sms`; without a name `notif.high_priority.workers`."""

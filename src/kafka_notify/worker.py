@@ -20,10 +20,12 @@ from typing_extensions import Self
 
 from kafka_notify._config import Config, consumer_config, producer_config
 from kafka_notify._fetch import lease
+from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import FetchLoop, boottime
 from kafka_notify._fetch.reread import Rereader
 from kafka_notify._handle import ProducerHandle
 from kafka_notify._lanes.entry import Entry
+from kafka_notify._pause import Pause, Paused
 from kafka_notify._send.engine import Engine
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._units import Seconds, to_seconds
@@ -69,6 +71,8 @@ class WorkerStats:
     held: bool = False
     """The provider is away: nothing but a probe is sent."""
     partitions: tuple[int, ...] = ()
+    paused: tuple[Pause, ...] = ()
+    """What must not be sent now: see `Pauses`."""
 
 
 @attrs.frozen
@@ -306,10 +310,16 @@ class _Running:
             on_event=on_event,
             session_timeout=session_timeout,
             drain_timeout=w._drain_timeout,
+            paused=Paused(lane.name, consumer.name, consumer.channels),
             loop=self.loop,
             writer=self.writer,
             fetch=self.fetch,
             load=self.rereader.request,
+        )
+        self.control = ControlReader(
+            reading,
+            topology.control_topic,
+            lambda records: self.engine.post(self.engine.learn_pauses, records),
         )
 
     def _reopen(self) -> ProducerHandle:
@@ -333,6 +343,7 @@ class _Running:
             self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self._group)
         self.thread.start()
         asyncio.run_coroutine_threadsafe(self.engine.open(), self.loop).result()
+        self.control.start()  # before the first record: it may be paused
         self.fetch.start(self.engine)
 
     def _check_topics(self) -> None:
@@ -359,6 +370,7 @@ class _Running:
         self.fetch.stop()
         self.fetch.join(10)
         self.rereader.close()
+        self.control.close()
         if self.thread.is_alive():
             try:
                 asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop).result(
@@ -390,6 +402,7 @@ class _Running:
             stuck=engine.sends.stuck(),
             held=engine.sends.gate.shut,
             partitions=tuple(sorted(p.number for p in partitions if p.active)),
+            paused=engine.paused.active(),
         )
 
     def oldest_age(self) -> float | None:

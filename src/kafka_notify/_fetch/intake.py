@@ -21,6 +21,7 @@ from kafka_notify._fetch.offsets import OffsetRewound
 from kafka_notify._headers import headers_of
 from kafka_notify._lanes.entry import record_size
 from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
+from kafka_notify._pause import Paused
 from kafka_notify.policy import Ordering
 from kafka_notify.wire import Headers, channel_of, identity, read_retry
 
@@ -79,6 +80,7 @@ class Intake:
         source: Name of the source topic.
         channels: What the consumer sends; empty is everything.
         ordering: Whose order is kept.
+        paused: When it is everything, nothing is read.
         clock: Epoch milliseconds, and monotonic seconds.
         facts: Id, creation and expiry of the notification in a retry record: (headers, partition, origin, timestamp).
         passed_over: Called for each record that another consumer sends.
@@ -97,6 +99,7 @@ class Intake:
         source: str,
         channels: frozenset[str],
         ordering: Ordering,
+        paused: Paused,
         clock: Clock,
         facts: Callable[[Headers, int, int, int], tuple[str, int, int | None]],
         passed_over: Callable[[], object],
@@ -110,6 +113,7 @@ class Intake:
         self._source = source
         self._channels = channels
         self._ordering = ordering
+        self._paused = paused
         self._reads_headers = bool(channels) or ordering is not Ordering.USER
         self._clock = clock
         self._facts = facts
@@ -351,7 +355,11 @@ class Intake:
     def publish_wanted(self) -> None:
         """Say which source partitions are to be read now."""
         paused = self._full_since is not None and not self._reading.hold
-        room = not paused and sum(len(p.pending) for p in self._partitions.values()) < MAX_HELD
+        room = (
+            not paused
+            and not self._paused.whole
+            and sum(len(p.pending) for p in self._partitions.values()) < MAX_HELD
+        )
         self._reading.wanted = frozenset(
             n
             for n, p in self._partitions.items()

@@ -163,7 +163,7 @@ _RAW: Final = itemgetter(1)
 class Lane:
     """One user's entries, strictly by origin, wherever each of them lives."""
 
-    __slots__ = ("blocked", "entries", "key", "partition", "stuck", "timer")
+    __slots__ = ("blocked", "entries", "key", "partition", "paused", "stuck", "timer")
 
     def __init__(self, partition: Partition, key: Hashable) -> None:
         self.partition = partition
@@ -174,6 +174,8 @@ class Lane:
         self.blocked = False
         self.stuck = False
         """A send that outlived its deadline still runs: nothing of this user may start."""
+        self.paused: Entry | None = None
+        """Its category or channel is paused; while it is the head, nothing of this user may start."""
 
     def add(self, entry: Entry) -> None:
         """Insert by origin; nearly always at the end."""

@@ -426,6 +426,10 @@ class Partition:
             if lane.timer != wake:
                 lane.timer = wake
                 self._effects.wake(lane, wake)
+        elif lane.paused is head and not (held.expires is not None and held.expires <= now):
+            if held.expires is not None and lane.timer != held.expires:
+                lane.timer = held.expires
+                self._effects.wake(lane, held.expires)
         elif held.redrives and any(entry.busy is Busy.SENDING for entry in lane.entries):
             pass  # redriven in front of a later one that is being sent, and whose answer comes back here
         elif not self._sendable(head, held):
@@ -582,6 +586,30 @@ class Partition:
         """An attempt did not start, or was cancelled: it is as if it had never been asked for."""
         entry.busy = Busy.NO
         self.step(entry.lane, now)
+
+    def pause(self, entry: Entry, now: int) -> None:
+        """An attempt did not start, as the entry's category or channel is paused: it waits where it is until `resume`
+        or its expiry.
+
+        An entry that lives in the source alone is marked so that its copy waits: the caller writes that.
+        """
+        entry.lane.paused = entry
+        if (held := entry.held) is None:
+            self.copying(entry)
+            return
+        entry.busy = Busy.NO
+        if held.size and self._budget.used > self._budget.limit:  # it was read again for nothing
+            self._budget.give(held.size)
+            held.size = 0
+            entry.evict()
+        self.step(entry.lane, now)
+
+    def resume(self, now: int) -> None:
+        """Less is paused than before: look again at what waits for that."""
+        for lane in list(self.lanes.values()):
+            if lane.paused is not None:
+                lane.paused = None
+                self.step(lane, now)
 
     def stick(self, lane_key: Hashable) -> Lane:
         """A send of an earlier assignment outlived it and still runs here: nothing of this user may start."""

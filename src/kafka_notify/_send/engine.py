@@ -25,6 +25,7 @@ from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Sta
 from kafka_notify._lanes.entry import Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.timers import Timers
+from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.sends import Sends
@@ -61,6 +62,7 @@ class Engine:
         on_event: Guarded; None costs nothing.
         session_timeout: Seconds without a confirmed commit after which no send starts.
         drain_timeout: Seconds for running sends at a hand-over.
+        paused: What must not be sent now.
         loop: Runs all of this.
         writer: Writes copies.
         fetch: Reads and commits.
@@ -81,6 +83,7 @@ class Engine:
         on_event: OnEvent | None,
         session_timeout: float,
         drain_timeout: float,
+        paused: Paused,
         loop: asyncio.AbstractEventLoop,
         writer: CopyWriter,
         fetch: FetchLoop,
@@ -97,6 +100,7 @@ class Engine:
         self.drain_timeout = drain_timeout
         self.ticked_at = boottime()
         """`boottime` of the last tick: an old one means that something blocks the loop."""
+        self.paused = paused
         self._loop = loop
         self._clock = Clock()
         self._source, self._retry_topic, _ = topics
@@ -141,6 +145,7 @@ class Engine:
             threads=threads,
             settler=self._settler,
             lease=self.commits,
+            paused=paused,
             on_event=on_event,
             on_room=self._on_room,
             fail=self.fail,
@@ -153,6 +158,7 @@ class Engine:
             source=self._source,
             channels=frozenset(consumer.channels),
             ordering=consumer.ordering,
+            paused=paused,
             clock=self._clock,
             facts=self._settler.facts,
             passed_over=self._pass_over,
@@ -253,6 +259,30 @@ class Engine:
         except BaseException as e:
             self.fail(e)
             raise
+
+    # -- pauses ---------------------------------------------------------------------------------------
+
+    def learn_pauses(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Records of the control topic."""
+        for key, value in records:
+            if not self.paused.learn(key, value):
+                log.error(
+                    "a record of the control topic is not understood, it pauses nothing: a newer version's?"
+                )
+        self._apply_pauses()
+
+    def _apply_pauses(self) -> None:
+        now = self._clock.now()
+        if not self.paused.apply(now):
+            return
+        active = tuple(pause.what for pause in self.paused.active())
+        log.warning("%s: paused: %s", self._source, ", ".join(active) or "nothing any more")
+        if self._on_event:
+            self._on_event(events.PausesChanged(active))
+        for partition in tuple(self.partitions.values()):
+            partition.resume(now)
+        self.intake.publish_wanted()
+        self.sends.kick()
 
     # -- records in -----------------------------------------------------------------------------------
 
@@ -408,6 +438,7 @@ class Engine:
             log.warning("the wall clock jumped: nothing expires for a minute")
             self._timers.arm()
         self.sends.check_deadlines()
+        self._apply_pauses()
         self.intake.look(idle=self.sends.idle)
         now = self._clock.now()
         for partition in tuple(self.partitions.values()):

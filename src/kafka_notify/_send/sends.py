@@ -18,6 +18,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import boottime
 from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition
+from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe, sent
 from kafka_notify._send.gate import Gate
 from kafka_notify._send.hooks import Hooks
@@ -98,6 +99,7 @@ class Sends:
         threads: Of plain senders: some may be stuck.
         settler: Writes copies and dead letters.
         lease: Until when sends may start.
+        paused: What must not be sent now.
         on_event: Guarded; None costs nothing.
         on_room: Called after a source record was finished.
         fail: Called when user code ended a task with something like SystemExit.
@@ -119,6 +121,7 @@ class Sends:
         threads: SendThreads,
         settler: Settler,
         lease: Lease,
+        paused: Paused,
         on_event: events.OnEvent | None,
         on_room: Callable[[Partition], object],
         fail: Callable[[BaseException], object],
@@ -139,6 +142,7 @@ class Sends:
         self._threads = threads
         self._settler = settler
         self._lease = lease
+        self._paused = paused
         self._on_event = on_event
         self._on_room = on_room
         self._fail = fail
@@ -183,8 +187,8 @@ class Sends:
 
     def _surge(self) -> None:
         count = min(len(self._ready), self._wave)
-        if not count or boottime() > self._lease.lease_until:
-            self._kicking = False  # a confirmed commit kicks again
+        if not count or self._paused.whole or boottime() > self._lease.lease_until:
+            self._kicking = False  # a confirmed commit kicks again, and so does a resume
             return
         if self.gate.shut:
             count = 1  # the probe; its end kicks again
@@ -230,6 +234,8 @@ class Sends:
             self._lost -= slot.stuck
 
     def _may_start(self) -> bool:
+        if self._paused.whole:
+            return False
         if boottime() > self._lease.lease_until:
             self._lease.tell_lease()
             return False
@@ -255,6 +261,13 @@ class Sends:
         if entry.held is not None and entry.held.due > now:
             self.gate.give_up_probe()
             partition.release(entry, now)  # queued to expire, and the clock was set back since
+            return
+        if self._paused.parts and self._paused.holds(notification.category, notification.channel):
+            self.gate.give_up_probe()
+            is_new = entry.held is None
+            partition.pause(entry, now)
+            if is_new:
+                self._settler.pause(entry, notification)
             return
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
         attempt = new_attempt(entry.attempt + 1, self._max_attempts, notification.id, timeout, remaining)

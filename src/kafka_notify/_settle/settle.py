@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._lanes.entry import Entry, Held
+from kafka_notify._pause import PAUSED
 from kafka_notify._settle import letters
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify.codec import Codec
@@ -98,6 +99,12 @@ class Settler:
     def park(self, entry: Entry) -> None:
         """Put a source record behind an earlier one of its user: a copy with its attempts, due now."""
         self._copy(entry, self._held(entry, self._clock.now()), entry.attempt)
+
+    def pause(self, entry: Entry, notification: Notification[Any]) -> None:
+        """Copy a source record whose category or channel is paused: no attempt, and due as soon as it is resumed."""
+        held = self._held(entry, self._clock.now())
+        held.error_class, held.error_code = "Paused", PAUSED
+        self._copy(entry, held, entry.attempt, notification)
 
     def carry(self, entry: Entry) -> None:
         """Copy a waiting retry forward as it is, so that the retry partition's frontier can move on."""

@@ -127,6 +127,14 @@ class Disturbed(Line):
 
 
 @attrs.frozen
+class PausesSeen(Line):
+    """A worker learned what is paused: nothing of it starts after this line."""
+
+    worker: str
+    paused: list[str]
+
+
+@attrs.frozen
 class Copied(Line):
     """A record of the retry topic, seen there."""
 
@@ -157,7 +165,8 @@ class Committed(Line):
 _KINDS: Final[dict[str, type[Line]]] = {
     kind.__name__: kind
     for kind in (
-        Produced, Owned, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed, Copied, Committed,
+        Produced, Owned, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed, PausesSeen, Copied,
+        Committed,
     )
 }  # fmt: skip
 _UNCOUNTED: Final = frozenset({"ThrottledError", "ProviderUnavailableError"})
@@ -221,6 +230,8 @@ class AttemptLog:
                 self.write(Skipped(self.worker, event.id, event.reason))
             case events.RetryScheduled():
                 self.write(Scheduled(self.worker, event.id, event.attempt, event.offset))
+            case events.PausesChanged():
+                self.write(PausesSeen(self.worker, list(event.paused)))
             case events.PartitionsRevoked(lost=True) | events.CommitFailed(epoch_ended=True):
                 self.write(Disturbed(self.worker, "fenced"))
             case _:

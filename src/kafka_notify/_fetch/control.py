@@ -1,0 +1,154 @@
+"""Reads the control topic, from its start and then as it grows: what is paused.
+
+A thread and a consumer of its own, assigned by hand: every worker reads all of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from kafka_notify._config import opened
+from kafka_notify.errors import NotifyError
+
+log = logging.getLogger("kafka_notify.worker")
+
+PARTITION: Final = 0
+PATIENCE: Final = 30.0
+"""Seconds to learn at the start what is paused."""
+LOOK_AGAIN: Final = 30.0
+"""Seconds until a topic that was missing is looked for again."""
+BATCH: Final = 500
+_POLL: Final = 0.2
+
+Records = Sequence[tuple[bytes, "bytes | None"]]
+
+
+class ControlReader:
+    """Hands over the records of the control topic.
+
+    Args:
+        config: A complete consumer configuration; membership in the group is not used.
+        topic: The control topic.
+        learned: Given keys and values, in order: first, within `start`, all that there is; later from a thread.
+    """
+
+    def __init__(self, config: Mapping[str, Any], topic: str, learned: Callable[[Records], object]) -> None:
+        drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
+        self._config = {k: v for k, v in config.items() if k not in drop}
+        self._topic = topic
+        self._learned = learned
+        self._consumer: Consumer | None = None
+        self._reading = False
+        self._told = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"kafka-notify control {topic}", daemon=True)
+
+    def start(self) -> None:
+        """Read all that there is, then go on reading on the thread. A topic that is missing, or that must not be read,
+        is said once and looked for again.
+
+        Raises:
+            NotifyError: It is there, but cannot be read: a worker must not send what is perhaps paused.
+        """
+        config = {**self._config, "enable.partition.eof": True, "fetch.wait.max.ms": 500}
+        self._consumer = opened(Consumer, config)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._begin(self._consumer)
+                break
+            except KafkaException as e:  # an election, most likely: also just after the topic was created
+                if time.monotonic() > deadline or self._stopping.wait(0.2):
+                    raise NotifyError(
+                        f"{self._topic}: what is paused cannot be read ({e.args[0].name()}); check the brokers"
+                    ) from None
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, and wait for the thread."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(10)
+        elif self._consumer is not None:
+            self._consumer.close()
+
+    def _begin(self, consumer: Consumer) -> None:
+        """Read up to the end of the topic, if there is one."""
+        error = consumer.list_topics(self._topic, PATIENCE).topics[self._topic].error
+        if error is not None:
+            if error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+                raise KafkaException(error)
+            if not self._told:
+                self._told = True
+                log.warning(
+                    "%s cannot be read (%s): nothing can be paused at run time; Topology.create() makes it",
+                    self._topic,
+                    error.name(),
+                )
+            return
+        _, end = consumer.get_watermark_offsets(
+            TopicPartition(self._topic, PARTITION), PATIENCE, cached=False
+        )
+        consumer.assign([TopicPartition(self._topic, PARTITION, OFFSET_BEGINNING)])
+        deadline = time.monotonic() + PATIENCE
+        records: list[tuple[bytes, bytes | None]] = []
+        at = 0
+        while at < end and not self._stopping.is_set():
+            if time.monotonic() > deadline:
+                raise NotifyError(
+                    f"{self._topic}: not read to its end within {PATIENCE:g} s; check the brokers"
+                )
+            for message in _polled(consumer):
+                error = message.error()
+                if error is None:
+                    records.append(_pair(message))
+                    at = (message.offset() or 0) + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    at = end  # wherever compaction has left it
+        self._learned(records)
+        self._reading = True
+
+    def _run(self) -> None:
+        consumer = self._consumer
+        assert consumer is not None
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._turn(consumer)
+                except KafkaException as e:
+                    log.warning("reading %s failed: %s; trying again", self._topic, e.args[0].name())
+                    self._stopping.wait(1.0)
+                except NotifyError as e:
+                    log.warning("%s", e)
+        finally:
+            consumer.close()
+
+    def _turn(self, consumer: Consumer) -> None:
+        if not self._reading:
+            if not self._stopping.wait(LOOK_AGAIN):
+                self._begin(consumer)
+            return
+        records: list[tuple[bytes, bytes | None]] = []
+        for message in _polled(consumer):
+            error = message.error()
+            if error is None:
+                records.append(_pair(message))
+            elif error.code() != KafkaError._PARTITION_EOF:
+                log.warning("reading %s: %s", self._topic, error.name())
+        if records:
+            self._learned(records)
+
+
+def _polled(consumer: Consumer) -> list[Message]:
+    message = consumer.poll(_POLL)
+    return [] if message is None else [message, *consumer.consume(BATCH, 0)]
+
+
+def _pair(message: Message) -> tuple[bytes, bytes | None]:
+    return message.key() or b"", message.value()

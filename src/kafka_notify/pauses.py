@@ -1,0 +1,182 @@
+"""The kill switch: stop sending a category, a channel or a whole consumer at run time, on all workers at once."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from typing import Final
+
+from confluent_kafka import KafkaError, Message
+
+from kafka_notify._config import Config, producer_config
+from kafka_notify._handle import ProducerHandle, reason
+from kafka_notify._log_reader import LogReader
+from kafka_notify._pause import Pause, PauseKind, pause_key, pause_value, read_pause
+from kafka_notify._units import UTC
+from kafka_notify.errors import ConfigError, ProduceError
+from kafka_notify.notification import NAME
+from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+
+__all__ = ["Pause", "Pauses"]
+
+_PARTITION: Final = 0
+_SECONDS: Final = 30.0
+
+
+class Pauses:
+    """Pauses and resumes, and lists what is paused. Use it from one thread.
+
+    Every worker reads the control topic (`notif.control`) from its start before its first send, and then as it grows,
+    so that a pause reaches running workers within a second and is known to those that start later. Sends that are
+    under way end; nothing new starts. What is paused waits in Kafka in its order: nothing is lost, nothing is
+    dead-lettered but what expires meanwhile, and no attempt is counted. Retention goes on: a pause must end before it.
+
+    A paused consumer, or one whose channels are all paused, just stops reading. Of a consumer that sends more than
+    what is paused, each paused notification is copied once to its retry topic, and later ones of the same user wait
+    behind it.
+
+    Args:
+        config: librdkafka properties, as for `Producer` and `Worker`.
+        topology: Where the control topic is, and which names are known; by default `Topology.default()`.
+    """
+
+    def __init__(self, config: Config, *, topology: Topology | None = None) -> None:
+        self._config = dict(config)
+        self._topology = topology or Topology.default()
+
+    def __repr__(self) -> str:
+        return f"<Pauses in {self._topology.control_topic}>"
+
+    def pause(
+        self,
+        kind: PauseKind,
+        name: str,
+        *,
+        lane: str | None = None,
+        until: dt.datetime | None = None,
+        reason: str = "",
+        by: str = "",
+    ) -> Pause:
+        """Stop sending something; a pause of the same thing is replaced. Returns when the brokers have it.
+
+        Args:
+            kind: `category`, `channel` or `consumer`.
+            name: Its name; `workers` is the consumer without a name.
+            lane: Only on this lane; on all by default.
+            until: Aware datetime at which it ends by itself; by default only `resume` ends it.
+            reason: For those who wonder; no personal data, as workers log it.
+            by: Who did it.
+
+        Raises:
+            ConfigError: The name is unknown, `until` has gone by, or there is no control topic.
+            ProduceError: The brokers did not acknowledge it: it may or may not hold.
+            NotifyError: The brokers do not answer.
+        """
+        now = dt.datetime.now(UTC)
+        if until is not None and until.tzinfo is None:
+            raise ConfigError(
+                "until must be an aware datetime, such as datetime.now(timezone.utc) + one hour"
+            )
+        if until is not None and until <= now:
+            raise ConfigError("until has gone by already")
+        with self._reader() as reader:
+            self._check(reader, kind, name, lane)
+        pause = Pause(kind, name, lane, now, until, reason, by)
+        self._write(pause_key(kind, name, lane), pause_value(pause))
+        return pause
+
+    def resume(self, kind: PauseKind, name: str, *, lane: str | None = None) -> bool:
+        """End a pause; what waits is sent at once, in its order. Returns when the brokers have it.
+
+        Args:
+            kind: As it was paused, like `name` and `lane`.
+
+        Returns:
+            Whether it was paused.
+
+        Raises:
+            ConfigError: There is no control topic.
+            ProduceError: The brokers did not acknowledge it.
+            NotifyError: The brokers do not answer.
+        """
+        key = pause_key(kind, name, lane)
+        if key not in self._read():
+            return False
+        self._write(key, None)
+        return True
+
+    def active(self) -> list[Pause]:
+        """What is paused now.
+
+        Raises:
+            ConfigError: There is no control topic.
+            NotifyError: The brokers do not answer.
+        """
+        now = round(time.time() * 1000)
+        return sorted((p for p in self._read().values() if not p.over(now)), key=lambda pause: pause.what)
+
+    # -- the topic ------------------------------------------------------------------------------------
+
+    def _reader(self) -> LogReader:
+        return LogReader(self._config, f"{self._topology.prefix}.control")
+
+    def _read(self) -> dict[bytes, Pause]:
+        found: dict[bytes, Pause] = {}
+        with self._reader() as reader:
+            topic = self._existing(reader)
+            for message in reader.read({(topic, _PARTITION): reader.extent(topic, _PARTITION)}):
+                key, value = message.key() or b"", message.value()
+                pause = None if value is None else read_pause(key, value)
+                if pause is not None:
+                    found[key] = pause
+                elif value is None:
+                    found.pop(key, None)
+        return found
+
+    def _existing(self, reader: LogReader) -> str:
+        topic = self._topology.control_topic
+        if not reader.partitions(topic):
+            raise ConfigError(
+                f"{topic}: the control topic does not exist, so that no worker would hear of it; create it with "
+                "Topology.create() or `kafka-notify topics create`; workers look for it every 30 s"
+            )
+        return topic
+
+    def _check(self, reader: LogReader, kind: PauseKind, name: str, lane: str | None) -> None:
+        topology = self._topology
+        lanes = list(topology.lanes) if lane is None else [topology.lane(lane).name]
+        known: dict[str, set[str]] = {"category": set(topology.categories), "channel": set(topology.channels)}
+        if kind in known:
+            if name not in known[kind]:
+                raise ConfigError(
+                    f"unknown {kind} {name!r}; known: {', '.join(sorted(known[kind])) or 'none'}"
+                )
+        elif kind != "consumer":
+            raise ConfigError(f"a category, a channel or a consumer can be paused, not a {kind!r}")
+        elif not NAME.fullmatch(name) or not any(
+            reader.partitions(topology.retry_topic(each, "" if name == DEFAULT_CONSUMER else name))
+            for each in lanes
+        ):
+            raise ConfigError(f"unknown consumer {name!r}: it has no retry topic on {' or '.join(lanes)}")
+        self._existing(reader)
+
+    def _write(self, key: bytes, value: bytes | None) -> None:
+        answered = threading.Event()
+        failure: list[str] = []
+
+        def report(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                failure.append(reason(error))
+            answered.set()
+
+        topic = self._topology.control_topic
+        handle = ProducerHandle(producer_config(self._config, "latency"), name="pauses", topics=[topic])
+        try:
+            handle.produce(topic, value, key, [], partition=_PARTITION, on_delivery=report)
+            if not answered.wait(_SECONDS + 5):  # delivery.timeout.ms is 30 s
+                failure.append("no answer")
+        finally:
+            handle.close(5)
+        if failure:
+            raise ProduceError(f"{topic}: not written ({failure[0]}); look at what is paused, then try again")
