@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +47,50 @@ class DeadLetter:
     """As they lie in the dead-letter topic."""
     state: wire.DeadLetterState = attrs.field(repr=False)
     """Origin, group, attempts and last error, as the consumer left them."""
+
+    def to_dict(self, *, personal: bool = False) -> dict[str, object]:
+        """As plain data for JSON: what died, why and where.
+
+        Args:
+            personal: Also user id, recipient, headers and value: as text where they are UTF-8, else as
+                `{"base64": ...}`.
+        """
+        n, state = self.notification, self.state
+        failed = None if state.first_failed_ms is None else from_millis(state.first_failed_ms)
+        plain: dict[str, object] = {
+            "id": self.id,
+            "reason": self.reason,
+            "error_code": self.error_code,
+            "category": n.category if n else None,
+            "channel": n.channel if n else None,
+            "consumer": self.consumer,
+            "died_at": self.died_at.isoformat(),
+            "created_at": n.created_at.isoformat() if n else None,
+            "expires_at": n.expires_at.isoformat() if n and n.expires_at else None,
+            "first_failed_at": failed.isoformat() if failed else None,
+            "attempts": state.attempt,
+            "redrives": self.redrives,
+            "provider": state.provider,
+            "maybe_sent": state.outcome_unknown,
+            "expired": self.expired,
+            "redacted": self.redacted,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "origin": {
+                "topic": state.origin_topic,
+                "partition": state.origin_partition,
+                "offset": state.origin,
+            },
+        }
+        if personal:
+            plain |= {
+                "user_id": self.user_id,
+                "recipient": n.recipient if n else None,
+                "headers": [[name, _readable(raw)] for name, raw in self.headers],
+                "value": _readable(self.raw),
+            }
+        return plain
 
     @classmethod
     def from_record(
@@ -117,6 +162,15 @@ def _decoded(
         return wire.decode(key, value, wire.strip_retry(headers), *origin, timestamp_ms, codec, categories)
     except wire.Undecodable:
         return None
+
+
+def _readable(raw: bytes | None) -> object:
+    if raw is None:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
 
 
 def _expired(notification: Notification[Any] | None, reason: str) -> bool:

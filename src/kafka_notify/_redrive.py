@@ -1,4 +1,4 @@
-"""Which dead letters are redriven, in which order, and writing them: once each, whatever happened before.
+"""Which dead letters are redriven, and in which order: once each, whatever happened before.
 
 A copy that was written before is recognised in the retry topic itself: it names the same origin with more redrives.
 So nothing has to be remembered, and a tool that died half-way is simply run again.
@@ -9,22 +9,21 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import attrs
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaException, Message
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from kafka_notify import _headers as h
 from kafka_notify import wire
-from kafka_notify._config import Config, client_config, opened, producer_config
-from kafka_notify._handle import ProducerHandle, reason
+from kafka_notify._config import Config, client_config, opened
+from kafka_notify._handle import reason
 from kafka_notify._log_reader import LogReader
-from kafka_notify.errors import NotifyError, ProduceError
+from kafka_notify._redrive_writer import Copy, Watch
+from kafka_notify.errors import NotifyError
 from kafka_notify.notification import NAME, Notification
 from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("kafka_notify.dead_letters")
 
 MAX_REDRIVES: Final = 3
-IN_FLIGHT: Final = 500
 _CLOCK_SKEW_MS: Final = 3_600_000
 """How far the clocks of workers, brokers and this machine may be apart."""
 _REQUEST_SECONDS: Final = 30.0
@@ -54,29 +52,20 @@ ON CONFLICT DO UPDATE SET
 WHERE excluded.redrives > letter.redrives"""
 
 
-@attrs.frozen
-class Copy:
-    """A record for a retry topic."""
-
-    topic: str
-    partition: int
-    key: bytes
-    value: bytes
-    headers: wire.Headers
-
-
 class Plan:
     """The copies to write, sorted by origin in an unnamed SQLite database: on disk when there are many.
 
     Args:
         topology: Decides on retry topics; a letter's headers never do.
         reader: Looks at the retry topics.
+        watch: Asked whether to go on.
     """
 
-    def __init__(self, topology: Topology, reader: LogReader) -> None:
+    def __init__(self, topology: Topology, reader: LogReader, watch: Watch | None = None) -> None:
         self.skipped: Counter[str] = Counter()
         self._topology = topology
         self._reader = reader
+        self._watch = watch or Watch()
         self._partitions: dict[str, int] = {}
         self._source_of: dict[str, str] = {}
         self._db = sqlite3.connect("")
@@ -85,7 +74,10 @@ class Plan:
     def add(self, letters: Iterable[DeadLetter], *, allow_expired: bool) -> None:
         """Take in letters; those that cannot be redriven are counted and left out."""
         offered = 0
-        for letter in letters:
+        for number, letter in enumerate(letters, 1):
+            if self._watch.cancelled:
+                break
+            self._watch.tell("reading", number)
             why, topic = self._refused(letter, allow_expired)
             if why:
                 self.skipped[why] += 1
@@ -140,7 +132,11 @@ class Plan:
                 self._left_out("unproven", self._db.execute(gone, (topic, partition, horizon)).rowcount)
             start = self._reader.offset_at(topic, partition, died - _CLOCK_SKEW_MS)
             stretches[topic, partition] = (high if start is None else max(low, start), high)
-        for message in self._reader.read(stretches):
+        total = sum(end - start for start, end in stretches.values())
+        for number, message in enumerate(self._reader.read(stretches), 1):
+            if self._watch.cancelled:
+                return
+            self._watch.tell("comparing", number, total)
             self._left_out("already_redriven", self._superseded(message))
 
     def _superseded(self, message: Message) -> int:
@@ -258,77 +254,3 @@ class Retention:
         if int(entries["retention.bytes"].value) >= 0:
             return now_ms + _CLOCK_SKEW_MS  # its records go when it grows, whatever their age
         return 0 if milliseconds < 0 else now_ms - milliseconds + _CLOCK_SKEW_MS
-
-
-def write(plan: Plan, config: Config, rate: float | None) -> int:
-    """Write a plan's copies; return how many the broker acknowledged: all.
-
-    Args:
-        plan: What to write.
-        config: librdkafka properties.
-        rate: Copies per second; None is as fast as they are taken.
-
-    Raises:
-        ProduceError: A copy was not acknowledged; nothing is written after it.
-    """
-    handle = ProducerHandle(producer_config(config, "throughput", copies=True), name="redrive")
-    reports = _Reports()
-    begun = time.monotonic()
-    try:
-        for number, copy in enumerate(plan.copies()):
-            if rate is not None:
-                time.sleep(max(0.0, begun + number / rate - time.monotonic()))
-            reports.slots.acquire()
-            if reports.failure:
-                break
-            _produce(handle, copy, reports)
-        else:
-            for _ in range(IN_FLIGHT):
-                reports.slots.acquire()  # all of them: every report is in
-    finally:
-        handle.close(_REQUEST_SECONDS)
-    if reports.failure:
-        raise ProduceError(
-            f"{reports.failure}; {reports.written} copies were acknowledged; run the redrive again, it leaves those out"
-        )
-    log.info("redriven: %d", reports.written)
-    return reports.written
-
-
-class _Reports:
-    """Counts delivery reports, on the handle's thread."""
-
-    def __init__(self) -> None:
-        self.slots = threading.Semaphore(IN_FLIGHT)
-        self.written = 0
-        self.failure = ""
-
-    def take(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self.written += 1
-        else:
-            self.failure = (
-                self.failure or f"{message.topic()}[{message.partition()}]: not written ({reason(error)})"
-            )
-        self.slots.release()
-
-
-def _produce(handle: ProducerHandle, copy: Copy, reports: _Reports) -> None:
-    while True:
-        try:
-            handle.produce(
-                copy.topic,
-                copy.value,
-                copy.key,
-                copy.headers,
-                partition=copy.partition,
-                on_delivery=reports.take,
-            )
-        except BufferError:
-            time.sleep(0.05)
-        except ProduceError as e:  # refused before it was queued: there will be no report
-            reports.failure = reports.failure or str(e)
-            reports.slots.release()
-            return
-        else:
-            return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import cast
+from typing import IO, cast
 
 import attrs
 from confluent_kafka import Message
@@ -16,12 +18,13 @@ from kafka_notify._config import Config
 from kafka_notify._dead_letter import DeadLetter
 from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader
+from kafka_notify._redrive_writer import OnProgress, RedriveProgress, Watch, write
 from kafka_notify._units import to_millis
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.errors import ConfigError
 from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 
-__all__ = ["DeadLetter", "DeadLetters", "RedriveReport"]
+__all__ = ["DeadLetter", "DeadLetters", "RedriveProgress", "RedriveReport"]
 
 log = logging.getLogger("kafka_notify.dead_letters")
 
@@ -45,6 +48,9 @@ class RedriveReport:
     - `unknown_group`: no lane of the topology, or no retry topic on the cluster, belongs to its consumer
     """
     dry_run: bool
+    remaining: int = 0
+    """Letters that a cancelled redrive did not come to: run it again."""
+    cancelled: bool = False
 
 
 class DeadLetters:
@@ -69,6 +75,7 @@ class DeadLetters:
     def find(
         self,
         *,
+        id: str | None = None,
         reason: str | None = None,
         category: str | None = None,
         channel: str | None = None,
@@ -81,6 +88,7 @@ class DeadLetters:
         """The dead letters that match all filters given, as they are read; up to the end the topics have now.
 
         Args:
+            id: Of the notification.
             reason: Why they died.
             category: Name of the category.
             channel: Name of the channel.
@@ -100,6 +108,7 @@ class DeadLetters:
             CodecUnavailable: While iterating: the codec's service is away.
         """
         wanted = _Filter(
+            id=id,
             reason=reason,
             category=category,
             channel=channel,
@@ -139,7 +148,7 @@ class DeadLetters:
                 if state is None:
                     strangers += 1
                     continue
-                if not wanted.matches(state, message.key(), headers):
+                if not wanted.matches(state, message, headers):
                     continue
                 identity = (
                     state.group,
@@ -178,6 +187,8 @@ class DeadLetters:
         rate: float | None = None,
         allow_expired: bool = False,
         allow_unproven: bool = False,
+        on_progress: OnProgress | None = None,
+        cancel: threading.Event | None = None,
     ) -> RedriveReport:
         """Give letters back to the consumer that gave up on them, with their attempts reset.
 
@@ -192,21 +203,47 @@ class DeadLetters:
             rate: Letters per second; as fast as the brokers take them by default.
             allow_expired: Also those that expired; each gets its whole lifetime again, from now.
             allow_unproven: Also those of which nobody can tell whether they were redriven before.
+            on_progress: Called on this thread, some times a second at most while much is done.
+            cancel: Once set, nothing more is written; what is under way is acknowledged first.
 
         Raises:
             ConfigError: `rate` is not > 0, or a setting is refused.
             ProduceError: A copy was not acknowledged; the text says how many were. Run it again.
             NotifyError: The brokers do not answer.
         """
-        from kafka_notify._redrive import Plan, Retention, write
+        from kafka_notify._redrive import Plan, Retention
 
         if rate is not None and not 0 < rate < float("inf"):
             raise ConfigError(f"rate must be a number of letters per second > 0, not {rate!r}")
-        with LogReader(self._config, self._group) as reader, closing(Plan(self._topology, reader)) as plan:
+        watch = Watch(on_progress, cancel)
+        with (
+            LogReader(self._config, self._group) as reader,
+            closing(Plan(self._topology, reader, watch)) as plan,
+        ):
             plan.add(letters, allow_expired=allow_expired)
             plan.drop_redriven(None if allow_unproven else Retention(self._config))
-            count = plan.size() if dry_run else write(plan, self._config, rate)
-            return RedriveReport(count, dict(plan.skipped), dry_run)
+            size = plan.size()
+            written = (
+                0 if dry_run or watch.cancelled else write(plan.copies(), size, self._config, rate, watch)
+            )
+            count = size if dry_run else written
+            return RedriveReport(count, dict(plan.skipped), dry_run, size - count, watch.cancelled)
+
+    def export(self, letters: Iterable[DeadLetter], file: IO[str], *, personal: bool = False) -> int:
+        """Write letters as JSON, one to a line: `DeadLetter.to_dict`.
+
+        Args:
+            letters: From `find`; read once, and never held.
+            file: Open for text. With `personal` keep it as safe as the topic itself.
+            personal: Also user id, recipient, headers and value.
+
+        Returns:
+            How many there were.
+        """
+        count = 0
+        for count, letter in enumerate(letters, 1):  # noqa: B007 - it is the answer
+            file.write(json.dumps(letter.to_dict(personal=personal), ensure_ascii=False) + "\n")
+        return count
 
     @property
     def _group(self) -> str:
@@ -218,6 +255,7 @@ class DeadLetters:
 
 @attrs.frozen
 class _Filter:
+    id: str | None
     reason: str | None
     category: str | None
     channel: str | None
@@ -227,17 +265,23 @@ class _Filter:
     since_ms: int | None
     until_ms: int | None
 
-    def matches(self, state: wire.DeadLetterState, key: bytes | None, headers: wire.Headers | None) -> bool:
+    def matches(self, state: wire.DeadLetterState, message: Message, headers: wire.Headers | None) -> bool:
         return (
             (self.reason is None or self.reason == state.reason)
             and (self.error_code is None or self.error_code == state.error_code)
             and (self.consumer is None or self.consumer == state.group.rpartition(".")[2])
-            and (self.key is None or self.key == key)
+            and (self.key is None or self.key == message.key())
             and (self.since_ms is None or state.at_ms >= self.since_ms)
             and (self.until_ms is None or state.at_ms < self.until_ms)
             and (self.category is None or self.category == wire.category_of(headers))
             and (self.channel is None or self.channel == wire.channel_of(headers))
+            and (self.id is None or self.id == _id_of(state, message, headers))
         )
+
+
+def _id_of(state: wire.DeadLetterState, message: Message, headers: wire.Headers | None) -> str:
+    origin = (state.origin_topic, state.origin_partition, state.origin)
+    return wire.identity(headers, *origin, message.timestamp()[1])[0]
 
 
 def _moment(name: str, value: dt.datetime | None) -> int | None:

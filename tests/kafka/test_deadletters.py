@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import io
 import json
 import logging
 import os
@@ -11,6 +13,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -21,7 +24,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 import kafka_notify
-from kafka_notify import wire
+from kafka_notify import RedriveProgress, wire
 from kafka_notify.codec import CodecContext, JsonCodec
 from kafka_notify.deadletters import DeadLetter, DeadLetters
 from kafka_notify.errors import ConfigError, ProduceError
@@ -193,6 +196,7 @@ def test_a_letter_says_what_died_and_why(site: Site) -> None:
     ("filters", "ids"),
     [
         ({}, ["a-0", "b-1", "c-2", "d-3"]),
+        ({"id": "c-2"}, ["c-2"]),
         ({"reason": "permanent"}, ["b-1"]),
         ({"category": "marketing"}, ["d-3"]),
         ({"channel": "push"}, ["c-2"]),
@@ -482,6 +486,72 @@ def test_a_rate_that_is_none_is_refused(site: Site, rate: float) -> None:
     """A rate is a positive number of letters per second."""
     with pytest.raises(ConfigError, match="rate"):
         site.letters().redrive([], rate=rate)
+
+
+def test_a_redrive_says_how_far_it_is(site: Site) -> None:
+    """Progress comes from every phase, never goes back, and ends with all that was written."""
+    for origin in range(30):
+        site.die("u", origin)
+    told: list[RedriveProgress] = []
+    site.letters().redrive(site.found(), dry_run=False, rate=100, on_progress=told.append)
+    assert [*dict.fromkeys(each.phase for each in told)] in (["reading", "writing"], ["writing"])
+    writing = [each for each in told if each.phase == "writing"]
+    assert [each.done for each in writing] == sorted(each.done for each in writing)
+    assert writing[-1] == RedriveProgress("writing", 30, 30)
+
+    again: list[RedriveProgress] = []
+    report = site.letters().redrive(site.found(), dry_run=False, on_progress=again.append)
+    assert report.skipped == {"already_redriven": 30}
+    assert RedriveProgress("comparing", 30, 30) in again
+
+
+def test_a_cancelled_redrive_is_finished_by_the_next(site: Site) -> None:
+    """Cancelled half-way, it ends with everything acknowledged that it wrote and says what is left; the next one writes
+    exactly that."""
+    for origin in range(60):
+        site.die(f"u{origin % 7}", origin)
+    cancel = threading.Event()
+
+    def on_progress(progress: RedriveProgress) -> None:
+        if progress.phase == "writing" and progress.done >= 10:
+            cancel.set()
+
+    report = site.letters().redrive(
+        site.found(), dry_run=False, rate=40, on_progress=on_progress, cancel=cancel
+    )
+    assert report.cancelled
+    assert 10 <= report.redriven < 60
+    assert report.redriven + report.remaining == 60
+    assert len(site.copied(site.retry_topic())) == report.redriven
+
+    rest = site.letters().redrive(site.found(), dry_run=False)
+    assert (rest.redriven, rest.cancelled, rest.remaining) == (report.remaining, False, 0)
+    assert site.copied(site.retry_topic()) == [f"u{origin % 7}-{origin}" for origin in range(60)]
+
+
+def test_a_redrive_cancelled_before_it_writes_writes_nothing(site: Site) -> None:
+    """Whatever was read by then, no copy follows a cancellation."""
+    site.die("u", 1)
+    cancel = threading.Event()
+    cancel.set()
+    report = site.letters().redrive(site.letters().find(), dry_run=False, cancel=cancel)
+    assert (report.redriven, report.cancelled) == (0, True)
+    assert site.records(site.retry_topic()) == []
+
+
+def test_an_export_holds_personal_data_only_when_asked(site: Site) -> None:
+    """One JSON object to a line; without `personal` no user, recipient, header or value is in it, with it all bytes are."""
+    key, value, headers = site.die("u1", 1, text="grüße")
+    site.die("u2", 2, value=b"\xff\x00", reason="undecodable", code="bad_json")
+    plain, full = io.StringIO(), io.StringIO()
+    assert site.letters().export(site.letters().find(), plain) == 2
+    assert site.letters().export(site.letters().find(), full, personal=True) == 2
+    assert not any(text in plain.getvalue() for text in ('u1"', "+1555", "gr", "traceparent", "00-ab"))
+    first, second = sorted(map(json.loads, full.getvalue().splitlines()), key=lambda line: line["id"])
+    assert (first["id"], first["reason"], first["origin"]["offset"]) == ("u1-1", "max_attempts", 1)
+    assert (first["user_id"].encode(), first["value"].encode()) == (key, value)
+    assert {name: text.encode() for name, text in first["headers"]}.items() >= dict(headers).items()
+    assert base64.b64decode(second["value"]["base64"]) == b"\xff\x00"
 
 
 # -- and back through a worker ---------------------------------------------------------------------

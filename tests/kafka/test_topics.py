@@ -111,6 +111,7 @@ def test_create_makes_every_topic_and_check_is_content(cluster: Cluster) -> None
         f"{prefix}.retry.low.sms": 5,
         f"{prefix}.retry.low.email": 5,
         f"{prefix}.dlq": 5,
+        f"{prefix}.control": 1,
     }
     assert cluster.check("sms", "email") == []
     assert cluster.check() == []
@@ -159,7 +160,10 @@ def test_a_refused_topic_is_named(cluster: Cluster) -> None:
 
 def test_check_names_every_missing_topic_with_the_command(cluster: Cluster) -> None:
     """Before create, each missing topic is an error with the kafka-topics.sh command that makes it."""
-    findings = cluster.check("sms")
+    *findings, control = cluster.check("sms")
+    assert control.severity == "warning"  # nothing but the kill switch is missing without it
+    assert f"--topic {cluster.topology.control_topic} --partitions 1" in control.text
+    assert "cleanup.policy=compact" in control.text
     assert {finding.severity for finding in findings} == {"error"}
     assert len(findings) == 5
     (text,) = [finding.text for finding in findings if finding.text.startswith(f"{cluster.retry} is missing")]
