@@ -208,16 +208,17 @@ def config_from_env(
 
     Args:
         environ: The environment.
-        prefix: What the names begin with. `<prefix>TEST_...` belongs to test suites and is left out.
+        prefix: What the names begin with. `<prefix>TEST_...` belongs to test suites, `<prefix>CLI_...` to the command
+            `kafka-notify`; both are left out.
 
     Returns:
         Properties for `Producer`, `Worker` and the rest; each of them refuses names that librdkafka does not know.
     """
-    own = f"{prefix}TEST_"
+    others = (f"{prefix}TEST_", f"{prefix}CLI_")
     return {
         name[len(prefix) :].lower().replace("_", "."): value
         for name, value in environ.items()
-        if name.startswith(prefix) and not name.startswith(own) and name != prefix
+        if name.startswith(prefix) and not name.startswith(others) and name != prefix
     }
 
 

@@ -41,6 +41,8 @@ log = logging.getLogger("kafka_notify.worker")
 WARM_UP: Final = 30.0
 HALF_ASSIGNED_LIMIT: Final = 60.0
 STUCK_SHARE: Final = 0.1
+BLOCKED_LIMIT: Final = 60.0
+"""Seconds of a blocked event loop after which the worker does not count as alive: no send may take so long there."""
 GC_THRESHOLD: Final = (50_000, 20, 100)
 
 
@@ -82,6 +84,8 @@ class Health:
     ok: bool
     problems: tuple[str, ...] = ()
     """What is wrong, worst first; each a sentence for a person."""
+    live: bool = True
+    """False when only a restart of the process helps: what a liveness probe should ask."""
 
 
 class Worker:
@@ -262,7 +266,7 @@ class Worker:
         if self._stopped:
             return Health(False, ("stopped",))
         problems = self._running.problems()
-        return Health(not problems, problems)
+        return Health(not problems, problems, self._running.lives())
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "new" if self._running is None else "running"
@@ -418,6 +422,12 @@ class _Running:
             default=None,
         )
         return None if oldest is None else max(0.0, time.time() - oldest / 1000)
+
+    def lives(self) -> bool:
+        """Whether it goes on, or may go on by itself."""
+        engine = self.engine
+        runs = engine.error is None and self.thread.is_alive() and self.fetch.alive()
+        return runs and boottime() - engine.ticked_at < BLOCKED_LIMIT
 
     def problems(self) -> tuple[str, ...]:
         engine = self.engine

@@ -540,7 +540,7 @@ def test_a_redrive_cancelled_before_it_writes_writes_nothing(site: Site) -> None
 
 
 def test_an_export_holds_personal_data_only_when_asked(site: Site) -> None:
-    """One JSON object to a line; without `personal` no user, recipient, header or value is in it, with it all bytes are."""
+    """One JSON object to a line; without `personal` no user, recipient, header or value, with it all bytes."""
     key, value, headers = site.die("u1", 1, text="grüße")
     site.die("u2", 2, value=b"\xff\x00", reason="undecodable", code="bad_json")
     plain, full = io.StringIO(), io.StringIO()

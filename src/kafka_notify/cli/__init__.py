@@ -1,0 +1,28 @@
+"""The command `kafka-notify`, for the person on call; needs the extra `cli`. One module per group of commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code (docs/operations.md lists them).
+
+    Args:
+        arguments: Without the program's name; by default those of the process.
+    """
+    try:
+        import click  # noqa: F401 - only looked for
+        import rich  # noqa: F401 - the same
+    except ModuleNotFoundError as e:
+        print(
+            f"kafka-notify: {e.name} is not installed; the command needs an extra: pip install 'kafka-notify[cli]'",
+            file=sys.stderr,
+        )
+        return 3
+    from kafka_notify.cli._app import run
+
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,282 @@
+"""What is open of a consumer group, seen from outside: offsets, the bits in their commits, and what waits for a retry.
+
+Joins no group and commits nothing. What a worker holds in memory cannot be seen; what it has finished can.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final, cast
+
+import attrs
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from kafka_notify._config import Config, client_config, opened
+from kafka_notify._fetch.offsets import Committed, decode_metadata
+from kafka_notify._handle import reason
+from kafka_notify._headers import headers_of
+from kafka_notify._log_reader import LogReader
+from kafka_notify.errors import NotifyError
+from kafka_notify.topology import Topology
+from kafka_notify.wire import identity, read_retry
+
+TIMEOUT: Final = 20.0
+_SPEC: Final[Any] = OffsetSpec  # its methods are untyped
+LATEST: Final[Any] = _SPEC.latest()
+EARLIEST: Final[Any] = _SPEC.earliest()
+
+Place = tuple[str, int]
+
+
+@attrs.frozen
+class Half:
+    """One partition of a group's source or retry topic."""
+
+    topic: str
+    partition: int
+    low: int
+    """The first offset that retention has left."""
+    end: int
+    committed: Committed | None
+    """None when the group has committed nothing yet."""
+
+    @property
+    def frontier(self) -> int:
+        """Everything below is finished, or gone."""
+        return max(self.low, self.committed.frontier if self.committed else 0)
+
+    @property
+    def lag(self) -> int:
+        """What Kafka's own tools call lag: from the oldest open record to the end."""
+        return self.end - self.frontier
+
+    @property
+    def _gaps(self) -> bytes:
+        return self.committed.gaps[self.frontier - self.committed.frontier :] if self.committed else b""
+
+    @property
+    def open(self) -> int:
+        """Records that are not finished, as of the last commit."""
+        return self.lag - self._gaps.count(b"1")
+
+    @property
+    def taken(self) -> int:
+        """Open records below a finished one: a worker has read them, and sends them or holds them."""
+        return self._gaps.count(b"0")
+
+    @property
+    def finished(self) -> int:
+        """Records finished since the topic began: for a rate, look twice."""
+        return self.end - self.open
+
+    def covers(self, offset: int) -> bool:
+        """Whether a record is finished."""
+        return offset < self.frontier or (self.committed is not None and self.committed.covers(offset))
+
+
+@attrs.frozen
+class Member:
+    """A worker in a group."""
+
+    client_id: str
+    host: str
+    places: frozenset[Place]
+
+
+@attrs.frozen
+class Group:
+    """A consumer group and the partitions of its source and retry topic."""
+
+    lane: str
+    consumer: str
+    """Its name; `workers` is the one without."""
+    group: str
+    state: str
+    members: Sequence[Member]
+    source: Sequence[Half]
+    retry: Sequence[Half]
+
+    @property
+    def open(self) -> int:
+        """Notifications that are not finished, wherever they lie."""
+        return sum(half.open for half in (*self.source, *self.retry))
+
+
+@attrs.frozen
+class Waiting:
+    """A notification in a retry topic."""
+
+    due_ms: int
+    created_ms: int
+    attempts: int
+    code: str | None
+
+
+class Backlogs:
+    """Asks the cluster.
+
+    Args:
+        config: librdkafka properties.
+        topology: Names the topics.
+    """
+
+    def __init__(self, config: Config, topology: Topology) -> None:
+        self._config = config
+        self._topology = topology
+        self._admin: Any = opened(AdminClient, client_config(config))  # its futures are untyped
+
+    def consumers(self) -> list[tuple[str, str]]:
+        """Lane and name of each consumer that has a retry topic; "" is the unnamed one."""
+        found: list[tuple[str, str]] = []
+        for name in sorted(self.topics()):
+            for lane in self._topology.lanes:
+                retry = self._topology.retry_topic(lane)
+                if name == retry or name.startswith(f"{retry}."):
+                    found.append((lane, name.removeprefix(retry).removeprefix(".")))
+        return found
+
+    def topics(self) -> dict[str, int]:
+        """Number of partitions of every topic of the cluster."""
+        try:
+            topics = self._admin.list_topics(timeout=TIMEOUT).topics
+        except KafkaException as e:
+            raise _unanswered(e) from None
+        return {name: len(topic.partitions) for name, topic in topics.items()}
+
+    def group(self, lane: str, consumer: str) -> Group:
+        """A group as it is now."""
+        topology = self._topology
+        group = topology.group(lane, consumer)
+        counts = self.topics()
+        topics = (topology.source_topic(lane), topology.retry_topic(lane, consumer))
+        places = [(topic, n) for topic in topics for n in range(counts.get(topic, 0))]
+        try:
+            # commits before ends: what was committed cannot lie beyond an end that is asked for later
+            committed = self._committed(group, places)
+            ends = self.offsets(places, LATEST)
+            lows = self.offsets(places, EARLIEST)
+            state, members = self._members(group)
+        except KafkaException as e:
+            raise _unanswered(e) from None
+        halves = [Half(*at, lows[at], ends[at], committed[at]) for at in places]
+        source, retry = ([half for half in halves if half.topic == topic] for topic in topics)
+        return Group(lane, consumer or "workers", group, state, members, source, retry)
+
+    def offsets(self, places: Iterable[Place], spec: Any) -> dict[Place, int]:
+        """The offset of each partition that a spec names; -1 when there is none."""
+        asked = {TopicPartition(*place): spec for place in places}
+        if not asked:
+            return {}
+        answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT)
+        return {(tp.topic, tp.partition): future.result().offset for tp, future in answers.items()}
+
+    def _committed(self, group: str, places: Sequence[Place]) -> dict[Place, Committed | None]:
+        if not places:
+            return {}
+        request = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
+        (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT).values()
+        found: dict[Place, Committed | None] = {}
+        for tp in future.result().topic_partitions:
+            if tp.error is not None:
+                raise KafkaException(tp.error)
+            found[tp.topic, tp.partition] = (
+                decode_metadata(tp.offset, tp.metadata, group, tp.topic, tp.partition)
+                if tp.offset >= 0
+                else None
+            )
+        return found
+
+    def _members(self, group: str) -> tuple[str, list[Member]]:
+        (future,) = self._admin.describe_consumer_groups([group], request_timeout=TIMEOUT).values()
+        try:
+            described = future.result()
+        except KafkaException as e:
+            if e.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return "none", []
+            raise
+        members = [
+            Member(
+                member.client_id,
+                member.host,
+                frozenset((tp.topic, tp.partition) for tp in member.assignment.topic_partitions),
+            )
+            for member in described.members
+        ]
+        return {"DEAD": "none"}.get(
+            described.state.name, described.state.name.lower().replace("_", " ")
+        ), members
+
+    # -- records --------------------------------------------------------------------------------------
+
+    def waiting(self, group: Group, limit: int) -> tuple[list[Waiting], bool]:
+        """What waits in the retry topic, and whether that is all: at most `limit` records are read."""
+        halves = {(half.topic, half.partition): half for half in group.retry if half.open}
+        source = self._topology.source_topic(group.lane)
+        newest: dict[tuple[int, int], tuple[tuple[int, int, int], Waiting]] = {}
+        read = 0
+        for message in self._records({at: (half.frontier, half.end) for at, half in halves.items()}):
+            if read >= limit:
+                break
+            read += 1
+            number, offset = cast(int, message.partition()), cast(int, message.offset())
+            if halves[message.topic() or "", number].covers(offset):
+                continue
+            headers = headers_of(message)
+            state = read_retry(headers, source, number)
+            if state is None:
+                continue
+            _, created = identity(headers, source, number, state.origin, message.timestamp()[1])
+            rank = (state.redrives, state.attempt, offset)
+            known = newest.get((number, state.origin))
+            if known is None or known[0] < rank:
+                found = Waiting(state.due_ms, created, state.attempt, state.error_code)
+                newest[number, state.origin] = (rank, found)
+        return [found for _, found in newest.values()], read < limit
+
+    def oldest_source(self, group: Group) -> int | None:
+        """When the oldest open record of the source was created, epoch ms; None when there is none."""
+        spans = {(h.topic, h.partition): (h.frontier, h.frontier + 1) for h in group.source if h.open > 0}
+        return min(
+            (
+                identity(
+                    headers_of(m), m.topic() or "", m.partition() or 0, m.offset() or 0, m.timestamp()[1]
+                )[1]
+                for m in self._records(spans)
+            ),
+            default=None,
+        )
+
+    def _records(self, spans: Mapping[Place, tuple[int, int]]) -> Iterator[Any]:
+        if not spans:
+            return
+        with (
+            LogReader(self._config, f"{self._topology.prefix}.status") as reader,
+            closing(cast(Any, reader.read(spans))) as records,
+        ):
+            yield from records
+
+    def letters(self, topic: str, since_ms: int) -> tuple[int, int]:
+        """Records in a dead-letter topic: all that retention has left, and those since a time (epoch ms)."""
+        places = [(topic, n) for n in range(self.topics().get(topic, 0))]
+        try:
+            ends = self.offsets(places, LATEST)
+            lows = self.offsets(places, EARLIEST)
+            marks = self.offsets(places, _SPEC.for_timestamp(since_ms))
+        except KafkaException as e:
+            raise _unanswered(e) from None
+        recent = sum(ends[at] - marks[at] for at in places if marks[at] >= 0)
+        return sum(ends[at] - lows[at] for at in places), recent
+
+
+def by_code(waiting: Iterable[Waiting]) -> list[tuple[str, int]]:
+    """How many wait because of which error, most frequent first; those parked behind another have none."""
+    return Counter(each.code or "-" for each in waiting).most_common()
+
+
+def _unanswered(e: KafkaException) -> NotifyError:
+    return NotifyError(
+        f"the brokers did not answer ({reason(e.args[0])}); check bootstrap.servers, the network and the credentials"
+    )

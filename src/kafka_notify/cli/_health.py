@@ -1,0 +1,82 @@
+"""What probes ask a worker process over HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import attrs
+
+from kafka_notify.worker import Worker
+
+
+class HealthServer:
+    """Answers `GET /live`, `/ready` and `/stats` of one worker, from a thread of its own.
+
+    `/live` is 503 when only a restart helps; `/ready` is 503 while the worker does not do its work, whatever the
+    reason, and before it has started. Both answer in JSON with the problems. Nothing of a notification is told.
+
+    Args:
+        worker: Asked anew each time.
+        host: 127.0.0.1 is seen by this machine alone.
+        port: 0 takes a free one.
+
+    Raises:
+        OSError: The address is taken.
+    """
+
+    def __init__(self, worker: Worker, host: str, port: int) -> None:
+        class Handler(_Handler):
+            of = worker
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="kafka-notify health", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._server.server_address[1]
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    of: Worker
+    timeout = 10
+    server_version, sys_version = "kafka-notify", ""
+
+    def do_GET(self) -> None:
+        if self.path in ("/live", "/ready"):
+            health = self.of.health()
+            good = health.live if self.path == "/live" else health.ok
+            paused = [pause.what for pause in self.of.stats().paused]
+            self._answer(200 if good else 503, {"ok": good, "problems": health.problems, "paused": paused})
+        elif self.path == "/stats":
+            stats = self.of.stats()
+            self._answer(200, attrs.asdict(stats, recurse=False) | {"paused": [p.what for p in stats.paused]})
+        else:
+            self._answer(404, {"ok": False, "problems": ["ask /live, /ready or /stats"]})
+
+    def _answer(self, code: int, value: Any) -> None:
+        body = json.dumps(value).encode() + b"\n"
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Probes come every few seconds: nothing to log."""

@@ -1,0 +1,268 @@
+"""`dlq`: what was given up, and the way back."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Final, TypeVar, cast
+
+import attrs
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kafka_notify.cli._site import Site, with_site
+from kafka_notify.cli._times import moment, show_moment
+from kafka_notify.deadletters import DeadLetter, DeadLetters, RedriveProgress, RedriveReport
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILTERS: Final = (
+    "reason", "category", "channel", "error_code", "user_id", "consumer", "since", "until", "id",
+)  # fmt: skip
+PHASES: Final = {
+    "reading": "reading letters",
+    "comparing": "looking for what was redriven before",
+    "writing": "redriving",
+}
+
+
+@click.group()
+def dlq() -> None:
+    """Dead letters: list, show, export, redrive."""
+
+
+def with_filters(command: F) -> F:
+    """Give a command the options that narrow down letters, as `filters`."""
+
+    @click.option("--reason", metavar="REASON", help="permanent, max_attempts, expired, ...")
+    @click.option("--category", metavar="NAME")
+    @click.option("--channel", metavar="NAME")
+    @click.option("--code", "error_code", metavar="CODE", help="Of the last failure, such as http.504.")
+    @click.option("--user", "user_id", metavar="ID")
+    @click.option("--consumer", metavar="NAME", help="`workers` is the one without a name.")
+    @click.option(
+        "--since", metavar="TIME", type=moment, help="Died since: 2026-11-22T03:00:00Z, or 3h (ago)."
+    )
+    @click.option("--until", metavar="TIME", type=moment, help="Died before.")
+    @click.option("--id", "id", metavar="ID", help="Of the notification.")
+    @functools.wraps(command)
+    def wrapped(site: Site, **given: Any) -> Any:
+        filters = {name: given.pop(name) for name in FILTERS}
+        return command(site, filters=filters, **given)
+
+    return cast(F, wrapped)
+
+
+def _letters(site: Site) -> DeadLetters:
+    return DeadLetters(site.config, topology=site.topology)
+
+
+# -- list ------------------------------------------------------------------------------------------
+
+
+@dlq.command("list")
+@click.option("--limit", default=50, show_default=True, help="Letters shown; 0 only counts.")
+@with_site
+@with_filters
+def list_(site: Site, filters: dict[str, Any], limit: int) -> None:
+    """Count letters by reason and code, and show the first. Neither users nor payloads are shown."""
+    counts: Counter[tuple[str, str, str, str]] = Counter()
+    shown: list[DeadLetter] = []
+    for letter in _letters(site).find(**filters):
+        n = letter.notification
+        counts[letter.reason, letter.error_code or "", letter.consumer, n.category if n else "?"] += 1
+        if len(shown) < limit:
+            shown.append(letter)
+    total = sum(counts.values())
+    site.table(
+        [">letters", "reason", "code", "consumer", "category"],
+        [(f"{count:,}", *key) for key, count in counts.most_common()],
+    )
+    if shown:
+        site.table(
+            ["id", "reason", "code", "channel", "died", ">attempts", ">redrives", "", "where"],
+            [
+                (
+                    x.id,
+                    x.reason,
+                    x.error_code,
+                    x.notification.channel if x.notification else "?",
+                    show_moment(x.died_at),
+                    x.state.attempt,
+                    x.redrives,
+                    " ".join(
+                        name for name, is_so in (("expired", x.expired), ("redacted", x.redacted)) if is_so
+                    ),
+                    f"{x.topic}[{x.partition}]@{x.offset}",
+                )
+                for x in shown
+            ],
+        )
+    site.say(
+        f"{total:,} letters" + (f", {len(shown):,} of them shown (--limit)" if len(shown) < total else "")
+    )
+    site.answer(
+        {
+            "total": total,
+            "counts": [
+                dict(zip(("reason", "error_code", "consumer", "category"), key, strict=True))
+                | {"count": count}
+                for key, count in counts.most_common()
+            ],
+            "letters": [letter.to_dict() for letter in shown],
+        }
+    )
+
+
+# -- show ------------------------------------------------------------------------------------------
+
+
+@dlq.command()
+@click.argument("id")
+@click.option("--reveal", is_flag=True, help="Also user, recipient, headers and payload: personal data.")
+@with_site
+def show(site: Site, id: str, reveal: bool) -> int:
+    """Show every death of one notification."""
+    found = [letter.to_dict(personal=reveal) for letter in _letters(site).find(id=id)]
+    for plain in found:
+        site.table(["", ""], [(name, value) for name, value in plain.items() if value not in (None, "")])
+    if not found:
+        site.say(f"no dead letter of {id}")
+    elif not reveal:
+        site.say("user, recipient, headers and payload are shown with --reveal")
+    site.answer(found)
+    return 0 if found else 1
+
+
+# -- export ----------------------------------------------------------------------------------------
+
+
+@dlq.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--personal", is_flag=True, help="Also user, recipient, headers and payload.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@with_site
+@with_filters
+def export(site: Site, filters: dict[str, Any], file: Path, personal: bool, force: bool) -> None:
+    """Write letters to FILE as JSON, one to a line; - is the output. Nobody else may read the file."""
+    if str(file) == "-":
+        _letters(site).export(_letters(site).find(**filters), sys.stdout, personal=personal)
+        return
+    if file.exists() and not force:
+        raise click.UsageError(f"{file} exists; --force replaces it")
+    part = file.with_name(f"{file.name}.part")  # so that FILE is complete when it is there
+    try:
+        with _private(part) as out:
+            count = _letters(site).export(_letters(site).find(**filters), out, personal=personal)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    site.say(f"{count:,} letters in {file}" + (", with personal data" if personal else ""))
+    site.answer({"letters": count, "file": str(file), "personal": personal})
+
+
+def _private(path: Path) -> IO[str]:
+    path.unlink(missing_ok=True)  # an old one could be readable for others
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+
+
+# -- redrive ---------------------------------------------------------------------------------------
+
+
+@dlq.command()
+@click.option("--go", is_flag=True, help="Do it; otherwise it is only counted.")
+@click.option("--rate", type=float, metavar="N", help="Letters per second; as fast as possible by default.")
+@click.option("--limit", type=int, metavar="N", help="Take the first N letters found only.")
+@click.option("--allow-expired", is_flag=True, help="Also expired ones; each gets its whole lifetime again.")
+@click.option("--allow-unproven", is_flag=True, help="Also those that may have been redriven before.")
+@with_site
+@with_filters
+def redrive(
+    site: Site,
+    filters: dict[str, Any],
+    go: bool,
+    rate: float | None,
+    limit: int | None,
+    allow_expired: bool,
+    allow_unproven: bool,
+) -> int:
+    """Give letters back to the consumers that gave up on them, in their order; without --go only count.
+
+    Ctrl-C stops it; what was written is acknowledged first. To resume, run it again: what was redriven is left out,
+    also after a kill.
+    """
+    letters = _letters(site)
+    cancel = threading.Event()
+    with (
+        _cancelled_by_signals(cancel),
+        _progress(site) as on_progress,
+        closing(cast("Generator[DeadLetter]", letters.find(**filters))) as found,
+    ):
+        chosen: Iterator[DeadLetter] = found if limit is None else islice(found, limit)
+        report = letters.redrive(
+            chosen,
+            dry_run=not go,
+            rate=rate,
+            allow_expired=allow_expired,
+            allow_unproven=allow_unproven,
+            on_progress=on_progress,
+            cancel=cancel,
+        )
+    _tell(site, report)
+    site.answer(attrs.asdict(report))
+    return 130 if report.cancelled else 0
+
+
+def _tell(site: Site, report: RedriveReport) -> None:
+    if report.dry_run:
+        site.say(f"{report.redriven:,} letters would be redriven on {site.servers}; --go does it")
+    else:
+        site.say(f"{report.redriven:,} letters redriven on {site.servers}")
+    for why, count in sorted(report.skipped.items()):
+        site.say(f"{count:,} left out: {why}")
+    if report.cancelled:
+        site.say(f"cancelled, {report.remaining:,} of those read are left; run it again to go on")
+
+
+@contextmanager
+def _progress(site: Site) -> Generator[Callable[[RedriveProgress], object]]:
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, disable=site.json or not console.is_terminal,
+    )  # fmt: skip
+    task = bar.add_task(PHASES["reading"], total=None)
+
+    def on_progress(progress: RedriveProgress) -> None:
+        bar.update(task, description=PHASES[progress.phase], completed=progress.done, total=progress.total)
+
+    with bar:
+        yield on_progress
+
+
+@contextmanager
+def _cancelled_by_signals(cancel: threading.Event) -> Generator[None]:
+    """SIGINT and SIGTERM set `cancel`; a second one ends the process as usual."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        cancel.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in numbers:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

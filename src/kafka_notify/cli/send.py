@@ -1,0 +1,99 @@
+"""`send`: one notification, to see whether it arrives."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from kafka_notify.cli._site import Site, with_site
+from kafka_notify.cli._times import show_moment
+from kafka_notify.errors import InvalidNotification
+from kafka_notify.notification import Notification
+from kafka_notify.producer import Producer
+
+
+@click.command()
+@click.option("--user", "user_id", required=True, metavar="ID", help="Whose notification; the partition key.")
+@click.option("--category", required=True, metavar="NAME")
+@click.option("--channel", required=True, metavar="NAME")
+@click.option("--recipient", metavar="ADDRESS")
+@click.option(
+    "--data", "data", type=click.File("r"), metavar="FILE", help="A JSON object; - reads it from the input."
+)
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A text value of the data; as often as needed.",
+)
+@click.option("--id", "id", metavar="ID", help="The idempotency key; a new one by default.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE")
+@click.option(
+    "--timeout", default=30.0, show_default=True, help="Seconds to wait for the brokers' acknowledgement."
+)
+@with_site
+def send(
+    site: Site,
+    user_id: str,
+    category: str,
+    channel: str,
+    recipient: str | None,
+    data: Any,
+    values: Sequence[str],
+    id: str | None,
+    headers: Sequence[str],
+    timeout: float,
+) -> None:
+    """Send one notification, and say where the brokers put it. A real one: a worker delivers it."""
+    content: Any = {}
+    if data is not None:
+        try:
+            content = json.load(data)
+        except ValueError:
+            raise InvalidNotification("--data: the file holds no JSON") from None
+        if not isinstance(content, dict):
+            raise InvalidNotification("--data: the file holds JSON, but no object")
+    content |= _pairs("--set", values)
+    optional: Any = {} if id is None else {"id": id}
+    notification = Notification(
+        user_id=user_id,
+        category=category,
+        channel=channel,
+        recipient=recipient,
+        data=content,
+        headers=_pairs("--header", headers),
+        **optional,
+    )
+    begun = time.monotonic()
+    with Producer(site.config, topology=site.topology) as producer:
+        record = producer.send(notification).result(timeout)
+    seconds = time.monotonic() - begun
+    site.say(
+        f"{notification.id} is {record.topic}[{record.partition}]@{record.offset}, acknowledged in {seconds:.3f} s"
+    )
+    if notification.expires_at:
+        site.say(f"it expires at {show_moment(notification.expires_at)}")
+    site.answer(
+        {
+            "id": notification.id,
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp": record.timestamp.isoformat(),
+        }
+    )
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{option} takes NAME=VALUE")
+        found[name] = value
+    return found

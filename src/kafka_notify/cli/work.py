@@ -1,0 +1,114 @@
+"""`work`: one worker in this process, with what an orchestrator wants: probes, logs, a clean end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kafka_notify._config import Config
+from kafka_notify.cli._health import HealthServer
+from kafka_notify.cli._site import Site, load, read_properties, with_site
+from kafka_notify.consumer import Consumer
+from kafka_notify.errors import ConfigError
+from kafka_notify.worker import GC_THRESHOLD, Worker
+
+log = logging.getLogger("kafka_notify.worker")
+
+
+@click.command()
+@click.argument("consumer_at", metavar="MODULE:FACTORY")
+@click.option("--lane", required=True, metavar="NAME")
+@click.option(
+    "--health-port",
+    type=int,
+    metavar="PORT",
+    help="Answer /live, /ready and /stats there; 0 takes a free one.",
+)
+@click.option("--health-host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
+@click.option(
+    "--metrics-port", type=int, metavar="PORT", help="Answer Prometheus there; needs the extra `prometheus`."
+)
+@click.option(
+    "--drain-timeout", default=20.0, show_default=True, help="Seconds for running sends at the end."
+)
+@click.option(
+    "--gc/--no-gc",
+    "raise_gc",
+    default=True,
+    show_default=True,
+    help="Raise the garbage collector's thresholds.",
+)
+@click.option(
+    "--consumer-config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Properties for the consumer handle alone.",
+)
+@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True
+)
+@with_site
+def work(
+    site: Site,
+    consumer_at: str,
+    lane: str,
+    health_port: int | None,
+    health_host: str,
+    metrics_port: int | None,
+    drain_timeout: float,
+    raise_gc: bool,
+    consumer_config: Path | None,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Run one worker until SIGTERM or SIGINT; a second signal skips the drain.
+
+    MODULE:FACTORY is a Consumer class, or a function without arguments that returns a consumer. The process ends with
+    4 when the worker cannot start or go on, so that its supervisor starts another.
+    """
+    log_to_stderr(log_format, log_level)
+    config: Config | None = read_properties(consumer_config) if consumer_config else None
+    worker = Worker(
+        factory(consumer_at),
+        site.config,
+        lane=lane,
+        topology=site.topology,
+        consumer_config=config,
+        drain_timeout=drain_timeout,
+    )
+    with ExitStack() as open_:
+        if health_port is not None:
+            try:
+                health = HealthServer(worker, health_host, health_port)
+            except OSError as e:
+                raise ConfigError(f"--health-port {health_port}: {e.strerror}") from None
+            health.start()
+            open_.callback(health.close)
+            log.info("health: http://%s:%d/live and /ready", health_host, health.port)
+        worker.run(gc_threshold=GC_THRESHOLD if raise_gc else None)
+    log.info("stopped: %s", worker.stats())
+
+
+def factory(at: str) -> Any:
+    """The consumer, or what makes one, that `module:attribute` names.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    found = load(at, "FACTORY")
+    if isinstance(found, Consumer) or callable(found):
+        return found
+    raise ConfigError(f"{at} is a {type(found).__name__}: neither a Consumer nor what makes one")
+
+
+def log_to_stderr(log_format: str, level: str) -> None:
+    """Everything that is logged in this process, to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
