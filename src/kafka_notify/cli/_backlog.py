@@ -28,6 +28,8 @@ _SPEC: Final[Any] = OffsetSpec  # its methods are untyped
 LATEST: Final[Any] = _SPEC.latest()
 EARLIEST: Final[Any] = _SPEC.earliest()
 
+BEHIND: Final = "behind an earlier one"
+
 Place = tuple[str, int]
 
 
@@ -98,6 +100,11 @@ class Group:
     members: Sequence[Member]
     source: Sequence[Half]
     retry: Sequence[Half]
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether no worker of it was ever seen: its consumer may not work on this lane at all."""
+        return not self.members and not any(half.committed for half in (*self.source, *self.retry))
 
     @property
     def open(self) -> int:
@@ -272,8 +279,8 @@ class Backlogs:
 
 
 def by_code(waiting: Iterable[Waiting]) -> list[tuple[str, int]]:
-    """How many wait because of which error, most frequent first; those parked behind another have none."""
-    return Counter(each.code or "-" for each in waiting).most_common()
+    """How many wait because of which error, most frequent first; those behind another one have none."""
+    return Counter(each.code or BEHIND for each in waiting).most_common()
 
 
 def _unanswered(e: KafkaException) -> NotifyError:

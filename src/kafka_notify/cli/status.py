@@ -20,6 +20,8 @@ from kafka_notify.pauses import Pauses
 DUE: Final = (("now", 0), ("1 min", 60), ("10 min", 600), ("1 h", 3_600), ("later", float("inf")))
 """Until when a retry is due, in seconds from now."""
 HOUR_MS: Final = 3_600_000
+LONG_PAUSE: Final = 5.0
+"""Days."""
 
 
 @attrs.frozen
@@ -50,7 +52,7 @@ class GroupStatus:
         """How many wait because their category or channel is paused."""
         return sum(each.code == PAUSED for each in self.waiting)
 
-    def warnings(self, paused: Sequence[Pause]) -> list[str]:
+    def warnings(self) -> list[str]:
         """What a person should look at."""
         g = self.group
         found: list[str] = []
@@ -64,7 +66,12 @@ class GroupStatus:
                 f"{len(g.members)} members share {partitions} partitions: {len(g.members) - partitions} stand idle; "
                 "raise Consumer.concurrency instead of workers"
             )
-        if not g.members and g.open:
+        if g.never_ran and g.open:
+            retry = g.retry[0].topic if g.retry else ""
+            found.append(
+                f"no worker has ever run: start one, or delete {retry} if it is not to work on this lane"
+            )
+        elif not g.members and g.open:
             found.append("nobody reads it: no worker is in the group")
         if g.members and g.state != "stable":
             found.append(
@@ -74,10 +81,6 @@ class GroupStatus:
         left = [half.partition for half in g.source if (half.topic, half.partition) not in owned]
         if g.members and g.state == "stable" and left:
             found.append(f"partitions without a worker: {_some(left)}; if it stays so, restart the workers")
-        lane = [pause for pause in paused if pause.lane in (None, g.lane)]
-        found += [
-            f"paused: {pause.what}" for pause in lane if pause.kind != "consumer" or pause.name == g.consumer
-        ]
         return found
 
 
@@ -159,7 +162,7 @@ def _show(
     }
     warnings: list[tuple[str, str]] = []
     for each in groups:
-        warnings += [(each.group.group, text) for text in each.warnings(paused)]
+        warnings += [(each.group.group, text) for text in each.warnings()]
         if max_age is not None and each.oldest is not None and each.oldest > max_age:
             text = f"the oldest unfinished notification is {show_span(each.oldest)} old"
             warnings.append((each.group.group, text))
@@ -167,6 +170,10 @@ def _show(
         warnings.append((site.topology.prefix, "no retry topic of this topology exists: `topics create`"))
     if no_control:
         warnings.append((site.topology.control_topic, no_control))
+    for pause in paused:
+        days = (now_ms / 1000 - pause.at.timestamp()) / 86_400
+        late = f" for {days:.0f} days: source topics keep 7" if days > LONG_PAUSE else ""
+        warnings.append((site.topology.control_topic, f"paused: {pause_to_text(pause)}{late}"))
     if site.json:
         site.answer(_as_dict(groups, letters, paused, warnings, now_ms))
         return bool(warnings)
@@ -201,8 +208,6 @@ def _show(
         ["dead letters", ">kept", ">last hour"],
         [(topic, f"{kept:,}", f"{recent:,}") for topic, (kept, recent) in letters.items()],
     )
-    for pause in paused:
-        site.say(f"PAUSED {pause_to_text(pause)}")
     for where, text in warnings:
         site.say(f"! {where}: {text}")
     return bool(warnings)

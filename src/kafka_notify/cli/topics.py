@@ -126,7 +126,7 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
         site.say(f"! {text}")
     for lane, groups in busy.items():
         for group in groups:
-            site.say(f"! {lane} cannot be grown now: {group.open:,} notifications of {group.group} are open")
+            site.say(f"! {lane} cannot be grown now, open: {_busy(group)}")
     if busy:
         site.say(SAFE_WAY)
     for finding in off:
@@ -193,13 +193,18 @@ def check_empty(backlogs: Backlogs, topology: Topology, lane: str) -> None:
     """
     busy = in_flight(backlogs, lane)
     if busy:
-        open_ = ", ".join(f"{group.open:,} of {group.group}" for group in busy)
+        open_ = ", ".join(map(_busy, busy))
         raise Refused(f"lane {lane} has open notifications ({open_}), and {MOVES}.\n{SAFE_WAY}")
     source = topology.source_topic(lane)
     before = _ends(backlogs, source)
     time.sleep(QUIET_SECONDS)
     if _ends(backlogs, source) != before:
         raise Refused(f"{source} is being produced to, and {MOVES}.\n{SAFE_WAY}")
+
+
+def _busy(group: Group) -> str:
+    never = f", which never ran: if it never will, delete {group.retry[0].topic}" if group.never_ran else ""
+    return f"{group.open:,} of {group.group}{never}"
 
 
 def _ends(backlogs: Backlogs, topic: str) -> dict[tuple[str, int], int]:

@@ -1,0 +1,91 @@
+"""`work` and `send`: a notification sent from the command line is delivered by a worker started from it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Shell
+
+pytestmark = pytest.mark.kafka
+
+
+def ask(port: int, path: str) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def test_a_worker_delivers_answers_probes_and_ends_well(shell: Shell, tmp_path: Path) -> None:
+    """It delivers, answers /live, /ready and /stats, logs JSON lines, and ends with 0 on SIGTERM."""
+    shell.ok("topics", "create", "--consumer", "sms")
+    sent = tmp_path / "sent"
+    process = shell.start(
+        "work", "tests.cli.app:Sms", "--lane", "high", "--health-port", "0",
+        env={**os.environ, "APP_SENT": str(sent)},
+    )  # fmt: skip
+    assert process.stderr is not None
+    logged = [process.stderr.readline()]
+    found = re.search(r"http://127\.0\.0\.1:(\d+)/live", logged[0])
+    assert found, logged
+    port = int(found[1])
+    shell.until("it is ready", lambda: ask(port, "/ready")[0] == 200)
+    assert ask(port, "/live") == (200, {"ok": True, "problems": [], "paused": []})
+
+    (record,) = [
+        shell.ok(
+            "send", "--user", "u1", "--category", "alert", "--channel", "sms", "--set", "text=hi", "--json"
+        ).json
+    ]
+    assert record["topic"] == f"{shell.prefix}.high"
+    shell.until("it is sent", lambda: sent.exists() and sent.read_text() == f"u1 {record['id']}\n")
+    assert ask(port, "/stats")[1]["sent"] == 1
+    assert ask(port, "/")[0] == 404
+
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    lines = [json.loads(line) for line in [*logged, *err.splitlines()]]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert any(line["message"].startswith("stopped: ") for line in lines)
+
+
+def test_a_worker_that_cannot_start_ends_with_an_error(shell: Shell) -> None:
+    """Missing topics are configuration, and a taken port is too."""
+    process = shell.start("work", "tests.cli.app:Sms", "--lane", "high", "--log-format", "text")
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "create it with Topology.create()" in err) == (3, True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        process = shell.start("work", "tests.cli.app:Sms", "--lane", "high", "--health-port", port)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert f"--health-port {port}" in err
+
+
+def test_send_takes_data_from_a_file_and_refuses_what_is_none(shell: Shell, tmp_path: Path) -> None:
+    """A JSON object, and values that were set on top; anything else is refused without being shown."""
+    shell.ok("topics", "create", "--consumer", "sms")
+    words = ["send", "--user", "u", "--category", "alert", "--channel", "sms"]
+    file = tmp_path / "data.json"
+    file.write_text('{"a": 1}')
+    shell.ok(*words, "--data", str(file), "--set", "b=2", "--header", "traceparent=00", "--id", "mine")
+    for text in ("[1]", "secret-no-json"):
+        file.write_text(text)
+        refused = shell(*words, "--data", str(file))
+        assert refused.code == 3
+        assert "secret" not in refused.err
+    assert shell(*words, "--set", "b").code == 2
