@@ -26,6 +26,17 @@ _OVERLAY: Final[Config] = {
 _BATCH: Final = 500
 _REQUEST_SECONDS: Final = 30.0
 _SILENCE_SECONDS: Final = 60.0
+_ELECTION_SECONDS: Final = 15.0
+_PASSING: Final = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
 
 
 class LogReader:
@@ -44,7 +55,7 @@ class LogReader:
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has, 0 when it does not exist."""
-        metadata = self._asked(lambda: self._consumer.list_topics(topic, _REQUEST_SECONDS)).topics[topic]
+        metadata = asked(lambda: self._consumer.list_topics(topic, _REQUEST_SECONDS)).topics[topic]
         error = metadata.error
         if error is not None and error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise NotifyError(f"{topic}: its metadata cannot be read ({error.name()}: {error.str()})")
@@ -53,13 +64,13 @@ class LogReader:
     def extent(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset and the one behind the last, as the broker has them now, open transactions included."""
         place = TopicPartition(topic, partition)
-        low, high = self._asked(lambda: self._consumer.get_watermark_offsets(place, _REQUEST_SECONDS, False))
+        low, high = asked(lambda: self._consumer.get_watermark_offsets(place, _REQUEST_SECONDS, False))
         return low, high
 
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
         """The first offset whose record is not older than `time_ms` (epoch milliseconds); None when all are."""
         place = TopicPartition(topic, partition, max(0, time_ms))
-        found = self._asked(lambda: self._consumer.offsets_for_times([place], _REQUEST_SECONDS))[0]
+        found = asked(lambda: self._consumer.offsets_for_times([place], _REQUEST_SECONDS))[0]
         if found.error is not None:
             raise NotifyError(f"{topic}[{partition}]: {found.error.name()}: {found.error.str()}")
         return found.offset if found.offset >= 0 else None
@@ -76,7 +87,7 @@ class LogReader:
         self._consumer.assign([TopicPartition(*place, stretches[place][0]) for place in waiting])
         heard = time.monotonic()
         while waiting:
-            for message in self._asked(self._batch):
+            for message in asked(self._batch):
                 place = (message.topic() or "", message.partition() or 0)
                 if place not in waiting:
                     continue  # fetched ahead, beyond the end
@@ -117,17 +128,27 @@ class LogReader:
     ) -> None:
         self.close()
 
-    def _asked(self, request: Callable[[], T]) -> T:
-        try:
-            return request()
-        except KafkaException as e:
-            error = e.args[0]
-            raise NotifyError(
-                f"the brokers did not answer ({error.name()}: {error.str()}); check bootstrap.servers, the network "
-                "and the credentials"
-            ) from None
-
     def _failed(self, place: tuple[str, int], error: KafkaError) -> None:
         if not error.retriable():
             raise NotifyError(f"{place[0]}[{place[1]}]: cannot be read ({error.name()}: {error.str()})")
         log.warning("%s[%d]: %s; trying again", *place, error.name())
+
+
+def asked(request: Callable[[], T]) -> T:
+    """The brokers' answer; while an election goes on, or just after a topic was made, they are asked again.
+
+    Raises:
+        NotifyError: They do not answer, or refuse.
+    """
+    deadline = time.monotonic() + _ELECTION_SECONDS
+    while True:
+        try:
+            return request()
+        except KafkaException as e:
+            error = e.args[0]
+            if error.code() not in _PASSING or time.monotonic() > deadline:
+                raise NotifyError(
+                    f"the brokers did not answer ({error.name()}: {error.str()}); check bootstrap.servers, the network "
+                    "and the credentials"
+                ) from None
+        time.sleep(0.2)

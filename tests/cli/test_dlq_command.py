@@ -9,6 +9,7 @@ import stat
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -105,7 +106,7 @@ def bury(shell: Shell, numbers: Iterable[int]) -> None:
     """
     topology = shell.topology
     source, group = topology.source_topic("high"), topology.group("high", "sms")
-    notifications = [
+    notifications: list[Notification[Any]] = [
         Notification(user_id=f"u{n % USERS}", category="alert", channel="sms", data={}, id=f"n{n}")
         for n in numbers
     ]
@@ -125,10 +126,7 @@ def bury(shell: Shell, numbers: Iterable[int]) -> None:
         )  # fmt: skip
         handle.produce(topology.dlq_topic("high"), value, key, letter)
     handle.close(60)
-    ends = [
-        TopicPartition(source, n, max([p.offset + 1 for p in places if p.partition == n], default=0))
-        for n in range(3)
-    ]
+    ends = [TopicPartition(source, n, sum(place.partition == n for place in places)) for n in range(3)]
     consumer = Consumer({"bootstrap.servers": shell.servers, "group.id": group})
     consumer.commit(offsets=ends, asynchronous=False)
     consumer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -91,8 +92,6 @@ def test_dead_letters_and_rates_are_counted(shell: Shell) -> None:
         while not seen:
             line = process.stdout.readline()
             assert line, "the watch ended"
-            import json
-
             seen = json.loads(line)["groups"][0]["finished_per_second"]
     letters = shell.ok("status", "--json", "--interval", "0.1").json["dead_letters"]
     assert letters == {f"{shell.prefix}.dlq": {"kept": 2, "last_hour": 2}}

@@ -16,10 +16,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from kafka_notify._config import Config, client_config, opened
 from kafka_notify._fetch.offsets import Committed, decode_metadata
-from kafka_notify._handle import reason
 from kafka_notify._headers import headers_of
-from kafka_notify._log_reader import LogReader
-from kafka_notify.errors import NotifyError
+from kafka_notify._log_reader import LogReader, asked
 from kafka_notify.topology import Topology
 from kafka_notify.wire import identity, read_retry
 
@@ -147,10 +145,7 @@ class Backlogs:
 
     def topics(self) -> dict[str, int]:
         """Number of partitions of every topic of the cluster."""
-        try:
-            topics = self._admin.list_topics(timeout=TIMEOUT).topics
-        except KafkaException as e:
-            raise _unanswered(e) from None
+        topics = asked(lambda: self._admin.list_topics(timeout=TIMEOUT).topics)
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def group(self, lane: str, consumer: str) -> Group:
@@ -160,14 +155,11 @@ class Backlogs:
         counts = self.topics()
         topics = (topology.source_topic(lane), topology.retry_topic(lane, consumer))
         places = [(topic, n) for topic in topics for n in range(counts.get(topic, 0))]
-        try:
-            # commits before ends: what was committed cannot lie beyond an end that is asked for later
-            committed = self._committed(group, places)
-            ends = self.offsets(places, LATEST)
-            lows = self.offsets(places, EARLIEST)
-            state, members = self._members(group)
-        except KafkaException as e:
-            raise _unanswered(e) from None
+        # commits before ends: what was committed cannot lie beyond an end that is asked for later
+        committed = asked(lambda: self._committed(group, places))
+        ends = self.offsets(places, LATEST)
+        lows = self.offsets(places, EARLIEST)
+        state, members = asked(lambda: self._members(group))
         halves = [Half(*at, lows[at], ends[at], committed[at]) for at in places]
         source, retry = ([half for half in halves if half.topic == topic] for topic in topics)
         return Group(lane, consumer or "workers", group, state, members, source, retry)
@@ -177,8 +169,12 @@ class Backlogs:
         asked = {TopicPartition(*place): spec for place in places}
         if not asked:
             return {}
-        answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT)
-        return {(tp.topic, tp.partition): future.result().offset for tp, future in answers.items()}
+
+        def ask() -> dict[Place, int]:
+            answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT)
+            return {(tp.topic, tp.partition): future.result().offset for tp, future in answers.items()}
+
+        return asked(ask)
 
     def _committed(self, group: str, places: Sequence[Place]) -> dict[Place, Committed | None]:
         if not places:
@@ -268,12 +264,9 @@ class Backlogs:
     def letters(self, topic: str, since_ms: int) -> tuple[int, int]:
         """Records in a dead-letter topic: all that retention has left, and those since a time (epoch ms)."""
         places = [(topic, n) for n in range(self.topics().get(topic, 0))]
-        try:
-            ends = self.offsets(places, LATEST)
-            lows = self.offsets(places, EARLIEST)
-            marks = self.offsets(places, _SPEC.for_timestamp(since_ms))
-        except KafkaException as e:
-            raise _unanswered(e) from None
+        ends = self.offsets(places, LATEST)
+        lows = self.offsets(places, EARLIEST)
+        marks = self.offsets(places, _SPEC.for_timestamp(since_ms))
         recent = sum(ends[at] - marks[at] for at in places if marks[at] >= 0)
         return sum(ends[at] - lows[at] for at in places), recent
 
@@ -281,9 +274,3 @@ class Backlogs:
 def by_code(waiting: Iterable[Waiting]) -> list[tuple[str, int]]:
     """How many wait because of which error, most frequent first; those behind another one have none."""
     return Counter(each.code or BEHIND for each in waiting).most_common()
-
-
-def _unanswered(e: KafkaException) -> NotifyError:
-    return NotifyError(
-        f"the brokers did not answer ({reason(e.args[0])}); check bootstrap.servers, the network and the credentials"
-    )
