@@ -166,12 +166,12 @@ class Backlogs:
 
     def offsets(self, places: Iterable[Place], spec: Any) -> dict[Place, int]:
         """The offset of each partition that a spec names; -1 when there is none."""
-        asked = {TopicPartition(*place): spec for place in places}
-        if not asked:
+        wanted = {TopicPartition(*place): spec for place in places}
+        if not wanted:
             return {}
 
         def ask() -> dict[Place, int]:
-            answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT)
+            answers = self._admin.list_offsets(wanted, request_timeout=TIMEOUT)
             return {(tp.topic, tp.partition): future.result().offset for tp, future in answers.items()}
 
         return asked(ask)
