@@ -26,8 +26,6 @@ _SPEC: Final[Any] = OffsetSpec  # its methods are untyped
 LATEST: Final[Any] = _SPEC.latest()
 EARLIEST: Final[Any] = _SPEC.earliest()
 
-BEHIND: Final = "behind an earlier one"
-
 Place = tuple[str, int]
 
 
@@ -272,5 +270,5 @@ class Backlogs:
 
 
 def by_code(waiting: Iterable[Waiting]) -> list[tuple[str, int]]:
-    """How many wait because of which error, most frequent first; those behind another one have none."""
-    return Counter(each.code or BEHIND for each in waiting).most_common()
+    """How many wait because of which error, most frequent first; those behind an earlier one have none."""
+    return Counter(each.code for each in waiting if each.code is not None).most_common()

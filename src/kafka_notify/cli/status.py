@@ -39,13 +39,18 @@ class GroupStatus:
     finished: float | None
 
     def due(self, now_ms: int) -> dict[str, int]:
-        """How many retries are due until when; those that are paused apart."""
+        """How many retries are due until when, but for those that are paused, or wait behind an earlier one."""
         found = {name: 0 for name, _ in DUE}
         for each in self.waiting:
-            if each.code != PAUSED:
+            if each.code not in (None, PAUSED):
                 after = (each.due_ms - now_ms) / 1000
                 found[next(name for name, limit in DUE if after <= limit)] += 1
         return found
+
+    @property
+    def behind(self) -> int:
+        """How many wait behind an earlier notification of their user."""
+        return sum(each.code is None for each in self.waiting)
 
     @property
     def held(self) -> int:
@@ -201,7 +206,15 @@ def _show(
     ]
     if rows:
         site.table(
-            ["waiting for a retry", "", ">all", *(f">{name}" for name, _ in DUE), ">paused", "because of"],
+            [
+                "waiting for a retry",
+                "",
+                ">all",
+                *(f">{name}" for name, _ in DUE),
+                ">behind",
+                ">paused",
+                "because of",
+            ],
             rows,
         )
     site.table(
@@ -235,7 +248,7 @@ def _waiting_row(each: GroupStatus, now_ms: int) -> tuple[object, ...]:
     codes = ", ".join(f"{code} {count:,}" for code, count in by_code(each.waiting)[:3])
     counted = [f"{count:,}" for count in each.due(now_ms).values()]
     note = "" if each.complete else f" (of the first {len(each.waiting):,})"
-    return (f"{total:,}", *counted, f"{each.held:,}", codes + note)
+    return (f"{total:,}", *counted, f"{each.behind:,}", f"{each.held:,}", codes + note)
 
 
 def _rate(value: float | None) -> str:
@@ -270,6 +283,7 @@ def _as_dict(
                 "waiting": {
                     "total": sum(half.open for half in each.group.retry),
                     "due": each.due(now_ms),
+                    "behind_an_earlier_one": each.behind,
                     "paused": each.held,
                     "codes": dict(by_code(each.waiting)),
                     "complete": each.complete,
