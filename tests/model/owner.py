@@ -33,6 +33,8 @@ class Owner:
         self.skew = (0, -6, 6)[world.choose(3)] if "skew" in world.features else 0
         self.slow = ("", "source", "retry", "start")[world.choose(4)]
         """What takes its time: reading one of the two, or the start."""
+        self.paused = world.paused
+        """What it knows: before its first send what there was at the assignment, later changes with a tick."""
         self.alive = True
         """False once the engine has let the partition go: what is still under way changes nothing in it."""
         self.flight: list[tuple[str, Step]] = []
@@ -196,6 +198,11 @@ class Owner:
         for entry in self.partition.carry():
             assert entry.held is not None
             self._copy(entry, entry.attempt, entry.held.due)
+        if self.world.happens("pause", 20):
+            self.world.paused = not self.world.paused
+        if self.paused != self.world.paused:
+            self.paused = self.world.paused
+            self.partition.resume(self.now)
         if self.world.happens("crowds", 30):
             self.partition.park_crowds(keep=1)
         self.partition.step_blocked(self.now)
@@ -233,6 +240,11 @@ class Owner:
             return
         if held and held.due > self.now and "skew" in world.features:
             self.partition.release(entry, self.now)  # the clock was set back since it was queued
+            return
+        if self.paused and entry.origin % 2:
+            self.partition.pause(entry, self.now)
+            if held is None:
+                self._copy(entry, entry.attempt, self.now)
             return
         if held and held.due > self.now:
             world.fail("EARLY", f"{entry.origin} sent at {self.now}, due {held.due}")

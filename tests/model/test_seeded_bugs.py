@@ -208,6 +208,25 @@ class EvictsHeads(Partition):
             self._effects.send(lane.entries[0])
 
 
+class NoResume(Partition):
+    """What was paused is not looked at again."""
+
+    def resume(self, now: int) -> None:
+        pass
+
+
+class OvertakesPaused(Partition):
+    """A later one of the user is sent while an earlier one is paused."""
+
+    def step(self, lane: Lane, now: int) -> None:
+        super().step(lane, now)
+        if lane.paused is not None and lane.entries[:1] == [lane.paused] and len(lane.entries) > 1:
+            later = lane.entries[1]
+            if later.held is not None and not later.busy and later.record is not None:
+                later.busy = Busy.SENDING
+                self._effects.send(later)
+
+
 _ZOMBIES = frozenset({"zombies", "drain", "timeouts"})
 BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (HighestPolled, "LOSS", None),
@@ -231,6 +250,8 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (CopyForgetsOrphan, "DUP", frozenset({"timeouts"})),
     (NoRedriveGenerations, "DUP", frozenset({"redrive"})),
     (Overlap, "OVERLAP", frozenset({"redrive"})),
+    (NoResume, "STUCK", frozenset({"pause"})),
+    (OvertakesPaused, "ORDER", frozenset({"pause"})),
 ]
 """The bug, the check that is there for it, and the adversities that bring it out; None is any."""
 

@@ -32,7 +32,7 @@ MAX_ATTEMPTS: Final = 3
 
 FEATURES: Final = frozenset(
     """gaps expiry skew throttle unknown hang timeouts partial zombies drain redrive retention metadata windows
-    budget unreadable room release crowds""".split()
+    budget unreadable room release crowds pause""".split()
 )
 
 
@@ -64,6 +64,8 @@ class World(Promises):
         self.features = features
         self.new_owner = new_owner
         self.calm = False
+        self.paused = False
+        """Whether what has an odd origin must not be sent."""
         self.users = 1 + choose(USERS)
         self.requests: list[Request] = []
         self.takeovers = 0
@@ -105,6 +107,7 @@ class World(Promises):
     def settle_down(self) -> None:
         """End the adversities; everything must come to its end now."""
         self.calm = True
+        self.paused = False
         self.zombies.clear()
         for _ in range(6_000):
             if self._finished():

@@ -20,6 +20,7 @@ from kafka_notify._fetch.offsets import Committed
 from kafka_notify._hops import RetryState
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import READ_WINDOW, Partition, PayloadBudget
+from kafka_notify._pause import Paused
 from kafka_notify.policy import Ordering
 from kafka_notify.wire import retry_copy
 
@@ -53,6 +54,7 @@ class Engine:
             source=SOURCE,
             channels=how.get("channels", frozenset()),
             ordering=how.get("ordering", Ordering.USER),
+            paused=how.get("paused", Paused("l", "")),
             clock=Clock(lambda: self.seconds, lambda: self.seconds),
             facts=lambda headers, number, origin, timestamp: (f"id{origin}", 0, None),
             passed_over=self._pass_over,
@@ -166,6 +168,23 @@ def test_memory_is_bounded_by_all_shares() -> None:
         e.intake.feed(records(number, range(5_000)))
         assert e.budget.open <= LOW + HIGH
     assert e.intake.buffered == 100_000
+
+
+def test_a_paused_consumer_reads_nothing() -> None:
+    """While all of its work is paused no source partition is wanted; afterwards all are again."""
+    paused = Paused("l", "")
+    e = Engine(2, paused=paused)
+    assert e.wanted == {0, 1}
+
+    paused.learn(b"consumer/workers", b'{"at": 0}')
+    paused.apply(0)
+    e.intake.publish_wanted()
+    assert e.wanted == frozenset()
+
+    paused.learn(b"consumer/workers", None)
+    paused.apply(0)
+    e.intake.publish_wanted()
+    assert e.wanted == {0, 1}
 
 
 def test_what_waited_is_sent_in_order() -> None:

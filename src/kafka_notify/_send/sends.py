@@ -165,7 +165,7 @@ class Sends:
     @property
     def idle(self) -> bool:
         """Whether more could be sent than is queued."""
-        return not self._ready and not self.gate.shut
+        return not self._ready and not self.gate.shut and not self._paused.whole
 
     def in_flight(self) -> int:
         """Sends under way."""
