@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import importlib
+import json
 import logging
 import sys
+import traceback
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ from typing import Any
 import click
 
 from kafka_notify._config import Config
+from kafka_notify._units import UTC
 from kafka_notify.cli._health import HealthServer
 from kafka_notify.cli._site import Site, load, read_properties, with_site
 from kafka_notify.consumer import Consumer
@@ -91,8 +97,50 @@ def work(
             health.start()
             open_.callback(health.close)
             log.info("health: http://%s:%d/live and /ready", health_host, health.port)
+        if metrics_port is not None:
+            open_.callback(metrics_of(worker, metrics_port))
         worker.run(gc_threshold=GC_THRESHOLD if raise_gc else None)
     log.info("stopped: %s", worker.stats())
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object to a line. Of an exception the classes and places, but no text: that may quote what it met."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, object] = {
+            "time": dt.datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            line["error"] = type(error).__qualname__
+            frames = traceback.extract_tb(error.__traceback__)
+            line["at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+        return json.dumps(line, ensure_ascii=False)
+
+
+def metrics_of(worker: Worker, port: int) -> Callable[[], object]:
+    """Answer Prometheus from now on; returns what ends it.
+
+    Raises:
+        ConfigError: The extra is missing, or the port is taken.
+    """
+    try:
+        prometheus: Any = importlib.import_module("kafka_notify.prometheus")
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            f"--metrics-port: {e.name} is not installed: pip install 'kafka-notify[prometheus]'"
+        ) from None
+    metrics = prometheus.Metrics()
+    metrics.watch(worker)
+    try:
+        server: Any = metrics.serve(port)
+    except OSError as e:
+        raise ConfigError(f"--metrics-port {port}: {e.strerror}") from None
+    return lambda: server.close()
 
 
 def factory(at: str) -> Any:
@@ -110,5 +158,6 @@ def factory(at: str) -> Any:
 def log_to_stderr(log_format: str, level: str) -> None:
     """Everything that is logged in this process, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level, handlers=[handler], force=True)
