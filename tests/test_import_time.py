@@ -35,7 +35,13 @@ def test_core_only() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["kafka_notify", "kafka_notify.log", "kafka_notify.testing", "kafka_notify.testing.pytest_plugin"],
+    [
+        "kafka_notify",
+        "kafka_notify.cli",
+        "kafka_notify.log",
+        "kafka_notify.testing",
+        "kafka_notify.testing.pytest_plugin",
+    ],
 )
 def test_without_extras(module: str) -> None:
     """The package, its log adapter, test doubles and pytest plugin import where no extra is installed."""

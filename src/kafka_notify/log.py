@@ -35,6 +35,7 @@ LEVELS: Final[Mapping[type[Event], int]] = {
     events.PartitionsRevoked: logging.INFO,
     events.PartitionStarted: logging.INFO,
     events.LaneResumed: logging.INFO,
+    events.PausesChanged: logging.INFO,  # the worker itself warns of it
     events.DeadLettered: logging.WARNING,
     events.CommitFailed: logging.WARNING,
     events.KafkaError: logging.WARNING,

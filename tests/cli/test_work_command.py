@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,13 @@ def test_a_worker_delivers_answers_probes_and_ends_well(shell: Shell, tmp_path: 
     shell.ok("topics", "create", "--consumer", "sms")
     sent = tmp_path / "sent"
     process = shell.start(
-        "work", "tests.cli.app:Sms", "--lane", "high", "--health-port", "0",
+        "work", "tests.cli.app:Sms", "--lane", "high", "--health-port", "0", "--metrics-port", "0",
         env={**os.environ, "APP_SENT": str(sent)},
     )  # fmt: skip
     assert process.stderr is not None
-    logged = [process.stderr.readline()]
-    found = re.search(r"http://127\.0\.0\.1:(\d+)/live", logged[0])
-    assert found, logged
-    port = int(found[1])
+    logged = [process.stderr.readline(), process.stderr.readline()]
+    found = re.findall(r"http://127\.0\.0\.1:(\d+)/(?:live|metrics)", "".join(logged))
+    port, metrics = map(int, found)
     shell.until("it is ready", lambda: ask(port, "/ready")[0] == 200)
     assert ask(port, "/live") == (200, {"ok": True, "problems": [], "paused": []})
 
@@ -52,6 +52,8 @@ def test_a_worker_delivers_answers_probes_and_ends_well(shell: Shell, tmp_path: 
     shell.until("it is sent", lambda: sent.exists() and sent.read_text() == f"u1 {record['id']}\n")
     assert ask(port, "/stats")[1]["sent"] == 1
     assert ask(port, "/")[0] == 404
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics") as answer:
+        assert b"kafka_notify" in answer.read()
 
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)

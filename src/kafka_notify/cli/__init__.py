@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -15,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; by default those of the process.
     """
     try:
-        import click  # noqa: F401 - only looked for
-        import rich  # noqa: F401 - the same
+        for needed in ("click", "rich"):
+            importlib.import_module(needed)
     except ModuleNotFoundError as e:
         print(
             f"kafka-notify: {e.name} is not installed; the command needs an extra: pip install 'kafka-notify[cli]'",

@@ -206,9 +206,8 @@ class Backlogs:
             )
             for member in described.members
         ]
-        return {"DEAD": "none"}.get(
-            described.state.name, described.state.name.lower().replace("_", " ")
-        ), members
+        state = str(described.state.name).lower().replace("_", " ")
+        return "none" if state == "dead" else state, members
 
     # -- records --------------------------------------------------------------------------------------
 

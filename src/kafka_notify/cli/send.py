@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -50,15 +50,7 @@ def send(
     timeout: float,
 ) -> None:
     """Send one notification, and say where the brokers put it. A real one: a worker delivers it."""
-    content: Any = {}
-    if data is not None:
-        try:
-            content = json.load(data)
-        except ValueError:
-            raise InvalidNotification("--data: the file holds no JSON") from None
-        if not isinstance(content, dict):
-            raise InvalidNotification("--data: the file holds JSON, but no object")
-    content |= _pairs("--set", values)
+    content = {**(_object(data) if data is not None else {}), **_pairs("--set", values)}
     optional: Any = {} if id is None else {"id": id}
     notification = Notification(
         user_id=user_id,
@@ -87,6 +79,16 @@ def send(
             "timestamp": record.timestamp.isoformat(),
         }
     )
+
+
+def _object(file: Any) -> dict[str, Any]:
+    try:
+        content = json.load(file)
+    except ValueError:
+        raise InvalidNotification("--data: the file holds no JSON") from None
+    if not isinstance(content, dict):
+        raise InvalidNotification("--data: the file holds JSON, but no object")
+    return cast(dict[str, Any], content)
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

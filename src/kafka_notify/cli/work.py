@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import importlib
-import json
 import logging
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,11 +12,11 @@ from typing import Any
 import click
 
 from kafka_notify._config import Config
-from kafka_notify._units import UTC
 from kafka_notify.cli._health import HealthServer
 from kafka_notify.cli._site import Site, load, read_properties, with_site
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import ConfigError
+from kafka_notify.log import JsonFormatter, log_events
 from kafka_notify.worker import GC_THRESHOLD, Worker
 
 log = logging.getLogger("kafka_notify.worker")
@@ -35,7 +31,7 @@ log = logging.getLogger("kafka_notify.worker")
     metavar="PORT",
     help="Answer /live, /ready and /stats there; 0 takes a free one.",
 )
-@click.option("--health-host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
 @click.option(
     "--metrics-port", type=int, metavar="PORT", help="Answer Prometheus there; needs the extra `prometheus`."
 )
@@ -65,7 +61,7 @@ def work(
     consumer_at: str,
     lane: str,
     health_port: int | None,
-    health_host: str,
+    host: str,
     metrics_port: int | None,
     drain_timeout: float,
     raise_gc: bool,
@@ -76,7 +72,7 @@ def work(
     """Run one worker until SIGTERM or SIGINT; a second signal skips the drain.
 
     MODULE:FACTORY is a Consumer class, or a function without arguments that returns a consumer. The process ends with
-    4 when the worker cannot start or go on, so that its supervisor starts another.
+    3 or 4 when the worker cannot start or go on, so that its supervisor starts another.
     """
     log_to_stderr(log_format, log_level)
     config: Config | None = read_properties(consumer_config) if consumer_config else None
@@ -88,59 +84,42 @@ def work(
         consumer_config=config,
         drain_timeout=drain_timeout,
     )
+    log_events(worker)
     with ExitStack() as open_:
         if health_port is not None:
             try:
-                health = HealthServer(worker, health_host, health_port)
+                health = HealthServer(worker, host, health_port)
             except OSError as e:
                 raise ConfigError(f"--health-port {health_port}: {e.strerror}") from None
             health.start()
             open_.callback(health.close)
-            log.info("health: http://%s:%d/live and /ready", health_host, health.port)
+            log.info("health: http://%s:%d/live and /ready", host, health.port)
         if metrics_port is not None:
-            open_.callback(metrics_of(worker, metrics_port))
+            open_.callback(metrics_of(worker, host, metrics_port))
         worker.run(gc_threshold=GC_THRESHOLD if raise_gc else None)
     log.info("stopped: %s", worker.stats())
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object to a line. Of an exception the classes and places, but no text: that may quote what it met."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        line: dict[str, object] = {
-            "time": dt.datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info and record.exc_info[1] is not None:
-            error = record.exc_info[1]
-            line["error"] = type(error).__qualname__
-            frames = traceback.extract_tb(error.__traceback__)
-            line["at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-        return json.dumps(line, ensure_ascii=False)
-
-
-def metrics_of(worker: Worker, port: int) -> Callable[[], object]:
+def metrics_of(worker: Worker, host: str, port: int) -> Callable[[], object]:
     """Answer Prometheus from now on; returns what ends it.
 
     Raises:
         ConfigError: The extra is missing, or the port is taken.
     """
     try:
-        prometheus: Any = importlib.import_module("kafka_notify.prometheus")
+        from kafka_notify.prometheus import Metrics
     except ModuleNotFoundError as e:
         raise ConfigError(
             f"--metrics-port: {e.name} is not installed: pip install 'kafka-notify[prometheus]'"
         ) from None
-    metrics = prometheus.Metrics()
+    metrics = Metrics()
     metrics.watch(worker)
     try:
-        server: Any = metrics.serve(port)
+        server = metrics.serve(port, host)
     except OSError as e:
         raise ConfigError(f"--metrics-port {port}: {e.strerror}") from None
-    return lambda: server.close()
+    log.info("metrics: http://%s:%d/metrics", host, server.port)
+    return server.close
 
 
 def factory(at: str) -> Any:
