@@ -215,6 +215,7 @@ def test_a_lane_smaller_than_its_topology_is_an_error(cluster: Cluster) -> None:
         ),
         ("high", "retention.ms", "3600000", "warning", "an outage outlasts it"),
         ("high", "unclean.leader.election.enable", "true", "error", "lacks acknowledged records"),
+        ("control", "cleanup.policy", "delete", "error", "forgets what is paused"),
     ],
 )
 def test_a_setting_that_loses_notifications_is_found(
@@ -222,7 +223,8 @@ def test_a_setting_that_loses_notifications_is_found(
 ) -> None:
     """A dangerous setting is reported with its topic, what it does, and the kafka-configs.sh command."""
     cluster.create("sms")
-    topic = {"retry": cluster.retry, "high": cluster.high}[which]
+    topics = {"retry": cluster.retry, "high": cluster.high, "control": cluster.topology.control_topic}
+    topic = topics[which]
     cluster.set(topic, name, value)
     cluster.await_that(lambda: cluster.settings(topic)[name] == value)
     (finding,) = cluster.check("sms")
