@@ -215,7 +215,7 @@ def _kafka(which: str) -> Generator[tuple[Config, Topology], None, None]:
 
 def _names(topics: Topology) -> list[str]:
     of_lane = (topics.source_topic, topics.retry_topic, topics.dlq_topic)
-    return sorted({name(lane) for lane in topics.lanes for name in of_lane})
+    return sorted({topics.control_topic, *(name(lane) for lane in topics.lanes for name in of_lane)})
 
 
 def _create_on_mock(config: Config, topics: Topology) -> None:
