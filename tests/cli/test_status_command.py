@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from kafka_notify import Notification, Worker
+from kafka_notify import Config, Notification, Worker
 from tests.cli import app
 from tests.cli.conftest import Shell
 
@@ -24,13 +24,14 @@ def alerts(count: int, plan: str = "", *, users: int = 1_000) -> list[Notificati
 
 
 @contextmanager
-def workers(shell: Shell, count: int) -> Iterator[list[Worker]]:
+def workers(shell: Shell, count: int, config: Config | None = None) -> Iterator[list[Worker]]:
     """So many members of one group."""
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(Worker(app.Sms, shell.config, lane="high", topology=shell.topology))
+        made = [
+            Worker(app.Sms, shell.config, lane="high", topology=shell.topology, consumer_config=config)
             for _ in range(count)
         ]
+        yield [stack.enter_context(worker) for worker in made]
 
 
 def test_a_backlog_that_nobody_reads(shell: Shell) -> None:
@@ -68,10 +69,11 @@ def test_what_waits_for_a_retry_is_told_by_due_time_and_cause(shell: Shell) -> N
         assert "acme.busy 5" in text
 
 
-def test_more_members_than_partitions_is_a_warning(shell: Shell) -> None:
-    """Members that can never be given a partition are named as idle."""
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_more_members_than_partitions_is_a_warning(shell: Shell, protocol: str) -> None:
+    """Members that can never be given a partition are named as idle, in both group protocols."""
     shell.ok("topics", "create", "--consumer", "sms")
-    with workers(shell, 4):
+    with workers(shell, 4, {"group.protocol": protocol}):
         shell.until("all have joined", lambda: shell.group("sms")["members"] == 4)
         shell.until("the group is stable", lambda: shell.group("sms")["state"] == "stable")
         said = shell("status", "--check", "--interval", "0.1")
