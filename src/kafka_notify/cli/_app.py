@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -79,11 +78,6 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(str(e), CLUSTER)
     except KafkaException as e:
         return _failed(f"the brokers refused ({e.args[0].name()}: {e.args[0].str()})", CLUSTER)
-    except (
-        BrokenPipeError
-    ):  # `kafka-notify dlq export - | head`: what is still buffered must not fail at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _failed(text: str, code: int) -> int:
