@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from kafka_notify import Pauses
+from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Accepted, DeadLettered, PausesSeen, Produced, Started
+from tests.guarantees.chaos import SPEC, Chaos
 from tests.guarantees.fleet import Fleet
 
 pytestmark = pytest.mark.kafka
@@ -145,3 +147,37 @@ def test_a_paused_notification_expires_in_its_time(fleet: Fleets) -> None:
     f.finish()
     assert [line.id for line in f.all(Accepted)] == [longer.id]
     f.verify()
+
+
+class PausingChaos(Chaos):
+    """Also pauses and resumes what is sent, all of it in one of two ways."""
+
+    def __init__(self, fleet: Fleet, kafka: LocalKafka, seed: int) -> None:
+        super().__init__(fleet, kafka, seed)
+        self._switch = control(fleet)
+
+    def _act(self) -> None:
+        if self.rng.random() < 0.5:
+            super()._act()
+            return
+        kind, name = self.rng.choice([("channel", "sms"), ("consumer", "workers")])
+        if self._switch.resume(kind, name):  # type: ignore[arg-type]
+            self.done.append(f"{kind} resumed")
+        else:
+            self._switch.pause(kind, name)  # type: ignore[arg-type]
+            self.done.append(f"{kind} paused")
+
+    def _mend(self) -> None:
+        super()._mend()
+        for pause in self._switch.active():
+            self._switch.resume(pause.kind, pause.name)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_pauses_while_workers_and_brokers_are_killed(
+    cluster_fleet: Fleets, local_kafka_cluster: LocalKafka, seed: int
+) -> None:
+    """Pauses and resumes in the middle of crashes, freezes, elections and hand-overs break no guarantee."""
+    f = cluster_fleet(**SPEC)
+    said = PausingChaos(f, local_kafka_cluster, seed).run(actions=14, rate=60)
+    assert "paused" in said
