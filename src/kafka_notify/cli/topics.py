@@ -128,7 +128,9 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
         for group in groups:
             site.say(f"! {lane} cannot be grown now, open: {_busy(group)}")
         if not groups:
-            site.say(f"{lane} is empty now: once its producers have stopped, `topics create --grow` can grow it")
+            site.say(
+                f"{lane} is empty now: once its producers have stopped, `topics create --grow` can grow it"
+            )
     if any(busy.values()):
         site.say(SAFE_WAY)
     for finding in off:
