@@ -35,6 +35,8 @@ _PASSING: Final = frozenset(
         KafkaError.NOT_COORDINATOR,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._DESTROY_BROKER,
+        KafkaError._TRANSPORT,
     }
 )
 
@@ -135,7 +137,7 @@ class LogReader:
 
 
 def asked(request: Callable[[], T]) -> T:
-    """The brokers' answer; while an election goes on, or just after a topic was made, they are asked again.
+    """The brokers' answer; while one of them goes away, or a topic was just made, they are asked again.
 
     Raises:
         NotifyError: They do not answer, or refuse.
