@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import pytest
 
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.kafka
 
 Fleets = Callable[..., Fleet]
 UTC = dt.timezone.utc
+ALL: Final[Sequence[tuple[PauseKind, str]]] = (("channel", "sms"), ("consumer", "workers"))
+"""Two ways to pause everything that the fleet sends."""
 
 
 def control(f: Fleet) -> Pauses:
@@ -161,7 +164,7 @@ class PausingChaos(Chaos):
         if self.rng.random() < 0.5:
             super()._act()
             return
-        what: tuple[PauseKind, str] = self.rng.choice([("channel", "sms"), ("consumer", "workers")])
+        what = self.rng.choice(ALL)
         try:
             if self._switch.resume(*what):
                 self.done.append(f"{what[0]} resumed")

@@ -11,7 +11,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from kafka_notify._config import opened
 from kafka_notify.errors import NotifyError
@@ -92,14 +100,14 @@ class ControlReader:
                     error.name(),
                 )
             return
-        _, end = consumer.get_watermark_offsets(
-            TopicPartition(self._topic, PARTITION), PATIENCE, cached=False
-        )
+        (last,) = consumer.offsets_for_times([TopicPartition(self._topic, PARTITION, OFFSET_END)], PATIENCE)
+        if last.error is not None:
+            raise KafkaException(last.error)
         consumer.assign([TopicPartition(self._topic, PARTITION, OFFSET_BEGINNING)])
         deadline = time.monotonic() + PATIENCE
         records: list[tuple[bytes, bytes | None]] = []
         at = 0
-        while at < end and not self._stopping.is_set():
+        while at < last.offset and not self._stopping.is_set():
             if time.monotonic() > deadline:
                 raise NotifyError(
                     f"{self._topic}: not read to its end within {PATIENCE:g} s; check the brokers"
@@ -110,7 +118,7 @@ class ControlReader:
                     records.append(_pair(message))
                     at = (message.offset() or 0) + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    at = end  # wherever compaction has left it
+                    at = last.offset  # wherever compaction has left it
         self._learned(records)
         self._reading = True
 
