@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+import attrs
 
 from kafka_notify.testing import LocalKafka
-from kafka_notify.testing.attempt_log import Disturbed
+from kafka_notify.testing.attempt_log import Disturbed, Started
 from kafka_notify.testing.guarantees import DuplicatesBounded, OneAtATime
 from tests.guarantees.fleet import Fleet, checker
 
 WORKERS: Final = 3
+LAG_LIMIT: Final = 120.0
+"""Seconds from the end of all trouble until nothing may lag: a session time-out or two, the last retries, and
+a loaded machine."""
 SPEC: Final[dict[str, Any]] = {
     "consumer_config": {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 500},
     "attributes": {"send_timeout": 2.0},
     "drain_timeout": 3.0,
 }
+Protocol = Literal["classic", "consumer"]
 
 
-def variant(seed: int) -> dict[str, Any]:
-    """Settings of the workers of a run, drawn from its seed: senders, protocol, memory, patience."""
+def variant(seed: int, protocol: Protocol | None = None) -> dict[str, Any]:
+    """Settings of the workers of a run, drawn from its seed: senders, memory, patience; protocol, if not given."""
     rng = random.Random(seed)
     consumer = rng.choice(["AsyncSender", "SyncSender"])
     spec = {
@@ -31,9 +40,38 @@ def variant(seed: int) -> dict[str, Any]:
         "drain_timeout": rng.choice([0.1, 3.0]) if consumer == "AsyncSender" else 3.0,
         "payload_budget": rng.choice([2_000, None]),
     }
-    if rng.random() < 0.4:
+    drawn = "consumer" if rng.random() < 0.4 else "classic"
+    if (protocol or drawn) == "consumer":
         spec["consumer_config"] = {"group.protocol": "consumer"}
     return {**SPEC, **spec}
+
+
+@attrs.frozen
+class Report:
+    """What was done in a run, and what came of it."""
+
+    seed: int
+    faults: Counter[str]
+    notifications: int
+    attempts: int
+    duplicates: int
+    """Acceptances beyond the first of each notification."""
+    exposed: int
+    """Their bound: acceptances that a fault hit before their commit, or that the worker could not learn of."""
+    overlaps: int
+    """Sends that overlapped with one of the worker that took over, of those that the checkers tolerate."""
+    caught_up: float | None
+    """Seconds from the end of all trouble until everything was terminal and committed; None if it never was."""
+    violations: tuple[str, ...]
+
+    def __str__(self) -> str:
+        faults = ", ".join(f"{count} x {what}" for what, count in sorted(self.faults.items()))
+        lag = f"lag 0 after {self.caught_up:.1f} s" if self.caught_up is not None else "LAG"
+        return (
+            f"{sum(self.faults.values())} faults ({faults}); {self.notifications} notifications, {self.attempts} "
+            f"attempts, {self.duplicates} duplicates of at most {self.exposed}, {self.overlaps} overlaps with workers "
+            f"that were replaced; {lag}; {len(self.violations)} violations"
+        )
 
 
 class Chaos:
@@ -54,34 +92,53 @@ class Chaos:
         self._paused: set[str] = set()
         self._down: tuple[str, int] | None = None
         self._never = threading.Event()
-        self.done: list[str] = []
+        self.done: Counter[str] = Counter()
 
-    def run(self, actions: int, rate: int) -> str:
+    def run(self, actions: int, rate: int) -> Report:
         """Disturb so many times while `rate` notifications are produced each second, then let everything end.
 
-        Returns:
-            What was done and what it cost.
-
-        Raises:
-            AssertionError: A guarantee was broken.
+        Half-way, all workers are replaced one by one.
         """
-        for _ in range(WORKERS):
-            self._join()
-        with self._traffic(rate):
-            for _ in range(actions):
-                self._never.wait(self.rng.uniform(0.3, 2.0))
-                self._act()
-        for name in tuple(self._paused):
-            self._resume(name)
-        self._mend()
-        while len(self.fleet.running) < WORKERS:
-            self._join()
-        self.fleet.finish(patience=90)
-        held = self.fleet.verify()
-        return (
-            f"{len(self.fleet.produced)} notifications; {', '.join(self.done)}; "
-            f"{checker(held, DuplicatesBounded).duplicates} duplicates, "
-            f"{checker(held, OneAtATime).tolerated} overlaps with workers that were replaced"
+        violations: list[str] = []
+        caught_up = None
+        try:
+            for _ in range(WORKERS):
+                self._join()
+            with self._traffic(rate):
+                for n in range(actions):
+                    self._never.wait(self.rng.uniform(0.3, 2.0))
+                    if n == actions // 2:
+                        self._rolling_restart()
+                    self._act()
+            for name in tuple(self._paused):
+                self._resume(name)
+            self._mend()
+            while len(self.fleet.running) < WORKERS:
+                self._join()
+            since = time.monotonic()
+            self.fleet.until_all_terminal(LAG_LIMIT)
+            self.fleet.until_caught_up()
+            caught_up = time.monotonic() - since
+            if caught_up > LAG_LIMIT:
+                violations.append(f"lag 0 only after {caught_up:.0f} s, {LAG_LIMIT:g} s are allowed")
+            self.fleet.end()
+        except AssertionError as e:
+            violations.append(str(e))
+            self.fleet.look()
+        finally:
+            self._mend()
+        held = self.fleet.judge()
+        duplicates = checker(held, DuplicatesBounded)
+        return Report(
+            seed=self.seed,
+            faults=self.done,
+            notifications=len(self.fleet.produced),
+            attempts=len(self.fleet.all(Started)),
+            duplicates=duplicates.duplicates,
+            exposed=duplicates.exposed,
+            overlaps=checker(held, OneAtATime).tolerated,
+            caught_up=caught_up,
+            violations=(*violations, *held.violations()),
         )
 
     @contextmanager
@@ -118,6 +175,7 @@ class Chaos:
             choices += [("worker killed", lambda: self._kill(victim))] * 3
             choices += [("worker stopped", lambda: self.fleet.stop(victim))]
             choices += [("worker frozen", lambda: self._pause(victim))] * 2
+            choices += [("churn", self._churn)]
         if self._paused:
             sleeper = self.rng.choice(sorted(self._paused))
             choices += [("worker thawed", lambda: self._resume(sleeper))] * 3
@@ -130,12 +188,20 @@ class Chaos:
                 broker = self.rng.choice(self.kafka.brokers)
                 choices += [("broker killed", lambda: self._break("killed", broker))]
                 choices += [("broker frozen", lambda: self._break("frozen", broker))]
+                choices += [("coordinator killed", lambda: self._break("killed", self._coordinator()))]
+                choices += [("controller killed", lambda: self._break("killed", self._controller()))]
+                choices += [("retry topic refuses writes", lambda: self._refuse_copies(broker))]
+                choices += [("leaders moved", self.fleet.elect_leaders)]
         what, act = self.rng.choice(choices)
         act()
-        self.done.append(what)
+        self.done[what] += 1
 
-    def _join(self) -> None:
-        self.fleet.start(next(self._names))
+    # -- workers --------------------------------------------------------------------------------------
+
+    def _join(self) -> str:
+        name = next(self._names)
+        self.fleet.start(name)
+        return name
 
     def _kill(self, name: str) -> None:
         self.fleet.kill(name)
@@ -148,6 +214,37 @@ class Chaos:
     def _resume(self, name: str) -> None:
         self._paused.discard(name)
         self.fleet.resume(name)
+
+    def _churn(self) -> None:
+        """One worker comes and one goes, each second."""
+        for _ in range(4):
+            comes = self._join()
+            self._never.wait(1.0)
+            self.fleet.stop(next(n for n in self.fleet.running if n not in self._paused and n != comes))
+
+    def _rolling_restart(self) -> None:
+        for name in self.fleet.running:
+            if name not in self._paused:
+                self.fleet.stop(name)
+                self._join()
+        self.done["rolling restart"] += 1
+
+    # -- brokers --------------------------------------------------------------------------------------
+
+    def _coordinator(self) -> int:
+        return self.fleet.coordinator()
+
+    def _controller(self) -> int:
+        """The leader of the controllers, as they themselves wrote down."""
+        found = [
+            json.loads(path.read_text())
+            for path in self.kafka.data_dir.glob("broker-*/log/__cluster_metadata-0/quorum-state")
+        ]
+        return int(max(found, key=lambda state: (state["leaderId"] >= 0, state["leaderEpoch"]))["leaderId"])
+
+    def _refuse_copies(self, broker: int) -> None:
+        self.fleet.alter_topic(self.fleet.retry_topic, "min.insync.replicas", 3)
+        self._break("killed", broker)
 
     def _break(self, how: str, broker: int) -> None:
         self.fleet.log.write(Disturbed("", "broker"))
@@ -167,3 +264,4 @@ class Chaos:
             self.kafka.start(broker)
         else:
             self.kafka.resume(broker)
+        self.fleet.alter_topic(self.fleet.retry_topic, "min.insync.replicas", 2)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import confluent_kafka
-from confluent_kafka import KafkaException
+from confluent_kafka import ElectionType, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -116,7 +116,8 @@ class Deployment:
     def traffic(
         self, count: int, *, users: int, seed: int, failures: bool = True, seconds: float = 0.02
     ) -> Iterable[Notification[Any]]:
-        """Notifications of which some fail: 10 % transiently, 1 % for good, some hang, some end unknown."""
+        """Notifications of which some fail: 10 % transiently, 1 % for good; some hang, some end unknown, some are
+        throttled, and now and then the provider is away."""
         rng = random.Random(seed)
         for n in range(count):
             plan = ["ok"]
@@ -134,6 +135,10 @@ class Deployment:
                     plan = ["unknown", "ok"]
                 elif draw < 0.14:
                     plan = [rng.choice(["hang", "accepted_hang"]), "ok"]
+                elif draw < 0.15:
+                    plan = ["throttle_young"]
+                elif draw < 0.151:
+                    plan = ["away_young"]
             yield self.notification(
                 f"u{rng.randrange(users)}", n=n, plan=plan, seconds=rng.random() * 2 * seconds
             )
@@ -180,6 +185,17 @@ class Deployment:
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
         for done in self._admin.incremental_alter_configs([resource]).values():
             done.result(30)
+
+    def elect_leaders(self) -> int:
+        """Give each partition of the topics its preferred leader again; how many moved."""
+        moved = self._admin.elect_leaders(ElectionType.PREFERRED, None, request_timeout=30).result()
+        return sum(1 for error in moved.values() if error is None)
+
+    def coordinator(self) -> int:
+        """The broker that coordinates the group."""
+        group = self.topology.group(LANE)
+        found = self._admin.describe_consumer_groups([group], request_timeout=30)[group].result()
+        return int(found.coordinator.id)
 
     # -- what was seen --------------------------------------------------------------------------------
 

@@ -41,8 +41,8 @@ class Bug(Exception):
     """An exception that no table knows."""
 
 
-def answer(step: str, call: Recorded, is_open: bool) -> Receipt:
-    """What the provider says, once its time is over; some of it only until its gate is open."""
+def answer(step: str, call: Recorded, notification: Notification[Any], is_open: bool) -> Receipt:
+    """What the provider says, once its time is over; some of it only until its gate is open, or at first."""
     match step:
         case "ok":
             return RECEIPT
@@ -61,7 +61,11 @@ def answer(step: str, call: Recorded, is_open: bool) -> Receipt:
             raise ThrottledError("provider.429", retry_after=0.3, scope="recipient")
         case "away" if not is_open:
             raise ProviderUnavailableError("provider.402")
-        case "throttle" | "away":
+        case "throttle_young" if young(notification):
+            raise ThrottledError("provider.429", retry_after=0.3, scope="recipient")
+        case "away_young" if young(notification):
+            raise ProviderUnavailableError("provider.402")
+        case "throttle" | "away" | "throttle_young" | "away_young":
             return RECEIPT
         case "bug":
             raise Bug("a secret text")
@@ -69,6 +73,11 @@ def answer(step: str, call: Recorded, is_open: bool) -> Receipt:
             raise UnknownOutcomeError("provider.no_answer")
         case _:
             raise ValueError(step)
+
+
+def young(notification: Notification[Any]) -> bool:
+    """Whether it was made less than a second ago."""
+    return dt.datetime.now(dt.timezone.utc) - notification.created_at < dt.timedelta(seconds=1)
 
 
 def step_of(notification: Notification[Any], attempt: Attempt) -> str:
@@ -103,7 +112,7 @@ class AsyncSender(Consumer):
             await asyncio.sleep(data.get("seconds", 0.01))
             while waits(step, notification, attempt):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(0.01)
-            return answer(step, call, gate_open(notification, attempt))
+            return answer(step, call, notification, gate_open(notification, attempt))
 
 
 class SyncSender(Consumer):
@@ -121,7 +130,7 @@ class SyncSender(Consumer):
             time.sleep(5.0 if step in ("hang", "accepted_hang") else data.get("seconds", 0.01))
             while waits(step, notification, attempt):
                 time.sleep(0.01)
-            return answer(step, call, gate_open(notification, attempt))
+            return answer(step, call, notification, gate_open(notification, attempt))
 
 
 class Choosy(AsyncSender):

@@ -1,49 +1,125 @@
-"""Chaos for as long as you like: `python -m tests.guarantees.soak --minutes 30`.
+"""Chaos for as long as you like: `python -m tests.guarantees.soak --minutes 30`, `--runs 10 --protocol consumer`.
 
-Each run has a seed, and says what was done. A broken guarantee ends it, and leaves the log where it says.
+Each run has a seed and a report; the last lines are a table of all of them. A run that
+broke a guarantee leaves its logs where it says, and makes the exit code 1. What a seed decides is what is done and
+what is produced; when exactly, the machine decides, so a replay may need a few tries.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import platform
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import attrs
+import confluent_kafka
 
 from kafka_notify.testing import LocalKafka
-from tests.guarantees.chaos import Chaos, variant
+from tests.guarantees.chaos import Chaos, Report, variant
 from tests.guarantees.fleet import Fleet
 
 
 def main() -> int:
-    """Run until the time is over; 1 when a guarantee was broken."""
+    """Run until the time or the runs are over; 1 when a guarantee was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="stop after the run that passes this")
+    parser.add_argument("--runs", type=int, help="stop after so many runs instead")
     parser.add_argument(
         "--seed", type=int, default=int(time.time()), help="of the first run; then the next numbers"
     )
+    parser.add_argument("--protocol", choices=("classic", "consumer"), help="drawn from the seed by default")
     parser.add_argument("--actions", type=int, default=25, help="disturbances in each run")
     parser.add_argument("--rate", type=int, default=100, help="notifications produced each second")
     parser.add_argument("--brokers", type=int, default=3, choices=(1, 3))
+    parser.add_argument(
+        "--debug", help="librdkafka's debug contexts for the workers' consumers, such as cgrp"
+    )
+    parser.add_argument("--report", type=Path, help="a JSON file, written anew after each run")
     options = parser.parse_args()
     deadline = time.monotonic() + options.minutes * 60
-    seed = options.seed
+    reports: list[tuple[str, Report]] = []
     with LocalKafka(brokers=options.brokers) as kafka:
-        while time.monotonic() < deadline:
-            directory = Path(tempfile.mkdtemp(prefix="kafka-notify-soak-"))
-            try:
-                with Fleet(kafka.bootstrap_servers, directory, **variant(seed)) as fleet:
-                    said = Chaos(fleet, kafka, seed).run(options.actions, options.rate)
-            except AssertionError as e:
-                sys.stdout.write(f"seed {seed} broke a guarantee, see {directory}:\n{e}\n")
-                return 1
-            shutil.rmtree(directory)
-            sys.stdout.write(f"seed {seed}, {variant(seed)}: {said}\n")
-            sys.stdout.flush()
+        seed = options.seed
+        while len(reports) < options.runs if options.runs else time.monotonic() < deadline:
+            protocol, report = run(kafka, seed, options)
+            reports.append((protocol, report))
+            if options.report:
+                write(options.report, reports)
             seed += 1
-    return 0
+    say(table(reports))
+    return 1 if any(report.violations for _, report in reports) else 0
+
+
+def run(kafka: LocalKafka, seed: int, options: argparse.Namespace) -> tuple[str, Report]:
+    """One run; its protocol and its report."""
+    settings = variant(seed, options.protocol)
+    protocol = settings["consumer_config"].get("group.protocol", "classic")
+    if options.debug:
+        settings["consumer_config"] = {**settings["consumer_config"], "debug": options.debug}
+    replay = (
+        f'make soak ARGS="--seed {seed} --runs 1 --protocol {protocol} --actions {options.actions} '
+        f'--rate {options.rate} --brokers {options.brokers}"'
+    )
+    say(f"seed {seed}, {settings}; again: {replay}")
+    directory = Path(tempfile.mkdtemp(prefix="kafka-notify-soak-"))
+    with Fleet(kafka.bootstrap_servers, directory, **settings) as fleet:
+        report = Chaos(fleet, kafka, seed).run(options.actions, options.rate)
+    say(f"  {report}")
+    if report.violations:
+        (directory / "violations.txt").write_text("\n\n".join(report.violations))
+        for text in report.violations[:5]:
+            say(f"  broken: {text[:300]}")
+        say(f"  everything that was logged is in {directory}")
+    else:
+        shutil.rmtree(directory)
+    return protocol, report
+
+
+def say(text: str) -> None:
+    """Print a line at once: a soak takes long."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def table(reports: Sequence[tuple[str, Report]]) -> str:
+    """One line for each run."""
+    heads = (
+        "seed",
+        "protocol",
+        "faults",
+        "notifications",
+        "attempts",
+        "duplicates",
+        "bound",
+        "lag 0 (s)",
+        "violations",
+    )
+    rows = [
+        (
+            report.seed, protocol, sum(report.faults.values()), report.notifications, report.attempts,
+            report.duplicates, report.exposed,
+            "never" if report.caught_up is None else f"{report.caught_up:.1f}", len(report.violations),
+        )
+        for protocol, report in reports
+    ]  # fmt: skip
+    return "\n".join("  ".join(f"{cell!s:>13}" for cell in row) for row in (heads, *rows))
+
+
+def write(path: Path, reports: Sequence[tuple[str, Report]]) -> None:
+    """All reports so far, for a machine to read."""
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "librdkafka": confluent_kafka.libversion()[0],
+        "runs": [{"protocol": protocol, **attrs.asdict(report)} for protocol, report in reports],
+    }
+    path.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

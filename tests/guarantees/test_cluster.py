@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -45,4 +46,6 @@ def test_too_few_replicas(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka
 
 def test_chaos(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka) -> None:
     """Workers and brokers killed, frozen, stopped and started at random break no guarantee."""
-    Chaos(cluster_fleet(**SPEC), local_kafka_cluster, seed=7).run(actions=10, rate=60)
+    report = Chaos(cluster_fleet(**SPEC), local_kafka_cluster, seed=7).run(actions=10, rate=60)
+    sys.stdout.write(f"seed {report.seed}: {report}\n")
+    assert report.violations == ()

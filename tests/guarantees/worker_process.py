@@ -76,8 +76,9 @@ def observe(event: events.Event, log: AttemptLog) -> None:
 
 def main() -> None:
     """Run until a signal ends it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     spec = Spec(**json.loads(sys.argv[1]))
+    level = logging.DEBUG if "debug" in spec.consumer_config else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if spec.bug:
         bugs.BUGS[spec.bug]()
     if spec.payload_budget is not None:

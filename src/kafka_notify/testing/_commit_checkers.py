@@ -92,8 +92,8 @@ class CommitsOnlyGrow(_Commits):
 
 class DuplicatesBounded(_Commits):
     """Accepted twice is only what was in flight, or finished since the last commit, when something happened to
-    its worker, and what the provider left unknown. `duplicates` counts them; nothing is sent again once its
-    completion was seen committed."""
+    its worker, and what the provider left unknown. `duplicates` counts them, `exposed` what could have become one;
+    nothing is sent again once its completion was seen committed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,6 +108,17 @@ class DuplicatesBounded(_Commits):
         """Acceptances beyond the first of each notification."""
         return sum(len(calls) - 1 for calls in self._calls.accepted.values())
 
+    @property
+    def exposed(self) -> int:
+        """The bound of `duplicates`: acceptances that something happened to before their commit was seen, or that
+        the worker could not learn of."""
+        settled = self._settled()
+        return sum(
+            self._calls.exposed(call, settled.get(id, NEVER))
+            for id, calls in self._calls.accepted.items()
+            for call in calls
+        )
+
     def violations(self) -> Sequence[str]:
         found: list[str] = []
         for id, calls in self._calls.accepted.items():
@@ -117,6 +128,16 @@ class DuplicatesBounded(_Commits):
                         f"{id} was accepted again (from {second.started.worker}) although nothing happened to "
                         f"{first.started.worker}, from which it was accepted before"
                     )
+        found += [
+            f"{id} was sent again after its completion had been committed"
+            for id, line in self._settled().items()
+            if self._calls.last_start.get(id, -1) > line
+        ]
+        return found
+
+    def _settled(self) -> dict[str, int]:
+        """Where the completion of each notification was first seen committed."""
+        settled: dict[str, int] = {}
         for partition, commits in self._commits.items():
             unsettled = dict(self._origins[partition])
             for line, source, retry, _ in commits:
@@ -131,9 +152,8 @@ class DuplicatesBounded(_Commits):
                         )
                     ):
                         del unsettled[offset]
-                        if self._calls.last_start.get(id, -1) > line:
-                            found.append(f"{id} was sent again after its completion had been committed")
-        return found
+                        settled[id] = line
+        return settled
 
 
 class _AcceptedCalls(CallChecker):
@@ -156,10 +176,16 @@ class _AcceptedCalls(CallChecker):
         if not first.known or first.thawed or second.thawed:
             return True  # it raised, was cancelled or took too long, after the provider had accepted
         one, other = sorted((first, second), key=lambda call: call.line)
+        return self._hit(one, other.line if one.ended == NEVER else max(other.line, one.ended))
+
+    def exposed(self, call: Call, until: int) -> bool:
+        """Whether a call may be followed by another one, as its completion was committed at that line."""
+        return not call.known or call.thawed or self._hit(call, until)
+
+    def _hit(self, call: Call, until: int) -> bool:
         # a worker that was stopped in good order has committed what had ended
-        orderly = () if one.ended == NEVER else ("stopped",)
-        until = other.line if one.ended == NEVER else max(other.line, one.ended)
-        return self.disturbed(one.started.worker, one.line, until, cluster=True, but=orderly)
+        orderly = () if call.ended == NEVER else ("stopped",)
+        return self.disturbed(call.started.worker, call.line, until, cluster=True, but=orderly)
 
 
 class CaughtUp(_Commits):
