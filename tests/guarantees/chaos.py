@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import attrs
+from confluent_kafka import KafkaException
 
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Disturbed, Started
@@ -193,7 +194,10 @@ class Chaos:
                 choices += [("retry topic refuses writes", lambda: self._refuse_copies(broker))]
                 choices += [("leaders moved", self.fleet.elect_leaders)]
         what, act = self.rng.choice(choices)
-        act()
+        try:
+            act()
+        except KafkaException as e:  # of an administrative request, while a broker is away
+            what = f"{what}: refused ({e.args[0].name()})"
         self.done[what] += 1
 
     # -- workers --------------------------------------------------------------------------------------
@@ -257,11 +261,18 @@ class Chaos:
     def _mend(self) -> None:
         if self._down is None:
             return
-        self.fleet.log.write(Disturbed("", "broker"))
         how, broker = self._down
         self._down = None
         if how == "killed":
             self.kafka.start(broker)
         else:
             self.kafka.resume(broker)
-        self.fleet.alter_topic(self.fleet.retry_topic, "min.insync.replicas", 2)
+        self.fleet.log.write(Disturbed("", "broker back"))
+        for attempt in range(10):
+            try:
+                self.fleet.alter_topic(self.fleet.retry_topic, "min.insync.replicas", 2)
+                return
+            except KafkaException:  # the controllers elect a leader
+                if attempt == 9:
+                    raise
+                self._never.wait(1.0)

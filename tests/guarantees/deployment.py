@@ -188,7 +188,7 @@ class Deployment:
 
     def elect_leaders(self) -> int:
         """Give each partition of the topics its preferred leader again; how many moved."""
-        moved = self._admin.elect_leaders(ElectionType.PREFERRED, None, request_timeout=30).result()
+        moved = self._admin.elect_leaders(ElectionType.PREFERRED, None).result(60)
         return sum(1 for error in moved.values() if error is None)
 
     def coordinator(self) -> int:

@@ -109,15 +109,16 @@ class Fleet(Deployment):
     def _signal(
         self, name: str, how: Literal["killed", "stopped", "paused", "resumed"], number: signal.Signals
     ) -> None:
-        self.log.write(Disturbed(self._logged_as(name), how))
+        self.log.write(Disturbed(self.logged_as(name), how))
         self._processes[name].send_signal(number)
 
-    def _logged_as(self, name: str) -> str:
+    def logged_as(self, name: str) -> str:
+        """What a worker calls itself in the attempt log."""
         return f"{name}-{self._processes[name].pid}"
 
     def owned(self, *names: str) -> bool:
         """Whether each of these workers has begun to work on a partition."""
-        return {self._logged_as(name) for name in names} <= {line.worker for line in self.all(Owned)}
+        return {self.logged_as(name) for name in names} <= {line.worker for line in self.all(Owned)}
 
     def until_owned(self, *names: str) -> None:
         """Wait until each of these workers has begun to work on a partition."""

@@ -35,6 +35,7 @@ from kafka_notify.testing.attempt_log import AttemptLog, Recorded
 
 RECEIPT = Receipt("provider", "m")
 HANG = 3600.0
+BLOCK = 8.0
 
 
 class Bug(Exception):
@@ -44,7 +45,7 @@ class Bug(Exception):
 def answer(step: str, call: Recorded, notification: Notification[Any], is_open: bool) -> Receipt:
     """What the provider says, once its time is over; some of it only until its gate is open, or at first."""
     match step:
-        case "ok":
+        case "ok" | "block":
             return RECEIPT
         case "transient":
             raise TransientError("provider.busy")
@@ -109,6 +110,8 @@ class AsyncSender(Consumer):
                 call.accepted()
             if step in ("hang", "accepted_hang"):
                 await asyncio.sleep(HANG)
+            if step == "block":
+                time.sleep(BLOCK)  # noqa: ASYNC251 - which no sender should do
             await asyncio.sleep(data.get("seconds", 0.01))
             while waits(step, notification, attempt):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(0.01)

@@ -73,6 +73,9 @@ RIGHT: dict[str, list[Observation]] = {
     "killed in flight": [
         *ONE, Started("a", "n0", "u", 1), Disturbed("a", "killed"), *send("n0", "b"), committed(1),
     ],
+    "accepted, and not committed, while a broker was away": [
+        *ONE, Disturbed("", "broker"), *send("n0"), *send("n0", "b"), Disturbed("", "broker back"), committed(1),
+    ],
     "killed before the commit": [*ONE, *send("n0"), Disturbed("a", "killed"), *send("n0", "b"), committed(1)],
     "frozen between decision and send": [
         *ONE, Disturbed("a", "paused"), Started("b", "n0", "u", 1), Accepted("b", "n0", 1),

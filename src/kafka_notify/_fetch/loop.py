@@ -17,6 +17,7 @@ import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from kafka_notify._config import opened
+from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 
 log = logging.getLogger("kafka_notify.fetch")
@@ -138,6 +139,7 @@ class FetchLoop:
         self._paused: set[int] = set()
         """Source partitions that are paused."""
         self._half_since: dict[int, float] = {}
+        self._membership: Membership | None = None
         self._handed = 0
         self._start_again_at = 0.0
 
@@ -189,22 +191,52 @@ class FetchLoop:
     def _run(self) -> None:
         consumer: Consumer | None = None
         try:
-            consumer = opened(Consumer, self._config)
-            consumer.subscribe(
-                list(self._topics),
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_lost,
-            )
             while not self._stopping.is_set():
-                self._turn(consumer)
-            self._hand_back(consumer, frozenset(self._started))
+                consumer = self._joined()
+                while not self._stopping.is_set() and not self._astray(consumer):
+                    self._turn(consumer)
+                self._hand_back(consumer, frozenset(self._started))
+                self._close(consumer)
+                consumer = None
         except BaseException as e:
             self._receiver.forget(frozenset(self._started), lost=True)
             self._receiver.fail(e)
         finally:
             if consumer is not None:
                 self._close(consumer)
+
+    def _joined(self) -> Consumer:
+        """A new member of the group, which has nothing yet."""
+        consumer = opened(Consumer, self._config)
+        for kept in (*self._owned, self._started, self._paused, self._half_since):
+            kept.clear()
+        self._fenced = False
+        self._membership = Membership(self._config, self._group) if self._incremental else None
+        consumer.subscribe(
+            list(self._topics),
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+        return consumer
+
+    def _astray(self, consumer: Consumer) -> bool:
+        """Whether the group and this client disagree for good on what is ours: then only a new member helps."""
+        if self._membership is None:
+            return False
+        missing = self._membership.missing(consumer.memberid, self._assigned)
+        if missing:
+            log.error(
+                "the group %s has given %s to this worker, which was not told: it leaves the group and joins it anew",
+                self._group,
+                ", ".join(f"{topic}[{n}]" for topic, n in sorted(missing)),
+            )
+        return bool(missing)
+
+    def _assigned(self) -> frozenset[tuple[str, int]]:
+        return frozenset(
+            (topic, n) for topic, owned in zip(self._topics, self._owned, strict=True) for n in owned
+        )
 
     def _close(self, consumer: Consumer) -> None:
         try:

@@ -127,10 +127,17 @@ class CallChecker(Checker):
     def disturbed(
         self, worker: str, after: int, before: int, *, cluster: bool = False, but: Sequence[str] = ()
     ) -> bool:
-        """Whether something was done to `worker` (with `cluster`: or to a broker) between two lines."""
-        names = (worker, "") if cluster else (worker,)
-        return any(
-            after < line < before and how not in but
-            for name in names
-            for line, how in self._disturbances[name]
-        )
+        """Whether something was done to `worker` (with `cluster`: or a broker was away) between two lines."""
+        if cluster and self._broker_away(after, before):
+            return True
+        return any(after < line < before and how not in but for line, how in self._disturbances[worker])
+
+    def _broker_away(self, after: int, before: int) -> bool:
+        away = 0
+        for line, how in self._disturbances[""]:
+            if line >= before:
+                break
+            if line > after:
+                return True
+            away += 1 if how == "broker" else -1
+        return away > 0

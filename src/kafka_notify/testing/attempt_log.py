@@ -120,10 +120,11 @@ class Scheduled(Line):
 
 @attrs.frozen
 class Disturbed(Line):
-    """Something was done to a worker, written just before; an empty `worker` is the cluster."""
+    """Something was done to a worker, written just before; an empty `worker` is the cluster, which lacks a broker
+    from `broker` to `broker back`, written just after."""
 
     worker: str
-    how: Literal["killed", "paused", "resumed", "stopped", "fenced", "broker"]
+    how: Literal["killed", "paused", "resumed", "stopped", "fenced", "broker", "broker back"]
 
 
 @attrs.frozen

@@ -1,0 +1,76 @@
+"""Whether the group thinks the same of this member as the client library: with `group.protocol=consumer` it may not.
+
+The coordinator tells a member of new partitions once, in the answer to a heartbeat. librdkafka (up to 2.16 at least)
+gives up on an answer that takes longer than one heartbeat interval, and does not ask again: the heartbeats that follow
+are short ones, which are not answered with the assignment. Then the group has given partitions to a member that
+does not know of them, for as long as both live. Only leaving the group and joining anew ends that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from kafka_notify._config import Config, client_config, opened
+
+log = logging.getLogger("kafka_notify.fetch")
+
+LOOK: Final = 15.0
+"""Seconds between two looks; what differs in the same way in two of them is not a rebalance under way."""
+Assignment = frozenset[tuple[str, int]]
+
+
+class Membership:
+    """Asks the group from time to time what it has assigned to this member; waits for no answer.
+
+    Args:
+        config: Of any client of the cluster.
+        group: The consumer group.
+    """
+
+    def __init__(self, config: Config, group: str) -> None:
+        self._admin: Any = opened(AdminClient, client_config(config))
+        self._group = group
+        self._next = time.monotonic() + LOOK
+        self._asked: Future[Any] | None = None
+        self._differed: tuple[str, Assignment, Assignment] | None = None
+        """Who differed in the last look, and how: what it has, what the group gives it."""
+
+    def missing(self, member: Callable[[], str | None], owned: Callable[[], Assignment]) -> Assignment:
+        """What the group has given to this member, unchanged in two looks, without its knowing.
+
+        Cheap, and never blocks: call it often.
+
+        Args:
+            member: This member's id.
+            owned: What it has.
+        """
+        if self._asked is None:
+            if time.monotonic() >= self._next:
+                self._asked = self._admin.describe_consumer_groups([self._group])[self._group]
+            return frozenset()
+        if not self._asked.done():
+            return frozenset()
+        asked, self._asked = self._asked, None
+        self._next = time.monotonic() + LOOK
+        try:
+            members = asked.result().members
+        except KafkaException as e:
+            log.info("the group %s cannot be described: %s", self._group, e.args[0].name())
+            self._differed = None
+            return frozenset()
+        me, mine = member() or "", owned()
+        given = frozenset(
+            (tp.topic, tp.partition)
+            for found in members
+            if found.member_id == me
+            for tp in found.assignment.topic_partitions
+        )
+        before, self._differed = self._differed, (me, mine, given) if given - mine else None
+        return given - mine if before is not None and before == self._differed else frozenset()
