@@ -255,12 +255,7 @@ class Deployment:
         except KafkaException as e:
             return f"the group cannot be described: {e.args[0].name()}"
         members = [
-            (
-                m.member_id,
-                [(tp.topic, tp.partition) for tp in m.assignment.topic_partitions],
-                str(m.target_assignment),
-            )
-            for m in found.members
+            (m.member_id, *map(_partitions, (m.assignment, m.target_assignment))) for m in found.members
         ]
         return f"the group is {found.state.name}: {members}"
 
@@ -334,6 +329,11 @@ class Deployment:
         held = self.judge(held)
         held.verify()
         return held
+
+
+def _partitions(assignment: Any) -> list[str]:
+    """Of a member's assignment, or of the one it is to get; the classic protocol has none of these."""
+    return [f"{tp.topic}[{tp.partition}]" for tp in assignment.topic_partitions] if assignment else []
 
 
 C = TypeVar("C")

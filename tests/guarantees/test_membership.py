@@ -63,24 +63,30 @@ def test_max_poll_interval_exceeded(fleet: Fleets) -> None:
     """A worker whose event loop a send blocks for longer than `max.poll.interval.ms` loses its partitions to
     another one, starts nothing more when it wakes up, and takes part again."""
     f = fleet(partitions=2, attributes={"send_timeout": 2.0})
-    backlog = [f.notification(f"u{n % 50}", n=n, plan=["block" if n == 0 else "ok"]) for n in range(6_000)]
+    backlog = [
+        f.notification(f"u{n % 50}", n=n, plan=["ok" if n else "block"], seconds=0) for n in range(6_000)
+    ]
     [blocked, *_] = f.produce(backlog)  # more than what may be on its way to the loop
     f.start("a", consumer_config={**QUICK, "max.poll.interval.ms": 3_000})
     f.until(lambda: f.starts(blocked.id), "the send that blocks")
     f.start("b")
-    f.until_owned("b")
-    assert {line.partition for line in f.all(Owned) if line.worker == f.logged_as("b")} == {0, 1}
-    f.until(lambda: len([line for line in f.all(Owned) if line.worker == f.logged_as("a")]) > 2, "a's return")
+    f.until(lambda: {line.partition for line in began(f, "b")} == {0, 1}, "all partitions for b")
+    f.until(lambda: len(began(f, "a")) > 2, "a's return")
     f.finish()
     f.verify()
+
+
+def began(f: Fleet, name: str) -> list[Owned]:
+    """When that worker began to work on a partition."""
+    return [line for line in f.all(Owned) if line.worker == f.logged_as(name)]
 
 
 def test_two_consumers_in_one_group(fleet: Fleets) -> None:
     """Two different consumers that somebody put into one group share its notifications: each is sent by one of
     them, retries and all, and no promise is broken."""
-    f = fleet(partitions=4)
+    f = fleet(partitions=4, attributes={"send_timeout": 2.0})
     f.start("a", consumer="AsyncSender")
-    f.start("b", consumer="SyncSender", attributes={"retry": {"max_attempts": 4, "first": 0.1, "cap": 0.1}})
+    f.start("b", consumer="SyncSender")
     f.until_owned("a", "b")
     f.produce(f.traffic(400, users=40, seed=11))
     f.finish()

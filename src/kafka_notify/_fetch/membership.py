@@ -29,6 +29,8 @@ Assignment = frozenset[tuple[str, int]]
 class Membership:
     """Asks the group from time to time what it has assigned to this member; waits for no answer.
 
+    Needs no right that a member does not have: reading a group includes describing it.
+
     Args:
         config: Of any client of the cluster.
         group: The consumer group.
@@ -39,6 +41,8 @@ class Membership:
         self._group = group
         self._next = time.monotonic() + LOOK
         self._asked: Future[Any] | None = None
+        self._refused: int | None = None
+        """Code of the last answer if that was an error, which is told once."""
         self._differed: tuple[str, Assignment, Assignment] | None = None
         """Who differed in the last look, and how: what it has, what the group gives it."""
 
@@ -62,9 +66,12 @@ class Membership:
         try:
             members = asked.result().members
         except KafkaException as e:
-            log.info("the group %s cannot be described: %s", self._group, e.args[0].name())
+            if e.args[0].code() != self._refused:
+                self._refused = e.args[0].code()
+                log.warning("the group %s cannot be described: %s", self._group, e.args[0].name())
             self._differed = None
             return frozenset()
+        self._refused = None
         me, mine = member() or "", owned()
         given = frozenset(
             (tp.topic, tp.partition)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from kafka_notify._fetch.offsets import Committed as Offsets
 from kafka_notify.testing._checker import NEVER, Call, CallChecker, Checker, LogEnds, Observation
-from kafka_notify.testing.attempt_log import Accepted, Committed, Copied, DeadLettered, Produced, Skipped
+from kafka_notify.testing.attempt_log import (
+    Accepted,
+    Committed,
+    Copied,
+    DeadLettered,
+    Owned,
+    Produced,
+    Skipped,
+)
 from kafka_notify.wire import REDRIVE_WRITER
 
 
@@ -98,10 +106,14 @@ class DuplicatesBounded(_Commits):
     def __init__(self) -> None:
         super().__init__()
         self._calls = _AcceptedCalls()
+        self._begun: defaultdict[int, list[int]] = defaultdict(list)
+        """Where a worker began to work on a partition."""
 
     def _observe(self, seen: Observation, /) -> None:
         super()._observe(seen)
         self._calls.observe(seen)
+        if isinstance(seen, Owned):
+            self._begun[seen.partition].append(self.line)
 
     @property
     def duplicates(self) -> int:
@@ -110,11 +122,16 @@ class DuplicatesBounded(_Commits):
 
     @property
     def exposed(self) -> int:
-        """The bound of `duplicates`: acceptances that something happened to before their commit was seen, or that
-        the worker could not learn of."""
+        """The bound of `duplicates`: acceptances that the worker could not learn of, or that something happened to
+        and whose partition began anew before their commit was seen."""
         settled = self._settled()
+        begun = {
+            id: self._begun[partition]
+            for partition, origins in self._origins.items()
+            for id in origins.values()
+        }
         return sum(
-            self._calls.exposed(call, settled.get(id, NEVER))
+            self._calls.exposed(call, settled.get(id, NEVER), begun.get(id, ()))
             for id, calls in self._calls.accepted.items()
             for call in calls
         )
@@ -178,9 +195,11 @@ class _AcceptedCalls(CallChecker):
         one, other = sorted((first, second), key=lambda call: call.line)
         return self._hit(one, other.line if one.ended == NEVER else max(other.line, one.ended))
 
-    def exposed(self, call: Call, until: int) -> bool:
+    def exposed(self, call: Call, until: int, begun: Iterable[int]) -> bool:
         """Whether a call may be followed by another one, as its completion was committed at that line."""
-        return not call.known or call.thawed or self._hit(call, until)
+        if not call.known or call.thawed:
+            return True
+        return any(call.line < line < until for line in begun) and self._hit(call, until)
 
     def _hit(self, call: Call, until: int) -> bool:
         # a worker that was stopped in good order has committed what had ended
