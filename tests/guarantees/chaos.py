@@ -195,7 +195,8 @@ class Chaos:
                 choices += [("leaders moved", self.fleet.elect_leaders)]
         what, act = self.rng.choice(choices)
         try:
-            act()
+            if act() == 0:
+                what = f"{what} (none had to)"
         except KafkaException as e:  # of an administrative request, while a broker is away
             what = f"{what}: refused ({e.args[0].name()})"
         self.done[what] += 1
