@@ -283,6 +283,8 @@ def identity(
 ) -> tuple[str, int]:
     """The id and creation time (epoch ms) of the notification in a record, malformed or not: never raises.
 
+    What a copy's headers say is what the record's said: a time that no header may hold is -1 for both.
+
     Args:
         topic: Of the origin, as `partition` and `offset`.
         timestamp_ms: The record's; stands in for a missing `notif-created-at`.
@@ -293,10 +295,9 @@ def identity(
         created = read_integer(got, h.CREATED_AT, MAX_MILLIS)
     except Undecodable:
         created = -1
-    return (
-        derived_id(topic, partition, offset) if raw is None else raw.decode(errors="replace"),
-        timestamp_ms if created is None else created,
-    )
+    if created is None:
+        created = timestamp_ms if 0 <= timestamp_ms <= MAX_MILLIS else -1
+    return derived_id(topic, partition, offset) if raw is None else raw.decode(errors="replace"), created
 
 
 def expiry(headers: Headers | None, created_ms: int, categories: Mapping[str, Category[Any]]) -> int | None:
@@ -306,4 +307,6 @@ def expiry(headers: Headers | None, created_ms: int, categories: Mapping[str, Ca
     except Undecodable:
         return None  # found out, and dead-lettered, when it is decoded
     known = categories.get(category_of(headers) or "")
-    return _expiry(created_ms, known.ttl) if expires is None and known is not None else expires
+    if expires is not None or known is None or created_ms < 0:  # of an unknown time, as above
+        return expires
+    return _expiry(created_ms, known.ttl)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from kafka_notify.testing import LocalKafka
-from tests.guarantees.chaos import SPEC, Chaos
+from tests.guarantees.chaos import SPEC, Chaos, Protocol, variant
 from tests.guarantees.fleet import Fleet
 
 pytestmark = pytest.mark.kafka
@@ -44,8 +44,11 @@ def test_too_few_replicas(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka
     f.verify()
 
 
-def test_chaos(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_chaos(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka, protocol: Protocol) -> None:
     """Workers and brokers killed, frozen, stopped and started at random break no guarantee."""
-    report = Chaos(cluster_fleet(**SPEC), local_kafka_cluster, seed=7).run(actions=10, rate=60)
+    f = cluster_fleet(**variant(7, protocol))
+    report = Chaos(f, local_kafka_cluster, seed=7).run(actions=10, rate=60)
     sys.stdout.write(f"seed {report.seed}: {report}\n")
     assert report.violations == ()

@@ -31,7 +31,8 @@ USERS = [f"u{n}" for n in range(60)]
 @pytest.mark.timeout(2 * PATIENCE + 120)
 def test_hostile_input(fleet: Callable[..., Fleet]) -> None:
     """Among hostile records every valid notification is delivered, in order, and the group catches up; each
-    hostile one becomes a letter, byte for byte, or without its value where no topic takes that."""
+    hostile one becomes a letter, byte for byte, or without its value where no topic takes that; it becomes a
+    second one only when its partition was begun a second time."""
     f = fleet(partitions=4)
     f.alter_topic(f.source, "message.timestamp.after.max.ms", 2**63 - 1)
     hostile = Generator(SEED, USERS).records(COUNT)
@@ -42,11 +43,14 @@ def test_hostile_input(fleet: Callable[..., Fleet]) -> None:
             f.produce(islice(valid, CHUNK))
             intruder.write(records)
         f.finish(PATIENCE)
-        assert worker.health().problems == ()
+        f.until(lambda: worker.health().ok, "good health")
     letters = [seen for seen in f.final() if isinstance(seen, Letter)]
     found = Counter((letter.partition, letter.origin) for letter in letters)
     assert found.keys() >= intruder.written.keys()
-    assert [place for place, count in found.items() if count > 1] == []
+    begun = Counter(
+        line.partition for line in f.all(Owned)
+    )  # a machine that stalls costs a worker its membership
+    assert [place for place, count in found.items() if count > begun[place[0]]] == []
     for letter in letters:
         record = intruder.written.get((letter.partition, letter.origin))
         if record is None:
@@ -57,7 +61,7 @@ def test_hostile_input(fleet: Callable[..., Fleet]) -> None:
         if record.code:
             assert dict(letter.headers)["notif-last-error-code"] == record.code.encode(), record.kind
     with_tool = DeadLetters({"bootstrap.servers": f.bootstrap_servers}, topology=f.topology).find()
-    assert sum(1 for _ in with_tool) == len(letters)
+    assert sum(1 for _ in with_tool) == len(found)
     f.verify()
     kinds = Counter(record.kind for record in intruder.written.values())
     sys.stdout.write(

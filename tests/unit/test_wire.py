@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kafka_notify import wire
@@ -521,6 +521,18 @@ def test_retry_copies_replace_and_never_append(headers: Any, first: RetryState, 
     assert again == wire.retry_copy(headers, second, "id-1", NOW_MS)
     assert wire.read_retry(copy, TOPIC, 3) == first
     assert wire.read_retry(again, TOPIC, 3) == second
+
+
+@quick
+@given(any_headers, states, st.integers(-1, 2**63 - 1))
+@example(headers=MINIMAL, state=STATE, timestamp_ms=2**60)
+def test_copy_is_known_as_its_record(headers: Any, state: RetryState, timestamp_ms: int) -> None:
+    """Whatever a record says, and whenever it claims to have been written: its copy names the same notification, or
+    a worker that finds both after a crash would take the topic for another one, and halt its partition."""
+    known = wire.identity(headers, TOPIC, 3, state.origin, timestamp_ms)
+    copy = wire.retry_copy(headers, state, *known)
+    assert wire.identity(copy, TOPIC, 3, state.origin, NOW_MS) == known
+    assert wire.expiry(copy, known[1], CATEGORIES) == wire.expiry(headers, known[1], CATEGORIES)
 
 
 @quick
