@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -67,6 +68,30 @@ def test_hostile_input(fleet: Callable[..., Fleet]) -> None:
     sys.stdout.write(
         f"seed {SEED}: {len(intruder.written)} hostile records, {dict(kinds)}, {len(letters)} letters\n"
     )
+
+
+@pytest.mark.timeout(2 * PATIENCE + 120)
+def test_hostile_input_through_crashes(fleet: Callable[..., Fleet]) -> None:
+    """Hostile records, and copies of them, that a killed worker leaves behind halt no partition of the next one:
+    every valid notification is delivered, and each hostile one becomes a letter."""
+    f = fleet(partitions=2, attributes={"send_timeout": 1.0})
+    f.alter_topic(f.source, "message.timestamp.after.max.ms", 2**63 - 1)
+    hostile = Generator(SEED + 1, USERS[:20]).records(300)
+    valid = iter(f.traffic(300, users=20, seed=SEED + 1, seconds=0.002))
+    intruder, rng = Intruder(f), random.Random(SEED)
+    f.start("a")
+    while records := list(islice(hostile, CHUNK)):
+        f.produce(islice(valid, CHUNK))
+        intruder.write(records)
+        if rng.random() < 0.4:
+            f.until_owned("a")
+            f.until_terminal(len(f.terminal) + rng.randrange(CHUNK))
+            f.kill("a")
+            f.start("a")
+    f.finish(PATIENCE)
+    buried = {(seen.partition, seen.origin) for seen in f.final() if isinstance(seen, Letter)}
+    assert buried >= intruder.written.keys()
+    f.verify()
 
 
 @pytest.mark.parametrize("alive", [False, True], ids=["found at the start", "read later"])
