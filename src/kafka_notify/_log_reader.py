@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from kafka_notify._config import Config, consumer_config, opened
+from kafka_notify._log_extent import log_ends, log_starts
 from kafka_notify.errors import NotifyError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _PASSING: Final = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError._DESTROY_BROKER,
         KafkaError._TRANSPORT,
@@ -65,9 +67,10 @@ class LogReader:
 
     def extent(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset and the one behind the last, as the broker has them now, open transactions included."""
-        place = TopicPartition(topic, partition)
-        low, high = asked(lambda: self._consumer.get_watermark_offsets(place, _REQUEST_SECONDS, False))
-        return low, high
+        place = (topic, partition)
+        starts = asked(lambda: log_starts(self._consumer, [place], _REQUEST_SECONDS))
+        ends = asked(lambda: log_ends(self._consumer, [place], _REQUEST_SECONDS))
+        return starts[place], ends[place]
 
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
         """The first offset whose record is not older than `time_ms` (epoch milliseconds); None when all are."""

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from kafka_notify._config import opened
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._log_extent import log_ends, log_starts
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -387,27 +388,23 @@ class FetchLoop:
                     if known
                     else None
                 )
+            places = {topic: [(topic, n) for n in sorted(numbers)] for topic in self._topics}
+            starts = log_starts(consumer, [*places[source], *places[retry]], CALL_TIMEOUT)
             # retry ends first: a copy below its end must not name a source record past the end we know
-            ranges = {
-                (topic, n): consumer.get_watermark_offsets(
-                    TopicPartition(topic, n), timeout=CALL_TIMEOUT, cached=False
-                )
-                for topic in (retry, source)
-                for n in sorted(numbers)
-            }
+            ends = log_ends(consumer, places[retry], CALL_TIMEOUT)
+            ends |= log_ends(consumer, places[source], CALL_TIMEOUT)
             for n in sorted(numbers):
-                at = ranges[source, n], ranges[retry, n]
                 self._epoch += 1
                 start = Start(
                     n,
                     self._epoch,
-                    states[source, n] or Committed(at[0][0]),
-                    states[retry, n] or Committed(at[1][0]),
-                    at[0],
-                    at[1],
+                    states[source, n] or Committed(starts[source, n]),
+                    states[retry, n] or Committed(starts[retry, n]),
+                    (starts[source, n], ends[source, n]),
+                    (starts[retry, n], ends[retry, n]),
                 )
-                for topic, state, (low, _) in ((source, start.source, at[0]), (retry, start.retry, at[1])):
-                    consumer.seek(TopicPartition(topic, n, max(state.frontier, low)))
+                for topic, state in ((source, start.source), (retry, start.retry)):
+                    consumer.seek(TopicPartition(topic, n, max(state.frontier, starts[topic, n])))
                 self._started[n] = self._epoch
                 self._paused.add(n)
                 self._receiver.started(start)

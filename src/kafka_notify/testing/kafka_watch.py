@@ -13,6 +13,7 @@ from typing_extensions import Self
 from kafka_notify._config import Config
 from kafka_notify._fetch.offsets import decode_metadata
 from kafka_notify._headers import headers_of
+from kafka_notify._log_extent import log_ends
 from kafka_notify._log_reader import LogReader
 from kafka_notify.testing.attempt_log import AttemptLog, Committed, Copied
 from kafka_notify.testing.guarantees import Letter, LogEnds, Observation, SourceRecord
@@ -148,10 +149,8 @@ class KafkaWatch:
         for answer in answers:
             if answer.error is not None:
                 raise KafkaException(answer.error)
-        ends = {
-            n: consumer.get_watermark_offsets(TopicPartition(self.retry, n), _REQUEST, cached=False)[1]
-            for n in self._partitions
-        }
+        found = log_ends(consumer, [(self.retry, n) for n in self._partitions], _REQUEST)
+        ends = {n: found[self.retry, n] for n in self._partitions}
         while any(self._read[n] < end for n, end in ends.items()):
             message = consumer.poll(0.5)
             if message is not None:
