@@ -3,60 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
 import confluent_kafka
 import pytest
 
 from kafka_notify import Worker, worker
-from kafka_notify._fetch import membership
-from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Owned, Started
 from tests.guarantees.deployment import LANE
 from tests.guarantees.fleet import QUICK, Fleet
-from tests.guarantees.late_answers import LateAnswers
 
 pytestmark = pytest.mark.kafka
 
 Fleets = Callable[..., Fleet]
-
-
-def test_assignment_that_arrives_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker whom the answer that gave it partitions did not reach in time, so that librdkafka never tells it,
-    finds out by itself, leaves the group and joins it anew: nobody's notifications wait for good."""
-    monkeypatch.setattr(membership, "LOOK", 1.0)
-    with LateAnswers() as network, ExitStack() as stack:
-        kafka = LocalKafka(config={"advertised.listeners": f"PLAINTEXT://127.0.0.1:{network.port}"})
-        stack.enter_context(kafka)
-        network.broker_port = int(kafka.bootstrap_servers.rpartition(":")[2])
-        f = stack.enter_context(
-            Fleet(
-                kafka.bootstrap_servers,
-                tmp_path,
-                partitions=8,
-                consumer_config={"group.protocol": "consumer"},
-            )
-        )
-
-        stay = [stack.enter_context(f.worker_here()) for _ in range(2)]
-        while not network.held.is_set():
-            with ExitStack() as third:
-                comes = third.enter_context(f.worker_here())
-                f.until(lambda c=comes: network.held.is_set() or shared(*stay, c), "shares")  # type: ignore[misc]
-                if network.held.is_set():
-                    stack.enter_context(third.pop_all())
-                    break
-            f.until(lambda: network.held.is_set() or shared(*stay), "shares")
-        f.produce(f.traffic(100, users=40, seed=14, failures=False))
-        f.finish()
-        f.verify()
-
-
-def shared(*workers: Worker) -> bool:
-    """Whether each worker has some of the partitions, and together they have all of them."""
-    parts = [w.stats().partitions for w in workers]
-    return all(parts) and sum(map(len, parts)) == 8
 
 
 def test_max_poll_interval_exceeded(fleet: Fleets) -> None:
