@@ -48,7 +48,7 @@ def test_too_few_replicas(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_chaos(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka, protocol: Protocol) -> None:
     """Workers and brokers killed, frozen, stopped and started at random break no guarantee."""
-    f = cluster_fleet(**variant(7, protocol))
-    report = Chaos(f, local_kafka_cluster, seed=7).run(actions=10, rate=60)
+    f = cluster_fleet(**variant(20, protocol))
+    report = Chaos(f, local_kafka_cluster, seed=20).run(actions=10, rate=60)
     sys.stdout.write(f"seed {report.seed}: {report}\n")
     assert report.violations == ()
