@@ -167,12 +167,12 @@ class PausingChaos(Chaos):
         what = self.rng.choice(ALL)
         try:
             if self._switch.resume(*what):
-                self.done.append(f"{what[0]} resumed")
+                self.done[f"{what[0]} resumed"] += 1
             else:
                 self._switch.pause(*what)
-                self.done.append(f"{what[0]} paused")
+                self.done[f"{what[0]} paused"] += 1
         except NotifyError:  # while brokers are away it says so: it may or may not hold
-            self.done.append(f"{what[0]} unanswered")
+            self.done[f"{what[0]} unanswered"] += 1
 
     def _mend(self) -> None:
         super()._mend()
@@ -186,5 +186,7 @@ def test_pauses_while_workers_and_brokers_are_killed(
 ) -> None:
     """Pauses and resumes in the middle of crashes, freezes, elections and hand-overs break no guarantee."""
     f = cluster_fleet(**SPEC)
-    said = PausingChaos(f, local_kafka_cluster, seed).run(actions=14, rate=60)
-    assert "paused" in said
+    report = PausingChaos(f, local_kafka_cluster, seed).run(actions=14, rate=60)
+    print(f"\n{report}")
+    assert not report.violations, report
+    assert any(what.endswith(" paused") for what in report.faults)
