@@ -28,6 +28,7 @@ from kafka_notify.errors import (
     UnknownOutcomeError,
 )
 from kafka_notify.events import Event
+from kafka_notify.limits import CircuitBreaker, Grant, Limiter, Quota, RateLimit, SeenInMemory, SeenStore
 from kafka_notify.notification import (
     Attempt,
     Category,
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Attempt",
     "Category",
+    "CircuitBreaker",
     "Codec",
     "CodecContext",
     "CodecUnavailable",
@@ -64,11 +66,13 @@ __all__ = [
     "DeliveryError",
     "Event",
     "Finding",
+    "Grant",
     "Health",
     "InvalidNotification",
     "InvalidRecipientError",
     "JsonCodec",
     "Lane",
+    "Limiter",
     "Middleware",
     "Notification",
     "NotifyError",
@@ -82,6 +86,8 @@ __all__ = [
     "Producer",
     "ProviderUnavailableError",
     "QueueFull",
+    "Quota",
+    "RateLimit",
     "Receipt",
     "RecordMetadata",
     "RedriveProgress",
@@ -89,6 +95,8 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Seconds",
+    "SeenInMemory",
+    "SeenStore",
     "Send",
     "SendContext",
     "Sent",

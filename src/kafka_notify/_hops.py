@@ -30,6 +30,7 @@ DlqReason = Literal[
     "undecodable",
     "unsupported_schema",
     "throttle_timeout",
+    "unknown_outcome",
 ]
 DlqPayload = Literal["intact", "redacted"]
 T = TypeVar("T")

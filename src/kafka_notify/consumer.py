@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.errors import ConfigError, DeliveryError
+from kafka_notify.limits import CircuitBreaker, RateLimit, SeenStore
 from kafka_notify.notification import Attempt, Notification, Receipt, Send, Verdict, check_name
-from kafka_notify.policy import Ordering, RetryPolicy
+from kafka_notify.policy import Ordering, RetryPolicy, UnknownOutcome
 from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 
 if TYPE_CHECKING:
@@ -35,6 +37,16 @@ class Consumer:
     ordering: Ordering = Ordering.USER
     concurrency: int = 100
     """Sends in flight per worker, never two of one user."""
+    rate_limit: RateLimit | None = None
+    """How many sends may start per second, of all workers together; by default as many as they can."""
+    breaker: CircuitBreaker | None = CircuitBreaker()
+    """When the provider counts as down, so that the lane waits instead of using up attempts. None leaves that to
+    what `send` says: `ProviderUnavailableError`, and `ThrottledError` of scope `sender` or `provider`."""
+    unknown_outcome: UnknownOutcome = "retry"
+    """What follows when nobody knows whether the provider accepted: `retry` (with the same idempotency key; may
+    arrive twice), `dead_letter` (a person decides), or `assume_sent` (may not arrive at all)."""
+    dedupe: SeenStore | None = None
+    """Where accepted ids are remembered, so that one that is read again is skipped; by default nowhere."""
     send_timeout: Seconds = 30.0
     """Seconds a send may take; then it counts as an unknown outcome. FCM answers within 10 s and Twilio within
     26 s, so less than that makes duplicates."""
@@ -121,6 +133,23 @@ def check_consumer(consumer: Consumer, topology: Topology) -> None:
         raise ConfigError(f"{kind}.concurrency must be a whole number >= 1, not {consumer.concurrency!r}")
     if to_seconds(consumer.send_timeout, f"{kind}.send_timeout") <= 0:
         raise ConfigError(f"{kind}.send_timeout must be > 0")
+    if consumer.rate_limit is not None:
+        if not isinstance(consumer.rate_limit, RateLimit):
+            raise ConfigError(f"{kind}.rate_limit must be a RateLimit, not {type(consumer.rate_limit).__name__}")
+        consumer.rate_limit.lane_share("", topology.lanes)
+    if consumer.breaker is not None and not isinstance(consumer.breaker, CircuitBreaker):
+        raise ConfigError(f"{kind}.breaker must be a CircuitBreaker or None, not {consumer.breaker!r}")
+    if consumer.unknown_outcome not in get_args(UnknownOutcome):
+        known = ", ".join(map(repr, get_args(UnknownOutcome)))
+        raise ConfigError(f"{kind}.unknown_outcome must be one of {known}, not {consumer.unknown_outcome!r}")
+    if consumer.dedupe is not None and not (
+        inspect.iscoroutinefunction(getattr(consumer.dedupe, "seen", None))
+        and inspect.iscoroutinefunction(getattr(consumer.dedupe, "add", None))
+    ):
+        raise ConfigError(
+            f"{kind}.dedupe must have `async def seen(id)` and `async def add(id)`, "
+            f"not be a {type(consumer.dedupe).__name__}"
+        )
     if not isinstance(consumer.ordering, Ordering):
         raise ConfigError(f"{kind}.ordering must be an Ordering, not {consumer.ordering!r}")
     if consumer.retry is not None and not isinstance(consumer.retry, RetryPolicy):

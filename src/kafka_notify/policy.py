@@ -10,7 +10,17 @@ import attrs
 
 from kafka_notify._frozen import put
 from kafka_notify._units import Seconds, to_seconds
-from kafka_notify.errors import ConfigError, DeliveryError, ProviderUnavailableError, ThrottledError
+from kafka_notify.errors import (
+    ConfigError,
+    DeliveryError,
+    ProviderUnavailableError,
+    ThrottledError,
+    UnknownOutcomeError,
+)
+from kafka_notify.notification import Receipt
+from kafka_notify.outcome import Dead, Outcome, Retry, Sent
+
+UnknownOutcome = Literal["retry", "dead_letter", "assume_sent"]
 
 
 class Ordering(Enum):
@@ -87,6 +97,21 @@ def holds_lane(error: DeliveryError | None) -> bool:
     if isinstance(error, ThrottledError):
         return error.scope != "recipient"
     return isinstance(error, ProviderUnavailableError)
+
+
+def after_unknown(outcome: Retry, error: UnknownOutcomeError, policy: UnknownOutcome) -> Outcome:
+    """What follows on a send that may have been accepted.
+
+    Args:
+        outcome: What follows when it is retried.
+        error: Why it is not known.
+        policy: Of the consumer. A send that returned no receipt is a bug, and is never assumed to be sent.
+    """
+    if policy == "dead_letter":
+        return Dead("unknown_outcome", error)
+    if policy == "assume_sent" and error.code not in ("no_receipt", "middleware.no_outcome"):
+        return Sent(Receipt(error.provider or "unknown"))
+    return outcome
 
 
 def given_up(

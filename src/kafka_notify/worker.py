@@ -18,6 +18,7 @@ import attrs
 from confluent_kafka import Message
 from typing_extensions import Self
 
+from kafka_notify._clock import Clock
 from kafka_notify._config import Config, consumer_config, producer_config
 from kafka_notify._fetch import lease
 from kafka_notify._fetch.control import ControlReader
@@ -27,6 +28,7 @@ from kafka_notify._handle import ProducerHandle
 from kafka_notify._lanes.entry import Entry
 from kafka_notify._pause import Pause, Paused
 from kafka_notify._send.engine import Engine
+from kafka_notify._send.pace import Pace, SharedPace
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.codec import Codec, JsonCodec
@@ -319,12 +321,26 @@ class _Running:
             writer=self.writer,
             fetch=self.fetch,
             load=self.rereader.request,
+            pace=self._pace(consumer, lane.name, topology),
+            count_partitions=lambda: self.handle.warm_up(self.topics[:1], WARM_UP)[self.topics[0]],
         )
         self.control = ControlReader(
             reading,
             topology.control_topic,
             lambda records: self.engine.post(self.engine.learn_pauses, records),
         )
+
+    def _pace(
+        self, consumer: Consumer, lane: str, topology: Topology
+    ) -> Callable[[Clock, Callable[[], object]], Pace | None]:
+        limit = consumer.rate_limit
+        if limit is None:
+            return lambda clock, kick: None
+        share = limit.lane_share(lane, topology.lanes)
+        if (limiter := limit.shared) is None:
+            return lambda clock, kick: Pace(limit, share, self.loop, clock, kick)
+        quota = limit.quota(lane, consumer.name)
+        return lambda clock, kick: SharedPace(limiter, quota, limit, share, self.loop, clock, kick)
 
     def _reopen(self) -> ProducerHandle:
         self.handle.release()
@@ -358,6 +374,7 @@ class _Running:
                 f"{source} has {counts[source]} partitions and {retry} has {counts[retry]}: a user's retries must "
                 "lie in the partition of the same number; raise the smaller one (the retry topic first)"
             )
+        self.engine.source_partitions = counts[source]
 
     def stop(self, timeout: float | None) -> None:
         if timeout is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
@@ -27,9 +28,12 @@ from kafka_notify.errors import (
     TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify.limits import SeenStore
 from kafka_notify.notification import Attempt, Defer, Notification, Receipt, Send, Skip
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
 from kafka_notify.policy import RetryPolicy
+
+log = logging.getLogger("kafka_notify.send")
 
 SendCall = Callable[[Notification[Any], Attempt], Awaitable[Outcome]]
 
@@ -107,9 +111,11 @@ class AttemptRunner:
             call = self._chain(middleware, call, topic, group)
         if "should_send" in consumer._overridden:
             call = self._asking(call)
+        if consumer.dedupe is not None:
+            call = _once(call, consumer.dedupe)
         self.run: SendCall = call
         """Make one attempt; raises only what `failed` takes."""
-        plain = self._async and not middleware and "should_send" not in consumer._overridden
+        plain = call == self._send_async
         self.send: Callable[[Notification[Any], Attempt], Awaitable[object]] | None = (
             cast(Any, consumer.send) if plain else None
         )
@@ -173,6 +179,26 @@ class AttemptRunner:
             return outcome
 
         return run
+
+
+def _once(call: SendCall, store: SeenStore) -> SendCall:
+    """Skip what was accepted before. A store that fails costs a duplicate at most, never a notification."""
+
+    async def once(notification: Notification[Any], attempt: Attempt) -> Outcome:
+        try:
+            if await store.seen(notification.id):
+                return Skipped("duplicate")
+        except Exception as e:
+            log.warning("dedupe: seen() raised %s: notification %s is sent", type(e).__name__, notification.id)
+        outcome = await call(notification, attempt)
+        if isinstance(outcome, Sent):
+            try:
+                await store.add(notification.id)
+            except Exception as e:
+                log.warning("dedupe: add() raised %s for notification %s", type(e).__name__, notification.id)
+        return outcome
+
+    return once
 
 
 def sent(receipt: object) -> Sent:

@@ -28,12 +28,14 @@ from kafka_notify._lanes.timers import Timers
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.pace import Pace
 from kafka_notify._send.sends import Sends
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
 from kafka_notify.codec import Codec
 from kafka_notify.consumer import Consumer
+from kafka_notify.errors import NotifyError
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category
 from kafka_notify.outcome import Middleware
@@ -67,6 +69,8 @@ class Engine:
         writer: Writes copies.
         fetch: Reads and commits.
         load: Reads an evicted payload again; answered by `loaded`.
+        pace: Makes the rate limit, if there is one, from what wakes the sends.
+        count_partitions: Asks how many the source topic has; blocks.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class Engine:
         writer: CopyWriter,
         fetch: FetchLoop,
         load: Callable[[Entry], object],
+        pace: Callable[[Clock, Callable[[], object]], Pace | None],
+        count_partitions: Callable[[], int],
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.halted: dict[int, str] = {}
@@ -141,6 +147,8 @@ class Engine:
             categories=categories,
             codec=codec,
             runner=runner,
+            breaker=consumer.breaker,
+            unknown=consumer.unknown_outcome,
             hooks=self._hooks,
             threads=threads,
             settler=self._settler,
@@ -166,6 +174,10 @@ class Engine:
             kafka_error=self.kafka_error,
             kick=self.sends.kick,
         )
+        self.sends.pace = pace(self._clock, self.sends.kick)
+        self._count_partitions = count_partitions
+        self.source_partitions = 0
+        """How many the source topic has, whoever owns them."""
         self._timers = Timers(loop, self._clock, self.sends.kick, self._guarded)
         writer.guarded = self._guarded
 
@@ -182,6 +194,8 @@ class Engine:
         if self._ticker is not None:
             self._ticker.cancel()
         await self.sends.close()
+        if self.sends.pace is not None:
+            await self.sends.pace.close()
         await self._hooks.teardown()
         self._threads.close()
 
@@ -217,6 +231,8 @@ class Engine:
 
     def assigned(self, topic: str, numbers: frozenset[int]) -> None:
         """A rebalance gave partitions to this worker."""
+        if self.sends.pace is not None and topic == self._source:
+            self.post(lambda: self._spawn(self._count_again()))
         if self._on_event and numbers:
             self._on_event(events.PartitionsAssigned(topic, tuple(sorted(numbers))))
 
@@ -336,6 +352,7 @@ class Engine:
             budget=self.budget,
             epoch=start.epoch,
         )
+        self._share_rate()
         self.sends.keep_blocked(partition)
         if start.source.frontier > start.source_range[1]:
             self._halt(
@@ -352,6 +369,7 @@ class Engine:
         self.partitions.pop(partition.number, None)
         self.intake.forget(partition.number)
         self.halted[partition.number] = reason
+        self._share_rate()
         self.intake.publish_wanted()
         log.error("%s[%d] is halted: %s", self._source, partition.number, reason)
         if self._on_event:
@@ -367,7 +385,21 @@ class Engine:
         if numbers and self._on_event:
             self._on_event(events.PartitionsRevoked(self._source, tuple(sorted(numbers)), lost))
         self.sends.cancel(lambda p: not p.alive)
+        self._share_rate()
         self.intake.publish_wanted()
+
+    async def _count_again(self) -> None:
+        """The topic may have more partitions since the last rebalance."""
+        try:
+            self.source_partitions = await asyncio.to_thread(self._count_partitions)
+        except NotifyError as e:
+            log.warning("the share of the rate limit rests on %d partitions: %s", self.source_partitions, e)
+        self._share_rate()
+
+    def _share_rate(self) -> None:
+        """Take the share of the rate limit that belongs to what this worker owns."""
+        if self.sends.pace is not None:
+            self.sends.pace.set_share(len(self.partitions), self.source_partitions)
 
     async def _drain(self, numbers: frozenset[int]) -> CommitRequest:
         """Start nothing new, wait for what runs within the budget, and say what may be committed."""

@@ -20,19 +20,22 @@ from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe, sent
-from kafka_notify._send.gate import Gate
+from kafka_notify._send.gate import Failures, Gate, providers_trouble
 from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.pace import Pace
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.settle import Settler, known_reason
 from kafka_notify.codec import Codec
 from kafka_notify.errors import (
     CodecUnavailable,
     ThrottledError,
+    TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify.limits import CircuitBreaker
 from kafka_notify.notification import Attempt, Category, Notification, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
-from kafka_notify.policy import holds_lane
+from kafka_notify.policy import UnknownOutcome, after_unknown, holds_lane
 from kafka_notify.wire import Undecodable, decode
 
 log = logging.getLogger("kafka_notify.send")
@@ -70,7 +73,7 @@ class Counts:
 class _Slot:
     """A task, and what it is at."""
 
-    __slots__ = ("deadline", "entry", "reason", "stuck", "task")
+    __slots__ = ("deadline", "entry", "probe", "reason", "start", "stuck", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -80,6 +83,10 @@ class _Slot:
         self.reason = ""
         """Why it was cancelled: `deadline`, `handover`, `close`; empty when it was not by us."""
         self.stuck = False
+        self.probe = 0
+        """Round of the gate for which its send is a probe; 0 is none."""
+        self.start = 0.0
+        """When the rate limit let its send start."""
 
 
 class Sends:
@@ -95,6 +102,8 @@ class Sends:
         categories: Of the topology.
         codec: Value bytes to data.
         runner: Makes one attempt.
+        breaker: When the provider counts as down; None leaves that to what senders say.
+        unknown: What follows on an unknown outcome.
         hooks: `on_sent`.
         threads: Of plain senders: some may be stuck.
         settler: Writes copies and dead letters.
@@ -117,6 +126,8 @@ class Sends:
         categories: Mapping[str, Category[Any]],
         codec: Codec,
         runner: AttemptRunner,
+        breaker: CircuitBreaker | None,
+        unknown: UnknownOutcome,
         hooks: Hooks,
         threads: SendThreads,
         settler: Settler,
@@ -127,7 +138,11 @@ class Sends:
         fail: Callable[[BaseException], object],
     ) -> None:
         self.counts = Counts()
-        self.gate = Gate()
+        self.gate = Gate(breaker or CircuitBreaker())
+        self.pace: Pace | None = None
+        """The rate limit, when the consumer has one."""
+        self._failures = Failures(breaker) if breaker is not None else None
+        self._unknown: UnknownOutcome = unknown
         self._loop = loop
         self._clock = clock
         self._concurrency = concurrency
@@ -191,7 +206,12 @@ class Sends:
             self._kicking = False  # a confirmed commit kicks again, and so does a resume
             return
         if self.gate.shut:
-            count = 1  # the probe; its end kicks again
+            count = min(count, self.gate.room(self._clock.monotonic()))  # its time, or an answer, kicks again
+        if self.pace is not None and (count := min(count, self._free())):
+            count = self.pace.room(count)  # it kicks once there is room again
+        if count <= 0:
+            self._kicking = False
+            return
         while count and self._idle:
             future = self._idle.pop()
             if not future.done():
@@ -213,7 +233,7 @@ class Sends:
         turn = 0
         try:
             while not slot.stuck:
-                if not ready or not self._may_start():
+                if not ready or not self._may_start(slot):
                     future = self._loop.create_future()
                     self._idle.append(future)
                     await future
@@ -233,13 +253,38 @@ class Sends:
             self._slots.discard(slot)
             self._lost -= slot.stuck
 
-    def _may_start(self) -> bool:
+    def _may_start(self, slot: _Slot) -> bool:
         if self._paused.whole:
             return False
         if boottime() > self._lease.lease_until:
             self._lease.tell_lease()
             return False
-        return not self.gate.shut or self.gate.try_pass(self._clock.monotonic())
+        if self.gate.shut:
+            slot.probe = self.gate.pass_probe(self._clock.monotonic())
+            if not slot.probe:
+                return False
+        if self.pace is not None:
+            slot.start = self.pace.take(min(len(self._ready), self._free() + 1))
+            if not slot.start:
+                self._no_probe(slot)
+                return False
+        return True
+
+    def _free(self) -> int:
+        """Tasks that have nothing to do, or could be made."""
+        return len(self._idle) + self._concurrency - len(self._slots)
+
+    def _not_sent(self, slot: _Slot) -> None:
+        """What was allowed to start did not reach the provider: another send may."""
+        self._no_probe(slot)
+        if slot.start and self.pace is not None:
+            self.pace.give_back(slot.start)
+
+    def _no_probe(self, slot: _Slot) -> None:
+        """If it was a probe, it said nothing."""
+        if slot.probe:
+            self.gate.give_up(slot.probe)
+            slot.probe = 0
 
     # -- one send -------------------------------------------------------------------------------------
 
@@ -247,23 +292,25 @@ class Sends:
         partition = entry.lane.partition
         if not partition.alive or partition.closing:
             entry.busy = Busy.NO
-            self.gate.give_up_probe()
+            self._not_sent(slot)
             return
         notification = self._decoded(entry, partition)
         if notification is None:
+            self._not_sent(slot)
             return
         now = self._clock.now()
         expires = notification._expires_ms
         remaining = None if expires is None else (expires - now) / 1000
         if remaining is not None and remaining <= 0:
+            self._not_sent(slot)
             self._expire(entry, notification)
             return
         if entry.held is not None and entry.held.due > now:
-            self.gate.give_up_probe()
+            self._not_sent(slot)
             partition.release(entry, now)  # queued to expire, and the clock was set back since
             return
         if self._paused.parts and self._paused.holds(notification.category, notification.channel):
-            self.gate.give_up_probe()
+            self._not_sent(slot)
             is_new = entry.held is None
             partition.pause(entry, now)
             if is_new:
@@ -296,13 +343,16 @@ class Sends:
             partition.outstanding -= 1
         if outcome is None or not partition.alive:
             entry.busy = Busy.NO  # handed over: no attempt; whoever has the partition now sends it
+            self._no_probe(slot)
             return
+        if not isinstance(outcome, Sent):
+            outcome = self._judge(slot, entry, outcome)
+        elif slot.probe:
+            self._answered(slot)
         if self._on_event is not None:
             self._tell(notification, attempt, outcome, started)
         if isinstance(outcome, Sent):
             self.counts.sent += 1
-            if self.gate.shut:
-                self._open_gate()
             if self._hooks.on_sent is not None:
                 await self._hooks.sent(notification, outcome.receipt, partition)
                 if not partition.alive:
@@ -310,7 +360,7 @@ class Sends:
             partition.finish(entry, accepted=True, now=now)
             self._on_room(partition)
         else:
-            self._settle(entry, notification, attempt, outcome)
+            self._settle(entry, notification, outcome)
 
     def _decoded(self, entry: Entry, partition: Partition) -> Notification[Any] | None:
         """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
@@ -329,12 +379,11 @@ class Sends:
                 self._categories,
             )
         except Undecodable as e:
-            self.gate.give_up_probe()
             self.counts.dead += 1
             self._settler.bury(entry, e.reason, None, e.code)
         except CodecUnavailable as e:
             log.warning("the codec cannot decode now, the lane waits: %s", e)
-            self._shut("codec_unavailable", None)
+            self._shut("codec_unavailable", None, 0)
             self._ready.appendleft(entry)
         return None
 
@@ -356,7 +405,6 @@ class Sends:
         return self._runner.failed(UnknownOutcomeError(code), attempt)
 
     def _expire(self, entry: Entry, notification: Notification[Any]) -> None:
-        self.gate.give_up_probe()
         if self._clock.settled:
             self.counts.expired += 1
             self._settler.bury(entry, "expired", notification, None)
@@ -367,20 +415,40 @@ class Sends:
         self._ready.append(entry)
         self.kick()
 
-    def _settle(
-        self, entry: Entry, notification: Notification[Any], attempt: Attempt, outcome: Outcome
-    ) -> None:
-        """Everything but sent."""
+    def _judge(self, slot: _Slot, entry: Entry, outcome: Outcome) -> Outcome:
+        """What an outcome other than sent says about the provider; what becomes of the notification."""
         error = outcome.error if isinstance(outcome, (Retry, Dead)) else None
-        if error is not None and holds_lane(error):
-            # not this notification's trouble: the lane waits, and this one is the next to try
-            self._shut(error.code, error.retry_after if isinstance(error, ThrottledError) else None)
-            self._ready.appendleft(entry)
-            return
-        if self.gate.shut:
-            self._open_gate()
+        now = self._clock.monotonic()
+        if error is None or error.code.startswith("deferred."):
+            self._not_sent(slot)
+        elif holds_lane(error):
+            throttle = error if isinstance(error, ThrottledError) else None
+            news = self._shut(error.code, throttle.retry_after if throttle else None, slot.probe)
+            if throttle and news and self.pace is not None:
+                self.pace.throttled()
+            outcome = Retry(max(self.gate.until - now, 0.0), False, error)
+        elif not providers_trouble(error):
+            if isinstance(error, (TransientError, UnknownOutcomeError)):
+                self._no_probe(slot)  # a bug says nothing about the provider
+            elif slot.probe:
+                self._answered(slot)
+        elif self._failures is not None and (
+            self.gate.shut or self._failures.add(entry.key, self.counts.sent, now)
+        ):
+            self._failures.clear()
+            self._shut(error.code, None, slot.probe)
+            if isinstance(outcome, Retry):  # not this notification's trouble: it loses no attempt
+                wait = max(outcome.after, self.gate.until - now)
+                outcome = attrs.evolve(outcome, counted=False, after=wait)
+        slot.probe = 0
+        if isinstance(error, UnknownOutcomeError) and isinstance(outcome, Retry):
+            self.counts.unknown += 1
+            return after_unknown(outcome, error, self._unknown)
+        return outcome
+
+    def _settle(self, entry: Entry, notification: Notification[Any], outcome: Outcome) -> None:
+        """Everything but sent."""
         if isinstance(outcome, Retry):
-            self.counts.unknown += isinstance(error, UnknownOutcomeError)
             died = self._settler.retry(entry, notification, outcome, self._max_attempts)
             self.counts.retried += died is None
             self.counts.expired += died == "expired"
@@ -416,18 +484,21 @@ class Sends:
 
     # -- the gate -------------------------------------------------------------------------------------
 
-    def _shut(self, reason: str, wait: float | None) -> None:
+    def _shut(self, reason: str, wait: float | None, probe: int) -> bool:
         now = self._clock.monotonic()
-        was_shut = self.gate.shut
-        until = self.gate.close(now, wait, reason)
-        if self._on_event is not None and not was_shut:
-            self._on_event(events.LaneHeld(reason, until - now))
-        self._loop.call_later(max(until - now, 0.001), self.kick)
+        opened = not self.gate.shut
+        news = self.gate.close(now, wait, reason, probe)
+        self._loop.call_later(max(self.gate.until - now, 0.001), self.kick)
+        if opened:
+            log.warning("the lane waits: %s; a probe follows in %.0f s", reason, self.gate.until - now)
+        return news
 
-    def _open_gate(self) -> None:
-        self.gate.open()
-        if self._on_event is not None:
-            self._on_event(events.LaneResumed(self._clock.monotonic() - self.gate.since))
+    def _answered(self, slot: _Slot) -> None:
+        if self.gate.answered(slot.probe):
+            log.warning("the lane goes on: the provider answers again")
+            if self._failures is not None:
+                self._failures.clear()
+        slot.probe = 0
         self.kick()
 
     # -- deadlines and ends ---------------------------------------------------------------------------
@@ -445,6 +516,7 @@ class Sends:
             else:
                 slot.stuck = True
                 slot.deadline = FOREVER
+                self._no_probe(slot)
                 self._lost += 1
                 self._slots.discard(slot)
 

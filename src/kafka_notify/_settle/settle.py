@@ -18,7 +18,7 @@ from kafka_notify._settle import letters
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify.codec import Codec
 from kafka_notify.deadletters import DeadLetter
-from kafka_notify.errors import DeliveryError, UnknownOutcomeError
+from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeError
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
@@ -142,7 +142,8 @@ class Settler:
         held = self._held(entry, due)
         if held.first_failed is None:
             held.first_failed = now
-        if not outcome.counted and expires is None and now - held.first_failed > MAX_WAIT_MS:
+        throttled = isinstance(error, ThrottledError) and expires is None
+        if throttled and now - held.first_failed > MAX_WAIT_MS:
             self.bury(entry, "throttle_timeout", notification, None, error, attempts)
             return "throttle_timeout"
         if error is not None:

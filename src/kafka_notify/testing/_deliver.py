@@ -13,7 +13,7 @@ from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import UnknownOutcomeError
 from kafka_notify.notification import Attempt, Notification
 from kafka_notify.outcome import Dead, Outcome, Retry, Skipped
-from kafka_notify.policy import LATENCY_RETRY, given_up, holds_lane
+from kafka_notify.policy import LATENCY_RETRY, after_unknown, given_up, holds_lane
 from kafka_notify.topology import Topology
 
 
@@ -70,6 +70,8 @@ async def deliver(
         outcome = await _run(AttemptRunner(consumer, retry, (), threads), notification, this)
     finally:
         threads.close()
+    if isinstance(outcome, Retry) and isinstance(outcome.error, UnknownOutcomeError):
+        outcome = after_unknown(outcome, outcome.error, consumer.unknown_outcome)
     return _settled(outcome, this, expires, clock.now())
 
 
