@@ -214,6 +214,13 @@ def category_of(headers: Headers | None) -> str | None:
     return _look_up(headers, h.CATEGORY)
 
 
+def collapse_of(headers: Headers | None) -> str:
+    """What a newer notification of the same user must share with this one to supersede it, without decoding the
+    rest: channel and collapse key; empty without a collapse key."""
+    key = _look_up(headers, h.COLLAPSE_KEY)
+    return "" if key is None else f"{channel_of(headers)} {key}"
+
+
 def _look_up(headers: Headers | None, name: str) -> str | None:
     for known, raw in reversed(headers or ()):
         if known == name and raw is not None:

@@ -12,7 +12,7 @@ from typing import Final
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
-from kafka_notify.wire import RetryState
+from kafka_notify.wire import RetryState, collapse_of
 from tests.model.promises import REDRIVE, Bytes, Copy, Finished, Record
 from tests.model.world import MAX_ATTEMPTS, Request, World
 
@@ -150,7 +150,7 @@ class Owner:
         copy = log[at]
         assert copy is not None
         if copy.attempt < 0:
-            p.on_retry(at, "?", None, Bytes(b"?", b"?"), None, lambda: ("", 0, None), self.now)
+            p.on_retry(at, "?", None, Bytes(b"?", b"?"), None, lambda: ("", 0, None, ""), self.now)
             return
         record = self._record(copy.origin)
         state = RetryState(
@@ -167,9 +167,9 @@ class Owner:
             writer=copy.writer,
             redrives=copy.redrives,
         )
-        facts = (f"id{copy.origin}", copy.origin, record.expires)
+        facts = (f"id{copy.origin}", copy.origin, record.expires, collapse_of(record.headers))
         value = b"value%d" % copy.origin
-        p.on_retry(at, record.user, state, Bytes(record.key, value), None, lambda: facts, self.now)
+        p.on_retry(at, record.user, state, Bytes(record.key, value), record.headers, lambda: facts, self.now)
 
     def _read_source(self) -> None:
         p, log, world = self.partition, self.world.source, self.world
@@ -180,7 +180,8 @@ class Owner:
             return
         record = self._record(at)
         value = b"value%d" % at
-        p.on_source(at, record.user, Bytes(record.key, value), None, 1, lambda: (f"id{at}", at), self.now)
+        seen, identity = Bytes(record.key, value), (f"id{at}", at)
+        p.on_source(at, record.user, seen, record.headers, 1, lambda: identity, self.now)
 
     def _record(self, origin: int) -> Record:
         record = self.world.source[origin]
@@ -238,7 +239,12 @@ class Owner:
         if record.expires is not None and record.expires <= self.now:
             self._bury(entry, expired=True)
             return
-        if held and held.due > self.now and "skew" in world.features:
+        if self.partition.superseded(entry, self.now):
+            world.check_again(self, entry.origin, redrives, "skipped")
+            world.skip(entry.origin)
+            self._finish(entry, accepted=False)
+            return
+        if held and held.due > self.now and ("skew" in world.features or held.collapse):
             self.partition.release(entry, self.now)  # the clock was set back since it was queued
             return
         if self.paused and entry.origin % 2:
@@ -309,6 +315,7 @@ class Owner:
         held = Held(-1, due, self._record(origin).expires, f"id{origin}", origin)
         if old is not None:
             held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
+        held.collapse = collapse_of(self._record(origin).headers)
         copy = Copy(origin, held.redrives, attempt, due, self.writer)
         self.flight.append(("copy", partial(self._produce, entry, held, copy)))
 

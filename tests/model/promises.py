@@ -8,6 +8,7 @@
 - ATTEMPTS: an acknowledged copy's attempts are never forgotten.
 - PAYLOAD: every hop carries the bytes that were produced.
 - BUDGET: what counts as held in memory is what is held.
+- SKIPPED: what is superseded, is so by a newer one of its user.
 - STUCK: once the world is calm, everything is finished and committed.
 """
 
@@ -20,6 +21,7 @@ import attrs
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 
 if TYPE_CHECKING:
+    from kafka_notify.wire import Headers
     from tests.model.owner import Owner
 
 REDRIVE: Final = "redrive"
@@ -66,6 +68,11 @@ class Record:
 
     user: str
     expires: int | None
+    collapse: str = ""
+
+    @property
+    def headers(self) -> Headers:
+        return [("notif-channel", b"sms"), ("notif-collapse-key", self.collapse.encode())] if self.collapse else []
 
     @property
     def key(self) -> bytes:
@@ -118,6 +125,7 @@ class Promises:
         """Retry offsets of unreadable records that have a dead letter."""
         self.accepted: set[int] = set()
         self.dead: set[int] = set()
+        self.skipped: set[int] = set()
         self.stored_source, self.stored_retry = Stored(SOURCE), Stored(RETRY)
         self.committed_source, self.committed_retry = Committed(0), Committed(0)
         self.settled: dict[int, tuple[int, int]] = {}
@@ -134,7 +142,7 @@ class Promises:
         raise Violation(kind, text, self.trace)
 
     def terminal(self, origin: int) -> bool:
-        return origin in self.accepted or origin in self.dead
+        return origin in self.accepted or origin in self.dead or origin in self.skipped
 
     def _held(self) -> dict[int, int]:
         """Origins to the redrives of their newest copy that a restore would find and honour."""
@@ -161,7 +169,7 @@ class Promises:
             if self.committed_source.covers(origin):
                 self.fail("LOSS", f"the commit covers {origin}: neither terminal nor in a copy")
         for origin, redrives in self.redriven:
-            if origin in self.accepted or held.get(origin, 0) > redrives:
+            if origin in self.accepted or origin in self.skipped or held.get(origin, 0) > redrives:
                 continue
             if not any(o == origin and r > redrives for o, r in self.letters):
                 self.fail("LOSS", f"{origin} was redriven from gen {redrives}: no outcome and no copy")
@@ -189,6 +197,18 @@ class Promises:
         finished = owner.finished.get(origin)
         if finished and finished[0] >= redrives:
             self.fail("DUP", f"{origin} gen {redrives} {what} by {owner.writer}, which had finished it")
+
+    def skip(self, origin: int) -> None:
+        """Superseded: a newer one of the same user, with the same collapse key, was produced and is not dead."""
+        self.log("{} is superseded", origin)
+        record = self.source[origin]
+        assert record is not None
+        self.skipped.add(origin)
+        for later in range(origin + 1, len(self.source)):
+            other = self.source[later]
+            if other is not None and (other.user, other.collapse) == (record.user, record.collapse):
+                return
+        self.fail("SKIPPED", f"{origin} is superseded by nothing")
 
     def accept(self, origin: int) -> None:
         """The provider accepted it."""

@@ -59,7 +59,7 @@ class Bench:
 
     def retry(self, offset: int, origin: int, writer: str, redrives: int = 0, attempt: int = 0) -> None:
         state = RetryState("source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives)
-        facts = (f"id{origin}", 0, None)
+        facts = (f"id{origin}", 0, None, "")
         self.partition.on_retry(offset, "u", state, Bytes(b"u", b"value"), None, lambda: facts, NOW)
 
     def commit(self) -> tuple[Committed, Committed]:
@@ -108,7 +108,7 @@ def test_unreadable_record_keeps_its_payload() -> None:
     """A retry record that nobody can read reaches its dead letter with its payload, however full the memory."""
     b = bench(budget=0)
 
-    b.partition.on_retry(0, "?", None, Bytes(b"key", b"value"), None, lambda: ("", 0, None), NOW)
+    b.partition.on_retry(0, "?", None, Bytes(b"key", b"value"), None, lambda: ("", 0, None, ""), NOW)
 
     assert [(entry.key, entry.value) for entry in b.asked.letters] == [(b"key", b"value")]
 

@@ -32,7 +32,7 @@ MAX_ATTEMPTS: Final = 3
 
 FEATURES: Final = frozenset(
     """gaps expiry skew throttle unknown hang timeouts partial zombies drain redrive retention metadata windows
-    budget unreadable room release crowds pause""".split()
+    budget unreadable room release crowds pause collapse""".split()
 )
 
 
@@ -134,7 +134,8 @@ class World(Promises):
     def produce(self) -> None:
         if len(self.source) < RECORDS:
             expires = self.now + 5 + self.choose(60) if self.happens("expiry", 50) else None
-            self.source.append(Record(f"u{self.choose(self.users)}", expires))
+            collapse = "ab"[self.choose(2)] if self.happens("collapse", 60) else ""
+            self.source.append(Record(f"u{self.choose(self.users)}", expires, collapse))
             self.log("source {}: {}", len(self.source) - 1, self.source[-1])
 
     def decay(self) -> None:

@@ -101,7 +101,7 @@ class Intake:
         ordering: Ordering,
         paused: Paused,
         clock: Clock,
-        facts: Callable[[Headers, int, int, int], tuple[str, int, int | None]],
+        facts: Callable[[Headers, int, int, int], tuple[str, int, int | None, str]],
         passed_over: Callable[[], object],
         halt: Callable[[Partition, str], object],
         kafka_error: Callable[[KafkaError], object],

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kafka_notify._headers import headers_of
 
+from kafka_notify.wire import collapse_of
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -34,7 +36,7 @@ class Held:
     """Where and since when an entry lives in the retry topic."""
 
     __slots__ = (
-        "at", "created", "due", "error_class", "error_code", "expires", "first_failed",
+        "at", "collapse", "created", "due", "error_class", "error_code", "expires", "first_failed",
         "foreign", "id", "provider", "redrives", "size", "superseded", "tainted", "unknown",
     )  # fmt: skip
 
@@ -60,6 +62,8 @@ class Held:
         self.error_code: str | None = None
         self.provider: str | None = None
         self.unknown = False
+        self.collapse = ""
+        """See `Entry.collapse`."""
 
     @property
     def last(self) -> int:
@@ -131,6 +135,11 @@ class Entry:
         """Epoch ms of the record, whose payload must not be evicted."""
         assert self.record is not None
         return int(self.record.timestamp()[1])
+
+    @property
+    def collapse(self) -> str:
+        """What a newer entry of the lane must share to supersede this one; empty when none can."""
+        return collapse_of(self.headers) if self.held is None else self.held.collapse
 
     def record_size(self) -> int:
         """Bytes of key, value and headers, roughly: what the budgets count."""

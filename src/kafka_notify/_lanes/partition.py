@@ -9,7 +9,7 @@ What must hold (docs/design.md tells why):
   at most one send per lane.
 - A source offset is complete when its notification is terminal or a copy of it was acknowledged. A retry
   offset is complete when its notification is terminal, a newer copy was acknowledged, or it is nobody's.
-- A retry entry is sent or expired only when it is due, the confirmed source commit covers its origin, and
+- A retry entry is sent, expired or skipped only when it is due (or superseded), the confirmed source commit covers its origin, and
   the source was read past it. Without coverage a crash would read the source record as new after its retry
   ran; without reach an earlier record of the user may still be unread.
 """
@@ -227,7 +227,7 @@ class Partition:
         state: RetryState | None,
         record: Record,
         headers: Headers | None,
-        facts: Callable[[], tuple[str, int, int | None]],
+        facts: Callable[[], tuple[str, int, int | None, str]],
         now: int,
     ) -> None:
         """A record of the retry partition was read.
@@ -238,7 +238,8 @@ class Partition:
             state: Its retry headers; None when they cannot be read.
             record: As it came from the broker.
             headers: Its headers if they were read already.
-            facts: Gives the notification's id, creation and expiry (epoch ms); called when it must be held.
+            facts: Gives the notification's id, creation and expiry (epoch ms), and what it collapses with;
+                called when it must be held.
             now: Epoch ms.
 
         Raises:
@@ -249,11 +250,11 @@ class Partition:
 
         def fresh() -> Entry:
             assert state is not None
-            id, created, expires = facts()
+            id, created, expires, collapse = facts()
             entry = Entry(Lane(self, lane_key), state.origin, record, headers, 0)
             entry.attempt = state.attempt
             entry.held = held = Held(offset, state.due_ms, expires, id, created)
-            held.redrives = state.redrives
+            held.redrives, held.collapse = state.redrives, collapse
             held.first_failed = state.first_failed_ms
             held.error_class, held.error_code = state.error_class, state.error_code
             held.provider, held.unknown = state.provider, state.outcome_unknown
@@ -422,7 +423,9 @@ class Partition:
             head.busy = Busy.SENDING
             self._effects.send(head)
             return
-        elif (wake := held.due if held.expires is None else min(held.due, held.expires)) > now:
+        elif (wake := held.due if held.expires is None else min(held.due, held.expires)) > now and not (
+            held.collapse and self.superseded(head, now)
+        ):
             if lane.timer != wake:
                 lane.timer = wake
                 self._effects.wake(lane, wake)
@@ -446,6 +449,21 @@ class Partition:
         for entry in tuple(lane.entries):  # or the source would wait with the head
             if entry.held is None and not entry.busy:
                 self._park(entry)
+
+    def superseded(self, entry: Entry, now: int) -> bool:
+        """Whether a newer one of its user, with the same collapse key and channel, waits behind it: then it is
+        skipped in its place, without waiting for its due time."""
+        key = entry.collapse
+        if not key:
+            return False
+        entries = entry.lane.entries
+        return any(
+            other.origin > entry.origin
+            and other.busy is not Busy.DYING
+            and (other.held is None or other.held.expires is None or other.held.expires > now)
+            and other.collapse == key
+            for other in entries
+        )
 
     def _sendable(self, head: Entry, held: Held) -> bool:
         if not held.foreign and (

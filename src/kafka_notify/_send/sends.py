@@ -305,6 +305,10 @@ class Sends:
             self._not_sent(slot)
             self._expire(entry, notification)
             return
+        if notification.collapse_key is not None and partition.superseded(entry, now):
+            self._not_sent(slot)
+            self._skip(entry, notification, "superseded")
+            return
         if entry.held is not None and entry.held.due > now:
             self._not_sent(slot)
             partition.release(entry, now)  # queued to expire, and the clock was set back since
@@ -457,11 +461,14 @@ class Sends:
             self.counts.dead += 1
             self._settler.bury(entry, known_reason(outcome.reason), notification, None, outcome.error)
         elif isinstance(outcome, Skipped):
-            self.counts.skipped += 1
-            if self._on_event is not None:
-                n = notification
-                self._on_event(events.NotificationSkipped(n.id, n.category, n.channel, outcome.reason))
-            entry.lane.partition.finish(entry, accepted=False, now=self._clock.now())
+            self._skip(entry, notification, outcome.reason)
+
+    def _skip(self, entry: Entry, notification: Notification[Any], reason: str) -> None:
+        self.counts.skipped += 1
+        if self._on_event is not None:
+            n = notification
+            self._on_event(events.NotificationSkipped(n.id, n.category, n.channel, reason))
+        entry.lane.partition.finish(entry, accepted=False, now=self._clock.now())
 
     def _tell(
         self, notification: Notification[Any], attempt: Attempt, outcome: Outcome, started: float

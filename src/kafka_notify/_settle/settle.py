@@ -29,7 +29,7 @@ from kafka_notify.wire import (
     Headers,
     RetryState,
     category_of,
-    channel_of,
+    collapse_of,
     dead_letter,
     expiry,
     identity,
@@ -89,10 +89,10 @@ class Settler:
 
     def facts(
         self, headers: Headers, partition: int, origin: int, timestamp: int
-    ) -> tuple[str, int, int | None]:
-        """Id, creation and expiry (epoch ms) of a notification, without decoding it."""
+    ) -> tuple[str, int, int | None, str]:
+        """Id, creation and expiry (epoch ms) of a notification, and what it collapses with, without decoding it."""
         id, created = identity(headers, self._source, partition, origin, timestamp)
-        return id, created, expiry(headers, created, self._categories)
+        return id, created, expiry(headers, created, self._categories), collapse_of(headers)
 
     # -- retry topic ----------------------------------------------------------------------------------
 
@@ -158,11 +158,14 @@ class Settler:
         """What the next copy of `entry` says, from what its last one said."""
         old = entry.held
         if old is None:
-            id, created, expires = self.facts(
+            id, created, expires, collapse = self.facts(
                 entry.headers or [], entry.partition.number, entry.origin, entry.timestamp
             )
-            return Held(-1, due, expires, id, created)
+            held = Held(-1, due, expires, id, created)
+            held.collapse = collapse
+            return held
         held = Held(-1, due, old.expires, old.id, old.created)
+        held.collapse = old.collapse
         held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
         held.first_failed, held.error_class, held.error_code = (
             old.first_failed,
