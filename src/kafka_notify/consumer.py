@@ -135,7 +135,9 @@ def check_consumer(consumer: Consumer, topology: Topology) -> None:
         raise ConfigError(f"{kind}.send_timeout must be > 0")
     if consumer.rate_limit is not None:
         if not isinstance(consumer.rate_limit, RateLimit):
-            raise ConfigError(f"{kind}.rate_limit must be a RateLimit, not {type(consumer.rate_limit).__name__}")
+            raise ConfigError(
+                f"{kind}.rate_limit must be a RateLimit, not {type(consumer.rate_limit).__name__}"
+            )
         consumer.rate_limit.lane_share("", topology.lanes)
     if consumer.breaker is not None and not isinstance(consumer.breaker, CircuitBreaker):
         raise ConfigError(f"{kind}.breaker must be a CircuitBreaker or None, not {consumer.breaker!r}")

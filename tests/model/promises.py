@@ -72,7 +72,11 @@ class Record:
 
     @property
     def headers(self) -> Headers:
-        return [("notif-channel", b"sms"), ("notif-collapse-key", self.collapse.encode())] if self.collapse else []
+        return (
+            [("notif-channel", b"sms"), ("notif-collapse-key", self.collapse.encode())]
+            if self.collapse
+            else []
+        )
 
     @property
     def key(self) -> bytes:

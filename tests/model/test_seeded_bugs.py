@@ -172,6 +172,13 @@ class NoFence(Partition):
         return source, attrs.evolve(retry, fence=None)
 
 
+class SkipBeforeCoverage(Partition):
+    """What is superseded is skipped at once, wherever it lives."""
+
+    def _sendable(self, head: Entry, held: Held) -> bool:
+        return self.superseded(head, held.due) or super()._sendable(head, held)
+
+
 class TrimmedBitmap(Partition):
     """Of the bitmap only the first bits are kept."""
 
@@ -240,6 +247,7 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (NoCoverage, "EARLY", None),
     (NotAwaitedFence, "EARLY", None),
     (ExpiryBeforeCoverage, "DUP", frozenset({"expiry"})),
+    (SkipBeforeCoverage, "DUP", frozenset({"collapse"})),
     (TrimmedBitmap, "DUP", frozenset()),
     (NoWindow, "DUP", frozenset({"windows", "gaps"})),
     (NoCarry, "STUCK", frozenset({"windows", "gaps"})),

@@ -185,8 +185,9 @@ def test_refuses_lanes_that_do_not_exist(reserved: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"calls": 0}, {"calls": 1.5}, {"calls": True}, {"calls": 10**9}, {"calls": 5, "per": 0}, {"calls": 5, "burst": 6},
-        {"calls": 5, "burst": 0}, {"calls": 5, "reserved": {"a": 1.0}}, {"calls": 5, "reserved": {"a": 0.6, "b": 0.6}},
+        {"calls": 0}, {"calls": 1.5}, {"calls": True}, {"calls": 10**9}, {"calls": 5, "per": 0},
+        {"calls": 5, "burst": 6}, {"calls": 5, "burst": 0},
+        {"calls": 5, "reserved": {"a": 1.0}}, {"calls": 5, "reserved": {"a": 0.6, "b": 0.6}},
         {"calls": 5, "per": float("inf")}, {"calls": 5, "recovery": -1},
     ],
 )  # fmt: skip
@@ -242,7 +243,7 @@ async def test_a_shared_limiter_decides() -> None:
     await kicked.wait()
 
     assert [bool(pace.take(5)) for _ in range(3)] == [True, True, False]
-    while len(shared.asked) < 2:  # it asks again
+    while len(shared.asked) < 2:  # noqa: ASYNC110 - it asks again within a few turns
         await asyncio.sleep(0)
     assert [wanted for wanted, _ in shared.asked] == [5, 5]
     await pace.close()

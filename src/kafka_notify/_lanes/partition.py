@@ -9,9 +9,9 @@ What must hold (docs/design.md tells why):
   at most one send per lane.
 - A source offset is complete when its notification is terminal or a copy of it was acknowledged. A retry
   offset is complete when its notification is terminal, a newer copy was acknowledged, or it is nobody's.
-- A retry entry is sent, expired or skipped only when it is due (or superseded), the confirmed source commit covers its origin, and
-  the source was read past it. Without coverage a crash would read the source record as new after its retry
-  ran; without reach an earlier record of the user may still be unread.
+- A retry entry is sent, expired or skipped only when it is due (or superseded), the confirmed source commit
+  covers its origin, and the source was read past it. Without coverage a crash would read the source record as
+  new after its retry ran; without reach an earlier record of the user may still be unread.
 """
 
 from __future__ import annotations

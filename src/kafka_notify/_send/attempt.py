@@ -189,7 +189,9 @@ def _once(call: SendCall, store: SeenStore) -> SendCall:
             if await store.seen(notification.id):
                 return Skipped("duplicate")
         except Exception as e:
-            log.warning("dedupe: seen() raised %s: notification %s is sent", type(e).__name__, notification.id)
+            log.warning(
+                "dedupe: seen() raised %s: notification %s is sent", type(e).__name__, notification.id
+            )
         outcome = await call(notification, attempt)
         if isinstance(outcome, Sent):
             try:

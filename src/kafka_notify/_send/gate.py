@@ -14,7 +14,15 @@ from kafka_notify.limits import CircuitBreaker
 
 QUIET: Final = 5.0
 """Seconds without an accepted send after which fewer failures are enough."""
-OURS: Final = ("unhandled.", "classify.", "deferred.", "should_send.", "middleware.", "no_receipt", "cancelled")
+OURS: Final = (
+    "unhandled.",
+    "classify.",
+    "deferred.",
+    "should_send.",
+    "middleware.",
+    "no_receipt",
+    "cancelled",
+)
 """Codes that say nothing about the provider."""
 
 

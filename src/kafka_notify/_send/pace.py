@@ -21,7 +21,7 @@ PATIENCE: Final = 0.5
 """Seconds for an answer of a shared limiter."""
 AWAY: Final = 1.0
 """Seconds before one that did not answer is asked again."""
-GOOD_FOR: Final = 0.05
+GOOD_FOR: Final = 0.02
 """Seconds within which granted calls must start: later they would crowd with those granted to others."""
 AT_ONCE: Final = 100
 """Calls asked for at most in one request."""
@@ -152,9 +152,7 @@ class SharedPace(Pace):
         factor = self._bucket.factor(self._clock.monotonic())
         grant = Grant(0, AWAY)
         try:
-            grant = await asyncio.wait_for(
-                self._limiter.take(wanted, _slowed(self._quota, factor)), PATIENCE
-            )
+            grant = await asyncio.wait_for(self._limiter.take(wanted, _slowed(self._quota, factor)), PATIENCE)
         except Exception as e:
             now = self._clock.monotonic()
             self._away_until = now + AWAY
@@ -164,7 +162,7 @@ class SharedPace(Pace):
                     self._quota.key,
                     type(e).__name__,
                 )
-            self.away = True
+            self.away, self._granted = True, 0
         else:
             if self.away:
                 log.warning("the shared rate limit %s answers again", self._quota.key)
