@@ -101,7 +101,14 @@ class Deployment:
     # -- what is sent ---------------------------------------------------------------------------------
 
     def notification(
-        self, user: str, *, category: str = "news", channel: str = "sms", expires_at: Any = None, **data: Any
+        self,
+        user: str,
+        *,
+        category: str = "news",
+        channel: str = "sms",
+        expires_at: Any = None,
+        collapse_key: str | None = None,
+        **data: Any,
     ) -> Notification[Any]:
         """One that tells the provider what to do with it: see `provider`."""
         return Notification(
@@ -111,6 +118,7 @@ class Deployment:
             recipient=f"+{user}",
             data=data,
             expires_at=expires_at,
+            collapse_key=collapse_key,
         )
 
     def traffic(

@@ -2,7 +2,7 @@
 
 `data["plan"]` names what happens at each attempt (the last step repeats), `data["seconds"]` how long it takes,
 `data["gate"]` a file until which, from the attempt `data["gate_from"]` on, the provider does not answer, or
-keeps saying "throttle" or "away".
+keeps saying "throttle", "away" or an HTTP status.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from kafka_notify import (
     TransientError,
     UnknownOutcomeError,
     Verdict,
+    classify_http,
 )
 from kafka_notify.testing.attempt_log import AttemptLog, Recorded
 
@@ -68,6 +69,14 @@ def answer(step: str, call: Recorded, notification: Notification[Any], is_open: 
             raise ProviderUnavailableError("provider.402")
         case "throttle" | "away" | "throttle_young" | "away_young":
             return RECEIPT
+        case "401" | "429" | "503" if not is_open:
+            error = classify_http(
+                int(step), {"retry-after": "0.3"} if step == "429" else {}, provider="provider"
+            )
+            assert error is not None
+            raise error
+        case "401" | "429" | "503":
+            return RECEIPT
         case "bug":
             raise Bug("a secret text")
         case "hang" | "accepted_hang":
@@ -93,7 +102,7 @@ def gate_open(notification: Notification[Any], attempt: Attempt) -> bool:
 
 def waits(step: str, notification: Notification[Any], attempt: Attempt) -> bool:
     """Whether the provider does not answer yet."""
-    return step not in ("throttle", "away") and not gate_open(notification, attempt)
+    return step not in ("throttle", "away", "401", "429", "503") and not gate_open(notification, attempt)
 
 
 class AsyncSender(Consumer):
@@ -116,6 +125,18 @@ class AsyncSender(Consumer):
             while waits(step, notification, attempt):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(0.01)
             return answer(step, call, notification, gate_open(notification, attempt))
+
+
+class Stubborn(AsyncSender):
+    """An async sender that cannot be cancelled while its provider does not answer."""
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        while True:
+            try:
+                return await super().send(notification, attempt)
+            except asyncio.CancelledError:
+                if gate_open(notification, attempt):
+                    raise
 
 
 class SyncSender(Consumer):
@@ -173,5 +194,5 @@ class BadHooks(AsyncSender):
 
 
 CONSUMERS: dict[str, type[AsyncSender] | type[SyncSender]] = {
-    cls.__name__: cls for cls in (AsyncSender, SyncSender, Choosy, BadHooks)
+    cls.__name__: cls for cls in (AsyncSender, SyncSender, Stubborn, Choosy, BadHooks)
 }

@@ -12,8 +12,18 @@ from typing import Any
 
 import attrs
 
-from kafka_notify import Ordering, RetryPolicy, Topology, Worker, events
+from kafka_notify import (
+    CircuitBreaker,
+    Ordering,
+    RateLimit,
+    RetryPolicy,
+    SeenInMemory,
+    Topology,
+    Worker,
+    events,
+)
 from kafka_notify._send import engine
+from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog
 from tests.guarantees import bugs
 from tests.guarantees.provider import CONSUMERS
@@ -47,6 +57,14 @@ def consumer_class(name: str, attributes: dict[str, Any]) -> Any:
         values["ordering"] = Ordering(values["ordering"])
     if "retry" in values:
         values["retry"] = RetryPolicy(**values["retry"])
+    if "rate_limit" in values:
+        limit = dict(values["rate_limit"])
+        url = limit.pop("redis", None)
+        values["rate_limit"] = RateLimit(**limit, shared=RedisLimiter(url) if url else None)
+    if "breaker" in values:
+        values["breaker"] = CircuitBreaker(**values["breaker"])
+    if values.pop("dedupe", False):
+        values["dedupe"] = SeenInMemory()
     if "channels" in values:
         values["channels"] = frozenset(values["channels"])
     return type(name, (CONSUMERS[name],), values)

@@ -147,7 +147,7 @@ def test_gives_back_what_was_not_sent() -> None:
     assert bucket.room(100.5) == 1
     bucket.spend(100.5)
     assert bucket.room(101.1) == 0
-    assert bucket.room(101.3) == 1
+    assert bucket.room(101.3) == 1  # what started at 100.1 has left the window
 
 
 def test_says_how_long_to_wait() -> None:
@@ -158,7 +158,7 @@ def test_says_how_long_to_wait() -> None:
         while bucket.room(now):
             bucket.spend(now)
         wait = bucket.wait(now)
-        assert 0 < wait <= 1.021
+        assert 0 < wait <= 1.031
         now += wait + 1e-6
         assert bucket.room(now) >= 1
 

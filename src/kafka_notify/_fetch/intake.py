@@ -82,7 +82,8 @@ class Intake:
         ordering: Whose order is kept.
         paused: When it is everything, nothing is read.
         clock: Epoch milliseconds, and monotonic seconds.
-        facts: Id, creation and expiry of the notification in a retry record: (headers, partition, origin, timestamp).
+        facts: Id, creation, expiry and collapse key of the notification in a retry record: (headers, partition,
+            origin, timestamp).
         passed_over: Called for each record that another consumer sends.
         halt: Stops a partition, loudly.
         kafka_error: Takes what librdkafka reports among the records.

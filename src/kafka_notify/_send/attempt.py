@@ -81,6 +81,12 @@ def _classified(error: Exception, classify: Callable[[Exception], DeliveryError 
     return found if isinstance(found, DeliveryError) else TransientError(f"unhandled.{type(error).__name__}")
 
 
+def deferred(reason: str) -> TransientError:
+    """Why `should_send` put it off, as a code; a reason that would make none is left out."""
+    error = TransientError(f"deferred.{reason}")
+    return error if error.code.startswith("deferred.") else TransientError("deferred.reason")
+
+
 class AttemptRunner:
     """Runs attempts of one consumer.
 
@@ -156,7 +162,7 @@ class AttemptRunner:
                 return Skipped(verdict.reason)
             if isinstance(verdict, Defer):
                 wait = (verdict.until - dt.datetime.now(UTC)).total_seconds()
-                return Retry(max(wait, 0.0), False, TransientError(f"deferred.{verdict.reason}"))
+                return Retry(max(wait, 0.0), False, deferred(verdict.reason))
             return self.failed(TransientError("should_send.no_verdict"), attempt)
 
         return ask

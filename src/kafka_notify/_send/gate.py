@@ -101,6 +101,8 @@ class Gate:
         Returns:
             Whether this is news; not when it ends a send that was under way before.
         """
+        if not self.shut:
+            self.since = now
         news = not self.shut or probe == self.round
         if news:
             self.round += 1

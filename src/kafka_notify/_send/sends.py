@@ -498,11 +498,16 @@ class Sends:
         self._loop.call_later(max(self.gate.until - now, 0.001), self.kick)
         if opened:
             log.warning("the lane waits: %s; a probe follows in %.0f s", reason, self.gate.until - now)
+            if self._on_event is not None:
+                self._on_event(events.LaneHeld(reason, self.gate.until - now))
         return news
 
     def _answered(self, slot: _Slot) -> None:
         if self.gate.answered(slot.probe):
-            log.warning("the lane goes on: the provider answers again")
+            held = self._clock.monotonic() - self.gate.since
+            log.warning("the lane goes on: the provider answers again after %.0f s", held)
+            if self._on_event is not None:
+                self._on_event(events.LaneResumed(held))
             if self._failures is not None:
                 self._failures.clear()
         slot.probe = 0

@@ -136,6 +136,14 @@ class PausesSeen(Line):
 
 
 @attrs.frozen
+class LaneHeld(Line):
+    """A worker found its provider away, or well again: failures in between count as no attempts."""
+
+    worker: str
+    held: bool
+
+
+@attrs.frozen
 class Copied(Line):
     """A record of the retry topic, seen there."""
 
@@ -166,7 +174,8 @@ class Committed(Line):
 _KINDS: Final[dict[str, type[Line]]] = {
     kind.__name__: kind
     for kind in (
-        Produced, Owned, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed, PausesSeen, Copied,
+        Produced, Owned, LaneHeld, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed,
+        PausesSeen, Copied,
         Committed,
     )
 }  # fmt: skip
@@ -233,6 +242,8 @@ class AttemptLog:
                 self.write(Scheduled(self.worker, event.id, event.attempt, event.offset))
             case events.PausesChanged():
                 self.write(PausesSeen(self.worker, list(event.paused)))
+            case events.LaneHeld() | events.LaneResumed():
+                self.write(LaneHeld(self.worker, isinstance(event, events.LaneHeld)))
             case events.PartitionsRevoked(lost=True) | events.CommitFailed(epoch_ended=True):
                 self.write(Disturbed(self.worker, "fenced"))
             case _:
