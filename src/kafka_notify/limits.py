@@ -80,7 +80,7 @@ class RateLimit:
     Args:
         calls: Sends that may start in any `per` seconds.
         per: Seconds.
-        burst: Sends that may start at the same moment after a pause; a tenth of `calls` by default. It smooths:
+        burst: Sends that may start at the same moment after a pause; a quarter of `calls` by default. It smooths:
             the limit holds whatever the burst is.
         adaptive: Whether a throttle of the provider halves the rate; it comes back evenly within `recovery`.
         recovery: Seconds from nothing to the full rate (FCM asks for at least 60).
@@ -121,7 +121,7 @@ class RateLimit:
                 "for less than one per second raise `per`"
             )
         if burst is None:
-            burst = max(1, calls // 10)
+            burst = max(1, calls // 4)
         if not _whole(burst) or not 1 <= burst <= calls:
             raise ConfigError(f"RateLimit.burst must be a whole number between 1 and `calls`, not {burst!r}")
         seconds = to_seconds(per, "RateLimit.per")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from enum import Enum
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -15,10 +15,13 @@ from kafka_notify.errors import (
     DeliveryError,
     ProviderUnavailableError,
     ThrottledError,
+    TransientError,
     UnknownOutcomeError,
 )
 from kafka_notify.notification import Receipt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent
+
+_DEFERRED: Final = "deferred."
 
 UnknownOutcome = Literal["retry", "dead_letter", "assume_sent"]
 
@@ -97,6 +100,17 @@ def holds_lane(error: DeliveryError | None) -> bool:
     if isinstance(error, ThrottledError):
         return error.scope != "recipient"
     return isinstance(error, ProviderUnavailableError)
+
+
+def deferred(reason: str) -> TransientError:
+    """Why `should_send` put a notification off, as a code; a reason that would make none is left out."""
+    error = TransientError(f"{_DEFERRED}{reason}")
+    return error if error.code.startswith(_DEFERRED) else TransientError(f"{_DEFERRED}reason")
+
+
+def is_deferred(error: DeliveryError | None) -> bool:
+    """Whether `should_send` put it off: the provider was not asked."""
+    return error is not None and error.code.startswith(_DEFERRED)
 
 
 def after_unknown(outcome: Retry, error: UnknownOutcomeError, policy: UnknownOutcome) -> Outcome:

@@ -37,6 +37,8 @@ from kafka_notify.testing.attempt_log import AttemptLog, Recorded
 RECEIPT = Receipt("provider", "m")
 HANG = 3600.0
 BLOCK = 8.0
+CANARY = "cAnArY +1 555"
+"""Stands for a secret: it must show up nowhere."""
 
 
 class Bug(Exception):
@@ -77,8 +79,10 @@ def answer(step: str, call: Recorded, notification: Notification[Any], is_open: 
             raise error
         case "401" | "429" | "503":
             return RECEIPT
+        case "leak":
+            raise TransientError(CANARY, detail=CANARY) from ValueError(CANARY)
         case "bug":
-            raise Bug("a secret text")
+            raise Bug(CANARY)
         case "hang" | "accepted_hang":
             raise UnknownOutcomeError("provider.no_answer")
         case _:

@@ -7,6 +7,7 @@ What took how long is printed (`-s`). `KAFKA_NOTIFY_TEST_OUTAGE` (seconds) and `
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import time
 from bisect import bisect_left
@@ -17,9 +18,13 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify.testing.attempt_log import Accepted, LaneHeld, Skipped, Started
+from kafka_notify import Event
+from kafka_notify._headers import HOP_HEADERS
+from kafka_notify.testing.attempt_log import Accepted, AttemptLog, LaneHeld, Skipped, Started
 from kafka_notify.testing.guarantees import Guarantees, Letter
+from tests.guarantees import worker_process
 from tests.guarantees.fleet import Fleet
+from tests.guarantees.provider import CANARY
 from tests.redis.server import RedisServer, executable
 
 pytestmark = pytest.mark.kafka
@@ -295,6 +300,40 @@ def test_dedupe(fleet: Fleets) -> None:
         f.until(lambda: [line.reason for line in f.all(Skipped)] == ["duplicate"], "skipped duplicate")
         f.until_caught_up()
     assert f.accepted()[twice.id] == 1
+
+
+def test_no_secret_shows(
+    fleet: Fleets, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets in data, recipients, errors of the provider and the configuration appear in no log line, no event, no
+    health text and no header that the library writes."""
+    told: list[str] = []
+
+    def observe(event: Event, log: AttemptLog) -> None:
+        told.append(repr(event))
+        log.on_event(event)
+
+    monkeypatch.setattr(worker_process, "observe", observe)
+    caplog.set_level(logging.DEBUG)
+    f = fleet(partitions=1, consumer_config={"sasl.password": CANARY, "session.timeout.ms": 6_000})
+    plans = [["leak", "ok"], ["leak"], ["bug", "ok"], ["bug"], ["permanent"], ["503"], ["ok"]]
+    gate = f.directory / "open"
+    gate.touch()
+    f.produce(
+        f.notification(f"u{n}", plan=plan, text=CANARY, gate=str(gate), category=("news", "secret")[n % 2])
+        for n, plan in enumerate(plans)
+    )
+    f.produce_raw(b"u", CANARY.encode(), [("notif-category", b"news"), ("notif-channel", b"sms")])
+    f.produce_raw(CANARY.encode(), b"{}", [])
+    with f.worker_here(attributes={"retry": {"max_attempts": 2, "first": 0.05, "cap": 0.05}}) as worker:
+        f.finish()
+        told += [repr(worker), str(worker.health()), str(worker.stats())]
+    letters = [seen for seen in f.final() if isinstance(seen, Letter)]
+    told += [str(value) for seen in letters for name, value in seen.headers if name in HOP_HEADERS]
+    assert len(letters) == 5
+    assert any("invalid_code" in text for text in told)
+    assert any("unhandled.Bug" in text for text in told)
+    assert not [text for text in (*told, caplog.text) if "cAnArY" in text]
 
 
 @pytest.mark.parametrize("policy", ["retry", "dead_letter", "assume_sent"])

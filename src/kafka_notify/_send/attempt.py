@@ -31,7 +31,7 @@ from kafka_notify.errors import (
 from kafka_notify.limits import SeenStore
 from kafka_notify.notification import Attempt, Defer, Notification, Receipt, Send, Skip
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
-from kafka_notify.policy import RetryPolicy
+from kafka_notify.policy import RetryPolicy, deferred
 
 log = logging.getLogger("kafka_notify.send")
 
@@ -79,12 +79,6 @@ def _classified(error: Exception, classify: Callable[[Exception], DeliveryError 
     except Exception as e:  # a bug in the team's classify must not hide the failure it was asked about
         return TransientError(f"classify.{type(e).__name__}")
     return found if isinstance(found, DeliveryError) else TransientError(f"unhandled.{type(error).__name__}")
-
-
-def deferred(reason: str) -> TransientError:
-    """Why `should_send` put it off, as a code; a reason that would make none is left out."""
-    error = TransientError(f"deferred.{reason}")
-    return error if error.code.startswith("deferred.") else TransientError("deferred.reason")
 
 
 class AttemptRunner:

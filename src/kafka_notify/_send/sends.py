@@ -35,7 +35,7 @@ from kafka_notify.errors import (
 from kafka_notify.limits import CircuitBreaker
 from kafka_notify.notification import Attempt, Category, Notification, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
-from kafka_notify.policy import UnknownOutcome, after_unknown, holds_lane
+from kafka_notify.policy import UnknownOutcome, after_unknown, holds_lane, is_deferred
 from kafka_notify.wire import Undecodable, decode
 
 log = logging.getLogger("kafka_notify.send")
@@ -143,6 +143,8 @@ class Sends:
         """The rate limit, when the consumer has one."""
         self._failures = Failures(breaker) if breaker is not None else None
         self._unknown: UnknownOutcome = unknown
+        self._assumed = 0
+        """Of what counts as sent: nobody said so."""
         self._loop = loop
         self._clock = clock
         self._concurrency = concurrency
@@ -423,7 +425,7 @@ class Sends:
         """What an outcome other than sent says about the provider; what becomes of the notification."""
         error = outcome.error if isinstance(outcome, (Retry, Dead)) else None
         now = self._clock.monotonic()
-        if error is None or error.code.startswith("deferred."):
+        if error is None or is_deferred(error):
             self._not_sent(slot)
         elif holds_lane(error):
             throttle = error if isinstance(error, ThrottledError) else None
@@ -437,7 +439,7 @@ class Sends:
             elif slot.probe:
                 self._answered(slot)
         elif self._failures is not None and (
-            self.gate.shut or self._failures.add(entry.key, self.counts.sent, now)
+            self.gate.shut or self._failures.add(entry.key, self.counts.sent - self._assumed, now)
         ):
             self._failures.clear()
             self._shut(error.code, None, slot.probe)
@@ -447,7 +449,8 @@ class Sends:
         slot.probe = 0
         if isinstance(error, UnknownOutcomeError) and isinstance(outcome, Retry):
             self.counts.unknown += 1
-            return after_unknown(outcome, error, self._unknown)
+            outcome = after_unknown(outcome, error, self._unknown)
+            self._assumed += isinstance(outcome, Sent)
         return outcome
 
     def _settle(self, entry: Entry, notification: Notification[Any], outcome: Outcome) -> None:

@@ -22,7 +22,7 @@ from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeErr
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
-from kafka_notify.policy import given_up
+from kafka_notify.policy import given_up, is_deferred
 from kafka_notify.wire import (
     DlqPayload,
     DlqReason,
@@ -39,7 +39,7 @@ from kafka_notify.wire import (
 log = logging.getLogger("kafka_notify.worker")
 
 MAX_WAIT_MS = 24 * 3600 * 1000
-"""How long a notification without expiry may be throttled before it is dead-lettered."""
+"""How long a notification without expiry may be throttled or deferred before it is dead-lettered."""
 
 DeadLetterHook = Callable[[DeadLetter], Awaitable[None]]
 
@@ -142,8 +142,8 @@ class Settler:
         held = self._held(entry, due)
         if held.first_failed is None:
             held.first_failed = now
-        throttled = isinstance(error, ThrottledError) and expires is None
-        if throttled and now - held.first_failed > MAX_WAIT_MS:
+        asked_to_wait = isinstance(error, ThrottledError) or is_deferred(error)  # an outage has no such bound
+        if asked_to_wait and expires is None and now - held.first_failed > MAX_WAIT_MS:
             self.bury(entry, "throttle_timeout", notification, None, error, attempts)
             return "throttle_timeout"
         if error is not None:
