@@ -30,8 +30,8 @@ from tests.redis.server import RedisServer, executable
 pytestmark = pytest.mark.kafka
 
 Fleets = Callable[..., Fleet]
-OUTAGE: Final = float(os.environ.get("KAFKA_NOTIFY_TEST_OUTAGE", "8"))
-BACKLOG: Final = int(os.environ.get("KAFKA_NOTIFY_TEST_BACKLOG", "1000"))
+OUTAGE: Final = float(os.environ.get("KAFKA_NOTIFY_TEST_OUTAGE", "5"))
+BACKLOG: Final = int(os.environ.get("KAFKA_NOTIFY_TEST_BACKLOG", "800"))
 LIMIT: Final = 200
 SUSPENDED: Final = 1.02
 """A loaded machine suspends processes between the decision and the call; `tests/unit/test_rate_limit.py` has no
@@ -80,6 +80,28 @@ def test_outage(fleet: Fleets, step: str) -> None:
     assert f.letters() == {}
     assert len(f.accepted()) == 500
     assert [line.held for line in f.all(LaneHeld) if line.held]
+    f.verify()
+
+
+def test_probe_and_rebalance(fleet: Fleets) -> None:
+    """When a rebalance takes a probe's partition away in the middle, another probe is made."""
+    f = fleet(
+        partitions=1,
+        attributes={"breaker": PROBES},
+        consumer_config={"topic.metadata.refresh.interval.ms": 200},
+        drain_timeout=0.2,
+    )
+    away, answers = f.directory / "away", f.directory / "answers"
+    f.produce([f.notification("u", plan=["401"], gate=str(away))])
+    with f.worker_here():
+        f.until(lambda: f.all(LaneHeld), "lane that waits")
+        [probe] = f.produce([f.notification("v", gate=str(answers))])
+        f.until(lambda: f.starts(probe.id), "probe")
+        f.add_partitions(2)
+        f.until(lambda: len(f.starts(probe.id)) == 2, "another probe")
+        away.touch()
+        answers.touch()
+        f.finish()
     f.verify()
 
 
