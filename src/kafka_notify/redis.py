@@ -15,7 +15,7 @@ from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.errors import ConfigError
 from kafka_notify.limits import Grant, Quota
 
-MARGIN: Final = 1.03
+MARGIN: Final = 1.04
 """As in a worker's own limit: calls take different times to the provider, and must not crowd there."""
 
 # Exact in one round trip: a list of "when:how many" holds the sliding window, a hash the sum of it and the tokens

@@ -14,7 +14,7 @@ from kafka_notify.limits import RateLimit
 
 SLOWEST: Final = 1 / 64
 """The part of its rate that throttles leave."""
-MARGIN: Final = 1.03
+MARGIN: Final = 1.04
 """What is remembered for longer than the limit's period: calls take different times to the provider, and must not
 crowd there."""
 

@@ -21,7 +21,7 @@ PATIENCE: Final = 0.5
 """Seconds for an answer of a shared limiter."""
 AWAY: Final = 1.0
 """Seconds before one that did not answer is asked again."""
-GOOD_FOR: Final = 0.02
+GOOD_FOR: Final = 0.01
 """Seconds within which granted calls must start: later they would crowd with those granted to others."""
 AT_ONCE: Final = 100
 """Calls asked for at most in one request."""
