@@ -56,7 +56,7 @@ class Engine:
             ordering=how.get("ordering", Ordering.USER),
             paused=how.get("paused", Paused("l", "")),
             clock=Clock(lambda: self.seconds, lambda: self.seconds),
-            facts=lambda headers, number, origin, timestamp: (f"id{origin}", 0, None),
+            facts=lambda headers, number, origin, timestamp: (f"id{origin}", 0, None, ""),
             passed_over=self._pass_over,
             halt=self._halt,
             kafka_error=self.errors.append,

@@ -24,6 +24,7 @@ from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
 from kafka_notify.policy import deferred
 from kafka_notify.wire import read_dead_letter, read_retry
+from tests.model.promises import Bytes
 
 HOUR = 3_600_000
 NOW = 1_800_000_000_000
@@ -58,7 +59,7 @@ def settled(error: DeliveryError, *, first_failed: int, expires: int | None = No
         0, none, none, source_range=(0, 1), retry_range=(0, 0), writer="w", redrive_writer="r",
         effects=cast(Any, None), budget=PayloadBudget(1_000),
     )  # fmt: skip
-    entry = Entry(Lane(partition, b"u"), 0, b"u", b"{}", [("notif-category", b"news")], NOW)
+    entry = Entry(Lane(partition, b"u"), 0, Bytes(b"u", b"{}"), [("notif-category", b"news")], 1)
     entry.held = Held(0, NOW, expires, "id", NOW)
     entry.held.first_failed = NOW - first_failed
     notification: Notification[Any] = Notification(user_id="u", category="news", channel="sms", data={})

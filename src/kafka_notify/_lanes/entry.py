@@ -8,7 +8,6 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kafka_notify._headers import headers_of
-
 from kafka_notify.wire import collapse_of
 
 if TYPE_CHECKING:
