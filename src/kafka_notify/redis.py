@@ -20,15 +20,15 @@ MARGIN: Final = 1.04
 
 # Exact in one round trip: a list of "when:how many" holds the sliding window, a hash the sum of it and the tokens
 # that smooth. KEYS are list and hash of the whole limit and of the lane; ARGV: wanted, microseconds of the window,
-# of the period, then calls and burst of each. Redis' own clock counts, whatever the workers' say.
+# then calls and burst of each. Redis' own clock counts, whatever the workers' say.
 _TAKE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local grant, window, period = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local grant, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 local wait, limits = 0, {}
 for i = 1, #KEYS / 2 do
   local starts, state = KEYS[2 * i - 1], KEYS[2 * i]
-  local calls, burst = tonumber(ARGV[2 * i + 2]), tonumber(ARGV[2 * i + 3])
+  local calls, burst = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
   local known = redis.call('HMGET', state, 'used', 'tokens', 'at')
   local used, tokens, at = tonumber(known[1] or 0), tonumber(known[2] or 1), tonumber(known[3] or now)
   if at > now + window then
@@ -45,9 +45,9 @@ for i = 1, #KEYS / 2 do
     redis.call('LPOP', starts)
     used = used - tonumber(count)
   end
-  tokens = math.min(burst, tokens + math.max(now - at, 0) * calls / period)
+  tokens = math.min(burst, tokens + math.max(now - at, 0) * calls / window)
   grant = math.min(grant, math.floor(tokens), math.max(calls - used, 0))
-  if tokens < 1 then wait = math.max(wait, (1 - tokens) * period / calls) end
+  if tokens < 1 then wait = math.max(wait, (1 - tokens) * window / calls) end
   if used >= calls and oldest then wait = math.max(wait, oldest + window - now) end
   limits[i] = {starts, state, used, tokens}
 end
@@ -127,7 +127,7 @@ class RedisLimiter(_Connected):
         if quota.lane_calls < quota.calls:
             keys += [f"{whole}:{quota.lane}:starts", f"{whole}:{quota.lane}:state"]
             limits += [quota.lane_calls, min(quota.burst, quota.lane_calls)]
-        micros = round(quota.per * 1e6)
+        window = round(quota.per * MARGIN * 1e6)
         answer = await cast(
             Any,
             self._connected().eval(
@@ -135,8 +135,7 @@ class RedisLimiter(_Connected):
                 len(keys),
                 *keys,
                 wanted,
-                round(micros * MARGIN),
-                micros,
+                window,
                 *limits,  # type: ignore[arg-type, unused-ignore]
             ),
         )

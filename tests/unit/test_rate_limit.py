@@ -92,7 +92,7 @@ def test_begins_empty() -> None:
     bucket = full(RateLimit(1_000, burst=1_000))
 
     assert bucket.room(0.0) == 0
-    assert bucket.room(0.5) == 500
+    assert 450 < bucket.room(0.5) <= 500
 
 
 def test_smooths_after_a_pause() -> None:

@@ -86,7 +86,7 @@ class Bucket:
         calls, window = self._window(now)
         until = now
         if self._tokens < 1:
-            until += (1 - self._tokens) * window / MARGIN / calls
+            until += (1 - self._tokens) * window / calls
         if len(self._starts) >= calls:
             until = max(until, self._starts[len(self._starts) - calls] + window)
         return until - now
@@ -102,5 +102,5 @@ class Bucket:
     def _refill(self, now: float) -> None:
         calls, window = self._window(now)
         burst = max(1.0, self._limit.burst * self._share)
-        self._tokens = min(burst, self._tokens + (now - self._at) * calls * MARGIN / window)
+        self._tokens = min(burst, self._tokens + (now - self._at) * calls / window)
         self._at = now
