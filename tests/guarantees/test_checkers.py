@@ -17,6 +17,7 @@ from kafka_notify.testing.attempt_log import (
     DeadLettered,
     Disturbed,
     Ended,
+    LaneHeld,
     LogTail,
     Produced,
     Scheduled,
@@ -97,6 +98,10 @@ RIGHT: dict[str, list[Observation]] = {
         *TWO, Started("a", "n0", "u", 1, 1.0, at=0), *send("n0", "b", 2), Ended("a", "n0", 1, "OSError", True),
         *send("n1", "b"),
     ],
+    "no attempt while the lane waits": [
+        *ONE, *send("n0", outcome="UnknownOutcomeError"), LaneHeld("a", True), *send("n0", outcome="TransientError"),
+        LaneHeld("a", False), *send("n0"),
+    ],
     "finished beyond the frontier": [*TWO, Skipped("a", "n1", "x"), committed(0, gaps="01"), *send("n0"), *END],
 }  # fmt: skip
 
@@ -132,6 +137,10 @@ WRONG: dict[str, tuple[str, list[Observation]]] = {
          *send("n0", "b")],
     ),
     "attempt not counted": ("AttemptsBounded", [*ONE, *send("n0", outcome="TransientError"), *send("n0")]),
+    "attempt not counted after the lane waited": (
+        "AttemptsBounded",
+        [*ONE, LaneHeld("a", True), LaneHeld("a", False), *send("n0", outcome="TransientError"), *send("n0")],
+    ),
     "sent to another user": ("Conserved", [Produced("n0", "v", 0, 0), *send("n0")]),
     "sent, never produced": ("Conserved", [*ONE, *send("n0"), *send("n9")]),
     "copy of another origin": ("Conserved", [*TWO, *send("n0"), *send("n1"), copied("n1", 0)]),

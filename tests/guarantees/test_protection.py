@@ -7,6 +7,7 @@ What took how long is printed (`-s`). `KAFKA_NOTIFY_TEST_OUTAGE` (seconds) and `
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import logging
 import os
 import time
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify import Event
+from kafka_notify import CodecContext, CodecUnavailable, Event, JsonCodec
 from kafka_notify._headers import HOP_HEADERS
 from kafka_notify.testing.attempt_log import Accepted, AttemptLog, LaneHeld, Skipped, Started
 from kafka_notify.testing.guarantees import Guarantees, Letter
@@ -102,6 +103,29 @@ def test_probe_and_rebalance(fleet: Fleets) -> None:
         away.touch()
         answers.touch()
         f.finish()
+    f.verify()
+
+
+def test_codec_away(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the codec's own service is away the lane waits, with a probe now and then; nothing is dead-lettered."""
+    calls: list[float] = []
+    decode = JsonCodec.decode
+
+    def away(self: JsonCodec, value: bytes, context: CodecContext) -> Any:
+        calls.append(time.monotonic())
+        if len(calls) <= 5:
+            raise CodecUnavailable("the registry is away")
+        return decode(self, value, context)
+
+    monkeypatch.setattr(JsonCodec, "decode", away)
+    f = fleet(partitions=1, attributes={"breaker": PROBES})
+    f.produce(f.notification(f"u{n}") for n in range(30))
+    with f.worker_here():
+        f.finish()
+    waits = [round(later - before, 2) for before, later in itertools.pairwise(calls[:5])]
+    print(f"\nwaits between decode calls while the codec is away: {waits} s")
+    assert len(calls) == 35
+    assert [line.held for line in f.all(LaneHeld)] == [True, False]
     f.verify()
 
 

@@ -209,8 +209,8 @@ class Sends:
             return
         if self.gate.shut:
             count = min(count, self.gate.room(self._clock.monotonic()))  # its time, or an answer, kicks again
-        if self.pace is not None and (count := min(count, self._free())):
-            count = self.pace.room(count)  # it kicks once there is room again
+        if self.pace is not None and (free := min(len(self._ready), self._free())):
+            count = min(count, self.pace.room(free))  # it kicks once there is room again
         if count <= 0:
             self._kicking = False
             return
@@ -296,7 +296,7 @@ class Sends:
             entry.busy = Busy.NO
             self._not_sent(slot)
             return
-        notification = self._decoded(entry, partition)
+        notification = self._decoded(slot, entry, partition)
         if notification is None:
             self._not_sent(slot)
             return
@@ -368,7 +368,7 @@ class Sends:
         else:
             self._settle(entry, notification, outcome)
 
-    def _decoded(self, entry: Entry, partition: Partition) -> Notification[Any] | None:
+    def _decoded(self, slot: _Slot, entry: Entry, partition: Partition) -> Notification[Any] | None:
         """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
         record = entry.record
         assert record is not None
@@ -389,7 +389,7 @@ class Sends:
             self._settler.bury(entry, e.reason, None, e.code)
         except CodecUnavailable as e:
             log.warning("the codec cannot decode now, the lane waits: %s", e)
-            self._shut("codec_unavailable", None, 0)
+            self._shut("codec_unavailable", None, slot.probe)
             self._ready.appendleft(entry)
         return None
 
