@@ -128,7 +128,7 @@ def test_zombie(fleet: Fleets, protocol: str) -> None:
 
 def test_evicted_payloads(fleet: Fleets) -> None:
     """Waiting retries whose payloads do not fit into memory are read again when they are due."""
-    f = fleet(payload_budget=2_000)
+    f = fleet(payload_budget=2_000, attributes={"breaker": None})  # nearly every send fails
     f.start("a")
     f.produce(
         f.notification(f"u{n % 40}", n=n, plan=["transient", "ok"] if n % 9 else ["transient"], pad="x" * 500)

@@ -61,7 +61,7 @@ def consumer_class(name: str, attributes: dict[str, Any]) -> Any:
         limit = dict(values["rate_limit"])
         url = limit.pop("redis", None)
         values["rate_limit"] = RateLimit(**limit, shared=RedisLimiter(url) if url else None)
-    if "breaker" in values:
+    if values.get("breaker"):
         values["breaker"] = CircuitBreaker(**values["breaker"])
     if values.pop("dedupe", False):
         values["dedupe"] = SeenInMemory()

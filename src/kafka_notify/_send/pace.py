@@ -21,8 +21,11 @@ PATIENCE: Final = 0.5
 """Seconds for an answer of a shared limiter."""
 AWAY: Final = 1.0
 """Seconds before one that did not answer is asked again."""
-GOOD_FOR: Final = 0.01
-"""Seconds within which granted calls must start: later they would crowd with those granted to others."""
+GOOD_FOR: Final = 0.025
+"""Seconds after the question within which granted calls must start: later they would crowd with those that others
+are granted."""
+MARGIN_USED: Final = 0.03
+"""The part of a period that this may be at most: limiters keep a little more distance."""
 AT_ONCE: Final = 100
 """Calls asked for at most in one request."""
 
@@ -149,8 +152,8 @@ class SharedPace(Pace):
         return start
 
     async def _ask(self, wanted: int) -> None:
-        factor = self._bucket.factor(self._clock.monotonic())
-        grant = Grant(0, AWAY)
+        grant, asked = Grant(0, AWAY), self._clock.monotonic()
+        factor = self._bucket.factor(asked)
         try:
             grant = await asyncio.wait_for(self._limiter.take(wanted, _slowed(self._quota, factor)), PATIENCE)
         except Exception as e:
@@ -168,7 +171,7 @@ class SharedPace(Pace):
                 log.warning("the shared rate limit %s answers again", self._quota.key)
             self.away = False
             self._granted = grant.calls
-            self._good_until = self._clock.monotonic() + GOOD_FOR
+            self._good_until = asked + min(GOOD_FOR, self._quota.per * MARGIN_USED)
         finally:
             self._asking = None
         if grant.calls or self.away:
