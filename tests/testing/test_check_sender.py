@@ -293,7 +293,7 @@ class LogsToken(Good):
 
 class Prints(Good):
     async def post(self, message: object, key: str, timeout: float) -> httpx.Response:
-        print(message)  # noqa: T201
+        print(message)
         return await super().post(message, key, timeout)
 
 

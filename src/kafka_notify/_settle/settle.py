@@ -29,6 +29,7 @@ from kafka_notify.wire import (
     Headers,
     RetryState,
     category_of,
+    channel_of,
     collapse_of,
     dead_letter,
     expiry,
