@@ -100,7 +100,7 @@ def soak(fleet: Fleet, *, seconds: float, count: int, users: int) -> Soak:
         count: Notifications.
         users: Of how many.
     """
-    fleet.start("a", attributes={"retry": FAILING, "concurrency": 500})
+    fleet.start("a", attributes={"retry": FAILING, "concurrency": 500, "breaker": None})
     fleet.until_owned("a")
     sent = fleet.produce(
         fleet.notification(f"u{n % users}", plan=["transient"], seconds=0) for n in range(count)
@@ -165,7 +165,11 @@ def backlog(fleet: Fleet, *, count: int, delay: float, overdue: bool = False) ->
         delay: Seconds until they are due: longer than it takes to make all of them wait.
         overdue: Start the other one when all of them are due.
     """
-    settings = {"retry": {"max_attempts": 3, "first": delay, "cap": delay, "jitter": 0}, "concurrency": 1_000}
+    settings = {
+        "retry": {"max_attempts": 3, "first": delay, "cap": delay, "jitter": 0},
+        "concurrency": 1_000,
+        "breaker": None,  # every first attempt fails
+    }
     patience = 120 + 4 * delay
     fleet.start("a", attributes=settings)
     fleet.until_owned("a")
