@@ -111,8 +111,8 @@ class RedisLimiter(_Connected):
     """A rate limit that all workers of a provider share exactly: `RateLimit(200, shared=RedisLimiter(url))`.
 
     A lane with a reserved share finds it free whatever the other lanes want, and uses what they leave. When Redis
-    does not answer, each worker goes on with its static share; when Redis loses its memory, one period may see up
-    to twice the limit.
+    does not answer, each worker goes on with its static share; when it comes back, one period may see up to `burst`
+    more.
     """
 
     async def take(self, wanted: int, quota: Quota, /) -> Grant:

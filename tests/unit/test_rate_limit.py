@@ -95,6 +95,16 @@ def test_begins_empty() -> None:
     assert 450 < bucket.room(0.5) <= 500
 
 
+def test_begins_empty_again() -> None:
+    """When a shared limiter goes away, nobody has a burst left: others may have used what this one did not."""
+    bucket = full(RateLimit(100))
+    assert bucket.room(50.0) == 25
+    bucket.empty(50.0)
+
+    assert bucket.room(50.0) == 0
+    assert bucket.room(50.1) == 9
+
+
 def test_smooths_after_a_pause() -> None:
     """After a pause at most the burst starts at once, however large the limit."""
     assert full(RateLimit(200, burst=20)).room(1_000.0) == 20

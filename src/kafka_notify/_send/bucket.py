@@ -71,6 +71,11 @@ class Bucket:
         self._tokens = max(self._tokens - 1, 0.0)
         self._starts.append(now)
 
+    def empty(self, now: float) -> None:
+        """Begin with nothing again: somebody else allowed starts until now, and may have allowed others more."""
+        self._refill(now)
+        self._tokens = 0.0
+
     def give_back(self, start: float) -> None:
         """Nothing was sent at `start` after all."""
         for i in range(1, len(self._starts) + 1):

@@ -160,6 +160,7 @@ class SharedPace(Pace):
             now = self._clock.monotonic()
             self._away_until = now + AWAY
             if not self.away:
+                self._bucket.empty(now)
                 log.warning(
                     "the shared rate limit %s does not answer (%s): each worker uses its static share",
                     self._quota.key,
