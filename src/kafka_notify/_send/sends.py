@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Protocol
 
@@ -23,6 +22,7 @@ from kafka_notify._send.attempt import AttemptRunner, describe, sent
 from kafka_notify._send.gate import Failures, Gate, providers_trouble
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.pace import Pace
+from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.settle import Settler, known_reason
 from kafka_notify.codec import Codec
@@ -163,7 +163,7 @@ class Sends:
         self._on_event = on_event
         self._on_room = on_room
         self._fail = fail
-        self._ready: deque[Entry] = deque()
+        self._ready = Ready()
         self._slots: set[_Slot] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._wave = 1
@@ -177,7 +177,7 @@ class Sends:
 
     def add(self, entry: Entry) -> None:
         """Queue an attempt; `kick` after the last of a batch."""
-        self._ready.append(entry)
+        self._ready.add(entry)
 
     @property
     def idle(self) -> bool:
@@ -232,16 +232,17 @@ class Sends:
 
     async def _work(self, slot: _Slot) -> None:
         ready = self._ready
+        new, due = ready.new, ready.due
         turn = 0
         try:
             while not slot.stuck:
-                if not ready or not self._may_start(slot):
+                if not (new or due) or not self._may_start(slot):
                     future = self._loop.create_future()
                     self._idle.append(future)
                     await future
                     turn = 0
                     continue
-                await self._process(slot, ready.popleft())
+                await self._process(slot, ready.pop() if due else new.popleft())
                 turn += 1
                 if turn >= TURN:
                     turn = 0
@@ -390,7 +391,7 @@ class Sends:
         except CodecUnavailable as e:
             log.warning("the codec cannot decode now, the lane waits: %s", e)
             self._shut("codec_unavailable", None, slot.probe)
-            self._ready.appendleft(entry)
+            self._ready.put_back(entry)
         return None
 
     def _cancelled(self, slot: _Slot, entry: Entry, attempt: Attempt) -> Outcome | None:
@@ -418,7 +419,7 @@ class Sends:
             self._loop.call_later(1.0, self._again, entry)
 
     def _again(self, entry: Entry) -> None:
-        self._ready.append(entry)
+        self._ready.add(entry)
         self.kick()
 
     def _judge(self, slot: _Slot, entry: Entry, outcome: Outcome) -> Outcome:
