@@ -109,7 +109,8 @@ class _Lane:
 
 def otp(bench: Bench) -> Iterator[Row]:
     """50 one-time passwords a second: idle; beside marketing that is drained flat out, or 1,000 × 100 ms at a time, or
-    hangs; and while their own two workers are restarted one after the other."""
+    hangs; while a marketing worker crashes, and while 100,000 of its retries wait; and while their own two workers are
+    restarted one after the other."""
     backlog = bench.count(1_000_000, 200_000)
     prefix = bench.cluster.backlog(backlog)
     lane = _Lane(bench, prefix, max(SECONDS * bench.scale, 4))
@@ -119,27 +120,48 @@ def otp(bench: Bench) -> Iterator[Row]:
         lane.measure(idle)
         phase.idle.append(_p99(idle.turns[-1]))
 
+    def low(**how: Any) -> Child:
+        consumer = bench.cluster.consumer(prefix)
+        return Child(drain_until_told, attrs.evolve(lane.work, consumer=consumer, records=backlog, **how))
+
     def beside(phase: Phase, latency: float) -> None:
         idle_before(phase)
-        consumer = bench.cluster.consumer(prefix)
-        low = Child(
-            drain_until_told, attrs.evolve(lane.work, consumer=consumer, records=backlog, latency=latency)
-        )
-        until(lambda: bool(low.ask("in_flight") or low.ask("sent")), "marketing")
+        child = low(latency=latency)
+        until(lambda: bool(child.ask("in_flight") or child.ask("sent")), "marketing")
         begin = time.perf_counter()
         lane.measure(phase)
-        ended = low.end()
+        ended = child.end()
         phase.low.append(sum(begin < at <= begin + lane.seconds for at in ended) / lane.seconds)
 
+    def crash(phase: Phase) -> None:
+        idle_before(phase)
+        child = low()
+        until(lambda: bool(child.ask("sent")), "marketing")
+
+        def kill() -> Seen:
+            time.sleep(lane.seconds / 3)
+            child.kill()
+            return []
+
+        lane.measure(phase, kill)
+
     drains = {Phase("otp-drain"): 0.0, Phase("otp-drain-100ms"): 0.1, Phase("otp-hang"): 3600.0}
-    restart = Phase("otp-restart")
+    crashes, restart, retries = Phase("otp-low-crash"), Phase("otp-restart"), Phase("otp-low-retries")
     for _ in range(bench.repeat):
         for phase, latency in drains.items():
             beside(phase, latency)
+        crash(crashes)
         idle_before(restart)
         lane.measure(restart, lane.restart)
+    waiting = low(failing=1.0, concurrency=2_000)
+    until(lambda: bool(waiting.ask("waiting") >= min(100_000, backlog // 2)), "waiting retries", 300)
+    for _ in range(bench.repeat):
+        lane.measure(retries)
+    waiting.end()
+    for _ in range(bench.repeat):
+        idle_before(retries)
     lane.end()
-    for phase in (idle, *drains, restart):
+    for phase in (idle, *drains, crashes, retries, restart):
         yield phase.row()
 
 

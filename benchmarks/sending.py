@@ -44,7 +44,7 @@ class Work:
     threads: bool = False
     """A plain `send` that sleeps in a thread."""
     failing: float = 0.0
-    """The share of attempts that fail as transient."""
+    """The share of attempts that fail as transient; 1 is a provider that fails for everyone, for an hour."""
     retry_delay: float = 1.0
     mix: Mix = "even"
     uvloop: bool = False
@@ -160,6 +160,16 @@ class _Timed(_Sender):
         return _RECEIPT
 
 
+class _Hopeless(_Timed):
+    """All that it is given waits for a retry in an hour."""
+
+    retry = RetryPolicy(12, first=3600, factor=1, cap=3600)
+    breaker = None
+
+    async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        raise TransientError("simulated")
+
+
 class _Plain(_Sender):
     def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
         number = number_of(notification.id)
@@ -255,7 +265,7 @@ def wait(done: threading.Event, worker: Worker) -> None:
 
 def drain_until_told(connection: Connection, work: Work) -> None:
     """Run a worker in a `Child` until it is asked to stop; answers with when each send ended."""
-    consumer = _Timed(work, Window(work))
+    consumer = (_Hopeless if work.failing == 1 else _Timed)(work, Window(work))
     worker = worker_for(consumer, work)
     while (question := connection.recv()) != "stop":
         connection.send(getattr(worker.stats(), question))
