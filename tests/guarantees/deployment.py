@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import confluent_kafka
-from confluent_kafka import ElectionType, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, ElectionType, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -31,8 +31,10 @@ from kafka_notify.testing.attempt_log import (
     Committed,
     Copied,
     DeadLettered,
+    Disturbed,
     Line,
     LogTail,
+    Owned,
     Produced,
     Skipped,
     Started,
@@ -162,11 +164,13 @@ class Deployment:
         self.produced += found
         return found
 
-    def produce_raw(self, key: bytes | None, value: bytes | None, headers: Headers) -> Produced:
+    def produce_raw(
+        self, key: bytes | None, value: bytes | None, headers: Headers, partition: int = 0
+    ) -> Produced:
         """Write a record to the source topic as any client could, past our producer."""
-        offset, timestamp = self.write_raw(self.source, key, value, headers)
-        id, _ = identity(headers, self.source, 0, offset, timestamp)
-        seen = Produced(id, (key or b"").decode(errors="replace"), 0, offset)
+        offset, timestamp = self.write_raw(self.source, key, value, headers, partition)
+        id, _ = identity(headers, self.source, partition, offset, timestamp)
+        seen = Produced(id, (key or b"").decode(errors="replace"), partition, offset)
         self.log.write(seen)
         self.produced.append(seen)
         return seen
@@ -181,11 +185,44 @@ class Deployment:
         assert raw.flush(60) == 0
         return reports[0].offset(), reports[0].timestamp()[1]
 
-    def add_partitions(self, count: int) -> None:
-        """Raise retry and source topic to so many partitions, which makes the group rebalance."""
-        for topic in (self.retry_topic, self.source):
+    def add_partitions(self, count: int, *topics: str) -> None:
+        """Raise topics (retry and source topic) to so many partitions, which makes the group rebalance."""
+        for topic in topics or (self.retry_topic, self.source):
             for done in self._admin.create_partitions([NewPartitions(topic, count)]).values():
                 done.result(30)
+
+    def recreate(self, topic: str) -> None:
+        """Delete a topic, with all that is in it, and create another one of its name."""
+        self._admin.delete_topics([topic])[topic].result(30)
+
+        def created() -> bool:
+            try:
+                self._admin.create_topics([NewTopic(topic, len(self.partitions))])[topic].result(30)
+            except KafkaException as e:
+                if e.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+                return False
+            return True
+
+        self.until(created, f"end of {topic}")
+
+    def reset_offset(self, topic: str, offset: int, partition: int = 0) -> None:
+        """Move what the group has committed, as an operator would; nobody may be in the group."""
+        moved = ConsumerGroupTopicPartitions(
+            self.topology.group(LANE), [TopicPartition(topic, partition, offset)]
+        )
+
+        def done() -> bool:
+            try:
+                [answer] = self._admin.alter_consumer_group_offsets([moved]).values()
+                answer.result(30)
+            except KafkaException as e:
+                if e.args[0].code() != KafkaError.UNKNOWN_MEMBER_ID:  # somebody is still leaving
+                    raise
+                return False
+            return True
+
+        self.until(done, "reset of the group's offsets")
 
     def alter_topic(self, topic: str, setting: str, value: int) -> None:
         """Change a setting of a topic, at once."""
@@ -204,6 +241,12 @@ class Deployment:
         group = self.topology.group(LANE)
         found = self._admin.describe_consumer_groups([group], request_timeout=30)[group].result()
         return int(found.coordinator.id)
+
+    def members(self) -> list[str]:
+        """Ids of the group's members."""
+        group = self.topology.group(LANE)
+        found = self._admin.describe_consumer_groups([group], request_timeout=30)[group].result()
+        return [member.member_id for member in found.members]
 
     # -- what was seen --------------------------------------------------------------------------------
 
@@ -233,6 +276,26 @@ class Deployment:
     def committed(self) -> dict[int, Committed]:
         """What the watch saw committed last, by partition."""
         return {line.partition: line for line in self.all(Committed)}
+
+    def strays(self) -> list[Started]:
+        """Attempts of workers that did not own the partition: it was another's, or their epoch had ended. Left out
+        is the one that a worker was about to make when it was frozen."""
+        partitions = {p.id: p.partition for p in self.produced}
+        owners: dict[int, str] = {}
+        thawed: set[str] = set()
+        found: list[Started] = []
+        for line in self.lines:
+            if isinstance(line, Owned):
+                owners[line.partition] = line.worker
+            elif isinstance(line, Disturbed) and line.how in ("fenced", "resumed"):
+                owners = {n: owner for n, owner in owners.items() if owner != line.worker}
+                if line.how == "resumed":
+                    thawed.add(line.worker)
+            elif isinstance(line, Started):
+                if owners.get(partitions[line.id]) != line.worker and line.worker not in thawed:
+                    found.append(line)
+                thawed.discard(line.worker)
+        return found
 
     # -- waiting --------------------------------------------------------------------------------------
 

@@ -161,6 +161,34 @@ class StartsUnknown(Network):
         return answer.replace(b"\x00\x00" + no_timestamp, NOT_LEADER + no_timestamp), True
 
 
+class Cut(Network):
+    """While it is cut, the answers to one client do not come back; everybody else's do.
+
+    Args:
+        client: The client's `client.id`.
+    """
+
+    def __init__(self, client: str) -> None:
+        super().__init__()
+        self._client = client.encode()
+        self._whole = asyncio.Event()
+        self._whole.set()
+
+    async def passed(self, api: int, request: bytes, answer: bytes) -> tuple[bytes, bool]:
+        size = int.from_bytes(request[12:14], "big")
+        if request[14 : 14 + size] == self._client:
+            await self._whole.wait()
+        return answer, False
+
+    def cut(self) -> None:
+        """From now on."""
+        self._loop.call_soon_threadsafe(self._whole.clear)
+
+    def mend(self) -> None:
+        """What was held back arrives."""
+        self._loop.call_soon_threadsafe(self._whole.set)
+
+
 async def _frame(source: asyncio.StreamReader) -> bytes:
     size = await source.readexactly(4)
     return size + await source.readexactly(int.from_bytes(size, "big"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from kafka_notify import Worker
 from kafka_notify._fetch import membership
 from kafka_notify.testing import LocalKafka
-from tests.guarantees.fleet import Fleet
-from tests.guarantees.network import LateAssignment, Network, StartsUnknown
+from kafka_notify.testing.attempt_log import Disturbed, Started
+from tests.guarantees.fleet import QUICK, Fleet
+from tests.guarantees.network import Cut, LateAssignment, Network, StartsUnknown
 
 pytestmark = pytest.mark.kafka
 
@@ -60,6 +62,36 @@ def test_assignment_that_arrives_too_late(tmp_path: Path, monkeypatch: pytest.Mo
             f.until(lambda: network.held.is_set() or shared(*stay), "shares")
         f.produce(f.traffic(100, users=40, seed=14, failures=False))
         f.finish()
+        f.verify()
+
+
+def test_cut_off_worker(tmp_path: Path) -> None:
+    """A worker that the brokers' answers do not reach any more starts no send once its lease has ended, which is
+    before another one has its partitions; when it is back it takes part again."""
+    network = Cut("cut off")
+    with fleet_behind(network, tmp_path, partitions=2) as f:
+        f.produce(f.traffic(1_000, users=40, seed=21, failures=False))
+        config: Any = {"consumer_config": {**QUICK, "client.id": "cut off"}}
+        with f.worker_here(attributes={"concurrency": 2}, **config) as ours:
+            f.until_terminal(100)
+            f.log.write(Disturbed("", "broker"))
+            network.cut()
+            f.until(lambda: any("sends wait" in p for p in ours.health().problems), "end of the lease")
+            running = ours._running
+            assert running is not None
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), running.loop).result(30)  # what was begun is logged
+            f.look()
+            ended, mine = len(f.lines), {line.worker for line in f.all(Started)}
+            assert len(f.terminal) < 1_000
+            f.start("other")
+            f.until_all_terminal()
+            assert not [line for line in f.lines[ended:] if isinstance(line, Started) and line.worker in mine]
+            network.mend()
+            f.until(lambda: ours.health().ok and ours.stats().partitions, "return of the one that was cut off")
+            f.log.write(Disturbed("", "broker back"))
+            f.produce(f.traffic(100, users=40, seed=22, failures=False))
+            f.finish()
+        assert not f.strays()
         f.verify()
 
 

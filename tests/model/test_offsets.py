@@ -26,6 +26,8 @@ from kafka_notify._fetch.offsets import (
 
 SMALL = 8
 WHERE = ("group", "notif.high_priority", 7)
+IDS = ("kcLQ2Q2cTPS2GW6cO2ZHcA", "9wFv_d9bQ-6t6zKhcW0O3w")
+"""As topics have them."""
 
 
 class TrackedOffsets(RuleBasedStateMachine):
@@ -177,9 +179,10 @@ def _longest() -> Committed:
 @example(_longest())
 def test_round_trip(state: Committed) -> None:
     """What is written is read again, and fits into the broker's limit."""
-    text = encode_metadata(state, *WHERE)
+    text = encode_metadata(state, *WHERE, IDS)
 
-    assert decode_metadata(state.frontier, text, *WHERE) == state
+    assert decode_metadata(state.frontier, text, *WHERE) == attrs.evolve(state, topic_ids=IDS)
+    assert decode_metadata(state.frontier, encode_metadata(state, *WHERE), *WHERE) == state
     assert len(text) <= MAX_METADATA
     assert text.isascii()
 
@@ -242,11 +245,11 @@ def test_anything(text: str | None) -> None:
 @given(committed, st.text("abc|", max_size=9))
 def test_appended_fields(state: Committed, more: str) -> None:
     """A newer neighbour may append fields and raise the version: the known ones are still read."""
-    text = encode_metadata(state, *WHERE) or encode_metadata(Committed(0, b"01"), *WHERE)
+    text = encode_metadata(state, *WHERE, IDS)
     body = "kn2" + text.rpartition("|")[0][3:] + "|" + more
     checked = f"{body}|{offsets._checksum(body, state.frontier, *WHERE)}"
 
-    expected = state if encode_metadata(state, *WHERE) else Committed(state.frontier, b"01")
+    expected = attrs.evolve(state, topic_ids=IDS)
     assert decode_metadata(state.frontier, checked, *WHERE) == expected
 
 

@@ -206,7 +206,7 @@ class Intake:
                 now,
             )
         except (OffsetRewound, TopicRecreated) as e:
-            self._halt(partition, str(e))
+            self._halt(partition, f"{message.topic()} was re-created or truncated: {e}")
 
     def _identity(self, message: Message, headers: Headers | None) -> tuple[str, int]:
         number: Any = message.partition()

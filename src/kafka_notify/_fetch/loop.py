@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from kafka_notify._config import opened
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._fetch.topic_ids import TopicIds, changed
 from kafka_notify._log_extent import log_ends, log_starts
 
 log = logging.getLogger("kafka_notify.fetch")
@@ -59,6 +60,8 @@ class Start:
     retry: Committed
     source_range: tuple[int, int]
     retry_range: tuple[int, int]
+    topic_ids: tuple[str, ...] = ()
+    """Of source and retry topic; empty when they are not known."""
 
 
 @attrs.frozen
@@ -97,6 +100,9 @@ class Receiver(Protocol):
     def drain(self, numbers: frozenset[int], /) -> CommitRequest:
         """Let these partitions finish what runs, within the drain budget; what is to be committed of them."""
         ...
+
+    def recreated(self, topic: str, /) -> None:
+        """A topic is not the one any more that was there when its partitions started."""
 
     def forget(self, numbers: frozenset[int], /, *, lost: bool) -> None:
         """These partitions are not ours any more."""
@@ -141,6 +147,9 @@ class FetchLoop:
         """Source partitions that are paused."""
         self._half_since: dict[int, float] = {}
         self._membership: Membership | None = None
+        self._topic_ids = TopicIds(self._config, self._topics)
+        self._ids: dict[int, tuple[str, ...]] = {}
+        """Of the topics that each pair's offsets belong to."""
         self._handed = 0
         self._start_again_at = 0.0
 
@@ -248,7 +257,10 @@ class FetchLoop:
     def _turn(self, consumer: Consumer) -> None:
         while self._commits:
             self._receiver.committed(self._commit(consumer, self._commits.popleft()))
+        self._look_at_topics()
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
+        if waiting and self._topic_ids.awaited():
+            waiting = set()
         if waiting and not self._fenced and boottime() >= self._start_again_at:
             self._start_pairs(consumer, waiting)
         self._apply_pauses(consumer)
@@ -265,6 +277,15 @@ class FetchLoop:
         self._handed += len(batch)
         self._receiver.feed(batch)
 
+    def _look_at_topics(self) -> None:
+        if not self._topic_ids.look():
+            return
+        now = self._topic_ids.known
+        for topic in {t for n in self._started for t in changed(self._topics, self._ids[n], now)}:
+            self._receiver.recreated(topic)
+        for n in self._started:
+            self._ids[n] = self._ids[n] or now
+
     # -- commits --------------------------------------------------------------------------------------
 
     def _commit(self, consumer: Consumer, request: CommitRequest) -> CommitResult:
@@ -277,7 +298,7 @@ class FetchLoop:
         if not pairs:
             return CommitResult(request, frozenset(), sent_at, error="not assigned")
         offsets = [
-            TopicPartition(topic, n, state.frontier, encode_metadata(state, self._group, topic, n))
+            TopicPartition(topic, n, state.frontier, encode_metadata(state, self._group, topic, n, self._ids[n]))
             for n, pair in pairs.items()
             for topic, state in zip(self._topics, pair, strict=True)
         ]
@@ -402,10 +423,12 @@ class FetchLoop:
                     states[retry, n] or Committed(starts[retry, n]),
                     (starts[source, n], ends[source, n]),
                     (starts[retry, n], ends[retry, n]),
+                    self._topic_ids.known,
                 )
                 for topic, state in ((source, start.source), (retry, start.retry)):
                     consumer.seek(TopicPartition(topic, n, max(state.frontier, starts[topic, n])))
                 self._started[n] = self._epoch
+                self._ids[n] = self._topic_ids.known or start.source.topic_ids or start.retry.topic_ids
                 self._paused.add(n)
                 self._receiver.started(start)
                 consumer.resume([TopicPartition(retry, n)])

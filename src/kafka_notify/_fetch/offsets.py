@@ -50,6 +50,8 @@ class Committed:
     gaps: bytes = b""
     """One byte per offset from the frontier on: `1` finished, `0` not; ends with a `1`."""
     fence: Fence | None = None
+    topic_ids: tuple[str, ...] = ()
+    """Of source and retry topic when it was committed; empty when that is not known."""
 
     def covers(self, offset: int) -> bool:
         """Whether `offset` is finished."""
@@ -142,9 +144,12 @@ class OffsetRewound(Exception):
         super().__init__(f"expected offset {expected} or later, got {got}")
 
 
-def encode_metadata(committed: Committed, group: str, topic: str, partition: int) -> str:
-    """The commit metadata for `committed`: ASCII, at most 4,095 characters, empty when there is nothing to say."""
-    if not committed.gaps and committed.fence is None:
+def encode_metadata(
+    committed: Committed, group: str, topic: str, partition: int, topic_ids: tuple[str, ...] = ()
+) -> str:
+    """The commit metadata for `committed`, in topics with these ids: ASCII, at most 4,095 characters, empty when
+    there is nothing to say."""
+    if not committed.gaps and committed.fence is None and not topic_ids:
         return ""
     bits = ""
     if committed.gaps:
@@ -160,6 +165,8 @@ def encode_metadata(committed: Committed, group: str, topic: str, partition: int
         writers.append(fence.writer)
         fence = fence.before
     text = f"{_VERSION}|{bits}|{','.join(ends)}|{','.join(writers)}"
+    if topic_ids:
+        text += f"|{','.join(topic_ids)}"
     return f"{text}|{_checksum(text, committed.frontier, group, topic, partition)}"
 
 
@@ -182,7 +189,7 @@ def decode_metadata(frontier: int, metadata: str | None, group: str, topic: str,
             fence = Fence(int(end), writer, fence) if writer else None
     except (ValueError, binascii.Error, zlib.error):
         return plain
-    return Committed(frontier, gaps, fence)
+    return Committed(frontier, gaps, fence, tuple(fields[4].split(",")) if len(fields) > 4 else ())
 
 
 def _decode_bits(text: str) -> bytes:

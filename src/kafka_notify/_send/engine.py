@@ -22,6 +22,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
+from kafka_notify._fetch.topic_ids import changed
 from kafka_notify._lanes.entry import Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.timers import Timers
@@ -47,6 +48,11 @@ log = logging.getLogger("kafka_notify.worker")
 TICK: Final = 0.05
 PAYLOAD_BUDGET: Final = 128 * 2**20
 """Bytes of waiting retries' payloads kept in memory; the others are read again when they are due."""
+
+RECREATED: Final = (
+    "{} was deleted and created anew: the offsets that the group has committed are the old topic's, and what lay in "
+    "the old topic is gone; reset the group's offsets of this partition in both topics to go on"
+)
 
 
 class Engine:
@@ -244,6 +250,10 @@ class Engine:
         if error.fatal():
             self.fail(RuntimeError(f"fatal error of the Kafka client: {error.name()}"))
 
+    def recreated(self, topic: str) -> None:
+        """A topic is not the one any more that was there when its partitions started."""
+        self.post(self._halt_all, RECREATED.format(topic))
+
     def drain(self, numbers: frozenset[int]) -> CommitRequest:
         """Let these partitions finish what runs; what is to be committed of them. Blocks the fetch thread."""
         answer: concurrent.futures.Future[CommitRequest] = concurrent.futures.Future()
@@ -354,13 +364,22 @@ class Engine:
         )
         self._share_rate()
         self.sends.keep_blocked(partition)
-        if start.source.frontier > start.source_range[1]:
-            self._halt(
-                partition,
-                f"offset {start.source.frontier} is committed, but the topic ends at {start.source_range[1]}: "
-                "it was re-created or truncated; reset the group's offsets of this partition to go on",
-            )
-        elif partition.restored:
+        topics = self._source, self._retry_topic
+        for committed in (start.source, start.retry):
+            for topic in changed(topics, committed.topic_ids, start.topic_ids):
+                self._halt(partition, RECREATED.format(topic))
+                return
+        for topic, state, (_, end) in zip(
+            topics, (start.source, start.retry), (start.source_range, start.retry_range), strict=True
+        ):
+            if state.frontier > end:
+                self._halt(
+                    partition,
+                    f"offset {state.frontier} is committed, but {topic} ends at {end}: it was re-created or "
+                    "truncated; reset the group's offsets of this partition to go on",
+                )
+                return
+        if partition.restored:
             self.commits.soon()
 
     def _halt(self, partition: Partition, reason: str) -> None:
@@ -374,6 +393,10 @@ class Engine:
         log.error("%s[%d] is halted: %s", self._source, partition.number, reason)
         if self._on_event:
             self._on_event(events.PartitionHalted(partition.number, reason))
+
+    def _halt_all(self, reason: str) -> None:
+        for partition in tuple(self.partitions.values()):
+            self._halt(partition, reason)
 
     def _forget(self, numbers: frozenset[int], lost: bool) -> None:
         for n in numbers:
