@@ -79,7 +79,9 @@ def test_cut_off_worker(tmp_path: Path) -> None:
             f.until(lambda: any("sends wait" in p for p in ours.health().problems), "end of the lease")
             running = ours._running
             assert running is not None
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), running.loop).result(30)  # what was begun is logged
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), running.loop).result(
+                30
+            )  # what was begun is logged
             f.look()
             ended, mine = len(f.lines), {line.worker for line in f.all(Started)}
             assert len(f.terminal) < 1_000
@@ -87,7 +89,9 @@ def test_cut_off_worker(tmp_path: Path) -> None:
             f.until_all_terminal()
             assert not [line for line in f.lines[ended:] if isinstance(line, Started) and line.worker in mine]
             network.mend()
-            f.until(lambda: ours.health().ok and ours.stats().partitions, "return of the one that was cut off")
+            f.until(
+                lambda: ours.health().ok and ours.stats().partitions, "return of the one that was cut off"
+            )
             f.log.write(Disturbed("", "broker back"))
             f.produce(f.traffic(100, users=40, seed=22, failures=False))
             f.finish()

@@ -296,9 +296,13 @@ class FetchLoop:
         pairs = {n: pair for n, pair in request.pairs.items() if self._started.get(n) == request.epochs[n]}
         sent_at = boottime()
         if not pairs:
-            return CommitResult(request, frozenset(), sent_at, error="not assigned")
+            return CommitResult(
+                request, frozenset(), sent_at, error="not assigned" if request.pairs else None
+            )
         offsets = [
-            TopicPartition(topic, n, state.frontier, encode_metadata(state, self._group, topic, n, self._ids[n]))
+            TopicPartition(
+                topic, n, state.frontier, encode_metadata(state, self._group, topic, n, self._ids[n])
+            )
             for n, pair in pairs.items()
             for topic, state in zip(self._topics, pair, strict=True)
         ]
