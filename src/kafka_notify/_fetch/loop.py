@@ -259,9 +259,8 @@ class FetchLoop:
             self._receiver.committed(self._commit(consumer, self._commits.popleft()))
         self._look_at_topics()
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
-        if waiting and self._topic_ids.awaited():
-            waiting = set()
-        if waiting and not self._fenced and boottime() >= self._start_again_at:
+        may_start = not self._fenced and not self._topic_ids.awaited() and boottime() >= self._start_again_at
+        if waiting and may_start:
             self._start_pairs(consumer, waiting)
         self._apply_pauses(consumer)
         if self.hold or self._handed - self.taken > IN_TRANSIT:
