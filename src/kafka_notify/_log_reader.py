@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from kafka_notify._config import Config, consumer_config, opened
 from kafka_notify._log_extent import log_ends, log_starts
+from kafka_notify._polling import poll_batch
 from kafka_notify.errors import NotifyError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class LogReader:
         self._consumer.assign([TopicPartition(*place, stretches[place][0]) for place in waiting])
         heard = time.monotonic()
         while waiting:
-            for message in asked(self._batch):
+            for message in asked(lambda: poll_batch(self._consumer, 1.0, _BATCH)):
                 place = (message.topic() or "", message.partition() or 0)
                 if place not in waiting:
                     continue  # fetched ahead, beyond the end
@@ -115,11 +116,6 @@ class LogReader:
                     "the end to reach; check the brokers' health and the network"
                 )
         self._consumer.unassign()
-
-    def _batch(self) -> list[Message]:
-        first = self._consumer.poll(1.0)
-        # consume() alone would wait the whole second for a full batch
-        return [] if first is None else [first, *self._consumer.consume(_BATCH, 0)]
 
     def close(self) -> None:
         """Free the consumer."""

@@ -14,6 +14,7 @@ import attrs
 from kafka_notify._frozen import put
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.errors import ConfigError
+from kafka_notify.topology import DEFAULT_CONSUMER
 
 MAX_CALLS = 1_000_000
 """Of a `RateLimit`: each call of the last period is remembered, 8 bytes each."""
@@ -168,7 +169,7 @@ class RateLimit:
 
     def quota(self, lane: str, consumer: str) -> Quota:
         """What a lane may take out of the shared limit."""
-        key = self.key or consumer or "workers"
+        key = self.key or consumer or DEFAULT_CONSUMER
         if not self.reserved:
             return Quota(f"{key}.{lane}", self.calls, self.per, self.burst, lane, self.calls)
         others = sum(share for name, share in self.reserved.items() if name != lane)

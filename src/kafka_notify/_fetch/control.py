@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -22,6 +21,8 @@ from confluent_kafka import (
 )
 
 from kafka_notify._config import opened
+from kafka_notify._log_extent import log_ends
+from kafka_notify._polling import poll_batch
 from kafka_notify.errors import NotifyError
 
 log = logging.getLogger("kafka_notify.worker")
@@ -100,25 +101,24 @@ class ControlReader:
                     error.name(),
                 )
             return
-        (last,) = consumer.offsets_for_times([TopicPartition(self._topic, PARTITION, OFFSET_END)], PATIENCE)
-        if last.error is not None:
-            raise KafkaException(last.error)
+        place = (self._topic, PARTITION)
+        end = log_ends(consumer, [place], PATIENCE)[place]
         consumer.assign([TopicPartition(self._topic, PARTITION, OFFSET_BEGINNING)])
         deadline = time.monotonic() + PATIENCE
         records: list[tuple[bytes, bytes | None]] = []
         at = 0
-        while at < last.offset and not self._stopping.is_set():
+        while at < end and not self._stopping.is_set():
             if time.monotonic() > deadline:
                 raise NotifyError(
                     f"{self._topic}: not read to its end within {PATIENCE:g} s; check the brokers"
                 )
-            for message in _polled(consumer):
+            for message in poll_batch(consumer, _POLL, BATCH):
                 error = message.error()
                 if error is None:
                     records.append(_pair(message))
                     at = (message.offset() or 0) + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    at = last.offset  # wherever compaction has left it
+                    at = end  # wherever compaction has left it
         self._learned(records)
         self._reading = True
 
@@ -143,7 +143,7 @@ class ControlReader:
                 self._begin(consumer)
             return
         records: list[tuple[bytes, bytes | None]] = []
-        for message in _polled(consumer):
+        for message in poll_batch(consumer, _POLL, BATCH):
             error = message.error()
             if error is None:
                 records.append(_pair(message))
@@ -151,11 +151,6 @@ class ControlReader:
                 log.warning("reading %s: %s", self._topic, error.name())
         if records:
             self._learned(records)
-
-
-def _polled(consumer: Consumer) -> list[Message]:
-    message = consumer.poll(_POLL)
-    return [] if message is None else [message, *consumer.consume(BATCH, 0)]
 
 
 def _pair(message: Message) -> tuple[bytes, bytes | None]:

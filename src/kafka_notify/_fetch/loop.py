@@ -21,6 +21,7 @@ from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 from kafka_notify._fetch.topic_ids import TopicIds, changed
 from kafka_notify._log_extent import log_ends, log_starts
+from kafka_notify._polling import poll_batch
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -38,7 +39,6 @@ EPOCH_ENDED: Final = frozenset(
 )
 """The broker fences members, not partition owners: after one of these a later commit of ours could overwrite our
 successor's. So the assignment is over, whatever librdkafka still thinks."""
-TRY_AGAIN: Final = frozenset({KafkaError.REBALANCE_IN_PROGRESS, KafkaError.STALE_MEMBER_EPOCH})
 
 
 def boottime() -> float:
@@ -268,13 +268,9 @@ class FetchLoop:
             if self.hold or self._handed - self.taken > IN_TRANSIT:  # else it opened between the two lines
                 self._gate.wait(POLL)
             return
-        message = consumer.poll(POLL)
-        if message is None:
-            return
-        batch = [message]
-        batch += consumer.consume(BATCH - 1, 0)
-        self._handed += len(batch)
-        self._receiver.feed(batch)
+        if batch := poll_batch(consumer, POLL, BATCH):
+            self._handed += len(batch)
+            self._receiver.feed(batch)
 
     def _look_at_topics(self) -> None:
         if not self._topic_ids.look():

@@ -8,18 +8,13 @@ does not know of them, for as long as both live. Only leaving the group and join
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from kafka_notify._config import Config, client_config, opened
-
-log = logging.getLogger("kafka_notify.fetch")
+from kafka_notify._fetch.question import Question
 
 LOOK: Final = 15.0
 """Seconds between two looks; what differs in the same way in two of them is not a rebalance under way."""
@@ -39,10 +34,12 @@ class Membership:
     def __init__(self, config: Config, group: str) -> None:
         self._admin: Any = opened(AdminClient, client_config(config))
         self._group = group
-        self._next = time.monotonic() + LOOK
-        self._asked: Future[Any] | None = None
-        self._refused: int | None = None
-        """Code of the last answer if that was an error, which is told once."""
+        self._question = Question(
+            lambda: self._admin.describe_consumer_groups([group]),
+            f"the group {group}",
+            every=LOOK,
+            first=LOOK,
+        )
         self._differed: tuple[str, Assignment, Assignment] | None = None
         """Who differed in the last look, and how: what it has, what the group gives it."""
 
@@ -55,27 +52,15 @@ class Membership:
             member: This member's id.
             owned: What it has.
         """
-        if self._asked is None:
-            if time.monotonic() >= self._next:
-                self._asked = self._admin.describe_consumer_groups([self._group])[self._group]
+        answer = self._question.answer()
+        if answer is None:
+            if self._question.refused is not None:
+                self._differed = None
             return frozenset()
-        if not self._asked.done():
-            return frozenset()
-        asked, self._asked = self._asked, None
-        self._next = time.monotonic() + LOOK
-        try:
-            members = asked.result().members
-        except KafkaException as e:
-            if e.args[0].code() != self._refused:
-                self._refused = e.args[0].code()
-                log.warning("the group %s cannot be described: %s", self._group, e.args[0].name())
-            self._differed = None
-            return frozenset()
-        self._refused = None
         me, mine = member() or "", owned()
         given = frozenset(
             (tp.topic, tp.partition)
-            for found in members
+            for found in answer[self._group].members
             if found.member_id == me
             for tp in found.assignment.topic_partitions
         )

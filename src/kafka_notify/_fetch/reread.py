@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from kafka_notify._config import opened
 from kafka_notify._lanes.entry import Entry
+from kafka_notify._polling import poll_batch
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -97,7 +98,7 @@ class Rereader:
         quiet_since = time.monotonic()
         while wanted and not self._stopping and time.monotonic() - quiet_since < PATIENCE:
             answers: list[tuple[Entry, Message | None]] = []
-            for message in self._poll(consumer):
+            for message in poll_batch(consumer, 0.1, BATCH):
                 quiet_since = time.monotonic()
                 error = message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
@@ -120,8 +121,3 @@ class Rereader:
                 self._loaded(answers)
         consumer.unassign()
         return wanted
-
-    @staticmethod
-    def _poll(consumer: Consumer) -> list[Message]:
-        message = consumer.poll(0.1)
-        return [] if message is None else [message, *consumer.consume(BATCH, 0)]

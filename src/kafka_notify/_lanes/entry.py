@@ -7,7 +7,7 @@ from enum import IntEnum
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from kafka_notify._headers import headers_of
+from kafka_notify._headers import HasHeaders, headers_of
 from kafka_notify.wire import collapse_of
 
 if TYPE_CHECKING:
@@ -70,12 +70,11 @@ class Held:
         return max(self.at, self.superseded)
 
 
-class Record(Protocol):
+class Record(HasHeaders, Protocol):
     """What an entry needs of a `confluent_kafka.Message`."""
 
     def key(self, /) -> Any: ...
     def value(self, /) -> Any: ...
-    def headers(self, /) -> Any: ...
     def timestamp(self, /) -> Any: ...
 
 

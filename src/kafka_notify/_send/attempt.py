@@ -41,10 +41,6 @@ THROTTLE_WAIT = 5.0
 """Seconds to wait after a throttle that does not say how long."""
 
 
-class Stopped(Exception):
-    """A send was cancelled because its partition is handed over: no attempt."""
-
-
 def outcome_of(
     error: Exception,
     attempts_made: int,

@@ -143,6 +143,22 @@ class Engine:
             session_timeout=session_timeout,
             on_event=on_event,
         )
+        self.intake = Intake(
+            self.partitions,
+            self.budget,
+            fetch,
+            concurrency=consumer.concurrency,
+            source=self._source,
+            channels=frozenset(consumer.channels),
+            ordering=consumer.ordering,
+            paused=paused,
+            clock=self._clock,
+            facts=self._settler.facts,
+            passed_over=self._pass_over,
+            halt=self._halt,
+            kafka_error=self.kafka_error,
+            kick=self._kick,
+        )
         self.sends = Sends(
             loop,
             self._clock,
@@ -161,24 +177,8 @@ class Engine:
             lease=self.commits,
             paused=paused,
             on_event=on_event,
-            on_room=self._on_room,
+            on_room=self.intake.on_room,
             fail=self.fail,
-        )
-        self.intake = Intake(
-            self.partitions,
-            self.budget,
-            fetch,
-            concurrency=consumer.concurrency,
-            source=self._source,
-            channels=frozenset(consumer.channels),
-            ordering=consumer.ordering,
-            paused=paused,
-            clock=self._clock,
-            facts=self._settler.facts,
-            passed_over=self._pass_over,
-            halt=self._halt,
-            kafka_error=self.kafka_error,
-            kick=self.sends.kick,
         )
         self.sends.pace = pace(self._clock, self.sends.kick)
         self._count_partitions = count_partitions
@@ -321,8 +321,8 @@ class Engine:
             partition.step_blocked(now)
         self.sends.kick()
 
-    def _on_room(self, partition: Partition) -> None:
-        self.intake.on_room(partition)
+    def _kick(self) -> None:
+        self.sends.kick()
 
     def _pass_over(self) -> None:
         self.sends.counts.passed_over += 1

@@ -18,7 +18,7 @@ from kafka_notify._config import Config, client_config, opened
 from kafka_notify._fetch.offsets import Committed, decode_metadata
 from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader, asked
-from kafka_notify.topology import Topology
+from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 from kafka_notify.wire import identity, read_retry
 
 TIMEOUT: Final = 20.0
@@ -160,7 +160,7 @@ class Backlogs:
         state, members = asked(lambda: self._members(group))
         halves = [Half(*at, lows[at], ends[at], committed[at]) for at in places]
         source, retry = ([half for half in halves if half.topic == topic] for topic in topics)
-        return Group(lane, consumer or "workers", group, state, members, source, retry)
+        return Group(lane, consumer or DEFAULT_CONSUMER, group, state, members, source, retry)
 
     def offsets(self, places: Iterable[Place], spec: Any) -> dict[Place, int]:
         """The offset of each partition that a spec names; -1 when there is none."""

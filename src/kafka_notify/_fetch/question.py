@@ -1,0 +1,55 @@
+"""Something that is asked of the cluster from time to time, on a thread that must not wait for the answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+log = logging.getLogger("kafka_notify.fetch")
+
+
+class Question:
+    """Puts one question again and again; never blocks.
+
+    Args:
+        ask: Puts it: what is asked for, each with the future of its answer.
+        what: What is described, for the log.
+        every: Seconds between an answer and the next question.
+        first: Seconds until the first question.
+    """
+
+    def __init__(
+        self, ask: Callable[[], Mapping[str, Future[Any]]], what: str, *, every: float, first: float
+    ) -> None:
+        self._ask = ask
+        self._what = what
+        self._every = every
+        self._next = time.monotonic() + first
+        self._asked: Mapping[str, Future[Any]] | None = None
+        self.refused: int | None = None
+        """Code of the last answer if that was an error, which is told once."""
+
+    def answer(self) -> dict[str, Any] | None:
+        """A new answer, once; None while there is none, or when it was an error. Call it often."""
+        if self._asked is None:
+            if time.monotonic() >= self._next:
+                self._asked = self._ask()
+            return None
+        if not all(future.done() for future in self._asked.values()):
+            return None
+        asked, self._asked = self._asked, None
+        self._next = time.monotonic() + self._every
+        try:
+            answer = {name: future.result() for name, future in asked.items()}
+        except KafkaException as e:
+            if e.args[0].code() != self.refused:
+                self.refused = e.args[0].code()
+                log.warning("%s cannot be described: %s", self._what, e.args[0].name())
+            return None
+        self.refused = None
+        return answer
