@@ -151,9 +151,8 @@ def decode(
         CodecUnavailable: The codec's service is away, or the category's payload class is not one that data can
             fill: the record may be fine, so the lane waits.
     """
-    got: dict[str, bytes] = dict(headers) if headers else {}  # of several with one name the last wins
-    if None in got.values():
-        got = {name: raw for name, raw in got.items() if raw is not None}
+    # of several with one name the last wins; one without a value is read as absent
+    got: dict[str, bytes] = dict(headers) if headers else {}
     if (schema := got.get(_SCHEMA)) is not None and schema not in _SCHEMAS_READ:
         raise Undecodable("unsupported_schema", f"bad_header.{_SCHEMA}")
     category = _names.get(got.get(_CATEGORY, b"")) or _known_name(got, _CATEGORY)

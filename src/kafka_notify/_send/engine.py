@@ -180,6 +180,8 @@ class Engine:
             on_room=self.intake.on_room,
             fail=self.fail,
         )
+        self.send: Callable[[Entry], None] = self.sends.add
+        """Queue an attempt: one of the effects below, without a call in between."""
         self.sends.pace = pace(self._clock, self.sends.kick)
         self._count_partitions = count_partitions
         self.source_partitions = 0
@@ -451,10 +453,6 @@ class Engine:
         self.sends.kick()
 
     # -- Effects of a partition -----------------------------------------------------------------------
-
-    def send(self, entry: Entry) -> None:
-        """Queue an attempt."""
-        self.sends.add(entry)
 
     def park(self, entry: Entry) -> None:
         """Copy a source entry behind an earlier one of its user."""

@@ -33,7 +33,7 @@ from kafka_notify.errors import (
     UnknownOutcomeError,
 )
 from kafka_notify.limits import CircuitBreaker
-from kafka_notify.notification import Attempt, Category, Notification, new_attempt
+from kafka_notify.notification import Attempt, Category, Notification, Receipt, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, after_unknown, holds_lane, is_deferred
 from kafka_notify.wire import Undecodable, decode
@@ -45,6 +45,8 @@ TURN: Final = 100
 CANCEL_GRACE: Final = 5.0
 """Seconds that an async send may go on after it was cancelled before it counts as stuck."""
 FOREVER: Final = float("inf")
+SENT: Final = Sent(Receipt("unread"))
+"""Any success, where nobody reads receipts: an object less per send."""
 
 
 class Lease(Protocol):
@@ -156,6 +158,7 @@ class Sends:
         self._runner = runner
         self._send = runner.send
         self._hooks = hooks
+        self._receipts_unread = on_event is None and hooks.on_sent is None
         self._threads = threads
         self._settler = settler
         self._lease = lease
@@ -164,6 +167,8 @@ class Sends:
         self._on_room = on_room
         self._fail = fail
         self._ready = Ready()
+        self.add = self._ready.add
+        """Queue an attempt; `kick` after the last of a batch."""
         self._slots: set[_Slot] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._wave = 1
@@ -174,10 +179,6 @@ class Sends:
         """Lanes that wait for a thread to return, by partition and user: whichever assignment they belong to."""
 
     # -- queue and tasks ------------------------------------------------------------------------------
-
-    def add(self, entry: Entry) -> None:
-        """Queue an attempt; `kick` after the last of a batch."""
-        self._ready.add(entry)
 
     @property
     def idle(self) -> bool:
@@ -336,7 +337,8 @@ class Sends:
         outcome: Outcome | None
         try:
             if self._send is not None:
-                outcome = sent(await self._send(notification, attempt))
+                receipt = await self._send(notification, attempt)
+                outcome = SENT if type(receipt) is Receipt and self._receipts_unread else sent(receipt)
             else:
                 outcome = await self._runner.run(notification, attempt)
         except asyncio.CancelledError:
