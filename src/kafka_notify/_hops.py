@@ -5,6 +5,7 @@ A hop replaces what an earlier one wrote, it never appends: a record does not gr
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Final, Literal, TypeVar
@@ -144,6 +145,7 @@ def _origin_headers(state: RetryState) -> Headers:
     return written
 
 
+@functools.lru_cache(1_000)  # there are few of them, and each copy has four
 def _token(text: str) -> bytes:
     """A sender's own word (a class, a provider), made so that `read_retry` accepts whatever it was."""
     return re.sub(r"[\x00-\x1f\x7f]", "?", text[:_MAX_TOKEN]).encode(errors="replace")

@@ -220,6 +220,12 @@ def collapse_of(headers: Headers | None) -> str:
     return "" if key is None else f"{channel_of(headers)} {key}"
 
 
+def collapses_with(notification: Notification[Any]) -> str:
+    """The same of one that was decoded."""
+    key = notification.collapse_key
+    return f"{notification.channel} {key}" if key else ""
+
+
 def _look_up(headers: Headers | None, name: str) -> str | None:
     for known, raw in reversed(headers or ()):
         if known == name and raw is not None:

@@ -149,6 +149,8 @@ class Owner:
             return
         copy = log[at]
         assert copy is not None
+        if p.reads_own(at):
+            return
         if copy.attempt < 0:
             p.on_retry(at, "?", None, Bytes(b"?", b"?"), None, lambda: ("", 0, None, ""), self.now)
             return

@@ -60,7 +60,8 @@ class Bench:
     def retry(self, offset: int, origin: int, writer: str, redrives: int = 0, attempt: int = 0) -> None:
         state = RetryState("source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives)
         facts = (f"id{origin}", 0, None, "")
-        self.partition.on_retry(offset, "u", state, Bytes(b"u", b"value"), None, lambda: facts, NOW)
+        if not self.partition.reads_own(offset):
+            self.partition.on_retry(offset, "u", state, Bytes(b"u", b"value"), None, lambda: facts, NOW)
 
     def commit(self) -> tuple[Committed, Committed]:
         source, retry = self.partition.snapshot()
@@ -111,6 +112,18 @@ def test_unreadable_record_keeps_its_payload() -> None:
     b.partition.on_retry(0, "?", None, Bytes(b"key", b"value"), None, lambda: ("", 0, None, ""), NOW)
 
     assert [(entry.key, entry.value) for entry in b.asked.letters] == [(b"key", b"value")]
+
+
+def test_an_acknowledged_copy_is_passed_and_an_orphan_is_not() -> None:
+    """What the broker acknowledged is known when it is read; what a failed produce wrote all the same is found."""
+    b = working()
+    b.source(0)
+    b.copy(b.asked.sends[0], at=1)  # offset 0 holds what its first produce wrote, which was reported as failed
+
+    assert [b.partition.reads_own(0), b.partition.retry.position] == [False, 0]
+    b.retry(0, origin=0, writer=ME)
+    assert [b.partition.reads_own(1), b.partition.retry.position] == [True, 2]
+    assert [b.partition.retry.is_done(offset) for offset in (0, 1)] == [True, False]
 
 
 def test_redrive_waits_for_a_running_send_of_its_user() -> None:

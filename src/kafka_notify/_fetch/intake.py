@@ -185,9 +185,10 @@ class Intake:
         lane_key: Any = message.key()
         try:
             if message.topic() != self._source:
-                self._take_retry(
-                    partition, offset, message, headers_of(message) if headers is None else headers, now
-                )
+                if not partition.reads_own(offset):
+                    self._take_retry(
+                        partition, offset, message, headers_of(message) if headers is None else headers, now
+                    )
                 return
             if self._reads_headers:
                 channel = channel_of(headers)

@@ -138,6 +138,8 @@ class Partition:
         """Source entries whose first copy is on its way, by origin."""
         self._seen: dict[int, set[int]] = {}
         """Own copies read while a produce of their origin was outstanding: the answer tells which one counts."""
+        self._acknowledged: set[int] = set()
+        """Own copies that were acknowledged and not read yet."""
         self._stash: dict[int, Entry] = {}
         """Redriven copies that wait until the older generation of their letter is done with."""
         self._redriven: dict[int, int] = {}
@@ -283,6 +285,19 @@ class Partition:
             self.retry.complete(offset)  # a zombie's: its record is ours, from its own copy or its source
         else:
             self._on_own(offset, state.origin)
+
+    def reads_own(self, offset: int) -> bool:
+        """A retry record was read. Whether it is an own copy that was acknowledged before: then all that it says is
+        known, and nothing more is to be done with it.
+
+        Raises:
+            OffsetRewound: The partition went back.
+        """
+        if offset not in self._acknowledged:
+            return False
+        self._acknowledged.remove(offset)
+        self.retry.observe(offset)
+        return True
 
     def on_source_end(self, offset: int) -> None:
         """Everything below `offset` of the source partition was read; what was not delivered does not exist."""
@@ -563,6 +578,8 @@ class Partition:
         else:
             self.retry.complete(old.at)
             self._budget.give(old.size)
+        if held.at >= self.retry.position:
+            self._acknowledged.add(held.at)
         entry.held = held
         entry.attempt = attempt
         entry.busy = Busy.NO
@@ -659,6 +676,7 @@ class Partition:
                     self._budget.give(entry.held.size)
         self.lanes.clear()
         self.pending.clear()
+        self._acknowledged.clear()
 
     # -- commits --------------------------------------------------------------------------------------
 

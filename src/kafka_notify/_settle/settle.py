@@ -31,6 +31,7 @@ from kafka_notify.wire import (
     category_of,
     channel_of,
     collapse_of,
+    collapses_with,
     dead_letter,
     expiry,
     identity,
@@ -103,7 +104,7 @@ class Settler:
 
     def pause(self, entry: Entry, notification: Notification[Any]) -> None:
         """Copy a source record whose category or channel is paused: no attempt, and due as soon as it is resumed."""
-        held = self._held(entry, self._clock.now())
+        held = self._held(entry, self._clock.now(), notification)
         held.error_class, held.error_code = "Paused", PAUSED
         self._copy(entry, held, entry.attempt, notification)
 
@@ -140,7 +141,7 @@ class Settler:
         if reason is not None:
             self.bury(entry, reason, notification, None, error, attempts)
             return reason
-        held = self._held(entry, due)
+        held = self._held(entry, due, notification)
         if held.first_failed is None:
             held.first_failed = now
         asked_to_wait = isinstance(error, ThrottledError) or is_deferred(error)  # an outage has no such bound
@@ -155,13 +156,17 @@ class Settler:
         self._copy(entry, held, attempts, notification)
         return None
 
-    def _held(self, entry: Entry, due: int) -> Held:
+    def _held(self, entry: Entry, due: int, notification: Notification[Any] | None = None) -> Held:
         """What the next copy of `entry` says, from what its last one said."""
         old = entry.held
         if old is None:
-            id, created, expires, collapse = self.facts(
-                entry.headers or [], entry.partition.number, entry.origin, entry.timestamp
-            )
+            if notification is not None:
+                n = notification
+                id, created, expires, collapse = n.id, n._created_ms, n._expires_ms, collapses_with(n)
+            else:
+                id, created, expires, collapse = self.facts(
+                    entry.headers or [], entry.partition.number, entry.origin, entry.timestamp
+                )
             held = Held(-1, due, expires, id, created)
             held.collapse = collapse
             return held
