@@ -43,8 +43,9 @@ class Work:
     """Seconds that the simulated provider takes."""
     threads: bool = False
     """A plain `send` that sleeps in a thread."""
-    failing: float = 0.0
-    """The share of attempts that fail as transient; 1 is a provider that fails for everyone, for an hour."""
+    failing: float | None = None
+    """The share of attempts that fail as transient, of a sender that notes when; 0 is the same sender without failures,
+    1 a provider that fails for everyone, for an hour."""
     retry_delay: float = 1.0
     mix: Mix = "even"
     uvloop: bool = False
@@ -186,7 +187,7 @@ class _Failing(_Sender):
     def __init__(self, work: Work, window: Window) -> None:
         super().__init__(work, window)
         self.retry = RetryPolicy(12, first=work.retry_delay, factor=1, jitter=0)
-        self.failing = work.failing
+        self.failing = work.failing or 0.0
         self.due: dict[int, float] = {}
         self.late = array("d")
         self.accepted = array("d")
@@ -209,7 +210,9 @@ class _Failing(_Sender):
 
 def sender(work: Work, window: Window) -> _Sender:
     """The sender for this kind of work."""
-    kind = _Failing if work.failing else _Plain if work.threads else _Slow if work.latency else _Noop
+    kind = (
+        _Failing if work.failing is not None else _Plain if work.threads else _Slow if work.latency else _Noop
+    )
     return kind(work, window)
 
 
