@@ -345,6 +345,7 @@ class Sends:
             outcome = self._cancelled(slot, entry, attempt)
         except Exception as e:
             outcome = self._runner.failed(e, attempt)
+            e.__traceback__ = None  # it holds this frame, which holds the outcome, which holds it: a cycle per failure
         finally:
             slot.deadline = FOREVER
             slot.entry = None
