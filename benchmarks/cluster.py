@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psutil
@@ -58,6 +59,11 @@ class Child:
     def rss(self) -> int:
         """Bytes of memory that the process holds."""
         return int(psutil.Process(self._process.pid).memory_info().rss)
+
+    def waited(self) -> float:
+        """Seconds that its threads were ready to run and had no core; 0 where the system does not say."""
+        found = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return sum(int(stat.read_text().split()[1]) for stat in found) / 1e9
 
     def kill(self) -> None:
         """End the process at once, as a crash does."""

@@ -38,6 +38,8 @@ class Phase:
     produced: int = 0
     low: list[float] = attrs.field(factory=list)
     """Marketing sends per second meanwhile."""
+    waited: float = 0.0
+    """Seconds that the threads of the producer and the workers were ready to run, and no core was free."""
 
     def row(self) -> Row:
         """p99 of each turn beside the idle p99 before it; the facts are those of all turns together."""
@@ -51,6 +53,7 @@ class Phase:
                 "samples": len(first),
                 "missing": self.produced - len(first),
                 "duplicates": sum(map(len, self.turns)) - len(first),
+                **({"ms no core": self.waited / self.produced * 1000} if self.waited else {}),
                 **({"marketing/s": statistics.median(self.low)} if self.low else {}),
             },
         )  # fmt: skip
@@ -80,9 +83,13 @@ class _Lane:
 
     def measure(self, phase: Phase, meanwhile: Callable[[], Seen] = list) -> None:
         """One turn of a phase, while `meanwhile` does something to the workers."""
+        children = (self.producer, *self.workers)
+        before = sum(child.waited() for child in children)
         self.producer.begin(self.seconds)
         seen = meanwhile()
         produced = self.producer.finish()
+        if children == (self.producer, *self.workers):
+            phase.waited += sum(child.waited() for child in children) - before
         deadline = time.monotonic() + 30
         while len(_first(seen)) < produced and time.monotonic() < deadline:
             for worker in self.workers:
@@ -108,9 +115,10 @@ class _Lane:
 
 
 def otp(bench: Bench) -> Iterator[Row]:
-    """50 one-time passwords a second: idle; beside marketing that is drained flat out, or 1,000 × 100 ms at a time, or
-    hangs; while a marketing worker crashes, and while 100,000 of its retries wait; and while their own two workers are
-    restarted one after the other."""
+    """50 one-time passwords a second: idle; beside marketing that is drained flat out, by a process that steps back or
+    not, or 1,000 × 100 ms at a time, or hangs; beside a process that keeps a core busy and knows nothing of Kafka; while
+    a marketing worker crashes, and while 100,000 of its retries wait; and while their own two workers are restarted one
+    after the other."""
     backlog = bench.count(1_000_000, 200_000)
     prefix = bench.cluster.backlog(backlog)
     lane = _Lane(bench, prefix, max(SECONDS * bench.scale, 4))
@@ -124,14 +132,20 @@ def otp(bench: Bench) -> Iterator[Row]:
         consumer = bench.cluster.consumer(prefix)
         return Child(drain_until_told, attrs.evolve(lane.work, consumer=consumer, records=backlog, **how))
 
-    def beside(phase: Phase, latency: float) -> None:
+    def beside(phase: Phase, **how: Any) -> None:
         idle_before(phase)
-        child = low(latency=latency)
+        child = low(**how)
         until(lambda: bool(child.ask("in_flight") or child.ask("sent")), "marketing")
         begin = time.perf_counter()
         lane.measure(phase)
         ended = child.end()
         phase.low.append(sum(begin < at <= begin + lane.seconds for at in ended) / lane.seconds)
+
+    def beside_work(phase: Phase) -> None:
+        idle_before(phase)
+        child = Child(_compute)
+        lane.measure(phase)
+        child.end()
 
     def crash(phase: Phase) -> None:
         idle_before(phase)
@@ -145,11 +159,18 @@ def otp(bench: Bench) -> Iterator[Row]:
 
         lane.measure(phase, kill)
 
-    drains = {Phase("otp-drain"): 0.0, Phase("otp-drain-100ms"): 0.1, Phase("otp-hang"): 3600.0}
+    drains: dict[Phase, dict[str, Any]] = {
+        Phase("otp-drain"): {},
+        Phase("otp-drain-nice"): {"nice": 19},
+        Phase("otp-drain-100ms"): {"latency": 0.1},
+        Phase("otp-hang"): {"latency": 3600.0},
+    }
+    busy = Phase("otp-busy-core")
     crashes, restart, retries = Phase("otp-low-crash"), Phase("otp-restart"), Phase("otp-low-retries")
     for _ in range(bench.repeat):
-        for phase, latency in drains.items():
-            beside(phase, latency)
+        for phase, how in drains.items():
+            beside(phase, **how)
+        beside_work(busy)
         crash(crashes)
         idle_before(restart)
         lane.measure(restart, lane.restart)
@@ -161,8 +182,16 @@ def otp(bench: Bench) -> Iterator[Row]:
     for _ in range(bench.repeat):
         idle_before(retries)
     lane.end()
-    for phase in (idle, *drains, crashes, retries, restart):
+    for phase in (idle, *drains, busy, crashes, retries, restart):
         yield phase.row()
+
+
+def _compute(connection: Connection) -> None:
+    """Keep a core busy until told to stop."""
+    while not connection.poll():
+        sum(range(10_000))
+    connection.recv()
+    connection.send(None)
 
 
 def _settled(workers: list[Child]) -> None:

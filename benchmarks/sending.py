@@ -48,6 +48,8 @@ class Work:
     1 a provider that fails for everyone, for an hour."""
     retry_delay: float = 1.0
     mix: Mix = "even"
+    nice: int = 0
+    """How far its process steps back for others."""
     uvloop: bool = False
     gc: Literal["run", "on", "freeze", "off"] = "run"
     profile: Path | None = None
@@ -268,6 +270,7 @@ def wait(done: threading.Event, worker: Worker) -> None:
 
 def drain_until_told(connection: Connection, work: Work) -> None:
     """Run a worker in a `Child` until it is asked to stop; answers with when each send ended."""
+    os.nice(work.nice)
     consumer = (_Hopeless if work.failing == 1 else _Timed)(work, Window(work))
     worker = worker_for(consumer, work)
     while (question := connection.recv()) != "stop":

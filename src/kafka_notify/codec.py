@@ -125,4 +125,4 @@ def _encoder() -> Callable[[Any], str]:
 # regular expressions by which decode skips white space (a third of its time at 100 bytes); it stops with a
 # StopIteration where no value begins.
 _encode = _encoder()
-_scan = json.JSONDecoder(parse_constant=_refuse).scan_once
+_scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder(parse_constant=_refuse))["scan_once"]

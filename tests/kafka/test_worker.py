@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import uuid
+from collections import Counter
 from typing import Any
 
 import pytest
+from confluent_kafka import Message
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without saying so
     AdminClient,
     NewTopic,
@@ -22,17 +25,24 @@ from kafka_notify import (
     Category,
     ConfigError,
     Consumer,
+    DeadLetter,
     Event,
     Lane,
     Notification,
     NotifyError,
+    PermanentError,
     Producer,
     Receipt,
+    RetryPolicy,
     Topology,
+    TransientError,
+    UnknownOutcomeError,
     Worker,
     events,
     run,
 )
+from kafka_notify._lanes.entry import Entry, Held
+from kafka_notify._settle.copies import Copy
 from kafka_notify.testing import LocalKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -55,6 +65,10 @@ def config(local_kafka: LocalKafka, topology: Topology) -> dict[str, Any]:
     config: dict[str, Any] = {"bootstrap.servers": local_kafka.bootstrap_servers}
     topology.create(config, consumers=["", "texts"])
     return config
+
+
+OF_ONE_ATTEMPT = (Notification, Attempt, Exception, Message, Entry, Held, Copy)
+"""What a worker makes anew for each record."""
 
 
 class Recorder(Consumer):
@@ -127,6 +141,60 @@ def test_a_worker_reads_only_its_channels(config: dict[str, Any], topology: Topo
     assert sorted(texts.ids) == sorted(ids)
     assert passed_over == 20
     assert len(set(everything.ids)) == 40
+
+
+class Uneven(Consumer):
+    """Accepts at the first attempt, at the second one, or never; notes what is terminal."""
+
+    retry = RetryPolicy(3, first=0.05, factor=1)
+
+    def __init__(self, expected: int) -> None:
+        self.open = expected
+        self.all = threading.Event()
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        await asyncio.sleep(0)
+        kind = notification.data["n"] % 5
+        if kind == 1:
+            raise PermanentError("refused")
+        if kind == 2 and attempt.number == 1:
+            raise TransientError("busy")
+        if kind == 3 and attempt.number == 1:
+            raise RuntimeError("a bug")
+        if kind == 4 and attempt.number == 1:
+            raise UnknownOutcomeError("gone")
+        self.ended()
+        return Receipt("uneven")
+
+    async def on_dead_letter(self, letter: DeadLetter) -> None:
+        self.ended()
+
+    def ended(self) -> None:
+        self.open -= 1
+        if not self.open:
+            self.all.set()
+
+
+def test_no_reference_cycles_are_left_behind(config: dict[str, Any], topology: Topology) -> None:
+    """However an attempt ends, nothing of it waits for the cyclic garbage collector, whose pauses delay all others."""
+    consumer = Uneven(200)
+    produce(config, topology, 200)
+    gc.collect()
+    gc.disable()
+    try:
+        with Worker(consumer, config, lane="quick", topology=topology) as worker:
+            assert consumer.all.wait(60)
+            counts = worker.stats()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = Counter(type(one).__name__ for one in gc.garbage if isinstance(one, OF_ONE_ATTEMPT))
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+    assert (counts.sent, counts.retried, counts.dead) == (160, 120, 40)
+    assert not left
 
 
 def test_missing_topics_are_named_at_the_start(local_kafka: LocalKafka, topology: Topology) -> None:

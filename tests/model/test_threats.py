@@ -118,7 +118,9 @@ def test_an_acknowledged_copy_is_passed_and_an_orphan_is_not() -> None:
     """What the broker acknowledged is known when it is read; what a failed produce wrote all the same is found."""
     b = working()
     b.source(0)
-    b.copy(b.asked.sends[0], at=1)  # offset 0 holds what its first produce wrote, which was reported as failed
+    b.copy(
+        b.asked.sends[0], at=1
+    )  # offset 0 holds what its first produce wrote, which was reported as failed
 
     assert [b.partition.reads_own(0), b.partition.retry.position] == [False, 0]
     b.retry(0, origin=0, writer=ME)
