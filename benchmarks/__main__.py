@@ -27,6 +27,7 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "cost": scaling.cost,
     "scaling": scaling.scaling,
     "backlogs": scaling.backlogs,
+    "partitions": throughput.partitions,
     "users": throughput.users,
     "latencies": throughput.by_latency,
     "peers": peers,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from benchmarks.cluster import Cluster
-from benchmarks.load import Mix
+from benchmarks.load import PARTITIONS, Mix
 from benchmarks.report import Fact
 from benchmarks.sending import Drained, Work
 
@@ -29,10 +29,10 @@ class Bench:
         """How many records, at this scale."""
         return max(int(at_full_scale * self.scale), at_least)
 
-    def work(self, records: int, *, mix: Mix = "even", **how: Any) -> Work:
+    def work(self, records: int, *, mix: Mix = "even", partitions: int = PARTITIONS, **how: Any) -> Work:
         """Work on a backlog that is larger than what is measured, for a consumer that has not read any of it."""
-        prefix = self.cluster.backlog(records * 5 // 4 + 20_000, mix)
-        name = self.cluster.consumer(prefix)
+        prefix = self.cluster.backlog(records * 5 // 4 + 20_000, mix, partitions)
+        name = self.cluster.consumer(prefix, partitions)
         return Work(self.cluster.bootstrap, prefix, name, records, mix=mix, **how)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import psutil
 
-from benchmarks.load import Mix, marketing, topology
+from benchmarks.load import PARTITIONS, Mix, marketing, topology
 from kafka_notify import Producer
 
 T = TypeVar("T")
@@ -82,28 +82,28 @@ class Cluster:
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self._backlogs: dict[Mix, int] = {}
+        self._backlogs: dict[str, int] = {}
         self._names = itertools.count()
 
-    def backlog(self, records: int, mix: Mix = "even") -> str:
+    def backlog(self, records: int, mix: Mix = "even", partitions: int = PARTITIONS) -> str:
         """The prefix of topics whose low lane holds at least `records` notifications."""
-        prefix = f"bench-{mix}"
-        if mix not in self._backlogs:
-            self._create(prefix)
-        have = self._backlogs.get(mix, 0)
+        prefix = f"bench-{mix}-{partitions}"
+        if prefix not in self._backlogs:
+            self._create(prefix, partitions)
+        have = self._backlogs.get(prefix, 0)
         if have < records:
             apart(_fill, self.bootstrap, prefix, have, records, mix)
-            self._backlogs[mix] = records
+            self._backlogs[prefix] = records
         return prefix
 
-    def consumer(self, prefix: str) -> str:
+    def consumer(self, prefix: str, partitions: int = PARTITIONS) -> str:
         """A new consumer name: its group starts at the beginning, its retry topic is empty."""
         name = f"run{next(self._names)}"
-        self._create(prefix, name)
+        self._create(prefix, partitions, name)
         return name
 
-    def _create(self, prefix: str, *consumers: str) -> None:
-        topology(prefix).create({"bootstrap.servers": self.bootstrap}, consumers=consumers)
+    def _create(self, prefix: str, partitions: int, *consumers: str) -> None:
+        topology(prefix, partitions).create({"bootstrap.servers": self.bootstrap}, consumers=consumers)
 
 
 def _fill(bootstrap: str, prefix: str, first: int, last: int, mix: Mix) -> None:

@@ -116,9 +116,9 @@ class _Lane:
 
 def otp(bench: Bench) -> Iterator[Row]:
     """50 one-time passwords a second: idle; beside marketing that is drained flat out, by a process that steps back or
-    not, or 1,000 × 100 ms at a time, or hangs; beside a process that keeps a core busy and knows nothing of Kafka; while
-    a marketing worker crashes, and while 100,000 of its retries wait; and while their own two workers are restarted one
-    after the other."""
+    not, or 1,000 × 100 ms at a time, or hangs; beside a process that keeps a core busy and knows nothing of Kafka;
+    while a marketing worker crashes, and while 100,000 of its retries wait; and while their own two workers are
+    restarted one after the other."""
     backlog = bench.count(1_000_000, 200_000)
     prefix = bench.cluster.backlog(backlog)
     lane = _Lane(bench, prefix, max(SECONDS * bench.scale, 4))

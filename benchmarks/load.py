@@ -19,12 +19,12 @@ LOW: Final = "low_priority"
 HIGH: Final = "high_priority"
 
 
-def topology(prefix: str) -> Topology:
-    """Two lanes of 30 partitions, with topics of their own for each kind of work."""
+def topology(prefix: str, partitions: int = PARTITIONS) -> Topology:
+    """Two lanes, with topics of their own for each kind of work; how many partitions matters when they are made."""
     return Topology(
         lanes=[
-            Lane(HIGH, partitions=PARTITIONS, profile="latency"),
-            Lane(LOW, partitions=PARTITIONS, profile="throughput"),
+            Lane(HIGH, partitions=partitions, profile="latency"),
+            Lane(LOW, partitions=partitions, profile="throughput"),
         ],
         categories=[Category("otp", HIGH, ttl=300, sensitive=True), Category("marketing", LOW)],
         channels=["sms", "email"],

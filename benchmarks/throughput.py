@@ -61,6 +61,13 @@ def by_latency(bench: Bench) -> Iterator[Row]:
         yield from _in_flight(bench, f"latency-{milliseconds}ms", records, 1000, milliseconds / 1000)
 
 
+def partitions(bench: Bench) -> Iterator[Row]:
+    """1,000 sends of 100 ms in flight from topics of 1 to 100 partitions: the number should not matter."""
+    for count in (1, 5, 30, 100):
+        name = f"partitions-{count}"
+        yield from _in_flight(bench, name, bench.count(100_000), 1000, 0.1, partitions=count)
+
+
 def users(bench: Bench) -> Iterator[Row]:
     """Users who are unlike each other; 5 ms per send, and one user's sends never overlap, so that the busiest bounds
     what can be reached. The baseline is asyncio that sleeps as often for as many users, and does nothing else."""
