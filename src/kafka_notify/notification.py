@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from attrs.exceptions import FrozenInstanceError
 from typing_extensions import TypeVar
 
 from kafka_notify._payload import structure
-from kafka_notify._units import UTC, Seconds, from_millis, to_millis, to_seconds
+from kafka_notify._units import Seconds, from_millis, to_millis, to_seconds
 from kafka_notify.errors import ConfigError, InvalidNotification
 
 D = TypeVar("D", default=Mapping[str, Any])
@@ -193,9 +194,7 @@ class Notification(_Fields[D]):
             id = str(uuid.uuid4())
         elif not isinstance(id, str) or not _ID.fullmatch(id):
             raise InvalidNotification("id must be 1 to 128 letters, digits, '_' or '-'")
-        created_ms = (
-            to_millis(dt.datetime.now(UTC)) if created_at is None else _moment("created_at", created_at)
-        )
+        created_ms = time.time_ns() // 1_000_000 if created_at is None else _moment("created_at", created_at)
         if expires_at is not None:
             expires_ms: int | None = _moment("expires_at", expires_at)
             if expires_ms is not None and expires_ms <= created_ms:

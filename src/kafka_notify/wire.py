@@ -86,12 +86,9 @@ def encode(
     n = notification
     created = n._created_ms
     headers: Headers = [
-        _SCHEMA_HEADER,
+        *_of_few(n.category, n.channel, codec.content_type),
         (_ID, n.id.encode()),
-        _of_few(_CATEGORY, n.category),
-        _of_few(_CHANNEL, n.channel),
         (_CREATED_AT, b"%d" % created),
-        _of_few(_CONTENT_TYPE, codec.content_type),
     ]
     expires = n._expires_ms
     if expires is None and category is not None:
@@ -104,7 +101,7 @@ def encode(
         headers.append((_COLLAPSE_KEY, _written(_COLLAPSE_KEY, n.collapse_key)))
     if n.correlation_id is not None:
         headers.append((_CORRELATION_ID, _written(_CORRELATION_ID, n.correlation_id)))
-    if own := n.headers:
+    if n._headers and (own := n.headers):
         headers += [(name, value.encode()) for name, value in own.items()]
     if category is not None and category.payload is not None and not isinstance(n.data, category.payload):
         structure(category.payload, unstructure(n.data))
@@ -113,8 +110,14 @@ def encode(
 
 
 @functools.lru_cache(1_000)
-def _of_few(name: str, text: str) -> tuple[str, bytes]:
-    return name, _written(name, text)
+def _of_few(category: str, channel: str, content_type: str) -> Sequence[tuple[str, bytes]]:
+    """Those that repeat."""
+    return (
+        _SCHEMA_HEADER,
+        (_CATEGORY, _written(_CATEGORY, category)),
+        (_CHANNEL, _written(_CHANNEL, channel)),
+        (_CONTENT_TYPE, _written(_CONTENT_TYPE, content_type)),
+    )
 
 
 def _written(name: str, text: str) -> bytes:

@@ -124,11 +124,11 @@ def test_record_of_a_notification() -> None:
     assert value == b'{"code":"123456","minutes":5}'
     assert headers == [
         ("notif-schema", b"1"),
-        ("notif-id", b"id-1"),
         ("notif-category", b"otp"),
         ("notif-channel", b"sms"),
-        ("notif-created-at", b"%d" % NOW_MS),
         ("content-type", b"application/json"),
+        ("notif-id", b"id-1"),
+        ("notif-created-at", b"%d" % NOW_MS),
         ("notif-expires-at", b"%d" % (NOW_MS + 300_000)),
         ("notif-recipient", b"+15550001111"),
         ("notif-collapse-key", b"login"),

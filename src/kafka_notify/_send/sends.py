@@ -345,7 +345,9 @@ class Sends:
             outcome = self._cancelled(slot, entry, attempt)
         except Exception as e:
             outcome = self._runner.failed(e, attempt)
-            e.__traceback__ = None  # it holds this frame, which holds the outcome, which holds it: a cycle per failure
+            e.__traceback__ = (
+                None  # it holds this frame, which holds the outcome, which holds it: a cycle per failure
+            )
         finally:
             slot.deadline = FOREVER
             slot.entry = None
