@@ -86,6 +86,8 @@ _CONSUMER_PROFILE: Final[Mapping[_Profile, Config]] = {
     },
 }
 _SESSION_TIMEOUT_MS: Final[Mapping[_Profile, int]] = {"latency": 10_000, "throughput": 30_000}
+# Members hear of a rebalance by it: at 1,000 a rolling restart delays one in a hundred by 0.9 s, at 300 by 0.27 s.
+_HEARTBEAT_MS: Final[Mapping[_Profile, int]] = {"latency": 300, "throughput": 3_000}
 
 
 def _names(text: str) -> frozenset[str]:
@@ -286,9 +288,7 @@ def consumer_config(
         membership = {
             "partition.assignment.strategy": "range",
             "session.timeout.ms": _SESSION_TIMEOUT_MS[profile],
-            "heartbeat.interval.ms": 1_000
-            if profile == "latency"
-            else 3_000,  # members hear of rebalances by it
+            "heartbeat.interval.ms": _HEARTBEAT_MS[profile],
         }
     defaults = {**_CLIENT, **_CONSUMER, **_CONSUMER_PROFILE[profile], **membership}
     return _logged({**defaults, **given, "group.id": group})
