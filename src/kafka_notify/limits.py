@@ -188,14 +188,15 @@ class CircuitBreaker:
     (at least 3) failed over 5 seconds or more in which nothing was accepted.
 
     Open, it lets one probe through after `first_wait` seconds, doubled with each probe that fails, up to
-    `max_wait`. Each probe that is answered lets one more send run at once; after `probes` answers it closes.
+    `max_wait`. Each probe that is answered lets one more send run at once; after `probes` answers it closes. One that
+    fails among answered ones takes back an answer, and counts as an attempt: the provider is there.
 
     Args:
         failures: Different users.
         share: Of all sends since the first of these failures, 0 to 1.
         first_wait: Seconds.
         max_wait: Seconds: how long a recovery may go unnoticed.
-        probes: Answers in a row that close it.
+        probes: Answers that close it, less the failures among them.
 
     Raises:
         ConfigError: A value is out of range.

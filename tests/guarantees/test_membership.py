@@ -23,9 +23,9 @@ def test_max_poll_interval_exceeded(fleet: Fleets) -> None:
     another one, starts nothing more when it wakes up, and takes part again."""
     f = fleet(partitions=2, attributes={"send_timeout": 2.0})
     backlog = [
-        f.notification(f"u{n % 50}", n=n, plan=["ok" if n else "block"], seconds=0) for n in range(6_000)
+        f.notification(f"u{n % 50}", n=n, plan=["ok" if n else "block"], seconds=0) for n in range(12_000)
     ]
-    [blocked, *_] = f.produce(backlog)  # more than what may be on its way to the loop
+    [blocked, *_] = f.produce(backlog)  # more than what fits into the buffers and on the way to the loop
     f.start("a", consumer_config={**QUICK, "max.poll.interval.ms": 3_000})
     f.until(lambda: f.starts(blocked.id), "the send that blocks")
     f.start("b")

@@ -42,6 +42,35 @@ def test_opens_step_by_step_when_the_provider_answers() -> None:
     assert steps == [2, 3, 2]
 
 
+def test_a_failure_among_answers_is_the_notifications_own() -> None:
+    """Probes that fail while others are answered take back an answer and nobody waits longer: a provider that answers
+    most of them opens the gate, although never five in a row."""
+    gate = shut(CircuitBreaker(probes=5))
+    opened = False
+    for answered in (True, True, False, True, True, False, True, True, False, True, True):
+        probe = gate.pass_probe(1.0)
+        assert probe
+        if answered:
+            opened = gate.answered(probe)
+        else:
+            assert gate.failed(probe)
+
+    assert opened
+    assert not gate.shut
+
+
+def test_a_failure_after_as_many_answers_shuts_it_again() -> None:
+    """When as many fail as are answered the next failure is the provider's again, and the wait begins anew."""
+    gate = shut(CircuitBreaker(probes=5))
+    gate.close(1.0, None, "http.503", gate.pass_probe(1.0))
+    gate.answered(gate.pass_probe(3.0))
+
+    assert [gate.failed(gate.pass_probe(3.0)), gate.failed(gate.pass_probe(3.0))] == [True, False]
+
+    gate.close(3.0, None, "http.503", gate.round)
+    assert gate.until == 4.0
+
+
 def test_the_next_outage_starts_with_a_short_wait_again() -> None:
     """What an earlier outage took does not prolong the next one."""
     gate = shut()

@@ -133,9 +133,20 @@ class Gate:
             return False
         self._probing -= 1
         self._answers += 1
+        self._failures = 0
         if self._answers < self._breaker.probes:
             return False
         self.open()
+        return True
+
+    def failed(self, probe: int) -> bool:
+        """A probe failed. Whether that is its own trouble, as the provider answers others: it then takes back one
+        answer. Were it to shut the gate for longer, a few notifications that always fail would keep it shut for ever.
+        """
+        if probe != self.round or not self.shut or not self._answers:
+            return False
+        self._probing -= 1
+        self._answers -= 1
         return True
 
     def open(self) -> None:

@@ -444,9 +444,11 @@ class Sends:
                 self._no_probe(slot)  # a bug says nothing about the provider
             elif slot.probe:
                 self._answered(slot)
-        elif self._failures is not None and (
-            self.gate.shut or self._failures.add(entry.key, self.counts.sent - self._assumed, now)
-        ):
+        elif slot.probe and self.gate.failed(slot.probe):
+            self.kick()  # its place is free; the failure counts, as the provider answers others
+        elif self._failures is None:
+            self._no_probe(slot)
+        elif self.gate.shut or self._failures.add(entry.key, self.counts.sent - self._assumed, now):
             self._failures.clear()
             self._shut(error.code, None, slot.probe)
             if isinstance(outcome, Retry):  # not this notification's trouble: it loses no attempt
