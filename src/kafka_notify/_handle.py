@@ -148,10 +148,14 @@ class ProducerHandle:
         """Wait up to `timeout` seconds until all reports have run; return how many have not."""
         deadline = time.monotonic() + timeout
         while (producer := self._producer) is not None:
-            # Also counts events such as log lines, which the serving thread takes away: hence the loop.
+            # Also counts events such as errors, which the serving thread takes away: hence the loop, and the poll, so
+            # that who gives up is told of records alone.
             left = producer.flush(max(0.0, deadline - time.monotonic()))
-            if not left or time.monotonic() >= deadline:
-                return left
+            if left and time.monotonic() >= deadline:
+                producer.poll(0)
+                return len(producer)
+            if not left:
+                return 0
         return 0
 
     def close(self, timeout: float) -> int:
