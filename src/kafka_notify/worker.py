@@ -436,8 +436,8 @@ class _Running:
                 created
                 for partition in tuple(self.engine.partitions.values())
                 for lane in tuple(partition.lanes.values())
-                for head in lane.entries[:1]
-                if (created := head.created) > 0  # a record may come without a time
+                if (head := lane.head) is not None
+                and (created := head.created) > 0  # a record may come without a time
             ),
             default=None,
         )

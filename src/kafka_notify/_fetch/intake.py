@@ -9,7 +9,6 @@ is paused, and when too much is in memory altogether, so is all reading.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Protocol
@@ -17,6 +16,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import KafkaError, Message
 
 from kafka_notify._clock import Clock
+from kafka_notify._fetch.loop import BATCH
 from kafka_notify._fetch.offsets import OffsetRewound
 from kafka_notify._headers import headers_of
 from kafka_notify._lanes.entry import record_size
@@ -31,18 +31,23 @@ BUFFER_BYTES: Final = 256 * 2**20
 """Bytes of source records in memory beyond which reading stops."""
 MAX_UNREAD: Final = 40_000
 """Records that wait for their partition's share beyond which reading stops."""
-PAUSE_AT: Final = 2_000
-"""Records of one partition that wait when it is paused. A pause throws away what librdkafka had prefetched, so not
-for a few."""
-RESUME_AT: Final = 500
-"""Records of it that wait when it is read on."""
-HOLD_FIRST: Final = 1.0
-"""Seconds that all polls are held before partitions are paused instead: a short wait keeps what was prefetched, a
-long one must serve retries and rebalances."""
+PAUSE_AT: Final = 4_000
+"""Records of one partition that wait when it is paused at the latest. A pause throws away what librdkafka had
+prefetched, so not for a few."""
+FLOOR: Final = 2
+"""A partition that has less than its even share of a budget, divided by this, is read whatever the others have."""
+TURNOVER: Final = 10_000
+"""Records that librdkafka's one queue for all partitions may hold: once so many were polled, or a poll came back short,
+what lay in it for others is here."""
+PATIENCE: Final = 0.3
+"""Seconds that polls may be held without that before the partitions that are to blame are paused instead: a hold keeps
+what was prefetched, and is harmless as long as the queue moves on."""
 KEEP: Final = 8
 """Notifications of one user that stay in memory when he keeps others out; the rest are parked."""
-MAX_CROWD: Final = 2_000
+MAX_CROWD: Final = 50_000
 """Waiting retries of a partition beyond which nobody's are parked for others: then all wait for the busy user."""
+PARK: Final = 500
+"""Records that one look parks for others at most."""
 CHUNK: Final = 250
 """Waiting records taken in at once: the loop must go on breathing."""
 
@@ -56,6 +61,16 @@ Unread = tuple[Message, Headers | None, int]
 
 def _unasked() -> tuple[str, int]:
     raise AssertionError("an identity is asked for only where copies wait")
+
+
+class Waiting(deque[Unread]):
+    """What was read of a partition and waits for its share."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
 
 
 class Reading(Protocol):
@@ -127,31 +142,36 @@ class Intake:
         self._low = self._high // 2
         self._share = self._high
         """Records in memory above which a partition takes in no more, once `_low` are there in all."""
-        self._unread: dict[int, deque[Unread]] = {}
-        self._waiting = 0
-        """Records in all of `_unread`; likewise `_waiting_bytes`."""
-        self._waiting_bytes = 0
-        self._heavy: set[int] = set()
-        """Partitions of which so much waits that they are not read while others have nothing to do."""
-        self._full_since: float | None = None
+        self._unread: dict[int, Waiting] = {}
+        self._heavy: frozenset[int] = frozenset()
+        """Partitions that have so much in memory that they are not read."""
+        self._mark = (0, 0.0)
+        """When, and at which count of records, librdkafka's queue was last known to have been turned over."""
 
     @property
     def buffered(self) -> int:
         """Source records in memory that are not finished and have no copy yet."""
         return self._budget.open + self._waiting
 
+    @property
+    def _waiting(self) -> int:
+        return sum(map(len, tuple(self._unread.values())))
+
     # -- records in -----------------------------------------------------------------------------------
 
     def feed(self, batch: list[Message]) -> None:
         """Take in what there is room for; the rest waits."""
         self._reading.taken += len(batch)
+        if len(batch) < BATCH or self._reading.taken - self._mark[0] >= TURNOVER:
+            self._mark = self._reading.taken, self._clock.monotonic()
         now = self._clock.now()
         self._divide()
         partitions, source, unread, budget = self._partitions, self._source, self._unread, self._budget
         low, share, take = self._low, self._share, self._take
         for full in [n for n, p in partitions.items() if not p.has_window]:
-            unread.setdefault(full, deque())
-        size = 0
+            unread.setdefault(full, Waiting())
+        mean = sum(map(len, batch)) // len(batch) if batch else 0
+        size = mean
         for index, message in enumerate(batch):
             number: Any = message.partition()
             partition = partitions.get(number)
@@ -162,15 +182,17 @@ class Intake:
             headers = None
             if index % SAMPLE == 0 or self._reads_headers:
                 headers = headers_of(message)
-                size = record_size(message.key(), message.value(), headers)
+                size = mean + record_size(message.key(), None, headers)
             if message.topic() != source or (
                 number not in unread and (budget.open < low or partition.open < share)
             ):
                 take(partition, message, headers, size, now)
             else:
-                unread.setdefault(number, deque()).append((message, headers, size))
-                self._waiting += 1
-                self._waiting_bytes += size
+                waiting = unread.get(number)
+                if waiting is None:
+                    waiting = unread[number] = Waiting()
+                waiting.append((message, headers, size))
+                waiting.bytes += size
         self._let_in(now)
         self._check_room()
         self._reading.open_gate()
@@ -271,16 +293,16 @@ class Intake:
         self._check_room()
         self.publish_wanted()
 
-    def _make_room(self, partition: Partition | None, unread: deque[Unread]) -> None:
+    def _make_room(self, partition: Partition | None, unread: Waiting) -> None:
         """Park what a user has too much of, when users who have nothing in memory wait behind it."""
-        if partition is None or partition.open < self._share or len(partition.pending) >= MAX_CROWD:
+        if (
+            partition is None
+            or not partition.crowds
+            or (partition.has_window and partition.open < self._share - min(CHUNK, self._share // 2))
+            or len(partition.pending) >= MAX_CROWD
+        ):
             return
-        first = itertools.islice(unread, CHUNK)
-        if any(self._key_of(message, headers) not in partition.lanes for message, headers, _ in first):
-            partition.park_crowds(KEEP)
-
-    def _key_of(self, message: Message, headers: Headers | None) -> Hashable:
-        return self._lane_key(message.key(), headers, -1)
+        partition.park_crowds(KEEP, PARK)
 
     def _divide(self) -> None:
         busy = sum(partition.open > 0 or not partition.at_end for partition in self._partitions.values())
@@ -305,65 +327,71 @@ class Intake:
             ):
                 break
             message, headers, size = unread.popleft()
-            self._waiting -= 1
-            self._waiting_bytes -= size
+            unread.bytes -= size
             self._take(partition, message, headers, size, now)
         if not unread:
             self._unread.pop(number, None)
 
     def forget(self, number: int) -> None:
         """A partition is not ours any more: its next owner reads again what waited."""
-        for _, _, size in self._unread.pop(number, ()):
-            self._waiting -= 1
-            self._waiting_bytes -= size
+        self._unread.pop(number, None)
 
     # -- back-pressure --------------------------------------------------------------------------------
 
     def _check_room(self) -> None:
-        """Hold the polls when enough waits; but not while a partition has nothing to do, then pause the others."""
-        reading, waiting = self._reading, self._waiting
-        size = self._budget.open_bytes + self._waiting_bytes
-        hungry = waiting > 0 and any(map(self._is_hungry, self._partitions.values()))
-        heavy = {
-            number
-            for number, unread in self._unread.items()
-            if len(unread) > RESUME_AT and (number in self._heavy or (hungry and len(unread) >= PAUSE_AT))
-        }
-        if heavy != self._heavy:
-            self._heavy = heavy
+        """Which partitions have so much in memory that they are not read; a short hold of all polls first."""
+        reading, unread, heavy = self._reading, self._unread, self._heavy
+        light = sum(len(w) for n, w in unread.items() if n not in heavy)
+        full = light >= self._low or self._is_large(heavy)
+        moves = self._clock.monotonic() - self._mark[1] < PATIENCE
+        heavier = self._heavier(heavy if moves and full else None)
+        hold = full and moves
+        if heavier != heavy:
+            self._heavy = heavier
             self.publish_wanted()
-        if self._full_since is None:
-            if size >= BUFFER_BYTES or waiting >= MAX_UNREAD or (waiting >= self._low and not hungry):
-                self._full_since = self._clock.monotonic()
-                reading.hold = True
-            return
-        if size < BUFFER_BYTES // 2 and waiting < MAX_UNREAD // 2 and (hungry or waiting <= self._low // 2):
-            self._full_since = None
-        elif not reading.hold or self._clock.monotonic() - self._full_since < HOLD_FIRST:
-            return
-        reading.hold = False
-        self.publish_wanted()
-        reading.open_gate()
+        if hold != reading.hold:
+            reading.hold = hold
+            if not hold:
+                reading.open_gate()
 
-    def _is_hungry(self, partition: Partition) -> bool:
+    def _is_large(self, heavy: frozenset[int]) -> bool:
+        parts, unread = self._partitions, self._unread
         return (
-            partition.active
-            and partition.open <= self._share // 2
-            and partition.number not in self._unread
-            and not partition.at_end
-            and partition.wants_source(room=True)
+            sum(p.open_bytes for n, p in parts.items() if n not in heavy)
+            + sum(w.bytes for n, w in unread.items() if n not in heavy)
+            >= BUFFER_BYTES // 2
         )
+
+    def _heavier(self, only: frozenset[int] | None) -> frozenset[int]:
+        """Partitions that are not to be read: of `only` those that still have too much, or any that have."""
+        partitions, unread = self._partitions, self._unread
+        owned = max(len(partitions), 1)
+        records_at, bytes_at = min(MAX_UNREAD // (FLOOR * owned), PAUSE_AT), BUFFER_BYTES // (FLOOR * owned)
+        found = []
+        for number in partitions if only is None else only:
+            if (partition := partitions.get(number)) is None:
+                continue
+            size, waiting = partition.open_bytes, 0
+            if (records := unread.get(number)) is not None:
+                size, waiting = size + records.bytes, len(records)
+            if number in self._heavy:  # a quarter of the records, half of the bytes, before it is read on
+                if waiting > records_at // 4 or size >= bytes_at // 2:
+                    found.append(number)
+            elif waiting >= records_at or size >= bytes_at:
+                found.append(number)
+        return frozenset(found)
 
     def publish_wanted(self) -> None:
         """Say which source partitions are to be read now."""
-        paused = self._full_since is not None and not self._reading.hold
-        room = (
-            not paused
-            and not self._paused.whole
-            and sum(len(p.pending) for p in self._partitions.values()) < MAX_HELD
-        )
+        partitions = self._partitions
+        held = sum(len(p.pending) for p in partitions.values())
+        few = MAX_HELD // (FLOOR * max(len(partitions), 1)) if held >= MAX_HELD else MAX_HELD
+        room = not self._paused.whole
+        heavy = self._heavy
         self._reading.wanted = frozenset(
             n
-            for n, p in self._partitions.items()
-            if p.active and not p.closing and p.wants_source(room=room and n not in self._heavy)
+            for n, p in partitions.items()
+            if p.active
+            and not p.closing
+            and p.wants_source(room=room and n not in heavy and len(p.pending) < few)
         )

@@ -16,6 +16,7 @@ What must hold (docs/design.md tells why):
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -25,6 +26,10 @@ from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Record
 if TYPE_CHECKING:
     from kafka_notify.wire import Headers, RetryState
 
+KEEP: Final = 8
+"""Notifications of one user beyond which he may crowd others out."""
+PARKING: Final = 256
+"""First copies of a partition that are on their way at most, when more could be: one step must not write thousands."""
 READ_WINDOW: Final = 16_000
 """Source records read beyond the frontier; below WINDOW, so that one more batch still fits the bitmap."""
 CARRY_BATCH: Final = 200
@@ -96,6 +101,10 @@ class Partition:
         budget: Shared by all partitions of a worker.
     """
 
+    __slots__ = (
+        "_acknowledged", "_blocked", "_budget", "_confirmed", "_effects", "_end_seen", "_farthest", "_fence_before", "_moving", "_redrive_writer", "_redriven", "_seen", "_stash", "_unparked", "active", "alive", "closing", "crowds", "due", "epoch", "lanes", "new", "number", "open", "open_bytes", "outstanding", "pending", "restore_end", "retry", "source", "source_end", "writer",
+    )  # fmt: skip
+
     def __init__(
         self,
         number: int,
@@ -129,6 +138,12 @@ class Partition:
         self.restore_end = retry_range[1]
         self.pending: dict[int, Entry] = {}
         self.lanes: dict[Hashable, Lane] = {}
+        self.crowds: dict[Lane, None] = {}
+        """Lanes that had more than `KEEP` entries when one was added."""
+        self.new: deque[Entry] = deque()
+        """Queued attempts, for the turns between partitions; `due` those that live in the retry topic."""
+        self.due: deque[Entry] = deque()
+        self.open_bytes = 0
         self._fence_before = retry.fence
         self._redrive_writer = redrive_writer
         self._effects = effects
@@ -148,6 +163,8 @@ class Partition:
         """Highest origin that the restore brought: the source must be read past it."""
         self._end_seen = -1
         """Where the source partition ended when its end was last reached."""
+        self._unparked: dict[Lane, None] = {}
+        """Lanes of which more is to be parked once less is on its way."""
         self._blocked: list[Lane] = []
         """Lanes whose head is due, but not yet covered, reached, or in the window."""
 
@@ -197,9 +214,8 @@ class Partition:
         lane = self.lanes.get(lane_key)
         if lane is None:
             self.lanes[lane_key] = lane = Lane(self, lane_key)
-            entry = Entry(lane, offset, record, headers, size)
+            lane.head = entry = Entry(lane, offset, record, headers, size)
             self._enter_source(entry)
-            lane.entries.append(entry)
             if self.active and not self.closing:
                 entry.busy = _SENDING
                 self._effects.send(entry)
@@ -207,10 +223,13 @@ class Partition:
         entry = Entry(lane, offset, record, headers, size)
         self._enter_source(entry)
         lane.add(entry)
-        head = lane.entries[0]
+        if lane.later is not None and len(lane.later.items) - lane.later.first >= KEEP:
+            self.crowds[lane] = None
+        head = lane.head
+        assert head is not None
         if head is entry or not head.busy:
             if head.held is not None and head is not entry:
-                self._park(entry)
+                self._park_followers(lane)
             else:
                 self.step(lane, now)
 
@@ -377,7 +396,7 @@ class Partition:
 
     def _find_source(self, lane_key: Hashable, origin: int) -> Entry | None:
         lane = self.lanes.get(lane_key)
-        return next((e for e in lane.entries if e.origin == origin), None) if lane else None
+        return lane.find(origin) if lane else None
 
     def _hold(self, entry: Entry) -> None:
         lane = self.lanes.setdefault(entry.lane.key, entry.lane)
@@ -389,12 +408,14 @@ class Partition:
     def _forget(self, entry: Entry) -> None:
         """Take an entry out of its lane and the table; its offset is the caller's to complete."""
         lane = entry.lane
-        if lane.entries and lane.entries[0] is entry:
-            del lane.entries[0]
+        if lane.later is None and lane.head is entry:
+            lane.head = None
+            if not lane.stuck:
+                self.lanes.pop(lane.key, None)
         else:
-            lane.entries.remove(entry)
-        if not lane.entries and not lane.stuck:
-            self.lanes.pop(lane.key, None)
+            lane.remove(entry)
+            if lane.later is None and self.crowds:
+                self.crowds.pop(lane, None)
         held = entry.held
         if held is not None:
             self.pending.pop(entry.origin, None)
@@ -403,13 +424,13 @@ class Partition:
 
     def _enter_source(self, entry: Entry) -> None:
         self.open += 1
+        self.open_bytes += entry.size
         self._budget.open += 1
-        self._budget.open_bytes += entry.size
 
     def _leave_source(self, entry: Entry) -> None:
         self.open -= 1
+        self.open_bytes -= entry.size
         self._budget.open -= 1
-        self._budget.open_bytes -= entry.size
 
     def _keep_payload(self, entry: Entry) -> None:
         held = entry.held
@@ -426,10 +447,8 @@ class Partition:
 
     def step(self, lane: Lane, now: int) -> None:
         """Start what the lane's head may do at epoch ms `now`; park what waits behind it in the source."""
-        if not self.active or self.closing or not lane.entries:
-            return
-        head = lane.entries[0]
-        if head.busy:
+        head = lane.head
+        if not self.active or self.closing or head is None or head.busy:
             return
         held = head.held
         if lane.stuck:
@@ -448,7 +467,7 @@ class Partition:
             if held.expires is not None and lane.timer != held.expires:
                 lane.timer = held.expires
                 self._effects.wake(lane, held.expires)
-        elif held.redrives and any(entry.busy is Busy.SENDING for entry in lane.entries):
+        elif (later := lane.later) is not None and later.overtaken is not None and later.overtaken.busy is _SENDING:
             pass  # redriven in front of a later one that is being sent, and whose answer comes back here
         elif not self._sendable(head, held):
             if not lane.blocked:
@@ -461,9 +480,30 @@ class Partition:
             head.busy = _SENDING
             self._effects.send(head)
             return
-        for entry in tuple(lane.entries):  # or the source would wait with the head
+        if lane.later is not None:
+            self._park_followers(lane)
+
+    def _park_followers(self, lane: Lane) -> None:
+        """What waits in the source behind the head: or the source would wait with it. Each is looked at once."""
+        later = lane.later
+        if later is None:
+            return
+        items, place = later.items, max(later.fresh, later.first)
+        while place < len(items):
+            if len(self._moving) >= PARKING:
+                self._unparked[lane] = None
+                break
+            entry = items[place]
+            place += 1
             if entry.held is None and not entry.busy:
                 self._park(entry)
+        later.fresh = place
+
+    def _park_more(self, now: int) -> None:
+        while self._unparked and len(self._moving) < PARKING:
+            lane = next(iter(self._unparked))
+            del self._unparked[lane]
+            self.step(lane, now)
 
     def superseded(self, entry: Entry, now: int) -> bool:
         """Whether a newer one of its user, with the same collapse key and channel, waits behind it: then it is
@@ -471,14 +511,17 @@ class Partition:
         key = entry.collapse
         if not key:
             return False
-        entries = entry.lane.entries
-        return any(
-            other.origin > entry.origin
-            and other.busy is not Busy.DYING
-            and (other.held is None or other.held.expires is None or other.held.expires > now)
-            and other.collapse == key
-            for other in entries
-        )
+        later = entry.lane.later
+        if later is None:
+            return False
+        for other in reversed(later.with_key(key)):
+            if other.origin <= entry.origin:
+                return False
+            if other.busy is not Busy.DYING and (
+                other.held is None or other.held.expires is None or other.held.expires > now
+            ):
+                return True
+        return False
 
     def _sendable(self, head: Entry, held: Held) -> bool:
         if not held.foreign and (
@@ -497,13 +540,31 @@ class Partition:
         self._moving[entry.origin] = entry
         self._effects.park(entry)
 
-    def park_crowds(self, keep: int) -> None:
-        """Park what waits in the source behind the first `keep` of its user: a busy user leaves room for others."""
-        for lane in tuple(self.lanes.values()):
-            if len(lane.entries) > keep:
-                for entry in lane.entries[keep:]:
-                    if entry.held is None and not entry.busy:
-                        self._park(entry)
+    def park_crowds(self, keep: int, most: int = 10**9) -> int:
+        """Park what waits in the source behind the first `keep` of its user, `most` entries at most: a busy user
+        leaves room for others. How many were parked."""
+        parked = 0
+        if not self.active or self.closing:
+            return 0
+        for lane in tuple(self.crowds):
+            later = lane.later
+            if later is None:
+                self.crowds.pop(lane, None)
+                continue
+            if not self.has_window:  # what is kept pins the frontier: nobody behind could be read
+                self._park_followers(lane)
+                continue
+            items = later.items
+            place = len(items)
+            stop = later.first + keep - 1
+            while place > stop and parked < most and len(self._moving) < 4 * PARKING:
+                place -= 1
+                entry = items[place]
+                if entry.held is not None or entry.busy:
+                    break  # what lies before it was parked earlier
+                self._park(entry)
+                parked += 1
+        return parked
 
     def step_blocked(self, now: int) -> None:
         """Look again at the lanes that waited for a commit, a read, or room in the window."""
@@ -525,7 +586,7 @@ class Partition:
         """
         frontier = self.retry.advance()
         if not any(
-            lane.entries and (held := lane.entries[0].held) is not None and held.last >= frontier + WINDOW
+            lane.head is not None and (held := lane.head.held) is not None and held.last >= frontier + WINDOW
             for lane in self._blocked
         ):
             return
@@ -592,6 +653,8 @@ class Partition:
         else:
             self._keep_payload(entry)
         self.step(self.lanes.get(entry.lane.key, entry.lane), now)
+        if self._unparked and len(self._moving) <= PARKING // 2:
+            self._park_more(now)
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
         """The entry is terminal: accepted, skipped, expired or dead-lettered (acknowledged)."""
@@ -616,7 +679,9 @@ class Partition:
             else:
                 self._unstash(origin)
                 lane = self.lanes[lane.key]  # a new one, if nothing else was in it
-        if lane.entries:
+        if self._unparked and not accepted:
+            self._park_more(now)
+        if lane.head is not None:
             self.step(lane, now)
 
     def release(self, entry: Entry, now: int) -> None:
@@ -657,7 +722,7 @@ class Partition:
     def unstick(self, lane: Lane, now: int) -> None:
         """The send that outlived its deadline has returned: the user's next may start."""
         lane.stuck = False
-        if lane.entries:
+        if lane.head is not None:
             self.step(lane, now)
         else:
             self.lanes.pop(lane.key, None)

@@ -5,39 +5,70 @@ from __future__ import annotations
 from collections import deque
 
 from kafka_notify._lanes.entry import Entry
+from kafka_notify._lanes.partition import Partition
 
 
 class Ready:
-    """Queued attempts: of new notifications, and of retries that are due, taken in turns.
+    """Queued attempts: of new notifications, and of retries that are due, taken in turns; within each kind the
+    partitions take turns, and within a partition it is first come, first served.
 
-    In one queue a retry would come late by all that was read before it was due (1 s behind a busy lane's backlog,
-    measured), and after an outage a hundred thousand retries would stand in front of the next new notification.
+    A lane has at most one attempt queued, so within a partition users take turns by themselves.
     """
 
     __slots__ = ("_retry_next", "due", "new")
 
     def __init__(self) -> None:
-        self.new: deque[Entry] = deque()
-        """Those that live in the source topic. When `due` is empty, the next one is the first of these."""
-        self.due: deque[Entry] = deque()
-        """Those that live in the retry topic."""
+        self.new: deque[deque[Entry]] = deque()
+        """The queues of partitions that have something: the first one is next."""
+        self.due: deque[deque[Entry]] = deque()
         self._retry_next = True
 
     def __len__(self) -> int:
-        return len(self.new) + len(self.due)
+        return sum(map(len, self.new)) + sum(map(len, self.due))
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.due)
 
     def add(self, entry: Entry) -> None:
-        """Queue it behind those of its kind."""
-        (self.new if entry.held is None else self.due).append(entry)
+        """Queue it behind those of its kind and partition."""
+        if entry.held is None:
+            queue = entry.lane.partition.new
+            if not queue:
+                self.new.append(queue)
+        else:
+            queue = entry.lane.partition.due
+            if not queue:
+                self.due.append(queue)
+        queue.append(entry)
 
     def put_back(self, entry: Entry) -> None:
         """It could not be sent after all: it is the next of its kind again."""
-        (self.new if entry.held is None else self.due).appendleft(entry)
+        partition = entry.lane.partition
+        ring, queue = (self.new, partition.new) if entry.held is None else (self.due, partition.due)
+        if queue:
+            ring.remove(queue)
+        queue.appendleft(entry)
+        ring.appendleft(queue)
 
     def pop(self) -> Entry:
         """The next one; an IndexError when there is none."""
-        if self.due and (self._retry_next or not self.new):
+        ring = self.new
+        if self.due and (self._retry_next or not ring):
             self._retry_next = False
-            return self.due.popleft()
-        self._retry_next = True
-        return self.new.popleft()
+            ring = self.due
+        else:
+            self._retry_next = True
+        queue = ring[0]
+        entry = queue.popleft()
+        if not queue:
+            ring.popleft()
+        elif len(ring) > 1:
+            ring.rotate(-1)
+        return entry
+
+    def drop(self, partition: Partition) -> None:
+        """Its assignment has ended."""
+        for ring, queue in ((self.new, partition.new), (self.due, partition.due)):
+            if queue:
+                ring.remove(queue)
+                queue.clear()

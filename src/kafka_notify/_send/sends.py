@@ -243,7 +243,16 @@ class Sends:
                     await future
                     turn = 0
                     continue
-                await self._process(slot, ready.pop() if due else new.popleft())
+                if due:
+                    entry = ready.pop()
+                else:
+                    queue = new[0]
+                    entry = queue.popleft()
+                    if not queue:
+                        new.popleft()
+                    else:
+                        new.rotate(-1)
+                await self._process(slot, entry)
                 turn += 1
                 if turn >= TURN:
                     turn = 0

@@ -8,6 +8,7 @@ is refused as too large: whoever wrote it makes it smaller, or says that somethi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from kafka_notify.wire import Headers
 
+TURN: Final = 0.005
+"""Seconds that answers are taken before others have a turn."""
 FIRST_BACKOFF: Final = 0.1
 MAX_BACKOFF: Final = 10.0
 FITS_EVERYWHERE: Final = 1_000_000
@@ -212,7 +215,14 @@ class CopyWriter:
     def _take(self) -> None:
         self._woken = False
         answered = self._answered
+        until = time.monotonic() + TURN
+        taken = 0
         while answered:
+            taken += 1
+            if not taken % 16 and time.monotonic() > until:
+                self._woken = True
+                self._loop.call_soon(self.guarded, self._take)
+                return
             copy = answered.popleft()
             if copy.reason:
                 self._failed(copy)
