@@ -428,6 +428,6 @@ class Owner:
         entries = [entry for lane in self.partition.lanes.values() for entry in lane.entries]
         held = sum(entry.held.size for entry in entries if entry.held is not None)
         unsent = [entry for entry in entries if entry.held is None]
-        counted = (self.budget.used, self.budget.open, self.budget.open_bytes)
+        counted = (self.budget.used, self.budget.open, self.partition.open_bytes)
         if counted != (held, len(unsent), sum(entry.size for entry in unsent)):
             self.world.fail("BUDGET", f"{counted} counted, {held} bytes held, {len(unsent)} unsent")

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from kafka_notify._lanes.entry import Entry, Held
+from kafka_notify._fetch.offsets import Committed
+from kafka_notify._lanes.entry import Entry, Held, Lane
+from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._send.ready import Ready
 
 
-def entry(origin: int, *, retry: bool = False) -> Entry:
-    made = Entry(cast(Any, None), origin, cast(Any, None), None, 0)
+def partition(number: int = 0) -> Partition:
+    return Partition(
+        number,
+        Committed(0),
+        Committed(0),
+        source_range=(0, 0),
+        retry_range=(0, 0),
+        writer="me",
+        redrive_writer="redrive",
+        effects=cast(Any, None),
+        budget=PayloadBudget(0),
+    )
+
+
+def entry(origin: int, of: Partition, *, retry: bool = False) -> Entry:
+    made = Entry(Lane(of, origin), origin, cast(Any, None), None, 0)
     if retry:
         made.held = Held(0, 0, None, f"id{origin}", 0)
     return made
@@ -17,20 +33,20 @@ def entry(origin: int, *, retry: bool = False) -> Entry:
 
 def test_due_retry_does_not_wait_behind_new_ones() -> None:
     """A retry that is due is the next to start, however many new notifications are queued."""
-    ready = Ready()
+    ready, p = Ready(), partition()
     for origin in range(1_000):
-        ready.add(entry(origin))
-    ready.add(entry(7_000, retry=True))
+        ready.add(entry(origin, p))
+    ready.add(entry(7_000, p, retry=True))
     assert [ready.pop().origin for _ in range(3)] == [7_000, 0, 1]
 
 
 def test_many_retries_leave_every_second_turn() -> None:
     """However many retries are due, every second send is a new notification; each kind keeps its order."""
-    ready = Ready()
+    ready, p = Ready(), partition()
     for origin in range(3):
-        ready.add(entry(origin))
+        ready.add(entry(origin, p))
     for origin in range(100, 110):
-        ready.add(entry(origin, retry=True))
+        ready.add(entry(origin, p, retry=True))
     assert len(ready) == 13
     assert [ready.pop().origin for _ in range(13)] == [100, 0, 101, 1, 102, 2, *range(103, 110)]
     assert not ready
@@ -38,9 +54,31 @@ def test_many_retries_leave_every_second_turn() -> None:
 
 def test_put_back_is_the_next_of_its_kind() -> None:
     """What could not start is not sent to the end of the queue."""
-    ready = Ready()
+    ready, p = Ready(), partition()
     for origin in range(3):
-        ready.add(entry(origin))
+        ready.add(entry(origin, p))
     first = ready.pop()
     ready.put_back(first)
     assert [ready.pop().origin for _ in range(3)] == [0, 1, 2]
+
+
+def test_partitions_take_turns() -> None:
+    """What one partition has queued does not stand in front of another one's first."""
+    ready, busy, quiet = Ready(), partition(0), partition(1)
+    for origin in range(1_000):
+        ready.add(entry(origin, busy))
+    for origin in range(5_000, 5_002):
+        ready.add(entry(origin, quiet))
+    assert [ready.pop().origin for _ in range(6)] == [0, 5_000, 1, 5_001, 2, 3]
+
+
+def test_nothing_stays_of_a_partition_that_ended() -> None:
+    """Its attempts are gone, and the others' turns go on."""
+    ready, ended, other = Ready(), partition(0), partition(1)
+    for origin in range(3):
+        ready.add(entry(origin, ended))
+        ready.add(entry(origin + 10, other))
+        ready.add(entry(origin + 20, ended, retry=True))
+    ready.drop(ended)
+    assert [ready.pop().origin for _ in range(len(ready))] == [10, 11, 12]
+    assert not ready

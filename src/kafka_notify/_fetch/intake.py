@@ -367,7 +367,7 @@ class Intake:
         partitions, unread = self._partitions, self._unread
         owned = max(len(partitions), 1)
         records_at, bytes_at = min(MAX_UNREAD // (FLOOR * owned), PAUSE_AT), BUFFER_BYTES // (FLOOR * owned)
-        found = []
+        found: list[int] = []
         for number in partitions if only is None else only:
             if (partition := partitions.get(number)) is None:
                 continue

@@ -67,7 +67,6 @@ class PayloadBudget:
         self.used = 0
         self.open = 0
         """Source records in memory that are not finished and have no copy yet."""
-        self.open_bytes = 0
 
     def take(self, size: int) -> bool:
         """Count `size` bytes if they fit."""
@@ -102,7 +101,10 @@ class Partition:
     """
 
     __slots__ = (
-        "_acknowledged", "_blocked", "_budget", "_confirmed", "_effects", "_end_seen", "_farthest", "_fence_before", "_moving", "_redrive_writer", "_redriven", "_seen", "_stash", "_unparked", "active", "alive", "closing", "crowds", "due", "epoch", "lanes", "new", "number", "open", "open_bytes", "outstanding", "pending", "restore_end", "retry", "source", "source_end", "writer",
+        "_acknowledged", "_blocked", "_budget", "_confirmed", "_effects", "_end_seen", "_farthest",
+        "_fence_before", "_moving", "_redrive_writer", "_redriven", "_seen", "_stash", "_unparked", "active",
+        "alive", "closing", "crowds", "due", "epoch", "lanes", "new", "number", "open", "open_bytes",
+        "outstanding", "pending", "restore_end", "retry", "source", "source_end", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -467,7 +469,11 @@ class Partition:
             if held.expires is not None and lane.timer != held.expires:
                 lane.timer = held.expires
                 self._effects.wake(lane, held.expires)
-        elif (later := lane.later) is not None and later.overtaken is not None and later.overtaken.busy is _SENDING:
+        elif (
+            (later := lane.later) is not None
+            and later.overtaken is not None
+            and later.overtaken.busy is _SENDING
+        ):
             pass  # redriven in front of a later one that is being sent, and whose answer comes back here
         elif not self._sendable(head, held):
             if not lane.blocked:
