@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
@@ -203,6 +204,12 @@ _CONSUMER_RULES: Final = (
 _BROKERS_TO_SET: Final = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 
 
+_SERVICE_LINK: Final = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
+)
+"""What Kubernetes adds to the name of a Service; no property of librdkafka ends so."""
+
+
 def config_from_env(
     environ: Mapping[str, str] = os.environ, *, prefix: str = "KAFKA_NOTIFY_"
 ) -> dict[str, ConfigValue]:
@@ -211,7 +218,8 @@ def config_from_env(
     Args:
         environ: The environment.
         prefix: What the names begin with. `<prefix>TEST_...` belongs to test suites, `<prefix>CLI_...` to the command
-            `kafka-notify`; both are left out.
+            `kafka-notify`; both are left out. So are the variables that Kubernetes sets in every container of a
+            namespace with a Service called `kafka-notify` (`KAFKA_NOTIFY_SERVICE_HOST`, `KAFKA_NOTIFY_PORT`, …).
 
     Returns:
         Properties for `Producer`, `Worker` and the rest; each of them refuses names that librdkafka does not know.
@@ -220,7 +228,10 @@ def config_from_env(
     return {
         name[len(prefix) :].lower().replace("_", "."): value
         for name, value in environ.items()
-        if name.startswith(prefix) and not name.startswith(others) and name != prefix
+        if name.startswith(prefix)
+        and not name.startswith(others)
+        and name != prefix
+        and not _SERVICE_LINK.search("_" + name[len(prefix) :])
     }
 
 
@@ -311,6 +322,24 @@ def opened(factory: Callable[[dict[str, Any]], _Client], config: dict[str, Any])
         raise ConfigError(f"librdkafka refuses this configuration: {text}") from None
 
 
+def _refuse_green_threads() -> None:
+    """Under gevent's or eventlet's patched threading, the thread that serves librdkafka would be a greenlet: its first
+    wait, which is C code, stops the whole process."""
+    for module, asks, asked, remedy in _GREEN:
+        patcher: Any = sys.modules.get(module)
+        if patcher is not None and getattr(patcher, asks)(asked):
+            raise ConfigError(
+                f"{module.partition('.')[0]} has replaced Python's threads, which this library needs for librdkafka: "
+                f"patch without them ({remedy}), or send from a process that is not patched"
+            )
+
+
+_GREEN: Final = (
+    ("gevent.monkey", "is_module_patched", "threading", "monkey.patch_all(thread=False)"),
+    ("eventlet.patcher", "is_monkey_patched", "thread", "eventlet.monkey_patch(thread=False)"),
+)
+
+
 def _given(config: Config, overlay: Config, foreign: frozenset[str], kind: str) -> dict[str, ConfigValue]:
     own = _canonical(overlay, complete=False)
     for name in own:
@@ -352,4 +381,5 @@ def _check(config: Config, rules: tuple[_Rule, ...]) -> None:
 
 
 def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
+    _refuse_green_threads()  # here, as every client's configuration passes by
     return {"logger": LIBRDKAFKA_LOG, **config}

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, cast, get_args
 
 import attrs
 
+from kafka_notify._text import printable
 from kafka_notify._units import from_millis, to_millis
 from kafka_notify.notification import NAME
 from kafka_notify.topology import DEFAULT_CONSUMER
@@ -16,7 +17,8 @@ from kafka_notify.topology import DEFAULT_CONSUMER
 PauseKind = Literal["category", "channel", "consumer"]
 PAUSED: Final = "paused"
 """Error code of copies that were written because of a pause."""
-_MAX_TEXT: Final = 1_000
+MAX_RECORD: Final = 16_384
+"""Bytes of a record's value: a larger one is no pause."""
 
 
 @attrs.frozen
@@ -63,8 +65,11 @@ def pause_value(pause: Pause) -> bytes:
 def read_pause(key: bytes, value: bytes) -> Pause | None:
     """The pause of a record of the control topic; None when it is none that this version understands.
 
-    Fields that it does not know are a newer version's, and left out.
+    Whoever may write to the topic chooses its bytes: nothing here raises, and the texts are safe to show. Fields that
+    this version does not know are a newer version's, and left out.
     """
+    if len(value) > MAX_RECORD:
+        return None
     try:
         words = key.decode().split("/")
         if (
@@ -81,10 +86,10 @@ def read_pause(key: bytes, value: bytes) -> Pause | None:
             words[2] if len(words) == 3 else None,
             from_millis(int(at)),
             None if until is None else from_millis(int(until)),
-            str(got.get("reason") or "")[:_MAX_TEXT],
-            str(got.get("by") or "")[:_MAX_TEXT],
+            printable(str(got.get("reason") or "")),
+            printable(str(got.get("by") or "")),
         )
-    except (UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from kafka_notify._dead_letter import DeadLetter
 from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader
 from kafka_notify._redrive_writer import OnProgress, RedriveProgress, Watch, write
+from kafka_notify._text import json_line
 from kafka_notify._units import to_millis
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.errors import ConfigError
@@ -242,7 +242,7 @@ class DeadLetters:
         """
         count = 0
         for count, letter in enumerate(letters, 1):  # noqa: B007 - it is the answer
-            file.write(json.dumps(letter.to_dict(personal=personal), ensure_ascii=False) + "\n")
+            file.write(json_line(letter.to_dict(personal=personal)) + "\n")
         return count
 
     @property

@@ -20,6 +20,7 @@ from typing import Any, Final
 import attrs
 
 from kafka_notify import events
+from kafka_notify._text import json_line
 from kafka_notify._units import UTC
 from kafka_notify.events import Event, Observable
 from kafka_notify.worker import Worker
@@ -148,7 +149,7 @@ class JsonFormatter(logging.Formatter):
             line["event"] = event
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = _error(record.exc_info[1])
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json_line(line, default=str)
 
 
 def _error(error: BaseException) -> dict[str, object]:

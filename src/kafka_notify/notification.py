@@ -363,7 +363,7 @@ def _moment(field: str, value: object) -> int:
     millis = to_millis(value)
     if millis < 0:
         raise InvalidNotification(f"{field} must not lie before 1970")
-    return millis
+    return min(millis, _MAX_MS)  # west of Greenwich the last datetimes lie beyond what UTC can say
 
 
 def _own_headers(headers: Mapping[str, str]) -> Mapping[str, str]:

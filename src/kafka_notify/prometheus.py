@@ -17,10 +17,16 @@ from typing import Final, get_args
 from wsgiref.simple_server import WSGIServer
 
 import attrs
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+
+from kafka_notify._extras import missing
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError as e:
+    raise missing(e, "prometheus") from None
 
 from kafka_notify import events
 from kafka_notify._hops import DlqReason

@@ -9,7 +9,12 @@ import asyncio
 import weakref
 from typing import Any, Final, cast
 
-from redis import asyncio as aioredis
+from kafka_notify._extras import missing
+
+try:
+    from redis import asyncio as aioredis
+except ModuleNotFoundError as e:
+    raise missing(e, "redis") from None
 
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.errors import ConfigError

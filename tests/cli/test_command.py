@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from kafka_notify.cli import main
 from kafka_notify.cli._app import app
 from kafka_notify.cli._site import read_properties
 from kafka_notify.cli._times import duration, moment, show_span
+from kafka_notify.cli.pauses import _user
+from kafka_notify.cli.work import _levels, _package, log_to_stderr
 
 NOWHERE = "127.0.0.1:1"
 SECRET = "do-not-show-me"
@@ -75,6 +78,14 @@ def test_every_command_that_talks_to_a_cluster_takes_the_same_options() -> None:
         (["status", "--bootstrap", NOWHERE, "--topology", "tests.cli.app:NOTHING"], 3, "is a object, not a Topology"),
         (["work", "tests.cli.app:NOTHING", "--lane", "high_priority", "--bootstrap", NOWHERE], 3, "neither a Consumer"),
         (["work", "tests.cli.app:Sms", "--lane", "fast", "--bootstrap", NOWHERE], 3, "unknown lane 'fast'"),
+        (["dlq", "list", "--bootstrap", NOWHERE, "--limit", "-3"], 2, "-3"),
+        (["dlq", "redrive", "--bootstrap", NOWHERE, "--rate", "0"], 2, "--rate"),
+        (["dlq", "list", "--bootstrap", NOWHERE, "--since", "99999999999999999d"], 2, "--since"),
+        (["status", "--bootstrap", NOWHERE, "--interval=-1"], 2, "--interval"),
+        (["status", "--bootstrap", NOWHERE, "--interval=nan"], 2, "--interval"),
+        (["work", "tests.cli.app:Sms", "--lane", "x", "--health-port", "70000", "--bootstrap", NOWHERE], 2, "70000"),
+        (["work", "tests.cli.app:Sms", "--lane", "x", "--drain-timeout=-1", "--bootstrap", NOWHERE], 2, "--drain"),
+        (["work", "tests.cli.app:Sms", "--lane", "x", "--log", "httpx", "--bootstrap", NOWHERE], 2, "LOGGER=LEVEL"),
         (["send", "--bootstrap", NOWHERE, "--user", " u", "--category", "otp", "--channel", "sms"], 3, "user_id"),
     ],
 )  # fmt: skip
@@ -89,12 +100,98 @@ def test_what_is_wrong_has_an_exit_code_and_a_text(
     assert out == ""
 
 
-def test_a_module_that_fails_says_so_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An import error inside the team's own module is theirs: the traceback is shown, not hidden."""
+def test_a_module_that_fails_says_so_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error inside the team's own module is theirs: it is named with its place, in one line; a text that may quote
+    a setting is not shown; the traceback is, when it is asked for."""
     (tmp_path / "broken_app.py").write_text("import no_such_dependency\n")
+    (tmp_path / "secret_app.py").write_text(f"raise ValueError('{SECRET}')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
-        main(["status", "--bootstrap", NOWHERE, "--topology", "broken_app:TOPOLOGY"])
+    words = ["status", "--bootstrap", NOWHERE, "--topology"]
+    assert main([*words, "broken_app:TOPOLOGY"]) == 3
+    said = capsys.readouterr().err
+    assert "No module named 'no_such_dependency'" in said
+    assert "broken_app.py:1" in said
+    assert main([*words, "secret_app:TOPOLOGY"]) == 3
+    said = capsys.readouterr().err
+    assert "ValueError" in said
+    assert SECRET not in said
+    monkeypatch.setenv("KAFKA_NOTIFY_CLI_TRACEBACK", "1")
+    assert main([*words, "broken_app:TOPOLOGY"]) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_files_of_the_current_directory_stand_in_for_nothing(tmp_path: Path) -> None:
+    """A planted `sqlite3.py` does not run; the team's own module beside it is found."""
+    (tmp_path / "sqlite3.py").write_text("print('planted')\n")
+    (tmp_path / "team_app.py").write_text("import sqlite3\nTOPOLOGY = sqlite3.__file__\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "kafka_notify", "status", "--bootstrap", NOWHERE, "--topology", "team_app:TOPOLOGY"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert "is a str, not a Topology" in done.stderr
+    assert "planted" not in done.stdout
+
+
+def test_a_defect_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a command raises: one line with the place, without the text, and not the code of "something is
+    wrong"."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr("kafka_notify.cli.pauses.Pauses", broken)
+    assert main(["paused", "--bootstrap", NOWHERE]) == 4
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "RuntimeError" in err
+    assert SECRET not in err
+
+
+def test_a_closed_pipe_is_no_finding() -> None:
+    """`kafka-notify ... | head -1` ends as a shell would say it, without a traceback."""
+    code = "import sys; from kafka_notify.cli import main; sys.exit(main(['--help']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()  # long before the command has started
+        said = command.stderr.read()
+        assert command.wait(60) == 141
+    assert said == ""
+
+
+def test_without_an_entry_in_passwd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run under any number: who paused is then that number."""
+
+    def nobody() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert _user().startswith("uid ")
+
+
+def test_foreign_loggers_are_quiet() -> None:
+    """HTTP clients log URLs at INFO, with the tokens in them: only our own loggers and the team's take the level."""
+    before = {name: logging.getLogger(name).level for name in ("", "kafka_notify", "myapp", "httpx", "other")}
+    handlers = logging.getLogger().handlers[:]
+    try:
+        log_to_stderr(
+            "json",
+            {"kafka_notify": "INFO", _package("myapp.senders:Sms"): "INFO", **_levels(["other=debug"])},
+        )
+        assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
+        assert logging.getLogger("httpx").isEnabledFor(logging.WARNING)
+        assert logging.getLogger("kafka_notify.worker").isEnabledFor(logging.INFO)
+        assert logging.getLogger("myapp.senders").isEnabledFor(logging.INFO)
+        assert logging.getLogger("other").isEnabledFor(logging.DEBUG)
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def test_without_the_extra_it_says_what_to_install() -> None:

@@ -8,6 +8,8 @@ import sys
 import pytest
 from confluent_kafka import Consumer, Message, Producer
 
+from kafka_notify import Category, Config, Lane, Notification, Topology
+from kafka_notify import Producer as NotifyProducer
 from kafka_notify.testing import MockKafka
 
 
@@ -70,7 +72,25 @@ def test_clusters_are_separate(mock_kafka: MockKafka) -> None:
 
     with MockKafka() as other:
         topics = Producer({"bootstrap.servers": other.bootstrap_servers}).list_topics(timeout=10).topics
-    assert topics == {}
+    assert "t" not in topics
+
+
+def test_the_producer_of_the_readme() -> None:
+    """The topics of the default topology are there, and those of another one with `create`: nothing else is set."""
+    special = Topology(
+        prefix="special",
+        lanes=[Lane("fast", partitions=4)],
+        categories=[Category("otp", "fast")],
+        channels=["sms"],
+    )
+    otp = Notification(user_id="u", category="otp", channel="sms", data={"code": "1"})
+    with MockKafka() as kafka:
+        config: Config = {"bootstrap.servers": kafka.bootstrap_servers}
+        with NotifyProducer(config) as producer:
+            assert producer.send(otp).result(30).topic == "notif.high_priority"
+        kafka.create(special)
+        with NotifyProducer(config, topology=special) as producer:
+            assert producer.send(otp).result(30).topic == "special.fast"
 
 
 def test_several_brokers() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -322,3 +324,47 @@ def test_a_typo_in_the_environment_is_found() -> None:
     config = config_from_env({"KAFKA_NOTIFY_BOOTSTRAP_SERVERS": "k:9092", "KAFKA_NOTIFY_LINGER": "3"})
     with pytest.raises(ConfigError, match='"linger"'):
         opened(Producer, producer_config(config, "latency"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "KAFKA_NOTIFY_SERVICE_HOST",
+        "KAFKA_NOTIFY_SERVICE_PORT",
+        "KAFKA_NOTIFY_SERVICE_PORT_HTTP",
+        "KAFKA_NOTIFY_PORT",
+        "KAFKA_NOTIFY_PORT_8080_TCP",
+        "KAFKA_NOTIFY_PORT_8080_TCP_ADDR",
+        "KAFKA_NOTIFY_WORKER_SERVICE_HOST",
+        "KAFKA_NOTIFY_WORKER_PORT",
+    ],
+)
+def test_variables_of_a_kubernetes_service_are_no_properties(name: str) -> None:
+    """A Service called `kafka-notify` must not stop everything at its next restart."""
+    environ = {name: "tcp://10.0.0.1:80", "KAFKA_NOTIFY_BOOTSTRAP_SERVERS": "a:1"}
+    assert config_from_env(environ) == {"bootstrap.servers": "a:1"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gevent is installed for the tests on Linux")
+@pytest.mark.parametrize(("patch", "said"), [("", "ConfigError"), ("thread=False", "notif.high_priority")])
+def test_green_threads_are_refused(patch: str, said: str) -> None:
+    """Where gevent has replaced threads, a sentence comes instead of a process that hangs; without them it works."""
+    code = f"""if True:
+        from gevent import monkey
+        monkey.patch_all({patch})
+        from kafka_notify import ConfigError, Notification, Producer
+        from kafka_notify.testing import MockKafka
+        otp = Notification(user_id="u", category="otp", channel="sms", data={{}})
+        try:
+            Producer({{"bootstrap.servers": "127.0.0.1:1"}}).close(0)
+        except ConfigError as e:
+            print(type(e).__name__, e)
+        else:
+            with MockKafka() as kafka, Producer({{"bootstrap.servers": kafka.bootstrap_servers}}) as producer:
+                print(producer.send(otp).result(30).topic)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout.startswith(said), done
+    assert "thread=False" in done.stdout or patch

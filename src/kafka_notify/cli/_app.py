@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import click
 from confluent_kafka import KafkaException
 
 import kafka_notify
+from kafka_notify._text import printable_lines
 from kafka_notify.cli import demo, dlq, pauses, send, status, topics, work
 from kafka_notify.cli._site import Refused
 from kafka_notify.errors import ConfigError, InvalidNotification, NotifyError
@@ -25,6 +29,8 @@ CLUSTER: Final = 4
 REFUSED: Final = 5
 """It would have been unsafe: nothing was done."""
 INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+"""Who reads the output has gone: as a shell says of a command that SIGPIPE ended."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -36,8 +42,8 @@ def app() -> None:
     by --config FILE, or by --bootstrap; the later goes before the earlier. The topology is given by --topology or
     KAFKA_NOTIFY_CLI_TOPOLOGY.
 
-    Exit codes: 0 done, 1 something is wrong, 2 usage, 3 configuration, 4 cluster, 5 refused as unsafe, 130
-    interrupted.
+    Exit codes: 0 done, 1 something is wrong, 2 usage, 3 configuration, 4 cluster or a defect, 5 refused as unsafe,
+    130 interrupted, 141 nobody reads the output. KAFKA_NOTIFY_CLI_TRACEBACK=1 shows the traceback of what failed.
     """
 
 
@@ -61,7 +67,12 @@ def run(arguments: Sequence[str]) -> int:
         level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
     try:
-        code = app.main(args=list(arguments), prog_name="kafka-notify", standalone_mode=False)
+        if "_KAFKA_NOTIFY_COMPLETE" in os.environ:  # a shell asks for completions
+            app.main(args=list(arguments), prog_name="kafka-notify")
+        # not `app.main`, which ends a closed pipe with the code of "something is wrong"
+        with app.make_context("kafka-notify", list(arguments)) as context:
+            code = app.invoke(context)
+        sys.stdout.flush()  # so that a closed pipe is met here
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as e:
         return e.exit_code
@@ -78,8 +89,23 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(str(e), CLUSTER)
     except KafkaException as e:
         return _failed(f"the brokers refused ({e.args[0].name()}: {e.args[0].str()})", CLUSTER)
+    except BrokenPipeError:
+        # the interpreter flushes once more at its end: let that go nowhere
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as e:  # a defect of ours: the text of a foreign exception may quote anything
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        where = f"{at.filename}:{at.lineno}"
+        return _failed(
+            f"failed on {type(e).__name__} at {where}, which should not happen: please report it with "
+            "the traceback that KAFKA_NOTIFY_CLI_TRACEBACK=1 shows",
+            CLUSTER,
+        )
 
 
 def _failed(text: str, code: int) -> int:
-    click.echo(f"kafka-notify: {text}", err=True)
+    if os.environ.get("KAFKA_NOTIFY_CLI_TRACEBACK") and code != INTERRUPTED:
+        traceback.print_exc()
+    click.echo(f"kafka-notify: {printable_lines(text)}", err=True)
     return code

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from kafka_notify._config import ConfigValue, config_from_env
+from kafka_notify._text import json_line, printable, printable_lines
 from kafka_notify.errors import ConfigError, NotifyError
 from kafka_notify.topology import Topology
 
 F = TypeVar("F", bound=Callable[..., Any])
+MAX_CELL = 20_000
+"""Characters: a payload that `dlq show --reveal` shows is shown whole, as far as a person would read."""
 
 
 class Refused(NotifyError):
@@ -43,12 +47,12 @@ class Site:
     def say(self, text: str = "") -> None:
         """Tell a person; nothing when the answer is JSON."""
         if not self.json:
-            click.echo(text)
+            click.echo(printable_lines(text))
 
     def answer(self, value: object) -> None:
         """Print one JSON document on a line of its own, when the answer is JSON."""
         if self.json:
-            click.echo(json.dumps(value, ensure_ascii=False))
+            click.echo(json_line(value))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
         """Print a table for a person; nothing when the answer is JSON."""
@@ -59,7 +63,7 @@ class Site:
             table.add_column(column, justify="right" if column.startswith(">") else "left", overflow="fold")
             table.columns[-1].header = column.lstrip(">")
         for row in rows:
-            table.add_row(*("" if cell is None else str(cell) for cell in row))
+            table.add_row(*("" if cell is None else printable(str(cell), MAX_CELL) for cell in row))
         # a pipe has no width: give it as much as a line of a log takes
         Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
 
@@ -131,28 +135,46 @@ def read_properties(path: Path) -> dict[str, ConfigValue]:
 def load(at: str, what: str) -> Any:
     """The object that `module:attribute` names; modules are looked for in the current directory, too.
 
+    Last of all places: a file there must not stand in for a module of Python or of the command itself.
+
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or the module cannot be imported.
     """
     module, colon, attribute = at.partition(":")
     if not colon or not module or not attribute:
         raise ConfigError(
             f"{what} is given as MODULE:NAME, for example myapp.notifications:{what}; not {at!r}"
         )
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    here = os.getcwd()
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name is None or not (module == e.name or module.startswith(f"{e.name}.")):
-            raise  # something that the module itself needs: the traceback says where
+            raise ConfigError(_import_failed(what, module, e)) from e
         raise ConfigError(f"{what}: there is no module {module!r} here or on PYTHONPATH") from None
+    except Exception as e:
+        raise ConfigError(_import_failed(what, module, e)) from e
     try:
         for name in attribute.split("."):
             found = getattr(found, name)
     except AttributeError:
         raise ConfigError(f"{what}: the module {module!r} has no {attribute!r}") from None
     return found
+
+
+def _import_failed(what: str, module: str, error: Exception) -> str:
+    """Without the text of the exception, which may quote a setting, unless it names a module."""
+    why = f": {error}" if isinstance(error, ImportError) else ""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+    ]
+    at = f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return (
+        f"{what}: the module {module!r} cannot be imported: {type(error).__name__}{why}{at}; "
+        "KAFKA_NOTIFY_CLI_TRACEBACK=1 shows the traceback"
+    )
 
 
 def load_topology(at: str) -> Topology:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from kafka_notify._units import UTC
+
+
+class _Real(click.FloatRange):
+    """A number in a range; `nan`, which no comparison refuses, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is not a number.", param, ctx) if math.isnan(found) else found
+
+
+SECONDS: Final = _Real(min=0, max=86_400)
+"""A type of click's options, like the ones below."""
+POSITIVE: Final = _Real(min=0, min_open=True, max=1e9)
+COUNT: Final = click.IntRange(min=0, max=10**9)
+PORT: Final = click.IntRange(min=0, max=65_535)
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -18,13 +34,19 @@ def duration(value: str) -> dt.timedelta:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value.strip())
     if not found:
         raise click.BadParameter(f"{value!r} is no duration such as 90s, 15m, 3h or 2d")
-    return dt.timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    try:
+        return dt.timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    except OverflowError:
+        raise click.BadParameter(f"{value!r} is longer than any calendar") from None
 
 
 def moment(value: str) -> dt.datetime:
     """Read an ISO 8601 time (UTC when it names no zone), or a duration: so long ago."""
     if re.fullmatch(r"\d+(\.\d+)?[smhd]", value):
-        return dt.datetime.now(UTC) - duration(value)
+        try:
+            return dt.datetime.now(UTC) - duration(value)
+        except OverflowError:
+            raise click.BadParameter(f"{value!r} ago is before the year 1") from None
     try:
         found = dt.datetime.fromisoformat(re.sub(r"Z$", "+00:00", value))
     except ValueError:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kafka_notify.cli._site import Site, with_site
-from kafka_notify.cli._times import moment, show_moment
+from kafka_notify.cli._times import COUNT, POSITIVE, moment, show_moment
 from kafka_notify.deadletters import DeadLetter, DeadLetters, RedriveProgress, RedriveReport
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,7 +70,7 @@ def _letters(site: Site) -> DeadLetters:
 
 
 @dlq.command("list")
-@click.option("--limit", default=50, show_default=True, help="Letters shown; 0 only counts.")
+@click.option("--limit", type=COUNT, default=50, show_default=True, help="Letters shown; 0 only counts.")
 @with_site
 @with_filters
 def list_(site: Site, filters: dict[str, Any], limit: int) -> None:
@@ -180,8 +180,10 @@ def _private(path: Path) -> IO[str]:
 
 @dlq.command()
 @click.option("--go", is_flag=True, help="Do it; otherwise it is only counted.")
-@click.option("--rate", type=float, metavar="N", help="Letters per second; as fast as possible by default.")
-@click.option("--limit", type=int, metavar="N", help="Take the first N letters found only.")
+@click.option(
+    "--rate", type=POSITIVE, metavar="N", help="Letters per second; as fast as possible by default."
+)
+@click.option("--limit", type=COUNT, metavar="N", help="Take the first N letters found only.")
 @click.option("--allow-expired", is_flag=True, help="Also expired ones; each gets its whole lifetime again.")
 @click.option("--allow-unproven", is_flag=True, help="Also those that may have been redriven before.")
 @with_site

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import getpass
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -38,6 +39,17 @@ def pause_to_text(pause: Pause) -> str:
     by = f" by {pause.by}" if pause.by else ""
     why = f": {pause.reason}" if pause.reason else ""
     return f"{pause.what}, since {show_moment(pause.at)}{until}{by}{why}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (
+        KeyError,
+        OSError,
+        ImportError,
+    ):  # a container may run under any number, without an entry in passwd
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 def _what(command: F) -> F:
@@ -83,7 +95,7 @@ def pause(
     """
     kind, name = _one_of(channel, category, consumer)
     until = None if span is None else dt.datetime.now(UTC) + span
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    by = f"{_user()}@{socket.gethostname()}"
     made = Pauses(site.config, topology=site.topology).pause(
         kind, name, lane=lane, until=until, reason=reason, by=by
     )

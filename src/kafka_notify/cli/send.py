@@ -10,7 +10,7 @@ from typing import Any, cast
 import click
 
 from kafka_notify.cli._site import Site, with_site
-from kafka_notify.cli._times import show_moment
+from kafka_notify.cli._times import POSITIVE, show_moment
 from kafka_notify.errors import InvalidNotification
 from kafka_notify.notification import Notification
 from kafka_notify.producer import Producer
@@ -34,7 +34,11 @@ from kafka_notify.producer import Producer
 @click.option("--id", "id", metavar="ID", help="The idempotency key; a new one by default.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE")
 @click.option(
-    "--timeout", default=30.0, show_default=True, help="Seconds to wait for the brokers' acknowledgement."
+    "--timeout",
+    type=POSITIVE,
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for the brokers' acknowledgement.",
 )
 @with_site
 def send(

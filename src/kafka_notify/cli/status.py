@@ -12,7 +12,7 @@ import click
 from kafka_notify._pause import PAUSED, Pause
 from kafka_notify.cli._backlog import Backlogs, Group, Waiting, by_code
 from kafka_notify.cli._site import Site, with_site
-from kafka_notify.cli._times import show_span
+from kafka_notify.cli._times import COUNT, POSITIVE, show_span
 from kafka_notify.cli.pauses import pause_to_dict, pause_to_text
 from kafka_notify.errors import ConfigError
 from kafka_notify.pauses import Pauses
@@ -116,16 +116,17 @@ def look(
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
-@click.option("--interval", default=2.0, show_default=True, help="Seconds between two looks.")
+@click.option("--interval", type=POSITIVE, default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option(
     "--limit",
+    type=COUNT,
     default=20_000,
     show_default=True,
     help="Records of each retry topic that are read to say what waits for when.",
 )
 @click.option("--check", is_flag=True, help="Exit with 1 when there is a warning.")
 @click.option(
-    "--max-age", type=float, metavar="SECONDS", help="An older unfinished notification is a warning."
+    "--max-age", type=POSITIVE, metavar="SECONDS", help="An older unfinished notification is a warning."
 )
 @with_site
 def status(site: Site, watch: bool, interval: float, limit: int, check: bool, max_age: float | None) -> int:

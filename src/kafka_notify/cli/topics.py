@@ -151,7 +151,12 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
 
 @topics.command()
 @consumers_option
-@click.option("--replication-factor", type=int, metavar="N", help="3 by default, or the number of brokers.")
+@click.option(
+    "--replication-factor",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="3 by default, or the number of brokers.",
+)
 @click.option("--grow", is_flag=True, help="Also give topics more partitions, when nothing is in flight.")
 @with_site
 def create(site: Site, consumers: tuple[str, ...], replication_factor: int | None, grow: bool) -> int:

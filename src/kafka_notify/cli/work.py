@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from kafka_notify._config import Config
 from kafka_notify.cli._health import HealthServer
 from kafka_notify.cli._site import Site, load, read_properties, with_site
+from kafka_notify.cli._times import PORT, SECONDS
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import ConfigError
 from kafka_notify.log import JsonFormatter, log_events
 from kafka_notify.worker import GC_THRESHOLD, Worker
 
 log = logging.getLogger("kafka_notify.worker")
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @click.command()
@@ -27,16 +29,20 @@ log = logging.getLogger("kafka_notify.worker")
 @click.option("--lane", required=True, metavar="NAME")
 @click.option(
     "--health-port",
-    type=int,
+    type=PORT,
     metavar="PORT",
     help="Answer /live, /ready and /stats there; 0 takes a free one.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
 @click.option(
-    "--metrics-port", type=int, metavar="PORT", help="Answer Prometheus there; needs the extra `prometheus`."
+    "--metrics-port", type=PORT, metavar="PORT", help="Answer Prometheus there; needs the extra `prometheus`."
 )
 @click.option(
-    "--drain-timeout", default=20.0, show_default=True, help="Seconds for running sends at the end."
+    "--drain-timeout",
+    type=SECONDS,
+    default=20.0,
+    show_default=True,
+    help="Seconds for running sends at the end.",
 )
 @click.option(
     "--gc/--no-gc",
@@ -53,7 +59,18 @@ log = logging.getLogger("kafka_notify.worker")
 )
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option(
-    "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="INFO",
+    show_default=True,
+    help="Of this library and of the package that FACTORY is in; others log warnings.",
+)
+@click.option(
+    "--log",
+    "loggers",
+    multiple=True,
+    metavar="LOGGER=LEVEL",
+    help="The level of another logger; as often as needed. HTTP clients log URLs at INFO, with the tokens in them.",
 )
 @with_site
 def work(
@@ -68,13 +85,16 @@ def work(
     consumer_config: Path | None,
     log_format: str,
     log_level: str,
+    loggers: tuple[str, ...],
 ) -> None:
     """Run one worker until SIGTERM or SIGINT; a second signal skips the drain.
 
     MODULE:FACTORY is a Consumer class, or a function without arguments that returns a consumer. The process ends with
     3 or 4 when the worker cannot start or go on, so that its supervisor starts another.
     """
-    log_to_stderr(log_format, log_level)
+    log_to_stderr(
+        log_format, {"kafka_notify": log_level, _package(consumer_at): log_level, **_levels(loggers)}
+    )
     config: Config | None = read_properties(consumer_config) if consumer_config else None
     worker = Worker(
         factory(consumer_at),
@@ -134,9 +154,25 @@ def factory(at: str) -> Any:
     raise ConfigError(f"{at} is a {type(found).__name__}: neither a Consumer nor what makes one")
 
 
-def log_to_stderr(log_format: str, level: str) -> None:
-    """Everything that is logged in this process, to stderr."""
+def log_to_stderr(log_format: str, levels: Mapping[str, str]) -> None:
+    """What is logged in this process, to stderr: warnings, and of some loggers what their level says."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def _package(at: str) -> str:
+    return at.partition(":")[0].partition(".")[0]
+
+
+def _levels(given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, level = text.partition("=")
+        if not equals or not name or level.upper() not in LEVELS:
+            raise click.BadParameter(f"--log takes LOGGER=LEVEL, with a level of {', '.join(LEVELS)}")
+        found[name] = level.upper()
+    return found

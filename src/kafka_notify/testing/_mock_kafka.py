@@ -6,8 +6,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from confluent_kafka import Producer
     from typing_extensions import Self
+
+    from kafka_notify.topology import Topology
 
 
 class MockKafka:
@@ -16,26 +20,33 @@ class MockKafka:
         with MockKafka() as kafka:
             producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
 
-    It is librdkafka's mock, not Kafka. Every topic has 4 partitions and comes into being when it is first
-    used; topics cannot be created, altered or deleted. A partition keeps 5 MB and then drops its oldest
-    records. The broker's limits, on the metadata of a commit for one, are not enforced. A group's first
-    member waits 3 seconds for its partitions; fetching is quicker with `fetch.wait.max.ms=5`. Use
-    `LocalKafka` for whatever must hold on the real thing.
+    It is librdkafka's mock, not Kafka. Every topic has 4 partitions. There are those of `topology`, and those that
+    `create` makes; another one comes into being when a client asks for it that may create topics, which those of this
+    library never may. Nothing can be altered or deleted. A partition keeps 5 MB and then drops its oldest records.
+    The broker's limits, on the metadata of a commit for one, are not enforced. A group's first member waits 3 seconds
+    for its partitions; fetching is quicker with `fetch.wait.max.ms=5`. Use `LocalKafka` for whatever must hold on the
+    real thing.
 
     The brokers listen on the loopback interface, so processes of their own can use them too. They are gone
     when the block ends, or when the process that entered it does.
 
     Args:
         brokers: How many brokers there are.
+        topology: Whose topics there are from the start; `Topology.default()` by default.
+        consumers: Names of the consumers that need retry topics; the unnamed one by default.
 
     Raises:
         ValueError: `brokers` is not positive.
     """
 
-    def __init__(self, brokers: int = 1) -> None:
+    def __init__(
+        self, brokers: int = 1, *, topology: Topology | None = None, consumers: Iterable[str] = ("",)
+    ) -> None:
         if brokers < 1:
             raise ValueError(f"a mock cluster needs at least one broker, not {brokers}")
         self._brokers = brokers
+        self._topology = topology
+        self._consumers = tuple(consumers)
         self._owner: Producer | None = None
         self._bootstrap_servers: str | None = None
 
@@ -54,7 +65,26 @@ class MockKafka:
         brokers = owner.list_topics(timeout=10).brokers.values()
         self._bootstrap_servers = ",".join(sorted(f"{broker.host}:{broker.port}" for broker in brokers))
         self._owner = owner
+        self.create(self._topology, consumers=self._consumers)
         return self
+
+    def create(self, topology: Topology | None = None, *, consumers: Iterable[str] = ("",)) -> None:
+        """Make the topics of a topology.
+
+        Args:
+            topology: `Topology.default()` by default.
+            consumers: Names of the consumers that need retry topics; "" is the unnamed one.
+
+        Raises:
+            RuntimeError: It is not running.
+        """
+        from kafka_notify._topic_rules import wanted_topics
+        from kafka_notify.topology import Topology
+
+        if self._owner is None:
+            raise RuntimeError("this MockKafka is not running: use `with MockKafka() as kafka:`")
+        for topic in wanted_topics(topology or Topology.default(), sorted(consumers)):
+            self._owner.list_topics(topic, timeout=10)  # the mock makes what it is asked about
 
     def __exit__(
         self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
