@@ -20,7 +20,7 @@ class _Real(click.FloatRange):
         return self.fail(f"{value!r} is not a number.", param, ctx) if math.isnan(found) else found
 
 
-SECONDS: Final = _Real(min=0, max=86_400)
+SECONDS: Final = _Real(min=0, max=1e9)
 """A type of click's options, like the ones below."""
 POSITIVE: Final = _Real(min=0, min_open=True, max=1e9)
 COUNT: Final = click.IntRange(min=0, max=10**9)

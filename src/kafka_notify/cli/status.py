@@ -12,7 +12,7 @@ import click
 from kafka_notify._pause import PAUSED, Pause
 from kafka_notify.cli._backlog import Backlogs, Group, Waiting, by_code
 from kafka_notify.cli._site import Site, with_site
-from kafka_notify.cli._times import COUNT, POSITIVE, show_span
+from kafka_notify.cli._times import COUNT, POSITIVE, SECONDS, show_span
 from kafka_notify.cli.pauses import pause_to_dict, pause_to_text
 from kafka_notify.errors import ConfigError
 from kafka_notify.pauses import Pauses
@@ -126,7 +126,7 @@ def look(
 )
 @click.option("--check", is_flag=True, help="Exit with 1 when there is a warning.")
 @click.option(
-    "--max-age", type=POSITIVE, metavar="SECONDS", help="An older unfinished notification is a warning."
+    "--max-age", type=SECONDS, metavar="SECONDS", help="An older unfinished notification is a warning."
 )
 @with_site
 def status(site: Site, watch: bool, interval: float, limit: int, check: bool, max_age: float | None) -> int:
