@@ -11,10 +11,10 @@ from contextlib import closing
 from typing import Any, Final, cast
 
 import attrs
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from kafka_notify._config import Config, client_config, opened
+from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._fetch.offsets import Committed, decode_metadata
 from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader, asked
@@ -130,6 +130,8 @@ class Backlogs:
         self._config = config
         self._topology = topology
         self._admin: Any = opened(AdminClient, client_config(config))  # its futures are untyped
+        self._askers: dict[str, Consumer] = {}
+        """One per group: it subscribes to nothing, and so joins nothing."""
 
     def consumers(self) -> list[tuple[str, str]]:
         """Lane and name of each consumer that has a retry topic; "" is the unnamed one."""
@@ -175,12 +177,16 @@ class Backlogs:
         return asked(ask)
 
     def _committed(self, group: str, places: Sequence[Place]) -> dict[Place, Committed | None]:
+        """By a consumer: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the process with a segmentation
+        fault when the coordinator moves meanwhile (docs/upstream/list-consumer-group-offsets.md)."""
         if not places:
             return {}
-        request = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
-        (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT).values()
+        asker = self._askers.get(group)
+        if asker is None:
+            asker = opened(Consumer, consumer_config(self._config, "throughput", group))
+            self._askers[group] = asker
         found: dict[Place, Committed | None] = {}
-        for tp in future.result().topic_partitions:
+        for tp in asker.committed([TopicPartition(*place) for place in places], timeout=TIMEOUT):
             if tp.error is not None:
                 raise KafkaException(tp.error)
             found[tp.topic, tp.partition] = (

@@ -10,11 +10,12 @@ import attrs
 import click
 
 from kafka_notify._pause import PAUSED, Pause
+from kafka_notify._text import printable_lines
 from kafka_notify.cli._backlog import Backlogs, Group, Waiting, by_code
 from kafka_notify.cli._site import Site, with_site
 from kafka_notify.cli._times import COUNT, POSITIVE, SECONDS, show_span
 from kafka_notify.cli.pauses import pause_to_dict, pause_to_text
-from kafka_notify.errors import ConfigError
+from kafka_notify.errors import ConfigError, NotifyError
 from kafka_notify.pauses import Pauses
 
 DUE: Final = (("now", 0), ("1 min", 60), ("10 min", 600), ("1 h", 3_600), ("later", float("inf")))
@@ -115,7 +116,9 @@ def look(
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--watch", is_flag=True, help="Look again and again, until Ctrl-C; a look that fails is repeated."
+)
 @click.option("--interval", type=POSITIVE, default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option(
     "--limit",
@@ -136,11 +139,25 @@ def status(site: Site, watch: bool, interval: float, limit: int, check: bool, ma
     """
     backlogs = Backlogs(site.config, site.topology)
     before: dict[str, tuple[float, int, int]] = {}
-    _remember(backlogs, before)
+    remembered = False
     while True:
-        time.sleep(interval)
-        groups = look(site, backlogs, before, limit)
-        warned = _show(site, backlogs, groups, max_age, clear=watch)
+        try:
+            if not remembered:
+                _remember(backlogs, before)
+                remembered = True
+            time.sleep(interval)
+            groups = look(site, backlogs, before, limit)
+            warned = _show(site, backlogs, groups, max_age, clear=watch)
+        except NotifyError as e:
+            if not watch:
+                raise
+            # brokers that are restarted one after the other: whoever watches wants to see the end of it
+            click.echo(
+                f"{time.strftime('%H:%M:%SZ', time.gmtime())} this look failed: {printable_lines(str(e))}",
+                err=True,
+            )
+            time.sleep(interval)
+            continue
         if not watch:
             return 1 if check and warned else 0
 
