@@ -10,6 +10,7 @@ import pytest
 
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
+from kafka_notify._lanes.later import Later
 from kafka_notify._lanes.partition import Partition
 from tests.model.owner import Owner
 from tests.model.promises import REDRIVE, Copy, Violation
@@ -218,7 +219,7 @@ class EvictsHeads(Partition):
 class NoResume(Partition):
     """What was paused is not looked at again."""
 
-    def resume(self, now: int) -> None:
+    def resume(self) -> None:
         pass
 
 
@@ -232,6 +233,51 @@ class OvertakesPaused(Partition):
             if later.held is not None and not later.busy and later.record is not None:
                 later.busy = Busy.SENDING
                 self._effects.send(later)
+
+
+class NotMovedBack(Partition):
+    """What comes in before the place up to which a lane was looked at is not looked at."""
+
+    def __init__(self, *args: Any, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.looked: dict[Later, int] = {}
+
+    def _park_followers(self, lane: Lane) -> None:
+        later = lane.later
+        if later is not None:
+            later.fresh = max(later.fresh, self.looked.get(later, -1))
+            super()._park_followers(lane)
+            self.looked[later] = later.fresh
+
+
+class NotCleared(Partition):
+    """What was overtaken while it was being sent counts as being sent after it left."""
+
+    def _forget(self, entry: Entry) -> None:
+        before = entry.lane.later
+        overtaken = None if before is None else before.overtaken
+        super()._forget(entry)
+        if entry.lane.later is not None:
+            entry.lane.later.overtaken = overtaken
+
+
+class NotContinued(Partition):
+    """When the copy that made room is a dead letter's, parking stops."""
+
+    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
+        unparked, self._unparked = self._unparked, {}
+        super().finish(entry, accepted=accepted, now=now)
+        self._unparked = unparked | self._unparked
+
+
+class KeepsFirst(Partition):
+    """A busy user keeps their first ones in the source, which pin the window."""
+
+    def _park(self, entry: Entry) -> None:
+        lane = entry.lane
+        if lane.head is not None and lane.head.held is None and entry is lane.entries[1]:
+            return
+        super()._park(entry)
 
 
 _ZOMBIES = frozenset({"zombies", "drain", "timeouts"})
@@ -260,6 +306,10 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (Overlap, "OVERLAP", frozenset({"redrive"})),
     (NoResume, "STUCK", frozenset({"pause"})),
     (OvertakesPaused, "ORDER", frozenset({"pause"})),
+    (NotMovedBack, "PINNED", frozenset({"drain", "zombies", "redrive"})),
+    (NotCleared, "STUCK", frozenset({"redrive"})),
+    (NotContinued, "PINNED", None),
+    (KeepsFirst, "CROWD", frozenset({"crowds", "windows"})),
 ]
 """The bug, the check that is there for it, and the adversities that bring it out; None is any."""
 
