@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.later import Later
 from kafka_notify._lanes.partition import Partition
 from tests.model.owner import Owner
 from tests.model.promises import REDRIVE, Copy, Violation
@@ -235,19 +235,15 @@ class OvertakesPaused(Partition):
                 self._effects.send(later)
 
 
-class NotMovedBack(Partition):
-    """What comes in before the place up to which a lane was looked at is not looked at."""
-
-    def __init__(self, *args: Any, **how: Any) -> None:
-        super().__init__(*args, **how)
-        self.looked: dict[Later, int] = {}
+class NotLookedAt(Partition):
+    """What comes in before others that were looked at is not looked at."""
 
     def _park_followers(self, lane: Lane) -> None:
         later = lane.later
         if later is not None:
-            later.fresh = max(later.fresh, self.looked.get(later, -1))
+            last = later.last
+            later.fresh = deque(entry for entry in later.fresh if entry is last)
             super()._park_followers(lane)
-            self.looked[later] = later.fresh
 
 
 class NotCleared(Partition):
@@ -265,9 +261,9 @@ class NotContinued(Partition):
     """When the copy that made room is a dead letter's, parking stops."""
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
-        unparked, self._unparked = self._unparked, {}
+        unparked, self._unparked = self._unparked, OrderedDict()
         super().finish(entry, accepted=accepted, now=now)
-        self._unparked = unparked | self._unparked
+        self._unparked.update(unparked)
 
 
 class KeepsFirst(Partition):
@@ -306,7 +302,7 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (Overlap, "OVERLAP", frozenset({"redrive"})),
     (NoResume, "STUCK", frozenset({"pause"})),
     (OvertakesPaused, "ORDER", frozenset({"pause"})),
-    (NotMovedBack, "PINNED", frozenset({"drain", "zombies", "redrive"})),
+    (NotLookedAt, "PINNED", frozenset({"drain", "zombies", "redrive"})),
     (NotCleared, "STUCK", frozenset({"redrive"})),
     (NotContinued, "PINNED", None),
     (KeepsFirst, "CROWD", frozenset({"crowds", "windows"})),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
@@ -40,17 +41,6 @@ class ByOrigin:
         piece = self._pieces[-1]
         return piece[-1] if piece else None
 
-    def since(self, origin: int) -> Iterator[Entry]:
-        """All from `origin` on; nothing may be added or removed meanwhile."""
-        pieces = self._pieces
-        at = self._piece(origin)
-        place = bisect_left(pieces[at], origin, key=_ORIGIN)
-        for index in range(at, len(pieces)):
-            piece = pieces[index]
-            for place in range(place, len(piece)):  # noqa: B020 - the first piece only begins in its middle
-                yield piece[place]
-            place = 0
-
     def add(self, entry: Entry) -> None:
         """Insert by origin; nearly always at the end."""
         self.count += 1
@@ -72,6 +62,11 @@ class ByOrigin:
     def pop(self) -> Entry:
         """Take out the first."""
         return self._take(0, 0)
+
+    def pop_last(self) -> Entry:
+        """Take out the last."""
+        at = len(self._pieces) - 1
+        return self._take(at, len(self._pieces[at]) - 1)
 
     def remove(self, entry: Entry) -> None:
         """Take out this one.
@@ -120,39 +115,36 @@ class ByOrigin:
 class Later(ByOrigin):
     """The followers of a lane's head, and what is remembered of them so that nobody has to look through all."""
 
-    __slots__ = ("_keys", "_same", "_seen", "fresh", "overtaken")
+    __slots__ = ("_keys", "_same", "fresh", "overtaken")
 
     def __init__(self) -> None:
         super().__init__()
-        self.fresh = -1
-        """No entry with a lower origin lives in the source alone and is idle."""
+        self.fresh: deque[Entry] = deque()
+        """All that live in the source alone and are idle, in the order in which they came; some that are or do so no
+        more."""
         self.overtaken: Entry | None = None
         """It was the head, and being sent, when an earlier one (redriven) came in front of it."""
         self._same: dict[str, ByOrigin] | None = None
-        """Entries by collapse key; None until somebody asked. What can supersede nothing any more is left out."""
+        """Entries by collapse key; None until one of them is known to have one, or somebody asked. What can supersede
+        nothing any more is left out."""
         self._keys: dict[int, str] = {}
-        """Keys of what is in `_same`, by origin: headers are read once."""
-        self._seen = -1
-        """Entries with a lower origin were looked at for `_same`."""
+        """The key under which an entry is in `_same`, by origin: headers are read once."""
 
     def add(self, entry: Entry) -> None:
         """Insert by origin; nearly always at the end."""
         super().add(entry)
-        self.look_again(entry)
-        if self._same is not None and entry.origin < self._seen:
+        if (held := entry.held) is None:
+            self.fresh.append(entry)
+        if self._same is not None:
             self._index(entry)
-
-    def look_again(self, entry: Entry) -> None:
-        """This one may live in the source alone and be idle."""
-        if entry.origin < self.fresh:
-            self.fresh = entry.origin
+        elif held is not None and held.collapse:
+            self._index_all()  # while there are few, not when the head asks
 
     def replace(self, old: Entry, new: Entry) -> None:
-        """Put `new`, which has the same origin, in the place of `old`."""
+        """Put `new`, which has the same origin and lives in the retry topic, in the place of `old`."""
         super().replace(old, new)
         self._gone(old)
-        self.look_again(new)
-        if self._same is not None and new.origin < self._seen:
+        if self._same is not None:
             self._index(new)
 
     def _take(self, at: int, place: int) -> Entry:
@@ -163,32 +155,40 @@ class Later(ByOrigin):
     def _gone(self, entry: Entry) -> None:
         if self.overtaken is entry:
             self.overtaken = None
-        if self._keys:
-            self.pass_over(entry)
+        fresh = self.fresh
+        if fresh:
+            if fresh[0] is entry:
+                fresh.popleft()
+            elif len(fresh) > 2 * self.count + PIECE:  # of those that came in the middle and left
+                self.fresh = deque(one for one in fresh if self.find(one.origin) is one)
+        if self._keys and (key := self._keys.pop(entry.origin, None)) is not None:
+            assert self._same is not None
+            same = self._same.get(key)
+            if same is not None and same.find(entry.origin) is entry:
+                same.remove(entry)
+                if not same.count:
+                    del self._same[key]
 
     # -- collapse keys --------------------------------------------------------------------------------
 
     def newest(self, key: str) -> Entry | None:
-        """The one with the highest origin of those with this collapse key. Each entry's headers are read once."""
-        if self._same is None:
-            self._same = {}
-        if (last := self.last) is not None and self._seen <= last.origin:
-            for entry in self.since(self._seen):
-                self._index(entry)
-            self._seen = last.origin + 1
-        same = self._same.get(key)
+        """The one with the highest origin of those with this collapse key."""
+        same = (self._same if self._same is not None else self._index_all()).get(key)
         return None if same is None else same.last
 
-    def pass_over(self, entry: Entry) -> None:
-        """It left, or it can supersede nothing any more: `newest` does not name it again."""
-        key = self._keys.pop(entry.origin, None)
-        if key is None:
-            return
+    def pass_over_newest(self, key: str) -> None:
+        """It can supersede nothing any more: `newest` does not name it again."""
         assert self._same is not None
         same = self._same[key]
-        same.remove(entry)
+        same.pop_last()
         if not same.count:
             del self._same[key]
+
+    def _index_all(self) -> dict[str, ByOrigin]:
+        self._same = {}
+        for entry in self:
+            self._index(entry)
+        return self._same
 
     def _index(self, entry: Entry) -> None:
         if key := entry.collapse:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -176,9 +176,9 @@ class Partition:
         """Highest origin that the restore brought: the source must be read past it."""
         self._end_seen = -1
         """Where the source partition ended when its end was last reached."""
-        self._unparked: dict[Lane, None] = {}
+        self._unparked: OrderedDict[Lane, None] = OrderedDict()
         """Lanes of which more is to be parked once less is on its way."""
-        self._backlogs: dict[Lane, None] = {}
+        self._backlogs: OrderedDict[Lane, None] = OrderedDict()
         """Lanes that had `DEEP` entries behind their head when one was added."""
         self._paused: dict[Lane, None] = {}
         """Lanes that wait for the end of a pause."""
@@ -549,18 +549,14 @@ class Partition:
         later = lane.later
         if later is None or not self.active or self.closing:
             return
-        last = later.last
-        if last is None or last.origin < later.fresh:
-            return
-        moving, most = self._moving, min(PARKING, len(self._moving) + PARK_AT_ONCE)
-        for entry in later.since(later.fresh):
-            if entry.held is None and not entry.busy:
-                if len(moving) >= most:
-                    later.fresh = entry.origin
-                    self._unparked[lane] = None
-                    return
+        fresh, moving, most = later.fresh, self._moving, min(PARKING, len(self._moving) + PARK_AT_ONCE)
+        while fresh:
+            if len(moving) >= most:
+                self._unparked[lane] = None
+                return
+            entry = fresh.popleft()
+            if entry.held is None and not entry.busy and later.find(entry.origin) is entry:
                 self._park(entry)
-        later.fresh = last.origin + 1
 
     def park_more(self, now: int) -> None:
         """Go on with parking when less is on its way than could be: first what must be parked, then backlogs while
@@ -569,12 +565,9 @@ class Partition:
         before = len(moving)
         while before == len(moving) <= PARKING // 2:
             if self._unparked:
-                lane = next(iter(self._unparked))
-                del self._unparked[lane]
-                self.step(lane, now)
+                self.step(self._unparked.popitem(last=False)[0], now)
             elif self.makes_room and self._backlogs:
-                lane = next(iter(self._backlogs))
-                del self._backlogs[lane]
+                lane = self._backlogs.popitem(last=False)[0]
                 self._park_followers(lane)
                 if lane in self._unparked:  # the rest only if others still need room then, and in turns
                     del self._unparked[lane]
@@ -602,7 +595,7 @@ class Partition:
                 other.held is None or other.held.expires is None or other.held.expires > now
             ):
                 return True
-            later.pass_over(other)  # for good: it is not looked at again
+            later.pass_over_newest(key)  # for good
         return False
 
     def _sendable(self, head: Entry, held: Held) -> bool:
@@ -746,7 +739,7 @@ class Partition:
         entry.busy = Busy.NO
         lane = entry.lane
         if entry.held is None and lane.head is not entry and lane.later is not None:
-            lane.later.look_again(entry)  # an earlier one came in front of it
+            lane.later.fresh.append(entry)  # an earlier one came in front of it
         self.step(lane, now)
 
     def pause(self, entry: Entry, now: int) -> None:

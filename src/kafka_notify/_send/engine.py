@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -162,7 +163,7 @@ class Engine:
             soon=self._soon,
         )
         self._lanes = InTurns(self._soon, self._step_lanes)
-        self._unfinished: dict[Partition, None] = {}
+        self._unfinished: OrderedDict[Partition, None] = OrderedDict()
         """Partitions that have lanes to be looked at in the next turns of the loop."""
         self.sends = Sends(
             loop,
@@ -335,8 +336,7 @@ class Engine:
     def _step_lanes(self, turn: Turn) -> bool:
         now, unfinished = self._clock.now(), self._unfinished
         while unfinished:
-            partition = next(iter(unfinished))
-            del unfinished[partition]
+            partition = unfinished.popitem(last=False)[0]
             if partition.alive and partition.step_blocked(now):
                 unfinished[partition] = None  # after the others
             if turn.late:
