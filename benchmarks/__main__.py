@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks import latency, producing, retrying, scaling, throughput
+from benchmarks import isolation, latency, producing, retrying, scaling, throughput
 from benchmarks.bench import Bench
 from benchmarks.cluster import Cluster
 from benchmarks.peers.rows import peers
@@ -30,6 +30,7 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "partitions": throughput.partitions,
     "users": throughput.users,
     "latencies": throughput.by_latency,
+    "isolation": isolation.isolation,
     "peers": peers,
 }
 

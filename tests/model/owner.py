@@ -205,9 +205,12 @@ class Owner:
             self.world.paused = not self.world.paused
         if self.paused != self.world.paused:
             self.paused = self.world.paused
-            self.partition.resume(self.now)
+            self.partition.resume()
         if self.world.happens("crowds", 30):
-            self.partition.park_crowds(keep=1)
+            self.partition.makes_room = not self.partition.makes_room
+        if self.partition.makes_room:
+            self.partition.park_more(self.now)
+            self.check_room_is_made()
         self.partition.step_blocked(self.now)
 
     # -- Effects --------------------------------------------------------------------------------------
@@ -422,6 +425,30 @@ class Owner:
             self.check_budget()
             self._partition.close()
             self.check_budget()
+
+    def check_parked(self) -> None:
+        """What waits in the source behind a head that waits in the retry topic is parked, now or with an answer."""
+        p = self._partition
+        if p is None or not p.alive or not p.active or p.closing:
+            return
+        if p._unparked and not p._moving:
+            self.world.fail("PINNED", "nothing is on its way that parking would go on with")
+        for lane in p.lanes.values():
+            head = lane.head
+            if head is None or head.held is None or head.busy or lane in p._unparked or lane in p._agenda:
+                continue
+            left = [entry.origin for entry in lane.entries if entry.held is None and not entry.busy]
+            if left:
+                self.world.fail("PINNED", f"{left} stay in the source behind {head.origin}")
+
+    def check_room_is_made(self) -> None:
+        """While a busy user keeps others out, what waits behind their head is parked."""
+        p = self.partition
+        if p.active and not p.closing and not p._moving:
+            for lane in p.lanes.values():
+                left = [entry.origin for entry in lane.entries[1:] if entry.held is None and not entry.busy]
+                if left:
+                    self.world.fail("CROWD", f"{left} of {lane.key} stay in the source")
 
     def check_budget(self) -> None:
         """What the partition counts against the worker's budget is what it holds."""

@@ -8,6 +8,8 @@
 - ATTEMPTS: an acknowledged copy's attempts are never forgotten.
 - PAYLOAD: every hop carries the bytes that were produced.
 - BUDGET: what counts as held in memory is what is held.
+- PINNED: nothing stays in the source behind a notification that waits in the retry topic.
+- CROWD: while a busy user keeps others out, what waits behind their head is parked.
 - SKIPPED: what is superseded, is so by a newer one of its user.
 - STUCK: once the world is calm, everything is finished and committed.
 """

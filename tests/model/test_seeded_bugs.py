@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -218,7 +219,7 @@ class EvictsHeads(Partition):
 class NoResume(Partition):
     """What was paused is not looked at again."""
 
-    def resume(self, now: int) -> None:
+    def resume(self) -> None:
         pass
 
 
@@ -232,6 +233,47 @@ class OvertakesPaused(Partition):
             if later.held is not None and not later.busy and later.record is not None:
                 later.busy = Busy.SENDING
                 self._effects.send(later)
+
+
+class NotLookedAt(Partition):
+    """What comes in before others that were looked at is not looked at."""
+
+    def _park_followers(self, lane: Lane) -> None:
+        later = lane.later
+        if later is not None:
+            last = later.last
+            later.fresh = deque(entry for entry in later.fresh if entry is last)
+            super()._park_followers(lane)
+
+
+class NotCleared(Partition):
+    """What was overtaken while it was being sent counts as being sent after it left."""
+
+    def _forget(self, entry: Entry) -> None:
+        before = entry.lane.later
+        overtaken = None if before is None else before.overtaken
+        super()._forget(entry)
+        if entry.lane.later is not None:
+            entry.lane.later.overtaken = overtaken
+
+
+class NotContinued(Partition):
+    """When the copy that made room is a dead letter's, parking stops."""
+
+    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
+        unparked, self._unparked = self._unparked, OrderedDict()
+        super().finish(entry, accepted=accepted, now=now)
+        self._unparked.update(unparked)
+
+
+class KeepsFirst(Partition):
+    """A busy user keeps their first ones in the source, which pin the window."""
+
+    def _park(self, entry: Entry) -> None:
+        lane = entry.lane
+        if lane.head is not None and lane.head.held is None and entry is lane.entries[1]:
+            return
+        super()._park(entry)
 
 
 _ZOMBIES = frozenset({"zombies", "drain", "timeouts"})
@@ -260,6 +302,10 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (Overlap, "OVERLAP", frozenset({"redrive"})),
     (NoResume, "STUCK", frozenset({"pause"})),
     (OvertakesPaused, "ORDER", frozenset({"pause"})),
+    (NotLookedAt, "PINNED", frozenset({"drain", "zombies", "redrive"})),
+    (NotCleared, "STUCK", frozenset({"redrive"})),
+    (NotContinued, "PINNED", None),
+    (KeepsFirst, "CROWD", frozenset({"crowds", "windows"})),
 ]
 """The bug, the check that is there for it, and the adversities that bring it out; None is any."""
 

@@ -17,7 +17,7 @@ import attrs
 
 from kafka_notify._fetch import offsets
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
-from kafka_notify._lanes import partition
+from kafka_notify._lanes import later, partition
 from tests.model.promises import REDRIVE, Copy, Finished, Promises, Record, Stored
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class World(Promises):
         steps = owner.steps()
         if steps:
             steps[self.choose(len(steps))]()
+            owner.check_parked()
 
     def settle_down(self) -> None:
         """End the adversities; everything must come to its end now."""
@@ -225,15 +226,20 @@ class World(Promises):
 
 @contextlib.contextmanager
 def limits(features: frozenset[str]) -> Iterator[None]:
-    """Windows so small that they fill, when the world has that feature."""
-    if "windows" not in features:
-        yield
-        return
+    """So little at once that work is cut into pieces; windows so small that they fill, when the world has that
+    feature."""
     with (
-        mock.patch.object(offsets, "WINDOW", 8),
-        mock.patch.multiple(partition, WINDOW=8, READ_WINDOW=5, CARRY_BATCH=2),
+        mock.patch.multiple(partition, DEEP=1, PARKING=2, PARK_AT_ONCE=1, STEP_AT_ONCE=2),
+        mock.patch.object(later, "PIECE", 2),
     ):
-        yield
+        if "windows" not in features:
+            yield
+            return
+        with (
+            mock.patch.object(offsets, "WINDOW", 8),
+            mock.patch.multiple(partition, WINDOW=8, READ_WINDOW=5, CARRY_BATCH=2),
+        ):
+            yield
 
 
 def run(seed: int, new_owner: Callable[[World], Owner], features: frozenset[str] | None = None) -> World:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from kafka_notify._clock import Clock
 from kafka_notify._fetch import intake
-from kafka_notify._fetch.intake import CHUNK, MAX_CROWD, PATIENCE, PAUSE_AT, Intake
+from kafka_notify._fetch.intake import CHUNK, PATIENCE, PAUSE_AT, Intake
+from kafka_notify._fetch.loop import BATCH
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._hops import RetryState
 from kafka_notify._lanes.entry import Entry, Held, Lane
-from kafka_notify._lanes.partition import READ_WINDOW, Partition, PayloadBudget
+from kafka_notify._lanes.partition import PARK_AT_ONCE, PARKING, READ_WINDOW, Partition, PayloadBudget
 from kafka_notify._pause import Paused
 from kafka_notify.policy import Ordering
 from kafka_notify.wire import retry_copy
@@ -38,7 +39,8 @@ class Engine:
         self.taken = 0
         self.hold = False
         self.wanted: frozenset[int] = frozenset()
-        self.gates = self.kicks = self.passed_over = 0
+        self.gates = self.passed_over = 0
+        self.later: list[Callable[[], object]] = []
         self.queued: deque[Entry] = deque()
         self.parked: list[Entry] = []
         self.halted: dict[int, str] = {}
@@ -60,10 +62,12 @@ class Engine:
             passed_over=self._pass_over,
             halt=self._halt,
             kafka_error=self.errors.append,
-            kick=self._kick,
+            fed=self._fed,
+            soon=self.later.append,
         )
         for number in range(partitions):
             self.start(number)
+        self.intake.look(idle=False)
 
     def start(self, number: int, retry_end: int = 0) -> Partition:
         partition = self.partitions[number] = Partition(
@@ -86,8 +90,9 @@ class Engine:
     def open_gate(self) -> None:
         self.gates += 1
 
-    def _kick(self) -> None:
-        self.kicks += 1
+    def _fed(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            partition.step_blocked(0)
 
     def _pass_over(self) -> None:
         self.passed_over += 1
@@ -101,6 +106,7 @@ class Engine:
     # effects
     def send(self, entry: Entry, /) -> None:
         self.queued.append(entry)
+        (entry.partition.new if entry.held is None else entry.partition.due).append(entry)
 
     def park(self, entry: Entry, /) -> None:
         self.parked.append(entry)
@@ -113,6 +119,7 @@ class Engine:
     def finish(self, entry: Entry) -> None:
         self.queued.remove(entry)
         partition = entry.partition
+        (partition.new if entry.held is None else partition.due).remove(entry)
         if partition.alive:
             partition.finish(entry, accepted=True, now=0)
             self.intake.on_room(partition)
@@ -125,6 +132,22 @@ class Engine:
             sent.append((entry.partition.number, entry.origin))
             self.finish(entry)
         return sent
+
+    def turns(self) -> None:
+        """The turns of the loop that work asked for."""
+        while self.later:
+            self.later.pop(0)()
+
+    def commit(self) -> None:
+        """The broker has stored what was finished."""
+        for partition in self.partitions.values():
+            partition.confirmed(partition.snapshot()[0], 0)
+
+    @property
+    def copies_made(self) -> int:
+        return sum(
+            partition.retry.position + len(partition._acknowledged) for partition in self.partitions.values()
+        )
 
     def copied(self) -> None:
         """The broker has acknowledged the copies."""
@@ -144,6 +167,11 @@ def records(
         )
         for offset in offsets
     ]  # fmt: skip
+
+
+def read_in_batches(e: Engine, messages: list[Message]) -> None:
+    for first in range(0, len(messages), BATCH):
+        e.intake.feed(messages[first : first + BATCH])
 
 
 def end(number: int, offset: int, topic: str = SOURCE) -> Message:
@@ -302,6 +330,7 @@ def test_a_partition_with_little_in_memory_is_always_read(partitions: int) -> No
 def test_large_headers_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Headers count against the limit of bytes, though few records are measured."""
     monkeypatch.setattr(intake, "BUFFER_BYTES", 1 << 20)
+    monkeypatch.setattr(intake, "CHECK_AFTER", 1 << 18)
     e = Engine(1)
     e.intake.feed(records(0, range(100), headers=[("x-large", b"x" * (1 << 15))]))
     assert e.hold
@@ -310,18 +339,45 @@ def test_large_headers_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not e.hold
 
 
-def test_busy_user_does_not_keep_others_out() -> None:
-    """When one user's notifications fill a partition's share, the later ones are parked and others come in."""
+def test_who_is_behind_a_busy_user_is_read_past_them() -> None:
+    """What one user has behind their first one is read past, and not written: it is not ready to be sent anyway."""
     e = Engine(1)
-    crowd = records(0, range(HIGH + 100), users=1)
-    others = records(0, range(HIGH + 100, HIGH + 200))
-    e.intake.feed([*crowd, *others])
-    assert len(e.queued) == 1
-    for _ in range(100):
+    e.intake.feed([*records(0, range(10_000), users=1), *records(0, range(10_000, 10_100))])
+    e.intake.look(idle=True)
+    assert len(e.queued) == 1 + 100
+    assert not e.parked
+
+
+def test_a_busy_user_who_fills_the_window_is_parked_until_others_are_read() -> None:
+    """When one user's notifications fill the window of the commit, so many are parked that others come in."""
+    e = Engine(1)
+    first = READ_WINDOW + 3_000
+    read_in_batches(e, [*records(0, range(first), users=1), *records(0, range(first, first + 100))])
+    others = set(range(first, first + 100))
+    sent: set[int] = set()
+    looks = 0
+    while not others <= sent:
+        assert len(e.queued) <= 1 + len(others)
+        sent |= {entry.origin for entry in e.queued}
+        for entry in tuple(e.queued):
+            e.finish(entry)
         e.intake.look(idle=True)
         e.copied()
-    assert len(e.queued) == 1 + 100
-    assert len(e.partitions[0].pending) <= MAX_CROWD + HIGH
+        e.commit()
+        looks += 1
+    assert 3_000 <= e.copies_made <= 3_000 + 3 * PARKING
+    assert looks < 3_000 / PARK_AT_ONCE
+
+
+def test_parking_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When as many retries wait as one partition may have for others, nobody is parked any more."""
+    monkeypatch.setattr(intake, "MAX_PARKED", 500)
+    e = Engine(1)
+    read_in_batches(e, records(0, range(READ_WINDOW + 3_000), users=1))
+    for _ in range(200):
+        e.intake.look(idle=True)
+        e.copied()
+    assert len(e.partitions[0].pending) <= 500 + 2 * PARKING
 
 
 def test_many_users_are_not_parked() -> None:

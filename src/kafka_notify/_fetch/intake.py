@@ -1,16 +1,19 @@
 """What was read goes into its partition, and each partition gets its share of the room.
 
 A producer's batches hold thousands of records of one partition, and a poll hands them over together. Let in as
-they come, the records of two or three partitions, or of one busy user, would fill the memory while hundreds of
-other users had nothing to send. So beyond its share a partition's records wait here; when many wait, the partition
-is paused, and when too much is in memory altogether, so is all reading.
+they come, the records of two or three partitions would fill the memory while hundreds of other users had nothing to
+send. So a partition that has enough to send lets its records wait here. A partition that has much in memory is paused,
+it alone: one that has little is always read, whatever the others have.
+
+What one user has behind their first notification is let in, as it is not ready to be sent and others may be behind it.
+When it keeps others out all the same, because it fills the window of the commit or the memory, it is parked.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError, Message
@@ -22,6 +25,7 @@ from kafka_notify._headers import headers_of
 from kafka_notify._lanes.entry import record_size
 from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
 from kafka_notify._pause import Paused
+from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.policy import Ordering
 from kafka_notify.wire import Headers, channel_of, identity, read_retry
 
@@ -29,27 +33,26 @@ MAX_HELD: Final = 200_000
 """Waiting retries per worker; beyond that the source is not read."""
 BUFFER_BYTES: Final = 256 * 2**20
 """Bytes of source records in memory beyond which reading stops."""
-MAX_UNREAD: Final = 40_000
-"""Records that wait for their partition's share beyond which reading stops."""
+MAX_RECORDS: Final = 64_000
+"""Source records in memory per worker: as they came from the broker, or in the lanes."""
 PAUSE_AT: Final = 4_000
 """Records of one partition that wait when it is paused at the latest. A pause throws away what librdkafka had
 prefetched, so not for a few."""
 FLOOR: Final = 2
-"""A partition that has less than its even share of a budget, divided by this, is read whatever the others have."""
+"""One part in so many of each budget is divided evenly: a partition that has less than that is read whatever the others
+have. Each may also take half of what is left of the rest, so that one partition alone has most of it."""
 TURNOVER: Final = 10_000
 """Records that librdkafka's one queue for all partitions may hold: once so many were polled, or a poll came back short,
 what lay in it for others is here."""
 PATIENCE: Final = 0.3
 """Seconds that polls may be held without that before the partitions that are to blame are paused instead: a hold keeps
 what was prefetched, and is harmless as long as the queue moves on."""
-KEEP: Final = 8
-"""Notifications of one user that stay in memory when he keeps others out; the rest are parked."""
-MAX_CROWD: Final = 50_000
-"""Waiting retries of a partition beyond which nobody's are parked for others: then all wait for the busy user."""
-PARK: Final = 500
-"""Records that one look parks for others at most."""
-CHUNK: Final = 250
-"""Waiting records taken in at once: the loop must go on breathing."""
+MAX_PARKED: Final = 50_000
+"""Waiting retries of a partition beyond which no backlog is parked for others: then all wait for the busy user."""
+CHUNK: Final = 64
+"""Waiting records of a partition let in before the next partition has its turn."""
+CHECK_AFTER: Final = 4 * 2**20
+"""Bytes read since the last look at what is in memory before there is another one."""
 
 SAMPLE: Final = 16
 """One record in so many is measured, for all of them: reading the headers is a tenth of all work, and a dozen
@@ -102,7 +105,8 @@ class Intake:
         passed_over: Called for each record that another consumer sends.
         halt: Stops a partition, loudly.
         kafka_error: Takes what librdkafka reports among the records.
-        kick: Called after records were taken in.
+        fed: Called after records of these partitions were taken in.
+        soon: Calls its argument in the next turn of the event loop.
     """
 
     def __init__(
@@ -121,7 +125,8 @@ class Intake:
         passed_over: Callable[[], object],
         halt: Callable[[Partition, str], object],
         kafka_error: Callable[[KafkaError], object],
-        kick: Callable[[], object],
+        fed: Callable[[Iterable[Partition]], object],
+        soon: Callable[[Callable[[], object]], object],
     ) -> None:
         self._partitions = partitions
         self._budget = budget
@@ -136,13 +141,18 @@ class Intake:
         self._passed_over = passed_over
         self._halt = halt
         self._kafka_error = kafka_error
-        self._kick = kick
+        self._fed = fed
         # 8 x: among 2 x as many as may be sent at once too few are of different users (measured)
         self._high = min(max(8 * concurrency, 4_000), 40_000)
         self._low = self._high // 2
         self._share = self._high
-        """Records in memory above which a partition takes in no more, once `_low` are there in all."""
+        """Attempts queued of a partition above which it lets in no more, once `_low` records are there in all."""
         self._unread: dict[int, Waiting] = {}
+        self._copies: dict[int, deque[Message]] = {}
+        """Records of retry partitions that wait for the next turn of the loop, and for nothing else."""
+        self._rest = InTurns(soon, self._let_in, clock.monotonic)
+        self._unchecked = 0
+        """Bytes read since the last look at what is in memory."""
         self._heavy: frozenset[int] = frozenset()
         """Partitions that have so much in memory that they are not read."""
         self._mark = (0, 0.0)
@@ -160,17 +170,23 @@ class Intake:
     # -- records in -----------------------------------------------------------------------------------
 
     def feed(self, batch: list[Message]) -> None:
-        """Take in what there is room for; the rest waits."""
-        self._reading.taken += len(batch)
-        if len(batch) < BATCH or self._reading.taken - self._mark[0] >= TURNOVER:
-            self._mark = self._reading.taken, self._clock.monotonic()
+        """Take in what there is room and time for; the rest waits."""
+        reading = self._reading
+        reading.taken += len(batch)
+        if not batch:
+            return
+        if len(batch) < BATCH or reading.taken - self._mark[0] >= TURNOVER:
+            self._mark = reading.taken, self._clock.monotonic()
         now = self._clock.now()
-        self._divide()
-        partitions, source, unread, budget = self._partitions, self._source, self._unread, self._budget
-        low, share, take = self._low, self._share, self._take
-        for full in [n for n, p in partitions.items() if not p.has_window]:
-            unread.setdefault(full, Waiting())
-        mean = sum(map(len, batch)) // len(batch) if batch else 0
+        partitions, source, budget = self._partitions, self._source, self._budget
+        low, share, take, turn = self._low, self._share, self._take, Turn(self._clock.monotonic)
+        late = self._rest.pending
+        touched: dict[Partition, None] = {}
+        before: Partition | None = None
+        waiting: Waiting | None = None
+        copies: deque[Message] | None = None
+        room = False
+        mean = sum(map(len, batch)) // len(batch)
         size = mean
         for index, message in enumerate(batch):
             number: Any = message.partition()
@@ -179,23 +195,40 @@ class Intake:
                 if (error := message.error()) is not None:
                     self._take_error(None, message, error)
                 continue  # handed over, or halted
+            if partition is not before:
+                before = partition
+                touched[partition] = None
+                waiting, copies, room = (
+                    self._unread.get(number),
+                    self._copies.get(number),
+                    partition.has_window,
+                )
             headers = None
             if index % SAMPLE == 0 or self._reads_headers:
                 headers = headers_of(message)
                 size = mean + record_size(message.key(), None, headers)
-            if message.topic() != source or (
-                number not in unread and (budget.open < low or partition.open < share)
-            ):
-                take(partition, message, headers, size, now)
-            else:
-                waiting = unread.get(number)
+                late = late or turn.late
+            if message.topic() == source:
                 if waiting is None:
-                    waiting = unread[number] = Waiting()
+                    if room and not late and (budget.open < low or len(partition.new) < share):
+                        take(partition, message, headers, size, now)
+                        continue
+                    waiting = self._unread[number] = Waiting()
                 waiting.append((message, headers, size))
                 waiting.bytes += size
-        self._let_in(now)
-        self._check_room()
-        self._reading.open_gate()
+            elif copies is None and not late:
+                take(partition, message, headers, size, now)
+            else:
+                if copies is None:
+                    copies = self._copies[number] = deque()
+                copies.append(message)
+        if self._unread or self._copies:
+            self._rest()
+        self._unchecked += size * len(batch)
+        if self._unread or self._heavy or reading.hold or self._unchecked >= CHECK_AFTER:
+            self._check_room()
+        self._fed(touched)
+        reading.open_gate()
 
     def _take(
         self, partition: Partition, message: Message, headers: Headers | None, size: int, now: int
@@ -273,9 +306,13 @@ class Intake:
 
     def on_room(self, partition: Partition) -> None:
         """A source record of `partition` was finished: others may have waited for that."""
-        if partition.number in self._unread and partition.open <= self._share - min(CHUNK, self._share // 2):
-            self._let_in_one(partition.number, self._clock.now())
-            self._kick()
+        if (
+            partition.number in self._unread
+            and len(partition.new) <= self._share - min(CHUNK, self._share // 2)
+            and not self._rest.pending
+        ):
+            self._let_in_some(partition.number, self._clock.now())
+            self._fed((partition,))
             if self._reading.hold:
                 self._check_room()
 
@@ -285,62 +322,87 @@ class Intake:
         Args:
             idle: Whether more could be sent than there is to send: then a busy user must not keep others out.
         """
-        if idle:
-            for number, unread in self._unread.items():
-                self._make_room(self._partitions.get(number), unread)
         self._divide()
-        self._let_in(self._clock.now())
+        self._rest()
         self._check_room()
+        few = self._few()
+        for number, partition in self._partitions.items():
+            partition.makes_room = (
+                idle
+                and partition.has_backlog
+                and (number in self._unread or number in self._heavy)
+                and len(partition.pending) < min(few, MAX_PARKED)
+            )
+            if partition.makes_room:
+                partition.park_more(self._clock.now())
         self.publish_wanted()
-
-    def _make_room(self, partition: Partition | None, unread: Waiting) -> None:
-        """Park what a user has too much of, when users who have nothing in memory wait behind it."""
-        if (
-            partition is None
-            or not partition.crowds
-            or (partition.has_window and partition.open < self._share - min(CHUNK, self._share // 2))
-            or len(partition.pending) >= MAX_CROWD
-        ):
-            return
-        partition.park_crowds(KEEP, PARK)
 
     def _divide(self) -> None:
         busy = sum(partition.open > 0 or not partition.at_end for partition in self._partitions.values())
         self._share = self._high // max(busy, 1)
 
-    def _let_in(self, now: int) -> None:
-        for number in tuple(self._unread):
-            self._let_in_one(number, now)
+    def _let_in(self, turn: Turn) -> bool:
+        """Let in what there is room for, by partition in turns; whether more could be let in."""
+        now = self._clock.now()
+        touched: dict[Partition, None] = {}
+        left = False
+        while (copies := next(iter(self._copies.items()), None)) is not None and not left:
+            number, records = copies
+            partition = self._partitions.get(number)
+            if partition is None:
+                del self._copies[number]
+                continue
+            touched[partition] = None
+            while records and not left:
+                message = records.popleft()
+                self._take(partition, message, None, 0, now)
+                left = turn.over()
+            if not records:
+                self._copies.pop(number, None)  # gone already when the partition was halted
+        able = deque(self._unread)
+        while able and not left:
+            number = able.popleft()
+            partition = self._partitions.get(number)
+            if partition is None:
+                self._unread.pop(number, None)
+                continue
+            touched[partition] = None
+            if self._let_in_some(number, now):
+                able.append(number)
+            if number in self._unread:  # the next turn begins with another one
+                self._unread[number] = self._unread.pop(number)
+            left = turn.late
+        if touched:
+            self._fed(touched)
+        return left
 
-    def _let_in_one(self, number: int, now: int) -> None:
-        partition = self._partitions.get(number)
-        if partition is None:
-            self.forget(number)
-            return
-        unread, budget = self._unread[number], self._budget
-        for _ in range(CHUNK):
-            if not unread:
-                break
+    def _let_in_some(self, number: int, now: int) -> bool:
+        """Let in a few waiting records of a partition; whether more could be."""
+        partition, unread, budget = self._partitions[number], self._unread[number], self._budget
+        for _ in range(min(CHUNK, len(unread))):
             if not partition.alive or not (
                 partition.must_read
-                or (partition.has_window and (partition.open < self._share or budget.open < self._low))
+                or (partition.has_window and (len(partition.new) < self._share or budget.open < self._low))
             ):
-                break
+                return False
             message, headers, size = unread.popleft()
             unread.bytes -= size
             self._take(partition, message, headers, size, now)
         if not unread:
             self._unread.pop(number, None)
+        return bool(unread)
 
     def forget(self, number: int) -> None:
         """A partition is not ours any more: its next owner reads again what waited."""
         self._unread.pop(number, None)
+        self._copies.pop(number, None)
 
     # -- back-pressure --------------------------------------------------------------------------------
 
     def _check_room(self) -> None:
         """Which partitions have so much in memory that they are not read; a short hold of all polls first."""
         reading, unread, heavy = self._reading, self._unread, self._heavy
+        self._unchecked = 0
         light = sum(len(w) for n, w in unread.items() if n not in heavy)
         full = light >= self._low or self._is_large(heavy)
         moves = self._clock.monotonic() - self._mark[1] < PATIENCE
@@ -364,34 +426,46 @@ class Intake:
 
     def _heavier(self, only: frozenset[int] | None) -> frozenset[int]:
         """Partitions that are not to be read: of `only` those that still have too much, or any that have."""
-        partitions, unread = self._partitions, self._unread
-        owned = max(len(partitions), 1)
-        records_at, bytes_at = min(MAX_UNREAD // (FLOOR * owned), PAUSE_AT), BUFFER_BYTES // (FLOOR * owned)
-        found: list[int] = []
-        for number in partitions if only is None else only:
-            if (partition := partitions.get(number)) is None:
-                continue
-            size, waiting = partition.open_bytes, 0
-            if (records := unread.get(number)) is not None:
-                size, waiting = size + records.bytes, len(records)
-            if number in self._heavy:  # a quarter of the records, half of the bytes, before it is read on
-                if waiting > records_at // 4 or size >= bytes_at // 2:
-                    found.append(number)
-            elif waiting >= records_at or size >= bytes_at:
-                found.append(number)
-        return frozenset(found)
+        partitions, unread, before = self._partitions, self._unread, self._heavy
+        nothing = Waiting()
+        found: list[tuple[int, int, int, int]] = []
+        for number, partition in partitions.items():
+            waiting = unread.get(number, nothing)
+            records, size = partition.open + len(waiting), partition.open_bytes + waiting.bytes
+            found.append((number, len(waiting), records, size))
+        most = _most(MAX_RECORDS, [records for _, _, records, _ in found])
+        most_bytes = _most(BUFFER_BYTES, [size for _, _, _, size in found])
+        return frozenset(
+            number
+            for number, waits, records, size in found
+            if (only is None or number in only)
+            and (
+                waits > PAUSE_AT // 4 or records >= most * 3 // 4 or size >= most_bytes // 2
+                if number in before  # not to and fro: a pause throws away what was fetched
+                else waits >= PAUSE_AT or records >= most or size >= most_bytes
+            )
+        )
+
+    def _few(self) -> int:
+        """Waiting retries from which on a partition is not read."""
+        held = sum(len(p.pending) for p in self._partitions.values())
+        return MAX_HELD // (FLOOR * max(len(self._partitions), 1)) if held >= MAX_HELD else MAX_HELD
 
     def publish_wanted(self) -> None:
         """Say which source partitions are to be read now."""
-        partitions = self._partitions
-        held = sum(len(p.pending) for p in partitions.values())
-        few = MAX_HELD // (FLOOR * max(len(partitions), 1)) if held >= MAX_HELD else MAX_HELD
-        room = not self._paused.whole
-        heavy = self._heavy
+        few, heavy, whole = self._few(), self._heavy, self._paused.whole
         self._reading.wanted = frozenset(
             n
-            for n, p in partitions.items()
+            for n, p in self._partitions.items()
             if p.active
             and not p.closing
-            and p.wants_source(room=room and n not in heavy and len(p.pending) < few)
+            and (p.must_read or (not whole and n not in heavy and len(p.pending) < few))
         )
+
+
+def _most(budget: int, used: list[int]) -> int:
+    """What one partition may have of a budget: its even part of the half that is divided, and half of what is left of
+    the rest."""
+    even = budget // (FLOOR * max(len(used), 1))
+    free = budget - budget // FLOOR - sum(n - even for n in used if n > even)
+    return even + max(free, 0) // 2

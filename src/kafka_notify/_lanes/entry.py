@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from enum import IntEnum
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kafka_notify._headers import HasHeaders, headers_of
+from kafka_notify._lanes.later import Later
 from kafka_notify.wire import collapse_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Record(HasHeaders, Protocol):
 class Entry:
     """One notification. `held` is None while it lives in the source topic alone."""
 
-    __slots__ = ("_collapse", "_headers", "attempt", "busy", "held", "lane", "origin", "record", "size")
+    __slots__ = ("_headers", "attempt", "busy", "held", "lane", "origin", "record", "size")
 
     def __init__(self, lane: Lane, origin: int, record: Record, headers: Headers | None, size: int) -> None:
         self.lane = lane
@@ -92,7 +92,6 @@ class Entry:
         """Offset in the source partition: the one order that counts."""
         self.attempt = 0
         """Counted attempts made."""
-        self._collapse: str | None = None
         self.busy = _NO
         self.held: Held | None = None
         self.record: Record | None = record
@@ -143,14 +142,10 @@ class Entry:
         """What a newer entry of the lane must share to supersede this one; empty when none can."""
         if self.held is not None:
             return self.held.collapse
-        key = self._collapse
-        if key is None:
-            # not kept in `_headers`: a dozen objects for as long as it waits
-            headers = self._headers
-            if headers is None and self.record is not None:
-                headers = headers_of(self.record)
-            key = self._collapse = collapse_of(headers)
-        return key
+        headers = self._headers
+        if headers is None and self.record is not None:
+            headers = headers_of(self.record)  # not kept: a dozen objects for as long as the entry waits
+        return collapse_of(headers)
 
     def record_size(self) -> int:
         """Bytes of key, value and headers, roughly: what the budgets count."""
@@ -176,7 +171,6 @@ def record_size(key: bytes | None, value: bytes | None, headers: Headers | None)
     return size + 200 + 120 * len(headers) + len(key or b"") + len(value or b"")
 
 
-_ORIGIN: Final = attrgetter("origin")
 _RAW: Final = itemgetter(1)
 
 
@@ -185,15 +179,16 @@ class Lane:
 
     __slots__ = ("blocked", "head", "key", "later", "partition", "paused", "stuck", "timer")
 
-    def __init__(self, partition: Partition, key: Hashable, head: Entry | None = None) -> None:
+    def __init__(self, partition: Partition, key: Hashable) -> None:
         self.partition = partition
         self.key = key
-        self.head = head
+        self.head: Entry | None = None
         self.later: Later | None = None
-        """Nearly no user has more than one notification open: no list for those."""
+        """Nearly no user has more than one notification open: the others have no list."""
         self.timer = 0
         """Epoch ms of the wake-up that is already asked for; 0 is none."""
-        self.blocked = False
+        self.blocked: Entry | None = None
+        """The head that waits for a commit, a read, or room in the window."""
         self.stuck = False
         """A send that outlived its deadline still runs: nothing of this user may start."""
         self.paused: Entry | None = None
@@ -201,10 +196,10 @@ class Lane:
 
     @property
     def entries(self) -> list[Entry]:
-        """A copy, for those who look from outside."""
+        """All of them, in a new list: for those who look from outside."""
         if self.head is None:
             return []
-        return [self.head] if self.later is None else [self.head, *self.later.items[self.later.first :]]
+        return [self.head] if self.later is None else [self.head, *self.later]
 
     def add(self, entry: Entry) -> None:
         """Insert by origin; nearly always at the end."""
@@ -224,139 +219,31 @@ class Lane:
             later.overtaken = head
 
     def remove(self, entry: Entry) -> None:
-        """It has left: nearly always the head."""
+        """Take out an entry; nearly always the head.
+
+        Raises:
+            ValueError: It is not in here.
+        """
         later = self.later
-        if self.head is not entry:
-            assert later is not None
-            later.remove(entry)
+        if self.head is entry:
+            self.head = None if later is None else later.pop()
         elif later is None:
-            self.head = None
-            return
+            raise ValueError("not in its lane")
         else:
-            self.head = later.pop()
-        if len(later.items) == later.first:
+            later.remove(entry)
+        if later is not None and not later.count:
             self.later = None
+
+    def replace(self, old: Entry, new: Entry) -> None:
+        """Put `new`, which has the same origin, in the place of `old`: it moves nothing."""
+        if self.head is old:
+            self.head = new
+        else:
+            assert self.later is not None
+            self.later.replace(old, new)
 
     def find(self, origin: int) -> Entry | None:
         """The entry with this origin."""
         if self.head is not None and self.head.origin == origin:
             return self.head
         return None if self.later is None else self.later.find(origin)
-
-
-class Later:
-    """What waits behind a lane's head. What an entry costs that comes or goes does not depend on how many there are.
-
-    What has left at the front stays in the list as None until it is half of it.
-    """
-
-    __slots__ = ("first", "fresh", "items", "overtaken", "same", "seen")
-
-    def __init__(self) -> None:
-        self.items: list[Entry] = []
-        self.first = 0
-        self.fresh = 0
-        """No entry before this place lives in the source alone and is idle."""
-        self.overtaken: Entry | None = None
-        """It was the head, and being sent, when an earlier one (redriven) came in front of it."""
-        self.same: dict[str, list[Entry]] | None = None
-        """Entries by collapse key, each list by origin; None until somebody asked."""
-        self.seen = 0
-        """Entries before this place are in `same`."""
-
-    def __len__(self) -> int:
-        return len(self.items) - self.first
-
-    def add(self, entry: Entry) -> None:
-        """Insert by origin."""
-        items = self.items
-        if len(items) == self.first or items[-1].origin < entry.origin:
-            items.append(entry)
-            return
-        place = bisect_left(items, entry.origin, self.first, key=_ORIGIN)
-        if place == self.first and place:
-            self.first = place = place - 1
-            items[place] = entry
-            self.fresh = min(self.fresh, place)
-            known = place + 1 <= self.seen
-            self.seen = max(self.seen, place) if not known else self.seen
-        else:
-            items.insert(place, entry)
-            known = place < self.seen
-            self.seen += known
-            self.fresh = min(self.fresh, place)
-        if self.same is not None and known:
-            self._index(entry)
-
-    def pop(self) -> Entry:
-        """Take out the first."""
-        items, first = self.items, self.first
-        entry = items[first]
-        if self.overtaken is entry:
-            self.overtaken = None
-        items[first] = None  # type: ignore[call-overload]
-        self.first = first = first + 1
-        if first >= 32 and first * 2 >= len(items):
-            del items[:first]
-            self.first = 0
-            self.fresh = max(self.fresh - first, 0)
-            self.seen = max(self.seen - first, 0)
-        if self.same is not None:
-            self._unindex(entry)
-        return entry
-
-    def remove(self, entry: Entry) -> None:
-        """Take out one."""
-        items = self.items
-        place = bisect_left(items, entry.origin, self.first, key=_ORIGIN)
-        if place == len(items) or items[place] is not entry:
-            raise ValueError("not in its lane")
-        if place == self.first:
-            self.pop()
-        else:
-            del items[place]
-            self.fresh -= place < self.fresh
-            self.seen -= place < self.seen
-            if self.same is not None:
-                self._unindex(entry)
-        if self.overtaken is entry:
-            self.overtaken = None
-
-    def find(self, origin: int) -> Entry | None:
-        """The entry with this origin."""
-        items = self.items
-        place = bisect_left(items, origin, self.first, key=_ORIGIN)
-        return items[place] if place < len(items) and items[place].origin == origin else None
-
-    def _index(self, entry: Entry) -> None:
-        if key := entry.collapse:
-            assert self.same is not None
-            same = self.same.setdefault(key, [])
-            if not same or same[-1].origin < entry.origin:
-                same.append(entry)
-            else:
-                insort(same, entry, key=_ORIGIN)
-
-    def _unindex(self, entry: Entry) -> None:
-        assert self.same is not None
-        key = entry._collapse or (entry.held.collapse if entry.held is not None else "")
-        if not key or (same := self.same.get(key)) is None:
-            return
-        if same[-1] is entry:
-            same.pop()
-        elif same[0] is entry:
-            del same[0]
-        elif entry in same:
-            same.remove(entry)
-        if not same:
-            del self.same[key]
-
-    def with_key(self, key: str) -> list[Entry]:
-        """All with this collapse key, by origin. Each entry's headers are looked at once."""
-        items = self.items
-        if self.same is None:
-            self.same, self.seen = {}, self.first
-        for place in range(max(self.seen, self.first), len(items)):
-            self._index(items[place])
-        self.seen = len(items)
-        return self.same.get(key, [])

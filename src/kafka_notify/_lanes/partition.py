@@ -16,7 +16,9 @@ What must hold (docs/design.md tells why):
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+import itertools
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,11 +28,15 @@ from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Record
 if TYPE_CHECKING:
     from kafka_notify.wire import Headers, RetryState
 
-KEEP: Final = 8
-"""Notifications of one user beyond which he may crowd others out."""
-PARKING: Final = 256
-"""First copies of a partition that are on their way at most, when more could be: one step must not write thousands."""
-READ_WINDOW: Final = 16_000
+DEEP: Final = 8
+"""Notifications of one user in memory from which on they count as a backlog, which may be parked for others."""
+PARKING: Final = 512
+"""First copies of a partition that are on their way at most, when more could be."""
+PARK_AT_ONCE: Final = 64
+"""First copies that one event writes at most (some 3 ms); their acknowledgements write the next ones."""
+STEP_AT_ONCE: Final = 64
+"""Lanes that one event looks at; the rest stays on the agenda."""
+READ_WINDOW: Final = 18_000
 """Source records read beyond the frontier; below WINDOW, so that one more batch still fits the bitmap."""
 CARRY_BATCH: Final = 200
 _SENDING: Final = Busy.SENDING  # found 70 ns faster than the member, at each record
@@ -101,9 +107,10 @@ class Partition:
     """
 
     __slots__ = (
-        "_acknowledged", "_blocked", "_budget", "_confirmed", "_effects", "_end_seen", "_farthest",
-        "_fence_before", "_moving", "_redrive_writer", "_redriven", "_seen", "_stash", "_unparked", "active",
-        "alive", "closing", "crowds", "due", "epoch", "lanes", "new", "number", "open", "open_bytes",
+        "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_confirmed", "_effects", "_end_seen",
+        "_farthest", "_fence_before", "_moving", "_order", "_paused", "_redrive_writer", "_redriven",
+        "_seen", "_stash", "_tainted", "_uncovered", "_unparked", "_unreached", "active", "alive",
+        "closing", "due", "epoch", "lanes", "makes_room", "new", "number", "open", "open_bytes",
         "outstanding", "pending", "restore_end", "retry", "source", "source_end", "writer",
     )  # fmt: skip
 
@@ -140,12 +147,16 @@ class Partition:
         self.restore_end = retry_range[1]
         self.pending: dict[int, Entry] = {}
         self.lanes: dict[Hashable, Lane] = {}
-        self.crowds: dict[Lane, None] = {}
-        """Lanes that had more than `KEEP` entries when one was added."""
         self.new: deque[Entry] = deque()
-        """Queued attempts, for the turns between partitions; `due` those that live in the retry topic."""
+        """Queued attempts of entries that live in the source alone, for the turns between partitions."""
         self.due: deque[Entry] = deque()
+        """Queued attempts of entries that live in the retry topic."""
         self.open_bytes = 0
+        """Bytes of the records that `open` counts."""
+        self.makes_room = False
+        """Whether backlogs of single users are parked, so that others can be read; set by the caller."""
+        self._agenda: deque[Lane] = deque()
+        """Lanes to be looked at: each call of `step_blocked` looks at a few."""
         self._fence_before = retry.fence
         self._redrive_writer = redrive_writer
         self._effects = effects
@@ -165,10 +176,22 @@ class Partition:
         """Highest origin that the restore brought: the source must be read past it."""
         self._end_seen = -1
         """Where the source partition ended when its end was last reached."""
-        self._unparked: dict[Lane, None] = {}
+        self._unparked: OrderedDict[Lane, None] = OrderedDict()
         """Lanes of which more is to be parked once less is on its way."""
-        self._blocked: list[Lane] = []
-        """Lanes whose head is due, but not yet covered, reached, or in the window."""
+        self._backlogs: OrderedDict[Lane, None] = OrderedDict()
+        """Lanes that had `DEEP` entries behind their head when one was added."""
+        self._paused: dict[Lane, None] = {}
+        """Lanes that wait for the end of a pause."""
+        self._order = itertools.count()
+        """Of lanes in the heaps that wait for the same offset."""
+        self._unreached: list[tuple[int, int, Lane]] = []
+        """A heap of lanes whose head is due, by the source offset that must be read first."""
+        self._uncovered: list[Lane] = []
+        """Lanes whose head is due, but not covered by a commit yet."""
+        self._tainted: list[tuple[int, int, Lane]] = []
+        """A heap of lanes whose head is due, by the retry offset that must be read first."""
+        self._beyond: list[tuple[int, int, Lane]] = []
+        """A heap of lanes whose head is due, by the retry offset that must come into the window first."""
 
     # -- what was read --------------------------------------------------------------------------------
 
@@ -225,15 +248,14 @@ class Partition:
         entry = Entry(lane, offset, record, headers, size)
         self._enter_source(entry)
         lane.add(entry)
-        if lane.later is not None and len(lane.later.items) - lane.later.first >= KEEP:
-            self.crowds[lane] = None
+        if (later := lane.later) is not None and later.count >= DEEP:
+            self._backlogs[lane] = None
         head = lane.head
         assert head is not None
-        if head is entry or not head.busy:
-            if head.held is not None and head is not entry:
-                self._park_followers(lane)
-            else:
-                self.step(lane, now)
+        if head is entry or (not head.busy and head.held is None):
+            self.step(lane, now)
+        elif not head.busy:  # it waits; `step` would look at it again for each record behind it
+            self._park_followers(lane)
 
     def pass_over(self, offset: int) -> None:
         """A source record was read that another consumer sends.
@@ -352,9 +374,12 @@ class Partition:
         old, new = known.held, entry.held
         assert old is not None and new is not None
         if (new.redrives, entry.attempt, new.at) > (old.redrives, known.attempt, old.at):
-            self._forget(known)
             self._supersede(old, new)
-            self._hold(entry)
+            if known.lane.key == entry.lane.key:
+                self._replace(known, entry)
+            else:
+                self._forget(known)
+                self._hold(entry)
         else:
             self._supersede(new, old)
 
@@ -407,6 +432,19 @@ class Partition:
         self.pending[entry.origin] = entry
         self._keep_payload(entry)
 
+    def _replace(self, old: Entry, new: Entry) -> None:
+        """The newer copy of an origin takes the place of the older one."""
+        lane, held = old.lane, old.held
+        assert held is not None
+        lane.replace(old, new)
+        new.lane = lane
+        if lane.paused is old:
+            lane.paused = None
+        self.pending[new.origin] = new
+        self._budget.give(held.size)
+        held.size = 0
+        self._keep_payload(new)
+
     def _forget(self, entry: Entry) -> None:
         """Take an entry out of its lane and the table; its offset is the caller's to complete."""
         lane = entry.lane
@@ -416,13 +454,16 @@ class Partition:
                 self.lanes.pop(lane.key, None)
         else:
             lane.remove(entry)
-            if lane.later is None and self.crowds:
-                self.crowds.pop(lane, None)
+            if lane.later is None and self._backlogs:
+                self._backlogs.pop(lane, None)
         held = entry.held
         if held is not None:
             self.pending.pop(entry.origin, None)
             self._budget.give(held.size)
             held.size = 0
+            if lane.paused is entry:
+                lane.paused = None
+                self._paused.pop(lane, None)
 
     def _enter_source(self, entry: Entry) -> None:
         self.open += 1
@@ -476,9 +517,7 @@ class Partition:
         ):
             pass  # redriven in front of a later one that is being sent, and whose answer comes back here
         elif not self._sendable(head, held):
-            if not lane.blocked:
-                lane.blocked = True
-                self._blocked.append(lane)
+            self._block(lane, head, held)
         elif head.record is None:
             head.busy = Busy.LOADING
             self._effects.load(head)
@@ -489,27 +528,57 @@ class Partition:
         if lane.later is not None:
             self._park_followers(lane)
 
-    def _park_followers(self, lane: Lane) -> None:
-        """What waits in the source behind the head: or the source would wait with it. Each is looked at once."""
-        later = lane.later
-        if later is None:
+    def _block(self, lane: Lane, head: Entry, held: Held) -> None:
+        """Wait for what the head needs: each event looks only at the lanes that it may have freed."""
+        if lane.blocked is head:
             return
-        items, place = later.items, max(later.fresh, later.first)
-        while place < len(items):
-            if len(self._moving) >= PARKING:
-                self._unparked[lane] = None
-                break
-            entry = items[place]
-            place += 1
-            if entry.held is None and not entry.busy:
-                self._park(entry)
-        later.fresh = place
+        lane.blocked = head
+        heap, offset = self._beyond, held.last
+        if not held.foreign and self.source.position <= head.origin:
+            heap, offset = self._unreached, head.origin
+        elif not held.foreign and not self._confirmed.covers(head.origin):
+            self._uncovered.append(lane)
+            return
+        elif held.tainted and self.retry.position <= offset:
+            heap = self._tainted
+        heapq.heappush(heap, (offset, next(self._order), lane))
 
-    def _park_more(self, now: int) -> None:
-        while self._unparked and len(self._moving) < PARKING:
-            lane = next(iter(self._unparked))
-            del self._unparked[lane]
-            self.step(lane, now)
+    def _park_followers(self, lane: Lane) -> None:
+        """Park what waits in the source behind the head, or the source would wait with it. Each is looked at once;
+        what there is no room for now goes on with the acknowledgements."""
+        later = lane.later
+        if later is None or not self.active or self.closing:
+            return
+        fresh, moving, most = later.fresh, self._moving, min(PARKING, len(self._moving) + PARK_AT_ONCE)
+        while fresh:
+            if len(moving) >= most:
+                self._unparked[lane] = None
+                return
+            entry = fresh.popleft()
+            if entry.held is None and not entry.busy and later.find(entry.origin) is entry:
+                self._park(entry)
+
+    def park_more(self, now: int) -> None:
+        """Go on with parking when less is on its way than could be: first what must be parked, then backlogs while
+        they keep others out."""
+        moving = self._moving
+        before = len(moving)
+        while before == len(moving) <= PARKING // 2:
+            if self._unparked:
+                self.step(self._unparked.popitem(last=False)[0], now)
+            elif self.makes_room and self._backlogs:
+                lane = self._backlogs.popitem(last=False)[0]
+                self._park_followers(lane)
+                if lane in self._unparked:  # the rest only if others still need room then, and in turns
+                    del self._unparked[lane]
+                    self._backlogs[lane] = None
+            else:
+                break
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether a user has so much in memory that parking it may make room for others."""
+        return bool(self._backlogs)
 
     def superseded(self, entry: Entry, now: int) -> bool:
         """Whether a newer one of its user, with the same collapse key and channel, waits behind it: then it is
@@ -518,15 +587,15 @@ class Partition:
         if not key:
             return False
         later = entry.lane.later
-        if later is None:
-            return False
-        for other in reversed(later.with_key(key)):
-            if other.origin <= entry.origin:
+        while later is not None:
+            other = later.newest(key)
+            if other is None or other.origin <= entry.origin:
                 return False
             if other.busy is not Busy.DYING and (
                 other.held is None or other.held.expires is None or other.held.expires > now
             ):
                 return True
+            later.pass_over_newest(key)  # for good
         return False
 
     def _sendable(self, head: Entry, held: Held) -> bool:
@@ -546,44 +615,22 @@ class Partition:
         self._moving[entry.origin] = entry
         self._effects.park(entry)
 
-    def park_crowds(self, keep: int, most: int = 10**9) -> int:
-        """Park what waits in the source behind the first `keep` of its user, `most` entries at most: a busy user
-        leaves room for others. How many were parked."""
-        parked = 0
-        if not self.active or self.closing:
-            return 0
-        for lane in tuple(self.crowds):
-            later = lane.later
-            if later is None:
-                self.crowds.pop(lane, None)
-                continue
-            if not self.has_window:  # what is kept pins the frontier: nobody behind could be read
-                self._park_followers(lane)
-                continue
-            items = later.items
-            place = len(items)
-            stop = later.first + keep - 1
-            while place > stop and parked < most and len(self._moving) < 4 * PARKING:
-                place -= 1
-                entry = items[place]
-                if entry.held is not None or entry.busy:
-                    break  # what lies before it was parked earlier
-                self._park(entry)
-                parked += 1
-        return parked
-
-    def step_blocked(self, now: int) -> None:
-        """Look again at the lanes that waited for a commit, a read, or room in the window."""
-        if self._blocked:
-            blocked, self._blocked = self._blocked, []
-            for lane in blocked:
-                lane.blocked = False
-                self.step(lane, now)
-
-    def step_all(self, now: int) -> None:
-        """Look at every lane: at the start."""
-        for lane in list(self.lanes.values()):
-            self.step(lane, now)
+    def step_blocked(self, now: int) -> bool:
+        """Look again at a few lanes that waited for a commit, a read, room in the window, the end of a pause or the
+        start. Whether there are more."""
+        agenda = self._agenda
+        for heap, offset in (
+            (self._unreached, self.source.position),
+            (self._tainted, self.retry.position),
+            (self._beyond, self.retry.frontier + WINDOW),
+        ):
+            while heap and heap[0][0] < offset and len(agenda) < STEP_AT_ONCE:
+                lane = heapq.heappop(heap)[2]
+                lane.blocked = None
+                agenda.append(lane)
+        for _ in range(min(len(agenda), STEP_AT_ONCE)):
+            self.step(agenda.popleft(), now)
+        return bool(agenda)
 
     def carry(self) -> Iterator[Entry]:
         """Entries to copy forward as they are, so that the retry window moves on.
@@ -591,10 +638,7 @@ class Partition:
         Only when a head that is due lies beyond it. Each is marked busy: the caller writes the copy.
         """
         frontier = self.retry.advance()
-        if not any(
-            lane.head is not None and (held := lane.head.held) is not None and held.last >= frontier + WINDOW
-            for lane in self._blocked
-        ):
+        if not self._beyond or self._beyond[0][0] < frontier + WINDOW:
             return
         pinning = sorted((e for e in self.pending.values() if not e.busy), key=lambda e: e.held.at)  # type: ignore[union-attr]
         for entry in pinning[:CARRY_BATCH]:
@@ -659,8 +703,8 @@ class Partition:
         else:
             self._keep_payload(entry)
         self.step(self.lanes.get(entry.lane.key, entry.lane), now)
-        if self._unparked and len(self._moving) <= PARKING // 2:
-            self._park_more(now)
+        if self._unparked or self.makes_room:
+            self.park_more(now)
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
         """The entry is terminal: accepted, skipped, expired or dead-lettered (acknowledged)."""
@@ -685,15 +729,18 @@ class Partition:
             else:
                 self._unstash(origin)
                 lane = self.lanes[lane.key]  # a new one, if nothing else was in it
-        if self._unparked and not accepted:
-            self._park_more(now)
+        if self._unparked:
+            self.park_more(now)
         if lane.head is not None:
             self.step(lane, now)
 
     def release(self, entry: Entry, now: int) -> None:
         """An attempt did not start, or was cancelled: it is as if it had never been asked for."""
         entry.busy = Busy.NO
-        self.step(entry.lane, now)
+        lane = entry.lane
+        if entry.held is None and lane.head is not entry and lane.later is not None:
+            lane.later.fresh.append(entry)  # an earlier one came in front of it
+        self.step(lane, now)
 
     def pause(self, entry: Entry, now: int) -> None:
         """An attempt did not start, as the entry's category or channel is paused: it waits where it is until `resume`
@@ -702,6 +749,7 @@ class Partition:
         An entry that lives in the source alone is marked so that its copy waits: the caller writes that.
         """
         entry.lane.paused = entry
+        self._paused[entry.lane] = None
         if (held := entry.held) is None:
             self.copying(entry)
             return
@@ -712,12 +760,12 @@ class Partition:
             entry.evict()
         self.step(entry.lane, now)
 
-    def resume(self, now: int) -> None:
-        """Less is paused than before: look again at what waits for that."""
-        for lane in list(self.lanes.values()):
-            if lane.paused is not None:
-                lane.paused = None
-                self.step(lane, now)
+    def resume(self) -> None:
+        """Less is paused than before: `step_blocked` looks again at what waits for that."""
+        for lane in self._paused:
+            lane.paused = None
+        self._agenda.extend(self._paused)
+        self._paused.clear()
 
     def stick(self, lane_key: Hashable) -> Lane:
         """A send of an earlier assignment outlived it and still runs here: nothing of this user may start."""
@@ -763,10 +811,14 @@ class Partition:
         """The broker stored a snapshot; the first one is the fence, and starts the work."""
         self._confirmed = source
         if self.active:
-            self.step_blocked(now)
+            uncovered, self._uncovered = self._uncovered, []
+            for lane in uncovered:
+                lane.blocked = None
+            self._agenda.extend(uncovered)
         else:
             self.active = True
-            self.step_all(now)
+            self._agenda.extend(self.lanes.values())
+        self.step_blocked(now)
 
     @property
     def at_end(self) -> bool:

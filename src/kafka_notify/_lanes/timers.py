@@ -10,6 +10,7 @@ from typing import Final
 
 from kafka_notify._clock import Clock
 from kafka_notify._lanes.entry import Lane
+from kafka_notify._worker.turn import Turn
 
 LONGEST_SLEEP: Final = 1.0
 """Seconds: due times are wall-clock times, and the wall clock may be set."""
@@ -61,7 +62,8 @@ class Timers:
     def _due(self) -> None:
         now = self._clock.now()
         heap = self._heap
-        while heap and heap[0][0] <= now:
+        turn = Turn()
+        while heap and heap[0][0] <= now and not turn.over():
             lane = heapq.heappop(heap)[2]
             lane.timer = 0
             if lane.partition.alive:

@@ -11,7 +11,8 @@ import contextlib
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError as ConfluentError
@@ -34,6 +35,7 @@ from kafka_notify._send.sends import Sends
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
+from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.codec import Codec
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import NotifyError
@@ -157,8 +159,12 @@ class Engine:
             passed_over=self._pass_over,
             halt=self._halt,
             kafka_error=self.kafka_error,
-            kick=self._kick,
+            fed=self._look_on,
+            soon=self._soon,
         )
+        self._lanes = InTurns(self._soon, self._step_lanes)
+        self._unfinished: OrderedDict[Partition, None] = OrderedDict()
+        """Partitions that have lanes to be looked at in the next turns of the loop."""
         self.sends = Sends(
             loop,
             self._clock,
@@ -223,7 +229,7 @@ class Engine:
 
     def feed(self, batch: list[Message]) -> None:
         """Records and end-of-partition marks, in order."""
-        self.post(self._feed, batch)
+        self.post(self.intake.feed, batch)
 
     def started(self, start: Start) -> None:
         """A partition pair may be restored; its records follow."""
@@ -300,31 +306,46 @@ class Engine:
         self._apply_pauses()
 
     def _apply_pauses(self) -> None:
-        now = self._clock.now()
-        if not self.paused.apply(now):
+        if not self.paused.apply(self._clock.now()):
             return
         active = tuple(pause.what for pause in self.paused.active())
         log.warning("%s: paused: %s", self._source, ", ".join(active) or "nothing any more")
         if self._on_event:
             self._on_event(events.PausesChanged(active))
-        for partition in tuple(self.partitions.values()):
-            partition.resume(now)
+        partitions = tuple(self.partitions.values())
+        for partition in partitions:
+            partition.resume()
         self.intake.publish_wanted()
-        self.sends.kick()
+        self._look_on(partitions)
 
     # -- records in -----------------------------------------------------------------------------------
 
-    def _feed(self, batch: list[Message]) -> None:
-        self.intake.feed(batch)
+    def _look_on(self, partitions: Iterable[Partition]) -> None:
+        """Something was read or committed of these: what waited for that may go on."""
         now = self._clock.now()
-        for partition in tuple(self.partitions.values()):
-            if not partition.active and partition.restored:
-                self.commits.soon()
-            partition.step_blocked(now)
+        for partition in partitions:
+            if partition.alive:
+                if not partition.active and partition.restored:
+                    self.commits.soon()
+                if partition.step_blocked(now):
+                    self._unfinished[partition] = None
+        if self._unfinished:
+            self._lanes()
         self.sends.kick()
 
-    def _kick(self) -> None:
+    def _step_lanes(self, turn: Turn) -> bool:
+        now, unfinished = self._clock.now(), self._unfinished
+        while unfinished:
+            partition = unfinished.popitem(last=False)[0]
+            if partition.alive and partition.step_blocked(now):
+                unfinished[partition] = None  # after the others
+            if turn.late:
+                break
         self.sends.kick()
+        return bool(unfinished)
+
+    def _soon(self, call: Callable[[], object]) -> None:
+        self._loop.call_soon(self._guarded, call)
 
     def _pass_over(self) -> None:
         self.sends.counts.passed_over += 1
@@ -352,6 +373,7 @@ class Engine:
         number = start.number
         self.halted.pop(number, None)
         self.commits.forget(number)
+        self.intake.forget(number)
         partition = self.partitions[number] = Partition(
             number,
             start.source,
@@ -386,6 +408,7 @@ class Engine:
 
     def _halt(self, partition: Partition, reason: str) -> None:
         """Stop one partition, loudly: going on would skip or repeat what nobody could find again."""
+        self.sends.drop(partition)
         partition.close()
         self.partitions.pop(partition.number, None)
         self.intake.forget(partition.number)
@@ -406,6 +429,7 @@ class Engine:
             self.halted.pop(n, None)
             self.intake.forget(n)
             if partition := self.partitions.pop(n, None):
+                self.sends.drop(partition)
                 partition.close()
         if numbers and self._on_event:
             self._on_event(events.PartitionsRevoked(self._source, tuple(sorted(numbers)), lost))
@@ -450,7 +474,7 @@ class Engine:
         if result.epoch_ended:
             self._forget(frozenset(self.partitions), True)
         self.intake.publish_wanted()
-        self.sends.kick()
+        self._look_on([p for n in result.confirmed if (p := self.partitions.get(n)) is not None])
 
     # -- Effects of a partition -----------------------------------------------------------------------
 
@@ -493,10 +517,9 @@ class Engine:
         self.sends.check_deadlines()
         self._apply_pauses()
         self.intake.look(idle=self.sends.idle)
-        now = self._clock.now()
-        for partition in tuple(self.partitions.values()):
+        partitions = tuple(self.partitions.values())
+        for partition in partitions:
             for entry in partition.carry():
                 self._settler.carry(entry)
-            partition.step_blocked(now)
+        self._look_on(partitions)
         self.commits.tick()
-        self.sends.kick()

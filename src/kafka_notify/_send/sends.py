@@ -569,6 +569,10 @@ class Sends:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
+    def drop(self, partition: Partition) -> None:
+        """A partition is about to end: nothing stays queued of it."""
+        self._ready.drop(partition)
+
     def keep_blocked(self, partition: Partition) -> None:
         """A partition came (back) to this worker: users of whom a thread still runs wait for it."""
         for place in self._blocked:

@@ -8,12 +8,12 @@ is refused as too large: whoever wrote it makes it smaller, or says that somethi
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kafka_notify._handle import HandleDead, RecordTooLarge
+from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.events import CopyFailed, OnEvent
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from kafka_notify.wire import Headers
 
-TURN: Final = 0.005
-"""Seconds that answers are taken before others have a turn."""
 FIRST_BACKOFF: Final = 0.1
 MAX_BACKOFF: Final = 10.0
 FITS_EVERYWHERE: Final = 1_000_000
@@ -132,6 +130,7 @@ class CopyWriter:
         self._loop = loop
         self._on_event = on_event
         self._answered: deque[Copy] = deque()
+        self._take = InTurns(lambda call: loop.call_soon(self.guarded, call), self._take_some)
         self._woken = False
         self.guarded: Callable[..., object] = _called
         """Runs callbacks; the engine's ends the worker when one raises."""
@@ -212,24 +211,20 @@ class CopyWriter:
             except RuntimeError:  # the loop is closed: the worker has stopped, nobody waits any more
                 self._answered.clear()
 
-    def _take(self) -> None:
+    def _take_some(self, turn: Turn) -> bool:
         self._woken = False
         answered = self._answered
-        until = time.monotonic() + TURN
-        taken = 0
         while answered:
-            taken += 1
-            if not taken % 16 and time.monotonic() > until:
-                self._woken = True
-                self._loop.call_soon(self.guarded, self._take)
-                return
             copy = answered.popleft()
             if copy.reason:
                 self._failed(copy)
-                continue
-            if copy.failures:
-                self.failing -= 1
-            copy.done(copy.offset)
+            else:
+                if copy.failures:
+                    self.failing -= 1
+                copy.done(copy.offset)
+            if turn.over():
+                break
+        return bool(answered)
 
     def _failed(self, copy: Copy) -> None:
         if not copy.failures:

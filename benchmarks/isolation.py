@@ -1,0 +1,205 @@
+"""Rows about what one user's or one partition's backlog costs the others: how many are served, and how late."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import attrs
+from confluent_kafka import murmur2
+
+from benchmarks.bench import Bench
+from benchmarks.cluster import Child, apart, until
+from benchmarks.report import Row
+from kafka_notify import (
+    Attempt,
+    Category,
+    Consumer,
+    Lane,
+    Notification,
+    Producer,
+    Receipt,
+    RetryPolicy,
+    Topology,
+    TransientError,
+    Worker,
+)
+from kafka_notify.worker import GC_THRESHOLD
+
+OTHERS: Final = 60
+EVERY: Final = 0.25
+"""Seconds between two notifications of others."""
+
+
+@attrs.frozen
+class Scene:
+    """A backlog in partition 0, and others who come while it is worked off."""
+
+    name: str
+    partitions: int
+    backlog: int
+    users: int = 1
+    """Of the backlog."""
+    latency: float = 0.05
+    """Seconds of a send."""
+    concurrency: int = 100
+    same: bool = False
+    """Whether the others' notifications are in the backlog's partition, behind it."""
+    fails: bool = False
+    """Whether the first of the backlog fails once."""
+    keys: bool = False
+    """Whether each of the backlog has a collapse key of its own."""
+    protocol: str = "classic"
+
+
+SCENES: Final = (
+    Scene("isolation-hot-user", 30, 40_000),
+    Scene("isolation-hot-user-200", 200, 40_000),
+    Scene("isolation-same-partition", 1, 40_000, same=True),
+    Scene("isolation-hot-partition", 2, 20_000, users=20_000, latency=0.5, concurrency=50),
+    Scene("isolation-first-fails", 30, 60_000, fails=True),
+    Scene("isolation-first-fails-same", 1, 40_000, same=True, fails=True),
+    Scene("isolation-collapse-keys", 2, 4_000, fails=True, keys=True),
+)
+
+
+def isolation(bench: Bench) -> Iterator[Row]:
+    """A backlog of one user, or of many in one partition, and 60 notifications of others: seconds from `Producer.send`
+    to `send` of the last one served. Unserved ones count as a minute."""
+    for scene in SCENES:
+        for _ in range(bench.repeat):
+            yield run(bench.cluster.bootstrap, scene)
+
+
+def run(bootstrap: str, scene: Scene) -> Row:
+    """One run of one scene."""
+    topology = _topology(scene, f"isolation-{time.monotonic_ns()}")
+    topology.create({"bootstrap.servers": bootstrap})
+    apart(_fill, bootstrap, topology.prefix, scene)
+    child = Child(_work, bootstrap, topology.prefix, scene)
+    until(lambda: bool(child.ask("sent")), "a send")
+    with Producer({"bootstrap.servers": bootstrap}, topology=topology) as producer:
+        others = _users(scene, OTHERS, 0 if scene.same else None, "other")
+        for user in others:
+            producer.send(_note(user, user))
+            time.sleep(EVERY)
+        producer.flush(10)
+    deadline = time.monotonic() + 15
+    while len(child.ask("late")) < OTHERS and time.monotonic() < deadline:
+        time.sleep(0.2)
+    late, silent, parked, lease = (
+        child.ask("late"),
+        child.ask("silent"),
+        child.ask("parked"),
+        child.ask("lease"),
+    )
+    child.kill()
+    waits = sorted([*late.values(), *[60.0] * (OTHERS - len(late))])
+    return Row(
+        scene.name, "s max", [waits[-1]],
+        facts={
+            "served": len(late), "of": OTHERS, "s p50": statistics.median(waits), "s loop silent": silent,
+            "parked": parked, "lease lost": lease,
+        },
+    )  # fmt: skip
+
+
+def _topology(scene: Scene, prefix: str) -> Topology:
+    return Topology(
+        lanes=[Lane("bulk", partitions=scene.partitions, profile="latency")],
+        categories=[Category("news", "bulk")],
+        channels=["email"],
+        prefix=prefix,
+    )
+
+
+def _note(user: str, id: str, key: str | None = None) -> Notification[Any]:
+    return Notification(
+        user_id=user, category="news", channel="email", recipient="someone@example.com", id=id,
+        data={"template": "basket"}, collapse_key=key,
+    )  # fmt: skip
+
+
+def _users(scene: Scene, count: int, partition: int | None, name: str) -> list[str]:
+    """Users whose notifications are in `partition`; None is any but the first."""
+    found: list[str] = []
+    number = 0
+    while len(found) < count:
+        user = f"{name}-{number}"
+        number += 1
+        place = murmur2(user.encode(), scene.partitions)
+        if place == partition or (partition is None and place):
+            found.append(user)
+    return found
+
+
+def _fill(bootstrap: str, prefix: str, scene: Scene) -> None:
+    users = _users(scene, scene.users, 0, "busy")
+    topology = _topology(scene, prefix)
+    with Producer({"bootstrap.servers": bootstrap}, topology=topology, max_block=60) as producer:
+        for number in range(scene.backlog):
+            key = f"key-{number}" if scene.keys else None
+            producer.send(_note(users[number % scene.users], f"backlog-{number}", key))
+        producer.flush(120)
+
+
+class _Watching(Consumer):
+    """Notes how late others are, and for how long the event loop did nothing else."""
+
+    retry = RetryPolicy(12, first=1, factor=1, cap=1)
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.concurrency = scene.concurrency
+        self.late: dict[str, float] = {}
+        self.silent = 0.0
+        self.sent = 0
+
+    async def setup(self) -> None:
+        self._watch = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            self.silent = max(self.silent, time.monotonic() - before - 0.005)
+
+    async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
+        id = notification.id
+        self.sent += 1
+        if id.startswith("other"):
+            created = notification.created_at.timestamp()
+            self.late.setdefault(id, time.time() - created)
+        await asyncio.sleep(self.scene.latency)
+        if self.scene.fails and id == "backlog-0" and attempt.number == 1:
+            raise TransientError("simulated")
+        return Receipt("")
+
+
+def _work(connection: Connection, bootstrap: str, prefix: str, scene: Scene) -> None:
+    consumer = _Watching(scene)
+    lost: list[object] = []
+
+    def on_event(event: object) -> None:
+        if type(event).__name__ == "LeaseExpired":
+            lost.append(event)
+
+    worker = Worker(
+        consumer, {"bootstrap.servers": bootstrap}, lane="bulk", topology=_topology(scene, prefix),
+        consumer_config={"group.protocol": scene.protocol}, on_event=on_event,
+    )  # fmt: skip
+    gc.set_threshold(*GC_THRESHOLD)
+    worker.start()
+    while True:
+        question = connection.recv()
+        if question == "parked":
+            connection.send(worker.stats().parked)
+        elif question == "lease":
+            connection.send(len(lost))
+        else:
+            connection.send(getattr(consumer, question))

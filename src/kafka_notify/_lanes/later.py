@@ -1,0 +1,200 @@
+"""What waits behind the head of a lane, by origin: an event costs the same whether ten wait or a million."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kafka_notify._lanes.entry import Entry
+
+PIECE: Final = 256
+"""Entries in a piece of a list; one that insertions have filled twice is cut. An insertion moves what is behind it in
+its piece, not all that wait."""
+_ORIGIN: Final = attrgetter("origin")
+
+
+def _last(piece: list[Entry]) -> int:
+    return piece[-1].origin
+
+
+class ByOrigin:
+    """Entries in the order of their origins, in pieces."""
+
+    __slots__ = ("_pieces", "count")
+
+    def __init__(self) -> None:
+        self._pieces: list[list[Entry]] = [[]]
+        """Never empty; only the first one may be, and only when it is alone."""
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        for piece in self._pieces:
+            yield from piece
+
+    @property
+    def last(self) -> Entry | None:
+        """The one with the highest origin."""
+        piece = self._pieces[-1]
+        return piece[-1] if piece else None
+
+    def add(self, entry: Entry) -> None:
+        """Insert by origin; nearly always at the end."""
+        self.count += 1
+        pieces = self._pieces
+        piece = pieces[-1]
+        if not piece or piece[-1].origin < entry.origin:
+            if len(piece) < PIECE:
+                piece.append(entry)
+            else:
+                pieces.append([entry])
+            return
+        at = self._piece(entry.origin)
+        piece = pieces[at]
+        insort(piece, entry, key=_ORIGIN)
+        if len(piece) > 2 * PIECE:
+            pieces.insert(at + 1, piece[PIECE:])
+            del piece[PIECE:]
+
+    def pop(self) -> Entry:
+        """Take out the first."""
+        return self._take(0, 0)
+
+    def pop_last(self) -> Entry:
+        """Take out the last."""
+        at = len(self._pieces) - 1
+        return self._take(at, len(self._pieces[at]) - 1)
+
+    def remove(self, entry: Entry) -> None:
+        """Take out this one.
+
+        Raises:
+            ValueError: It is not in here.
+        """
+        at, place = self._place(entry)
+        self._take(at, place)
+
+    def replace(self, old: Entry, new: Entry) -> None:
+        """Put `new`, which has the same origin, in the place of `old`."""
+        at, place = self._place(old)
+        self._pieces[at][place] = new
+
+    def find(self, origin: int) -> Entry | None:
+        """The entry with this origin."""
+        piece = self._pieces[self._piece(origin)]
+        place = bisect_left(piece, origin, key=_ORIGIN)
+        return piece[place] if place < len(piece) and piece[place].origin == origin else None
+
+    def _take(self, at: int, place: int) -> Entry:
+        piece = self._pieces[at]
+        entry = piece.pop(place)
+        self.count -= 1
+        if not piece and len(self._pieces) > 1:
+            del self._pieces[at]
+        return entry
+
+    def _place(self, entry: Entry) -> tuple[int, int]:
+        at = self._piece(entry.origin)
+        piece = self._pieces[at]
+        place = bisect_left(piece, entry.origin, key=_ORIGIN)
+        if place == len(piece) or piece[place] is not entry:
+            raise ValueError("not in its lane")
+        return at, place
+
+    def _piece(self, origin: int) -> int:
+        """The piece that holds `origin`, or would."""
+        pieces = self._pieces
+        if len(pieces) == 1:
+            return 0
+        return min(bisect_left(pieces, origin, key=_last), len(pieces) - 1)
+
+
+class Later(ByOrigin):
+    """The followers of a lane's head, and what is remembered of them so that nobody has to look through all."""
+
+    __slots__ = ("_keys", "_same", "fresh", "overtaken")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fresh: deque[Entry] = deque()
+        """All that live in the source alone and are idle, in the order in which they came; some that are or do so no
+        more."""
+        self.overtaken: Entry | None = None
+        """It was the head, and being sent, when an earlier one (redriven) came in front of it."""
+        self._same: dict[str, ByOrigin] | None = None
+        """Entries by collapse key; None until one of them is known to have one, or somebody asked. What can supersede
+        nothing any more is left out."""
+        self._keys: dict[int, str] = {}
+        """The key under which an entry is in `_same`, by origin: headers are read once."""
+
+    def add(self, entry: Entry) -> None:
+        """Insert by origin; nearly always at the end."""
+        super().add(entry)
+        if (held := entry.held) is None:
+            self.fresh.append(entry)
+        if self._same is not None:
+            self._index(entry)
+        elif held is not None and held.collapse:
+            self._index_all()  # while there are few, not when the head asks
+
+    def replace(self, old: Entry, new: Entry) -> None:
+        """Put `new`, which has the same origin and lives in the retry topic, in the place of `old`."""
+        super().replace(old, new)
+        self._gone(old)
+        if self._same is not None:
+            self._index(new)
+
+    def _take(self, at: int, place: int) -> Entry:
+        entry = super()._take(at, place)
+        self._gone(entry)
+        return entry
+
+    def _gone(self, entry: Entry) -> None:
+        if self.overtaken is entry:
+            self.overtaken = None
+        fresh = self.fresh
+        if fresh:
+            if fresh[0] is entry:
+                fresh.popleft()
+            elif len(fresh) > 2 * self.count + PIECE:  # of those that came in the middle and left
+                self.fresh = deque(one for one in fresh if self.find(one.origin) is one)
+        if self._keys and (key := self._keys.pop(entry.origin, None)) is not None:
+            assert self._same is not None
+            same = self._same.get(key)
+            if same is not None and same.find(entry.origin) is entry:
+                same.remove(entry)
+                if not same.count:
+                    del self._same[key]
+
+    # -- collapse keys --------------------------------------------------------------------------------
+
+    def newest(self, key: str) -> Entry | None:
+        """The one with the highest origin of those with this collapse key."""
+        same = (self._same if self._same is not None else self._index_all()).get(key)
+        return None if same is None else same.last
+
+    def pass_over_newest(self, key: str) -> None:
+        """It can supersede nothing any more: `newest` does not name it again."""
+        assert self._same is not None
+        same = self._same[key]
+        same.pop_last()
+        if not same.count:
+            del self._same[key]
+
+    def _index_all(self) -> dict[str, ByOrigin]:
+        self._same = {}
+        for entry in self:
+            self._index(entry)
+        return self._same
+
+    def _index(self, entry: Entry) -> None:
+        if key := entry.collapse:
+            assert self._same is not None
+            self._keys[entry.origin] = key
+            same = self._same.get(key)
+            if same is None:
+                same = self._same[key] = ByOrigin()
+            same.add(entry)

@@ -1,0 +1,1 @@
+"""What one worker does with the notifications of its partitions."""
