@@ -26,7 +26,10 @@ def test_a_watch_survives_a_rolling_restart(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("APP_PREFIX", prefix)
     monkeypatch.setenv("KAFKA_NOTIFY_CLI_TOPOLOGY", "tests.cli.app:topology")
     topology = Topology(
-        lanes=[Lane("high", partitions=3)], categories=[Category("alert", "high")], channels=["sms"], prefix=prefix
+        lanes=[Lane("high", partitions=3)],
+        categories=[Category("alert", "high")],
+        channels=["sms"],
+        prefix=prefix,
     )
     with LocalKafka(brokers=3) as kafka:
         config: Config = {"bootstrap.servers": kafka.bootstrap_servers}
