@@ -101,7 +101,7 @@ def _kind(number: int, enhanced: str, phase: object) -> ErrorKind:
     if number in _ACCOUNT_NUMBERS or (detail in _ACCOUNT and not (later and detail.startswith("7."))):
         return ProviderUnavailableError
     if phase in ("connect", "auth"):
-        rate = later and phase == "connect" and detail.startswith("7.")
+        rate = later and phase == "connect" and number != 454 and detail.startswith("7.")  # 454: no TLS now
         return ThrottledError if rate else ProviderUnavailableError
     if phase == "sender":
         return _of_sender(number, detail, later)

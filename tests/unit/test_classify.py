@@ -7,6 +7,7 @@ import http.client
 import smtplib
 import socket
 import ssl
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -771,6 +772,132 @@ def test_a_subclass_is_read_as_its_base() -> None:
         pass
 
     assert shown(classify_exception(Slow(SECRET))) == (UnknownOutcomeError, "httpx.ReadTimeout")
+
+
+# -- several, and wrapped --------------------------------------------------------------------------
+
+
+class Group(Exception):
+    """Has the shape of an exception group on every supported Python."""
+
+    def __init__(self, *parts: BaseException) -> None:
+        self.exceptions = parts
+
+
+Group.__module__, Group.__name__ = "exceptiongroup", "BaseExceptionGroup"
+
+HELD = http_error(401)
+THROTTLED = http_error(429, {"Retry-After": "7"})
+BUSY_MAILBOX = smtplib.SMTPRecipientsRefused({SECRET: (450, b"4.7.1")})
+REFUSED_PORT = ConnectionRefusedError(111, SECRET)
+OPEN = httpx.ReadTimeout(SECRET)
+WRONG = http_error(400)
+GONE = smtplib.SMTPRecipientsRefused({SECRET: (550, b"5.1.1")})
+BUG = KeyError(SECRET)
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "code"),
+    [
+        ((HELD,), C, "http.401"),
+        ((Group(Group(HELD)),), C, "http.401"),
+        ((HELD, THROTTLED), C, "http.401"),
+        ((BUSY_MAILBOX, THROTTLED), H, "http.429"),
+        ((REFUSED_PORT, BUSY_MAILBOX), H, "smtp.450-4.7.1"),
+        ((WRONG, REFUSED_PORT), T, "ConnectionRefusedError"),
+        ((GONE, WRONG), P, "http.400"),
+        ((GONE, GONE), R, "smtp.550-5.1.1"),
+        *(((part, OPEN), U, "httpx.ReadTimeout") for part in (HELD, THROTTLED, REFUSED_PORT, WRONG, BUG)),
+        ((BUG, HELD), C, "http.401"),
+        ((BUG, REFUSED_PORT), T, "ConnectionRefusedError"),
+        ((TransientError("mine"), WRONG), T, "mine"),
+    ],
+)
+def test_a_group_is_read_part_by_part(
+    parts: tuple[Exception, ...], kind: type[DeliveryError], code: str
+) -> None:
+    """One part that may have been sent opens the whole; then what holds the lane; permanent comes last."""
+    assert shown(classify_exception(Group(*parts))) == (kind, code)
+    assert shown(classify_exception(Group(*reversed(parts)))) == (kind, code)
+
+
+@pytest.mark.parametrize("parts", [(BUG,), (BUG, WRONG), (BUG, GONE), ()])
+def test_a_part_that_is_not_known_keeps_the_rest_from_being_permanent(parts: tuple[Exception, ...]) -> None:
+    """It is left to the caller: a counted failure that is tried again."""
+    assert classify_exception(Group(*parts)) is None
+
+
+@given(st.lists(st.sampled_from([HELD, THROTTLED, BUSY_MAILBOX, REFUSED_PORT, WRONG, GONE, BUG, OPEN])))
+def test_certainly_not_sent_is_never_said_of_a_group_with_an_open_part(parts: list[Exception]) -> None:
+    """Whatever else is in it."""
+    error = classify_exception(Group(*parts))
+    assert isinstance(error, UnknownOutcomeError) == (OPEN in parts)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no task groups")
+def test_what_a_task_group_raises() -> None:
+    """The error of the one task that failed."""
+
+    async def fail() -> None:
+        raise HELD
+
+    async def send() -> None:
+        async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined]  # from Python 3.11
+            group.create_task(fail())
+
+    with pytest.raises(Exception, match="unhandled errors") as caught:
+        asyncio.run(send())
+    assert shown(classify_exception(caught.value)) == (C, "http.401")
+
+
+class AcmeError(Exception):
+    """A client's own exception, which says less than what it was raised for."""
+
+
+def raised_from(cause: Exception) -> Exception:
+    try:
+        raise AcmeError(SECRET) from cause
+    except AcmeError as e:
+        return e
+
+
+def raised_while_handling(handled: Exception) -> Exception:
+    try:
+        try:
+            raise handled
+        except Exception:
+            raise AcmeError(SECRET)  # noqa: B904  # what the test is about
+    except AcmeError as e:
+        return e
+
+
+def raised_in_place_of(hidden: Exception) -> Exception:
+    try:
+        try:
+            raise hidden
+        except Exception:
+            raise AcmeError(SECRET) from None
+    except AcmeError as e:
+        return e
+
+
+@pytest.mark.parametrize("cause", [HELD, THROTTLED, REFUSED_PORT, OPEN, WRONG, GONE, CERTIFICATE])
+def test_a_client_that_wraps_is_read_by_what_it_wraps(cause: Exception) -> None:
+    """`raise X from e` says that e is the reason; `from None` says that it is not."""
+    assert shown(classify_exception(raised_from(cause))) == shown(classify_exception(cause))
+    assert shown(classify_exception(raised_from(raised_from(cause)))) == shown(classify_exception(cause))
+    assert classify_exception(raised_in_place_of(cause)) is None
+
+
+@pytest.mark.parametrize(
+    ("handled", "kind"), [(REFUSED_PORT, T), (OPEN, U), (HELD, None), (THROTTLED, None), (WRONG, None)]
+)
+def test_what_was_being_handled_neither_holds_the_lane_nor_ends_the_notification(
+    handled: Exception, kind: type[DeliveryError] | None
+) -> None:
+    """It may be the first provider's refusal, while the exception is the second one's."""
+    error = classify_exception(raised_while_handling(handled))
+    assert (None if error is None else type(error)) is kind
 
 
 class HostileResponse(httpx.HTTPStatusError):
