@@ -19,7 +19,9 @@ _CONNECTING: Final[Mapping[str, frozenset[str]]] = {
     "asyncio": frozenset(
         {"create_connection", "create_unix_connection", "sock_connect", "start_tls", "getaddrinfo"}
     ),
-    "uvloop": frozenset({"create_connection", "create_unix_connection", "sock_connect", "start_tls", "getaddrinfo"}),
+    "uvloop": frozenset(
+        {"create_connection", "create_unix_connection", "sock_connect", "start_tls", "getaddrinfo"}
+    ),
     "http": frozenset({"connect"}),
     "urllib3": frozenset({"connect", "create_connection", "_new_conn"}),
     "anyio": frozenset({"connect_tcp"}),

@@ -33,13 +33,36 @@ GREYLIST_WAIT: Final = 60.0
 _ENHANCED: Final = re.compile(r"\s*([45]\.[0-9]{1,3}\.[0-9]{1,3})(?![0-9.])")
 
 # Enhanced status codes without their class: RFC 3463, its registry at IANA, and what large providers document.
-_RATES: Final = frozenset({"3.2", "4.5", "7.28"})  # 432 4.3.2 and 550 5.4.5 are quotas of Microsoft and Google
+_RATES: Final = frozenset(
+    {"3.2", "4.5", "7.28"}
+)  # 432 4.3.2 and 550 5.4.5 are quotas of Microsoft and Google
 _ACCOUNT_NUMBERS: Final = frozenset({530, 534, 535, 538})
 _ACCOUNT: Final = frozenset(
-    "1.7 1.8 1.20 7.8 7.9 7.10 7.11 7.12 7.13 7.14 7.20 7.21 7.22 7.23 7.24 7.25 7.26 7.27 7.29 7.30".split()
+    [
+        "1.7",
+        "1.8",
+        "1.20",
+        "7.8",
+        "7.9",
+        "7.10",
+        "7.11",
+        "7.12",
+        "7.13",
+        "7.14",
+        "7.20",
+        "7.21",
+        "7.22",
+        "7.23",
+        "7.24",
+        "7.25",
+        "7.26",
+        "7.27",
+        "7.29",
+        "7.30",
+    ]
 )
 """The sender's address or login, and the domain's SPF, DKIM and DMARC: the same for every mail."""
-_ADDRESS: Final = frozenset("1.1 1.2 1.3 1.4 1.6 1.10 7.17 7.18".split())
+_ADDRESS: Final = frozenset(["1.1", "1.2", "1.3", "1.4", "1.6", "1.10", "7.17", "7.18"])
 """The recipient's address: it does not exist, takes no mail, or has changed hands."""
 _TOO_BIG: Final = frozenset({"2.3", "3.4"})
 
@@ -96,7 +119,9 @@ def _no_reply(phase: object, after_data: object) -> ErrorKind:
 def _kind(number: int, enhanced: str, phase: object) -> ErrorKind:
     detail = enhanced[2:]
     later = number < 500
-    if number in (421, 432) or detail in _RATES or enhanced == "5.1.90":  # the last one is Microsoft's daily limit
+    if (
+        number in (421, 432) or detail in _RATES or enhanced == "5.1.90"
+    ):  # the last one is Microsoft's daily limit
         return ThrottledError if later else partial(ThrottledError, retry_after=MAX_RETRY_AFTER)
     if number in _ACCOUNT_NUMBERS or (detail in _ACCOUNT and not (later and detail.startswith("7."))):
         return ProviderUnavailableError

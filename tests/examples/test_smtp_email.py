@@ -284,9 +284,7 @@ async def test_no_address(server: MailServer, consumer: Email, recipient: str | 
         ("user@例え.jp", "user@xn--r8jz45g.jp"),
     ],
 )
-async def test_other_domains(
-    server: MailServer, consumer: Email, recipient: str, ascii_address: str
-) -> None:
+async def test_other_domains(server: MailServer, consumer: Email, recipient: str, ascii_address: str) -> None:
     """A domain beyond ASCII is encoded, in the envelope and in the mail; any server takes it."""
     assert isinstance(await deliver(consumer, update(recipient=recipient)), Sent)
 

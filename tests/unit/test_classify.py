@@ -139,7 +139,21 @@ def test_a_503_that_names_a_time_is_a_throttle() -> None:
         ("twilio", 400, 21606, ProviderUnavailableError),
         *(
             ("twilio", 400, code, ProviderUnavailableError)
-            for code in (20404, 21212, 21601, 21603, 21607, 21659, 21660, 21661, 21701, 21703, 21704, 21705, 63007)
+            for code in (
+                20404,
+                21212,
+                21601,
+                21603,
+                21607,
+                21659,
+                21660,
+                21661,
+                21701,
+                21703,
+                21704,
+                21705,
+                63007,
+            )
         ),
         ("twilio", 400, 21268, InvalidRecipientError),
         ("twilio", 429, 63038, ThrottledError),
@@ -635,7 +649,11 @@ REFUSED = ConnectionRefusedError(111, SECRET)
         (smtplib.SMTPConnectError(421, "busy"), H, "smtp.421"),
         (smtplib.SMTPConnectError(554, "no"), C, "smtp.554"),
         (smtplib.SMTPHeloError(501, b"5.5.2 your name?"), C, "smtp.501-5.5.2"),
-        (smtplib.SMTPNotSupportedError("STARTTLS extension not supported by server."), C, "smtp.not_supported"),
+        (
+            smtplib.SMTPNotSupportedError("STARTTLS extension not supported by server."),
+            C,
+            "smtp.not_supported",
+        ),
         (smtplib.SMTPNotSupportedError("SMTPUTF8 not supported by server"), P, "smtp.no_smtputf8"),
         (smtplib.SMTPException("No suitable authentication method found."), C, "smtplib.SMTPException"),
         (smtplib.SMTPSenderRefused(553, b"5.1.0 rejected", SECRET), C, "smtp.553-5.1.0"),

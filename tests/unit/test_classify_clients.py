@@ -139,7 +139,12 @@ def with_smtplib(port: int) -> None:
 
 async def _aiosmtplib(port: int) -> None:
     client = aiosmtplib.SMTP(
-        hostname="127.0.0.1", port=port, local_hostname="test", start_tls=False, username="shop", password="secret"
+        hostname="127.0.0.1",
+        port=port,
+        local_hostname="test",
+        start_tls=False,
+        username="shop",
+        password="secret",
     )
     async with client:
         await client.send_message(mail())
@@ -359,7 +364,7 @@ def test_a_connection_that_breaks_after_the_request(client: str) -> None:
 
     for serve in (close, reset):
         with listening(serve) as port:
-            error = error_of(lambda: CLIENTS[client](f"http://127.0.0.1:{port}/"))  # noqa: B023
+            error = error_of(lambda: CLIENTS[client](f"http://127.0.0.1:{port}/"))
         assert type(error) is UnknownOutcomeError
 
 
