@@ -10,7 +10,6 @@ import dataclasses
 import datetime as dt
 import enum
 import inspect
-import json
 import typing
 import uuid
 from collections.abc import Mapping
@@ -39,8 +38,8 @@ def structure(cls: type[T], value: object) -> T:
 def to_json(cls: type[Any], value: object) -> dict[str, Any]:
     """An instance of `cls` as data that JSON can hold, from which `structure` makes an equal one.
 
-    Each field is checked against its declared type. A class with code of its own (validators, converters,
-    `__post_init__`) is read back as well.
+    Each field is checked against its declared type, and by its validators. A class that changes what it is given
+    (converters, `__post_init__`, an `__init__` of its own) is read back as well.
 
     Raises:
         InvalidNotification: It would not come back as what it is; the text names class and field, never the value.
@@ -50,7 +49,8 @@ def to_json(cls: type[Any], value: object) -> dict[str, Any]:
         plain: dict[str, Any] = found.write(value)
         if found.reads_back is None:
             found.reads_back = any(_compile(each).own_code for each in _reachable(cls))
-        if found.reads_back and json.dumps(found.write(found.read(plain))) != json.dumps(plain):
+        # repr tells True from 1 and 1 from 1.0, and costs half of JSON
+        if found.reads_back and repr(found.write(found.read(plain))) != repr(plain):
             raise InvalidNotification(
                 f"a {cls.__qualname__} would not come back as it is: its converters, __init__ or __post_init__, or "
                 "those of a class in it, change the fields that it already has"
@@ -119,7 +119,7 @@ class _Compiled:
     read: Convert
     write: Convert
     own_code: bool
-    """Whether making an instance runs code of the team's, which may refuse or change what it is given."""
+    """Whether making an instance runs code of the team's that may change what it is given."""
     reads_back: bool | None = None
     """Whether it, or a class in it, has code of its own; None until it is asked."""
 
@@ -179,8 +179,8 @@ def _reader(cls: type[Any], fields: list[_Field]) -> Convert:
                 raise InvalidNotification(f"{where}.{name} is missing")
         try:
             return cls(**arguments)
-        except Exception as e:  # a validator of the team's; its text may hold the value
-            raise InvalidNotification(f"{where} refused its fields with {type(e).__name__}") from None
+        except Exception as e:
+            raise _refused(cls, e) from None
 
     return read
 
@@ -188,6 +188,7 @@ def _reader(cls: type[Any], fields: list[_Field]) -> Convert:
 def _writer(cls: type[Any], fields: list[_Field]) -> Convert:
     where = cls.__qualname__
     written = [(f.name, f.kind.leaf, f.kind.write) for f in fields]
+    validators = [(a, a.validator) for a in attrs.fields(cls) if a.validator] if attrs.has(cls) else []
 
     def write(value: Any) -> dict[str, Any]:
         if type(value) is not cls:
@@ -202,9 +203,20 @@ def _writer(cls: type[Any], fields: list[_Field]) -> Convert:
             raise InvalidNotification(f"{where}.{name} must be {e}") from None
         except AttributeError:
             raise InvalidNotification(f"{where}.{name} is missing") from None
+        for attribute, validator in validators:
+            # it may have been changed since it was made, and the reader runs its validators
+            try:
+                validator(value, attribute, getattr(value, attribute.name))
+            except Exception as e:
+                raise _refused(cls, e) from None
         return out
 
     return write
+
+
+def _refused(cls: type[Any], error: Exception) -> InvalidNotification:
+    """A validator of the team's; its text may hold the value."""
+    return InvalidNotification(f"{cls.__qualname__} refused its fields with {type(error).__name__}")
 
 
 def _check_default(cls: type[Any], field: _Field) -> None:
@@ -286,7 +298,7 @@ def _nested(cls: type[Any]) -> Kind | None:
 
 
 def _has_own_code(cls: type[Any]) -> bool:
-    """Whether making an instance does more than to keep the arguments: what a generated `__init__` does by itself."""
+    """Whether making an instance does more than to check and keep the arguments, as a generated `__init__` does."""
     init: Any = cls.__init__
     filename: str = getattr(getattr(init, "__code__", None), "co_filename", "")
     generated = filename.startswith("<attrs generated") if attrs.has(cls) else filename == "<string>"

@@ -93,7 +93,7 @@ class JsonCodec:
                 if type(data) is not dict:
                     raise InvalidNotification("data must be a mapping, an attrs class or a dataclass")
             text = _encode(data)
-            if text.count("[") + text.count("{") > MAX_DEPTH:
+            if len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
                 _check_depth(text)
             return text.encode()
         except InvalidNotification:
