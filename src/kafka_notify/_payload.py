@@ -249,8 +249,8 @@ def _fields(cls: type[Any]) -> list[_Field]:
 
 def _declared(cls: type[Any]) -> list[tuple[str, str | None, Any, bool]]:
     """Name, parameter of `__init__`, default, and whether it takes part in comparisons."""
+    found: list[tuple[str, str | None, Any, bool]] = []
     if attrs.has(cls):
-        found = []
         for a in attrs.fields(cls):
             default: Any = a.default
             if default is attrs.NOTHING:
@@ -260,13 +260,12 @@ def _declared(cls: type[Any]) -> list[tuple[str, str | None, Any, bool]]:
             found.append((a.name, (a.alias or a.name) if a.init else None, default, bool(a.eq)))
         return found
     missing = dataclasses.MISSING
-    fields = []
     for f in dataclasses.fields(cls):
         default = (
             _MADE if f.default_factory is not missing else _REQUIRED if f.default is missing else f.default
         )
-        fields.append((f.name, f.name if f.init else None, default, f.compare))
-    return fields
+        found.append((f.name, f.name if f.init else None, default, f.compare))
+    return found
 
 
 def _field_names(cls: type[Any]) -> tuple[str, ...]:
@@ -299,14 +298,15 @@ def _nested(cls: type[Any]) -> Kind | None:
 
 def _has_own_code(cls: type[Any]) -> bool:
     """Whether making an instance does more than to check and keep the arguments, as a generated `__init__` does."""
-    init: Any = cls.__init__
+    made: Any = cls  # as an object whose attributes are compared, not as a type
+    init = made.__init__
     filename: str = getattr(getattr(init, "__code__", None), "co_filename", "")
     generated = filename.startswith("<attrs generated") if attrs.has(cls) else filename == "<string>"
-    if not generated or type(cls) not in (type, abc.ABCMeta) or cls.__new__ is not object.__new__:
+    if not generated or type(cls) not in (type, abc.ABCMeta) or made.__new__ is not object.__new__:
         return True
     if any(hasattr(cls, name) for name in ("__post_init__", "__attrs_post_init__", "__attrs_pre_init__")):
         return True
-    if cls.__getattribute__ is not object.__getattribute__ or hasattr(cls, "__getattr__"):
+    if made.__getattribute__ is not object.__getattribute__ or hasattr(cls, "__getattr__"):
         return True
     names = [name for name, *_ in _declared(cls)]
     if any(isinstance(inspect.getattr_static(cls, name, None), property) for name in names):
@@ -315,7 +315,7 @@ def _has_own_code(cls: type[Any]) -> bool:
         return any(
             a.converter is not None or a.validator is not None or not a.init for a in attrs.fields(cls)
         )
-    return any(not f.init for f in dataclasses.fields(cls))
+    return any(not f.init for f in dataclasses.fields(made))
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:

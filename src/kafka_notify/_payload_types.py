@@ -14,7 +14,7 @@ import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, Literal, TypeGuard, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeGuard, Union, cast, get_args, get_origin
 
 import attrs
 
@@ -55,7 +55,7 @@ class Kind:
     tags: Mapping[str, frozenset[str]] | None = None
 
 
-def form_of(value: Any) -> Form | None:
+def form_of(value: object) -> Form | None:
     """What a decoded JSON value is; None for what JSON does not have."""
     form = _FORMS.get(type(value))
     return "object" if form is None and isinstance(value, Mapping) else form
@@ -110,7 +110,7 @@ def kind_of(hint: Any, where: str, payload: Callable[[type], Kind | None]) -> Ki
     if isinstance(hint, type):
         if issubclass(hint, enum.Enum):
             return _enum(hint, where)
-        found = payload(hint)
+        found = payload(cast("type[Any]", hint))
         if found is not None:
             return found
     raise ConfigError(
@@ -123,7 +123,9 @@ def unwrapped(hint: Any) -> Any:
     """What a `NewType` or a type alias stands for."""
     while hasattr(hint, "__supertype__"):  # NewType
         hint = hint.__supertype__
-    return hint.__value__ if type(hint).__name__ == "TypeAliasType" else hint  # `type X = ...` of Python 3.12
+    return (
+        hint.__value__ if hint.__class__.__name__ == "TypeAliasType" else hint
+    )  # `type X = ...` of Python 3.12
 
 
 # -- leaves ----------------------------------------------------------------------------------------
@@ -267,7 +269,7 @@ _LEAVES: Final[Mapping[Any, Kind]] = {
 
 
 def _write_any(value: Any) -> Any:
-    kind = type(value)
+    kind = value.__class__
     if kind is list:
         return [_write_any(item) for item in value]
     if kind is dict:
@@ -287,7 +289,7 @@ ANY: Final = Kind(lambda value: value, _write_any, "JSON data", frozenset(_FORMS
 
 
 def _enum(cls: type[enum.Enum], where: str) -> Kind:
-    plain = {type(member.value) for member in cls}
+    plain = {member.value.__class__ for member in cls}
     if not plain <= {str, int, float} or any(
         type(m.value) is float and not math.isfinite(m.value) for m in cls
     ):
@@ -321,8 +323,8 @@ def _enum(cls: type[enum.Enum], where: str) -> Kind:
 
 def _literal(choices: tuple[Any, ...], where: str) -> Kind:
     values = [choice.value if isinstance(choice, enum.Enum) else choice for choice in choices]
-    table = {(type(value), value): choice for value, choice in zip(values, choices, strict=True)}
-    if len(table) < len(choices) or not {type(v) for v in values} <= {str, int, bool, type(None)}:
+    table = {(value.__class__, value): choice for value, choice in zip(values, choices, strict=True)}
+    if len(table) < len(choices) or not {v.__class__ for v in values} <= {str, int, bool, type(None)}:
         raise ConfigError(
             f"{where} has the type {Literal[choices]!r}, whose choices must be different str, int, bool or None"
         )
@@ -341,7 +343,7 @@ def _literal(choices: tuple[Any, ...], where: str) -> Kind:
         raise Mismatch(expected)
 
     forms: frozenset[Form] = frozenset(_FORMS[type(value)] for value in values)
-    classes = tuple({type(choice) for choice in choices})
+    classes = tuple({choice.__class__ for choice in choices})
     words = frozenset(value for value in values if type(value) is str)
     plain = not any(isinstance(choice, enum.Enum) for choice in choices)
     return Kind(
@@ -390,7 +392,7 @@ def _union(kinds: list[Kind], where: str) -> Kind:
         raise Mismatch(expected)
 
     def write(value: Any) -> Any:
-        first = writers.get(type(value))
+        first = writers.get(value.__class__)
         if first is not None:
             try:
                 return first.write(value)
@@ -404,10 +406,10 @@ def _union(kinds: list[Kind], where: str) -> Kind:
                     continue
         raise Mismatch(expected)
 
-    forms = frozenset().union(*(kind.forms for kind in kinds))
-    lenient = frozenset().union(*(kind.lenient for kind in kinds)) - forms
+    forms: frozenset[Form] = frozenset(form for kind in kinds for form in kind.forms)
+    lenient: frozenset[Form] = frozenset(form for k in kinds for form in k.lenient if form not in forms)
     words = [kind.words for kind in kinds if "str" in kind.forms]
-    few = None if None in words else frozenset().union(*(each for each in words if each))
+    few = None if None in words else frozenset(word for each in words for word in each or ())
     return Kind(
         read, write, expected, forms, lenient, tuple(writers), words=few,
         leaf=_Plain if all(kind.leaf is not None for kind in kinds) else None,
@@ -436,8 +438,8 @@ def _check_apart(kind: Kind, other: Kind, where: str, *, tagged: bool) -> None:
         else "use one of them, or a class of its own for each"
     )
     raise ConfigError(
-        f"{where} is a union of {kind.expected} and {other.expected}, which look alike as JSON ({'/'.join(sorted(common))}): "
-        f"one would come back as the other; {remedy}"
+        f"{where} is a union of {kind.expected} and {other.expected}, which look alike as JSON "
+        f"({'/'.join(sorted(common))}): one would come back as the other; {remedy}"
     )
 
 
@@ -476,6 +478,7 @@ def _order(plain: Any) -> str:
 def _collection(make: Convert, cls: type, item: Kind, hint: Any) -> Kind:
     read_item, write_item, leaf = item.read, item.write, item.leaf
     is_set = issubclass(cls, (set, frozenset))
+    exact: Any = cls
     said = f"a {cls.__name__}" if hint is cls else f"a {cls.__name__}, as which a {hint.__name__} comes back"
 
     def read(value: Any) -> Any:
@@ -488,7 +491,7 @@ def _collection(make: Convert, cls: type, item: Kind, hint: Any) -> Kind:
             raise Mismatch("a list of hashable items") from None
 
     def write(value: Any) -> Any:
-        if type(value) is not cls:
+        if type(value) is not exact:
             raise Mismatch(said)
         items = [each if type(each) is leaf else write_item(each) for each in value]
         return sorted(items, key=_order) if is_set else items  # the same value is the same bytes
@@ -505,7 +508,7 @@ def _fixed_tuple(kinds: Sequence[Kind]) -> Kind:
         return tuple(kind.read(each) for kind, each in zip(kinds, value, strict=True))
 
     def write(value: Any) -> Any:
-        if type(value) is not tuple or len(value) != size:
+        if value.__class__ is not tuple or len(value) != size:
             raise Mismatch(f"a tuple of {size}")
         return [kind.write(each) for kind, each in zip(kinds, value, strict=True)]
 
@@ -521,7 +524,7 @@ def _mapping(key: Kind, item: Kind) -> Kind:
         return {read_key(name): read_item(each) for name, each in value.items()}
 
     def write(value: Any) -> Any:
-        if type(value) is not dict:
+        if value.__class__ is not dict:
             raise Mismatch("a dict")
         out = {write_key(name): write_item(each) for name, each in value.items()}
         if len(out) != len(value):

@@ -38,29 +38,11 @@ _RATES: Final = frozenset(
 )  # 432 4.3.2 and 550 5.4.5 are quotas of Microsoft and Google
 _ACCOUNT_NUMBERS: Final = frozenset({530, 534, 535, 538})
 _ACCOUNT: Final = frozenset(
-    [
-        "1.7",
-        "1.8",
-        "1.20",
-        "7.8",
-        "7.9",
-        "7.10",
-        "7.11",
-        "7.12",
-        "7.13",
-        "7.14",
-        "7.20",
-        "7.21",
-        "7.22",
-        "7.23",
-        "7.24",
-        "7.25",
-        "7.26",
-        "7.27",
-        "7.29",
-        "7.30",
-    ]
-)
+    {
+        "1.7", "1.8", "1.20", "7.8", "7.9", "7.10", "7.11", "7.12", "7.13", "7.14",
+        "7.20", "7.21", "7.22", "7.23", "7.24", "7.25", "7.26", "7.27", "7.29", "7.30",
+    }
+)  # fmt: skip
 """The sender's address or login, and the domain's SPF, DKIM and DMARC: the same for every mail."""
 _ADDRESS: Final = frozenset(["1.1", "1.2", "1.3", "1.4", "1.6", "1.10", "7.17", "7.18"])
 """The recipient's address: it does not exist, takes no mail, or has changed hands."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -115,13 +115,16 @@ def _date(value: object) -> float | None:
     if not isinstance(value, str):
         return None
     text = str.__str__(value)[:_MAX_TEXT].strip()
-    for parse in (parsedate_to_datetime, _iso):
-        try:
-            date = parse(text)
-            return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-        except Exception:  # ValueError, TypeError, OverflowError, IndexError: not a date in this spelling
-            continue
-    return None
+    found = _moment(parsedate_to_datetime, text)
+    return _moment(_iso, text) if found is None else found
+
+
+def _moment(parse: Callable[[str], dt.datetime], text: str) -> float | None:
+    try:
+        date = parse(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except Exception:  # ValueError, TypeError, OverflowError, IndexError: not a date in this spelling
+        return None
 
 
 def _iso(text: str) -> dt.datetime:

@@ -347,7 +347,7 @@ def _refused(exc: Any, *, phase: SmtpPhase, provider: str | None, codes: Codes) 
     return _replied(code, text, phase, provider)
 
 
-def _reply(exc: Any) -> tuple[object, Any]:
+def _reply(exc: Any) -> tuple[Any, Any]:
     code = _attribute(exc, "smtp_code")  # smtplib's name
     return (_attribute(exc, "code"), exc.message) if code is None else (code, exc.smtp_error)
 

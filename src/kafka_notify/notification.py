@@ -37,11 +37,11 @@ class Category(Generic[D]):
     Args:
         name: Lower-case letters, digits, `_` and `-`, at most 63.
         lane: Name of the lane its notifications travel on.
-        payload: An attrs class or dataclass that `Notification.data` holds; else a JSON object. Its fields, and those of
-            classes in it, must be certain to come back from JSON: no unions of types that look alike there (`Decimal |
-            str`, two classes without a `Literal` field to tell them apart), no `InitVar`, no enum with values other
-            than text and numbers, no class of another kind (pydantic, TypedDict). `Producer.send` checks each value
-            completely.
+        payload: An attrs class or dataclass that `Notification.data` holds; else a JSON object. Its fields, and those
+            of classes in it, must be certain to come back from JSON: no unions of types that look alike there
+            (`Decimal | str`, two classes without a `Literal` field to tell them apart), no `InitVar`, no enum with
+            values other than text and numbers, no class of another kind (pydantic, TypedDict). `Producer.send`
+            checks each value completely.
         ttl: Seconds (or a timedelta) after which a notification is not sent any more.
         sensitive: Hide the data in the dead-letter topic unless `dlq_payload` says otherwise.
         dlq_payload: `keep` or `redact`; None follows `sensitive`.

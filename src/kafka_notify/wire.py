@@ -105,7 +105,9 @@ def encode(
         headers += [(name, value.encode()) for name, value in own.items()]
     plain: dict[str, Any] | None = None
     if category is not None and category.payload is not None:
-        if type(n.data) is category.payload or not isinstance(n.data, Mapping):
+        data: object = n.data
+        kind = type(data)
+        if kind is category.payload or not issubclass(kind, Mapping):
             plain = to_json(category.payload, n.data)
         else:
             plain = unstructure(n.data)

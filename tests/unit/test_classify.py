@@ -404,7 +404,7 @@ def test_a_mailbox_that_refuses_because_it_is_full_is_asked_again_much_later() -
 
 def test_a_full_mailbox_holds_up_nobody_else() -> None:
     """Replies about the recipient's mailbox throttle the recipient, others the provider."""
-    for code, text, phase, scope in (
+    replies: list[tuple[int, str, SmtpPhase | None, str]] = [
         (452, "4.2.2", None, "recipient"),
         (450, "4.2.1", None, "recipient"),
         (421, "", None, "provider"),
@@ -416,7 +416,8 @@ def test_a_full_mailbox_holds_up_nobody_else() -> None:
         (421, "4.7.0 too many", "recipient", "provider"),
         (450, "4.7.1 too many of yours", "sender", "provider"),
         (454, "Throttling failure", "data", "provider"),
-    ):
+    ]
+    for code, text, phase, scope in replies:
         error = classify_smtp(code, text, phase=phase)
         assert isinstance(error, ThrottledError)
         assert error.scope == scope
@@ -455,13 +456,8 @@ def test_an_address_is_called_invalid_only_when_it_is_the_trouble() -> None:
 
 def test_without_a_reply_the_phase_tells_what_is_known() -> None:
     """A connection that breaks while it is made is ours; before the final dot nothing was sent."""
-    for phase, kind in (
-        ("connect", ProviderUnavailableError),
-        ("auth", ProviderUnavailableError),
-        ("sender", TransientError),
-        ("recipient", TransientError),
-        ("data", TransientError),
-    ):
+    for phase in PHASES:
+        kind = ProviderUnavailableError if phase in ("connect", "auth") else TransientError
         assert type(classify_smtp(0, phase=phase)) is kind
     assert type(classify_smtp(0, phase="data", after_data=True)) is UnknownOutcomeError
 

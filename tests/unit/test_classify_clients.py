@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 import aiosmtplib
-import grpc
+import grpc  # type: ignore[import-untyped]
 import httpx
 import pytest
 import requests
@@ -414,7 +414,7 @@ def test_an_address_that_this_machine_does_not_have() -> None:
 
 
 def unary(channel: grpc.Channel) -> Any:
-    return channel.unary_unary("/notify.Sms/Send")  # type: ignore[no-untyped-call]
+    return channel.unary_unary("/notify.Sms/Send")
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def unary(channel: grpc.Channel) -> Any:
 def test_a_grpc_status(status: str, kind: type[DeliveryError]) -> None:
     """The status decides; UNAVAILABLE of a call that reached the server is open."""
 
-    class Handler(grpc.GenericRpcHandler):
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped
         def service(self, details: Any) -> Any:
             return grpc.unary_unary_rpc_method_handler(
                 lambda _, context: context.abort(getattr(grpc.StatusCode, status), "no")

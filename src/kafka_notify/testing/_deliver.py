@@ -100,12 +100,13 @@ def travelled(notification: Notification[Any], topology: Topology | None, codec:
     Raises:
         InvalidNotification, ConfigError: As for `deliver`.
     """
+    category: Category[Any] | None = None
+    data: object = notification.data
+    kind = type(data)
     if topology is not None:
         category = topology.categories.get(notification.category)
-    else:
-        data = notification.data
-        plain = isinstance(data, Mapping) and not is_payload_class(type(data))
-        category = None if plain else Category("data", "lane", payload=type(data))
+    elif is_payload_class(kind) or not issubclass(kind, Mapping):
+        category = Category("data", "lane", payload=kind)
     key, value, headers = encode(notification, codec, _TOPIC, category)
     categories = {} if category is None else {notification.category: category}
     return decode(key, value, headers, _TOPIC, 0, 0, 0, codec, categories)
