@@ -114,6 +114,8 @@ class Engine:
         self.drain_timeout = drain_timeout
         self.ticked_at = boottime()
         """`boottime` of the last tick: an old one means that something blocks the loop."""
+        self.all_stuck_since: float | None = None
+        """`boottime` since when so many sends hang that none may start."""
         self.paused = paused
         self._loop = loop
         self._clock = Clock()
@@ -515,6 +517,10 @@ class Engine:
             log.warning("the wall clock jumped: nothing expires for a minute")
             self._timers.arm()
         self.sends.check_deadlines()
+        if self.sends.allowed():
+            self.all_stuck_since = None
+        elif self.all_stuck_since is None:
+            self.all_stuck_since = self.ticked_at
         self._apply_pauses()
         self.intake.look(idle=self.sends.idle)
         partitions = tuple(self.partitions.values())
