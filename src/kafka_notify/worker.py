@@ -19,7 +19,7 @@ from confluent_kafka import Message
 from typing_extensions import Self
 
 from kafka_notify._clock import Clock
-from kafka_notify._config import Config, consumer_config, producer_config
+from kafka_notify._config import Config, consumer_config, producer_config, with_drain
 from kafka_notify._fetch import lease
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import FetchLoop, boottime
@@ -156,7 +156,9 @@ class Worker:
         profile = self._lane.profile
         group = self._topology.group(self._lane.name, name)
         return (
-            consumer_config(self._config, profile, group, self._consumer_config),
+            with_drain(
+                consumer_config(self._config, profile, group, self._consumer_config), self._drain_timeout
+            ),
             producer_config(self._config, profile, self._producer_config, copies=True),
         )
 
@@ -464,7 +466,8 @@ class _Running:
         engine = self.engine
         found: list[str] = []
         if engine.error is not None:
-            found.append(f"it stopped on {type(engine.error).__name__}")
+            why = f": {engine.error}" if isinstance(engine.error, NotifyError) else ""
+            found.append(f"it stopped on {type(engine.error).__name__}{why}")
         elif not self.thread.is_alive() or not self.fetch.alive():
             found.append("one of its threads has ended")
         found += [

@@ -179,7 +179,7 @@ class Alone:
         """Never."""
 
     def park(self, entry: Entry) -> None:
-        self.settler.park(entry)
+        self.settler.park(entry, supersedes=self.sends.supersedes(entry))
 
     def load(self, entry: Entry) -> None:
         raise AssertionError("nothing is evicted")

@@ -33,8 +33,6 @@ class Hooks:
         self._runner = runner
         self._timeout = timeout
         self._on_event = on_event
-        self.closing = False
-        """The worker ends: a cancellation is meant."""
         self._left: set[asyncio.Task[str]] = set()
         defined = consumer._overridden
         self.on_sent = consumer.on_sent if "on_sent" in defined else None
@@ -66,17 +64,10 @@ class Hooks:
         await self._run("on_dead_letter", letter.id, self._consumer.on_dead_letter, letter)
 
     async def _run(self, name: str, id: str | None, hook: Callable[..., Any], *args: Any) -> None:
+        await absorb(asyncio.current_task())
         task = asyncio.get_running_loop().create_task(self._outcome(hook, args))
         try:
-            try:
-                await asyncio.wait({task}, timeout=self._timeout)
-            except asyncio.CancelledError:
-                if self.closing:
-                    raise
-                uncancel(
-                    asyncio.current_task()
-                )  # the send before cancelled its own task, and that comes out here
-                await asyncio.wait({task}, timeout=self._timeout)
+            await asyncio.wait({task}, timeout=self._timeout)
             error = task.result() if task.done() else "TimeoutError"
         finally:
             task.cancel()  # also when the caller is: it must not outlive the worker
@@ -97,6 +88,18 @@ class Hooks:
         except BaseException as e:
             return name_of(e)
         return ""
+
+
+async def absorb(task: asyncio.Task[Any] | None) -> None:
+    """Take a cancellation that a send asked for of its own task: it comes out at the next wait, whosever that is."""
+    while getattr(
+        task, "cancelling", int
+    )():  # new in 3.11; before, the task ends, and another takes its place
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+        uncancel(task)
 
 
 def uncancel(task: asyncio.Task[Any] | None) -> None:

@@ -20,11 +20,11 @@ from kafka_notify._lanes.partition import Partition
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
 from kafka_notify._send.gate import Failures, Gate, providers_trouble
-from kafka_notify._send.hooks import Hooks, uncancel
+from kafka_notify._send.hooks import Hooks, absorb, uncancel
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._settle.settle import Settler, known_reason
+from kafka_notify._settle.settle import CODEC_UNAVAILABLE, Settler, known_reason
 from kafka_notify._worker.outcome import name_of
 from kafka_notify.codec import Codec
 from kafka_notify.errors import (
@@ -45,6 +45,8 @@ TURN: Final = 100
 """Sends that a task makes without suspending before it lets the loop breathe."""
 CANCEL_GRACE: Final = 5.0
 """Seconds that an async send may go on after it was cancelled before it counts as stuck."""
+FEW: Final = 3
+"""Users whose records the codec cannot decode, in a row, before the lane waits."""
 FOREVER: Final = float("inf")
 SENT: Final = Sent(Receipt("unread"))
 """Any success, where nobody reads receipts: an object less per send."""
@@ -180,6 +182,8 @@ class Sends:
         self._on_event = on_event
         self._on_room = on_room
         self._fail = fail
+        self._undecided: set[bytes | None] = set()
+        """Users whose records the codec could not decode since it last decoded one."""
         self._ready = Ready()
         self.add = self._ready.add
         """Queue an attempt; `kick` after the last of a batch."""
@@ -190,7 +194,6 @@ class Sends:
         self._lost: set[_Slot] = set()
         """Async sends that ignored their cancellation and still run."""
         self._late: set[asyncio.Task[None]] = set()
-        self._closed = False
         self._blocked: dict[_Place, Lane] = {}
         """Lanes that wait for a send to end, by partition and user: whichever assignment they belong to."""
 
@@ -263,14 +266,11 @@ class Sends:
         try:
             while not slot.ends:
                 if not (new or due) or not self._may_start(slot):
+                    if turn:
+                        await absorb(slot.task)
                     future = self._loop.create_future()
                     self._idle.append(future)
-                    try:
-                        await future
-                    except asyncio.CancelledError:
-                        if self._closed:
-                            raise
-                        uncancel(slot.task)  # a send cancelled its own task, and that comes out here
+                    await future
                     turn = 0
                     continue
                 if due:
@@ -291,12 +291,8 @@ class Sends:
                 turn += 1
                 if turn >= TURN:
                     turn = 0
-                    try:
-                        await asyncio.sleep(0)
-                    except asyncio.CancelledError:
-                        if self._closed:
-                            raise
-                        uncancel(slot.task)
+                    await absorb(slot.task)
+                    await asyncio.sleep(0)
         except asyncio.CancelledError:
             raise
         except BaseException as e:
@@ -361,7 +357,7 @@ class Sends:
             self._not_sent(slot)
             self._expire(entry, notification)
             return
-        if notification.collapse_key is not None and partition.superseded(entry, now):
+        if notification.collapse_key is not None and self._superseded(entry, now):
             self._not_sent(slot)
             self._skip(entry, notification, "superseded")
             return
@@ -449,31 +445,79 @@ class Sends:
 
     def _decoded(self, slot: _Slot, entry: Entry, partition: Partition) -> Notification[Any] | None:
         """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
-        record = entry.record
-        assert record is not None
         try:
-            return decode(
-                record.key(),
-                record.value(),
-                entry.headers,
-                self._source,
-                partition.number,
-                entry.origin,
-                record.timestamp()[1],
-                self._codec,
-                self._categories,
-            )
+            notification = self._decode(entry)
+            if self._undecided:
+                self._undecided.clear()
+            return notification
         except Undecodable as e:
             self.counts.dead += 1
             self._settler.bury(entry, e.reason, None, e.code)
-        except CodecUnavailable as e:
-            log.warning("the codec cannot decode now, the lane waits: %s", e)
-            self._shut("codec_unavailable", None, slot.probe)
-            self._ready.put_back(entry)
+        except CodecUnavailable:
+            self._codec_unavailable(slot, entry)
         except BaseException as e:  # SystemExit and its like; `decode` takes the rest
             self.counts.dead += 1
             self._settler.bury(entry, "undecodable", None, f"codec.{name_of(e)[:50]}")
         return None
+
+    def _decode(self, entry: Entry) -> Notification[Any]:
+        record = entry.record
+        assert record is not None
+        return decode(
+            record.key(),
+            record.value(),
+            entry.headers,
+            self._source,
+            entry.lane.partition.number,
+            entry.origin,
+            record.timestamp()[1],
+            self._codec,
+            self._categories,
+        )
+
+    def _codec_unavailable(self, slot: _Slot, entry: Entry) -> None:
+        """One record that cannot be decoded now waits alone; the lane waits when those of a few users in a row cannot.
+
+        A probe that cannot be decoded waits alone, too, or it would be the next probe again, for ever.
+        """
+        undecided = self._undecided
+        if len(undecided) < FEW:
+            undecided.add(entry.key)
+        if len(undecided) >= FEW:
+            if not slot.probe and not self.gate.shut:
+                log.warning("the codec cannot decode the records of %d users now: the lane waits", FEW)
+            probe = slot.probe
+            self._shut(CODEC_UNAVAILABLE, None, probe)
+            slot.probe = 0
+            if not probe:
+                self._ready.put_back(entry)
+                return
+        died = self._settler.wait_for_codec(entry)
+        self.counts.expired += died == "expired"
+        self.counts.dead += died is not None and died != "expired"
+
+    def supersedes(self, entry: Entry) -> bool:
+        """Whether one that is parked now supersedes older ones: later its payload may not be in memory any more."""
+        return not entry.collapse or self._will_be_sent(entry, self._clock.now())
+
+    def _will_be_sent(self, entry: Entry, now: int) -> bool:
+        """Whether a record that waits can be decoded and has not expired; also when its payload is not in memory, as it
+        was looked at when it was parked."""
+        if entry.record is None:
+            return True
+        try:
+            notification = self._decode(entry)
+        except BaseException:  # the codec's own code runs here; it says so again when its turn comes
+            return False
+        return notification._expires_ms is None or notification._expires_ms > now
+
+    def _superseded(self, entry: Entry, now: int) -> bool:
+        partition = entry.lane.partition
+        while (other := partition.superseder(entry, now)) is not None:
+            if self._will_be_sent(other, now):
+                return True
+            partition.will_not_be_sent(other)
+        return False
 
     def _cancelled(self, slot: _Slot, entry: Entry, attempt: Attempt) -> Outcome | None:
         """What a cancellation means: the end of this task, a hand-over (None), or an unknown outcome."""
@@ -680,7 +724,6 @@ class Sends:
 
     async def close(self) -> None:
         """End all tasks."""
-        self._closed = self._hooks.closing = True
         tasks = {slot.task for slot in (*self._slots, *self._lost) if slot.task is not None}
         for slot in (*self._slots, *self._lost):
             slot.reason = "close"
