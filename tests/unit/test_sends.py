@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import threading
 from typing import Any, cast
 
 import pytest
@@ -264,3 +265,37 @@ def test_a_commit_is_split_between_pairs(size: int, pairs: int) -> None:
         assert sum(len(tp.metadata or "") for tp in part) <= MAX_COMMIT
         assert [tp.topic for tp in part] == list(topics) * (len(part) // 2)
     assert len(made) == 1 or size == 4_095
+
+
+# -- sends that hang -------------------------------------------------------------------------------------
+
+
+async def test_hanging_threads_are_bounded_and_the_worker_says_so() -> None:
+    """When twice as many sends hang as may run at once nothing more starts; it goes on once they return."""
+
+    class Hanging(Consumer):
+        concurrency = 2
+        breaker = None
+
+        def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+            begun.append(notification.user_id)
+            release.wait()
+            return Receipt("p")
+
+    begun: list[str] = []
+    release = threading.Event()
+    alone = Alone(Hanging(), send_timeout=0.02)
+    sends = alone.sends
+    for n in range(10):
+        alone.put(note(f"u{n}"))
+    await alone.until(lambda: sends.stuck() == 4 and not sends.in_flight())
+    for _ in range(20):
+        alone.turn()
+        await asyncio.sleep(0)
+    assert sends.allowed() == 0
+    assert len(begun) == len(set(begun)) == alone.threads._threads == 4
+
+    release.set()
+    await alone.until(lambda: sends.counts.sent == 10)
+    assert (sends.stuck(), sends.allowed()) == (0, 2)
+    await alone.close()
