@@ -31,7 +31,8 @@ def to_seconds(value: Seconds, name: str) -> float:
 def clamped(value: Any) -> float | None:
     """A duration that somebody computed, as seconds, at least 0; None unless it is a number up to `LONGEST`. Never
     raises."""
-    kind = type(value)
+    given: object = value
+    kind = type(given)
     try:
         if issubclass(kind, dt.timedelta):
             seconds = dt.timedelta.total_seconds(value)

@@ -143,7 +143,8 @@ def check_receipt(receipt: object) -> tuple[Receipt | None, _Wrong]:
 def check_error(error: Any) -> tuple[DeliveryError, _Wrong]:
     """A `DeliveryError` of user code. Its kind stands; a field that cannot be used gets its default."""
     try:
-        kind = type(error)
+        given: object = error
+        kind = type(given)
         known: Any = next(base for base in _ERRORS if issubclass(kind, base))
         return _check_error(error, kind, known)
     except BaseException:  # a metaclass of user code

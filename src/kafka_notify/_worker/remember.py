@@ -30,6 +30,7 @@ class Remember:
 
     def __init__(self, store: SeenStore) -> None:
         self._store = store
+        self._answers_at_once = type(store) is SeenInMemory
         self._away_until = 0.0
         self._away = False
         self._left: set[asyncio.Task[Any]] = set()
@@ -46,7 +47,7 @@ class Remember:
             pass  # the deadline of a send that has succeeded
 
     async def _ask(self, what: str, id: str, then: str) -> Any:
-        if type(self._store) is SeenInMemory:  # answers at once
+        if self._answers_at_once:
             return await (self._store.seen(id) if what == "seen" else self._store.add(id))
         if time.monotonic() < self._away_until or len(self._left) >= MAX_LEFT:
             return None
