@@ -24,6 +24,7 @@ from kafka_notify import (
     TransientError,
     events,
 )
+from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import MAX_COMMIT, parts
 from kafka_notify._send.pace import SharedPace
 from kafka_notify._worker import remember
@@ -68,10 +69,10 @@ def skipped(alone: Alone) -> list[str]:
 
 
 class Counting:
-    """A limiter that grants a few calls, and counts them."""
+    """A limiter that grants ten calls in all."""
 
     def __init__(self) -> None:
-        self.left = 100
+        self.left = 10
 
     async def take(self, wanted: int, quota: Quota) -> Grant:
         calls = min(wanted, self.left)
@@ -82,18 +83,19 @@ class Counting:
         """Nothing to close."""
 
 
-def shared(alone: Alone, limiter: Any) -> Alone:
+def shared(alone: Alone, limiter: Any, clock: Clock) -> Alone:
     """The same under a shared limit."""
     limit = RateLimit(1_000, shared=limiter)
     quota = limit.quota("l", "")
-    alone.sends.pace = SharedPace(limiter, quota, limit, 1.0, alone.loop, alone.clock, alone.sends.kick)
+    alone.sends.pace = SharedPace(limiter, quota, limit, 1.0, alone.loop, clock, alone.sends.kick)
     return alone
 
 
 async def test_what_reaches_no_provider_costs_no_call_of_a_shared_limit() -> None:
-    """Four hundred that have expired do not use up the hundred calls that are left, as what is given back is used."""
+    """Four hundred that have expired use up none of the ten calls that are left. Time stands still, so that no grant
+    grows old."""
     consumer, limiter = Accepting(), Counting()
-    alone = shared(Alone(consumer), limiter)
+    alone = shared(Alone(consumer), limiter, Clock(monotonic=lambda: 5.0))
     for n in range(400):
         alone.put(expired(f"old {n}"))
     for n in range(10):
@@ -115,7 +117,7 @@ async def test_a_limiter_that_says_nonsense_is_away(grant: Any) -> None:
             return grant  # type: ignore[no-any-return]
 
     consumer = Accepting()
-    alone = shared(Alone(consumer), Nonsense())
+    alone = shared(Alone(consumer), Nonsense(), Clock())
     assert alone.sends.pace is not None
     alone.sends.pace.set_share(1, 1)
     alone.put(note("a"))

@@ -82,7 +82,7 @@ class _Slot:
     """A task, and what it is at."""
 
     __slots__ = (
-        "attempt", "deadline", "ends", "entry", "notification", "place", "probe", "reason", "start", "stuck", "task",
+        "deadline", "ends", "entry", "place", "probe", "reason", "start", "stuck", "task",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -92,9 +92,6 @@ class _Slot:
         """Monotonic seconds at which the send is cancelled."""
         self.reason = ""
         """Why it was cancelled: `deadline`, `handover`, `close`; empty when it was not by us."""
-        self.notification: Notification[Any] | None = None
-        """What is being sent, for whoever has to settle it when the send does not end; as `attempt`."""
-        self.attempt: Attempt | None = None
         self.place: _Place | None = None
         """Partition and user that wait here until its send has really ended."""
         self.stuck = False
@@ -380,14 +377,16 @@ class Sends:
             )
         partition.outstanding += 1
         started = self._clock.monotonic()
-        slot.entry, slot.notification, slot.attempt = entry, notification, attempt
+        slot.entry = entry
         slot.deadline = started + timeout
         outcome: Outcome | None
         try:
             if self._send is not None:
                 receipt = await self._send(notification, attempt)
-                plain = type(receipt) is Receipt and self._receipts_unread
-                outcome = SENT if plain else self._runner.sent(receipt, attempt)
+                if type(receipt) is Receipt and self._receipts_unread:
+                    outcome = SENT
+                else:
+                    outcome = self._runner.sent(receipt, attempt)
             else:
                 outcome = self._runner.checked(await self._runner.run(notification, attempt), attempt)
         except asyncio.CancelledError:
@@ -400,8 +399,8 @@ class Sends:
             BaseException.with_traceback(e, None)
         if slot.reason:
             self._after_cancel(slot, entry)
-        if slot.stuck:
-            return  # it was settled when it was left behind
+            if slot.stuck:
+                return  # it was settled when it was left behind
         slot.deadline = FOREVER
         slot.entry = None
         partition.outstanding -= 1
@@ -413,12 +412,12 @@ class Sends:
             outcome = self._judge(slot, entry, outcome)
         elif slot.probe:
             self._answered(slot)
-        if self._on_event is not None or self._hooks.on_sent is not None or not isinstance(outcome, Sent):
+        if outcome is SENT:  # nobody else wants to know
+            self.counts.sent += 1
+            partition.finish(entry, accepted=True, now=now)
+            self._on_room(partition)
+        else:
             await self._ended(entry, notification, attempt, outcome, started)
-            return
-        self.counts.sent += 1
-        partition.finish(entry, accepted=True, now=now)
-        self._on_room(partition)
 
     async def _ended(
         self,
@@ -445,8 +444,20 @@ class Sends:
 
     def _decoded(self, slot: _Slot, entry: Entry, partition: Partition) -> Notification[Any] | None:
         """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
+        record = entry.record
+        assert record is not None
         try:
-            notification = self._decode(entry)
+            notification = decode(  # as `_decode`, without a call more per record
+                record.key(),
+                record.value(),
+                entry.headers,
+                self._source,
+                partition.number,
+                entry.origin,
+                record.timestamp()[1],
+                self._codec,
+                self._categories,
+            )
             if self._undecided:
                 self._undecided.clear()
             return notification
@@ -562,8 +573,8 @@ class Sends:
         It is settled now, as an unknown outcome, or it would hold back the offset of its partition for as long as it
         runs. What it says in the end comes too late to count.
         """
-        entry, notification, attempt = slot.entry, slot.notification, slot.attempt
-        assert entry is not None and notification is not None and attempt is not None
+        entry = slot.entry
+        assert entry is not None
         slot.stuck = slot.ends = True
         slot.deadline = FOREVER
         slot.entry = None
@@ -581,6 +592,16 @@ class Sends:
             )
             return
         entry.lane.stuck = True
+        try:
+            notification = self._decode(
+                entry
+            )  # once more: nothing is kept of each send for the sake of these few
+        except BaseException:  # the codec has changed its mind: it stays open
+            self._no_probe(slot)
+            return
+        attempt = new_attempt(
+            entry.attempt + 1, self._max_attempts, notification.id, self._send_timeout, None
+        )
         outcome = self._judge(slot, entry, self._runner.failed(UnknownOutcomeError("timeout"), attempt))
         started = self._clock.monotonic() - attempt.timeout - CANCEL_GRACE
         task = self._loop.create_task(self._ended(entry, notification, attempt, outcome, started))
