@@ -59,7 +59,7 @@ def class_name(kind: type) -> str:
 
 def unhandled(value: object) -> str:
     """The code of a failure of which only the class is known."""
-    return valid_code(f"unhandled.{name_of(value)[:53]}") or "unhandled"
+    return valid_code(f"unhandled.{name_of(value)[:53]}") or "unhandled.unknown"
 
 
 def is_error(value: object) -> bool:
@@ -148,7 +148,7 @@ def check_error(error: Any) -> tuple[DeliveryError, _Wrong]:
         known: Any = next(base for base in _ERRORS if issubclass(kind, base))
         return _check_error(error, kind, known)
     except BaseException:  # a metaclass of user code
-        return TransientError("unhandled"), "an error cannot be read"
+        return TransientError("unhandled.unknown"), "an error cannot be read"
 
 
 def _check_error(error: Any, kind: type, known: Any) -> tuple[DeliveryError, _Wrong]:
