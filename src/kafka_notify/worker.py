@@ -365,7 +365,7 @@ class _Running:
             except (SystemExit, KeyboardInterrupt) as e:
                 # asyncio lets these two through from any task, and signals reach the main thread alone: a task that
                 # user code began. Whoever awaits it is told; everything else in the loop is as it was.
-                if self.engine.error is not None:
+                if self.engine.error is e:
                     return
                 log.error("%s: a task of user code raised %s", self.topics[0], type(e).__name__)
             except BaseException as e:
