@@ -26,9 +26,8 @@ def test_a_commit_of_many_full_partitions_is_stored(local_kafka: LocalKafka) -> 
     rng = random.Random(1)
     source, retry = (f"t{uuid.uuid4().hex[:12]}.{name}" for name in ("source", "retry"))
     config: dict[str, Any] = {"bootstrap.servers": local_kafka.bootstrap_servers}
-    for future in (
-        AdminClient(config).create_topics([NewTopic(t, PAIRS, 1) for t in (source, retry)]).values()
-    ):
+    admin = AdminClient(config)
+    for future in admin.create_topics([NewTopic(t, PAIRS, 1) for t in (source, retry)]).values():
         future.result(60)
     full = Committed(7, bytes(rng.choice(b"01") for _ in range(19_999)) + b"1", Fence(9, uuid.uuid4().hex))
     reading = consumer_config(config, "latency", source)
