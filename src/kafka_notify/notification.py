@@ -460,8 +460,8 @@ class Skip:
     reason: str
 
 
-def _aware(_: object, attribute: attrs.Attribute[dt.datetime], value: dt.datetime) -> None:
-    if value.tzinfo is None:
+def _aware(_: object, attribute: attrs.Attribute[dt.datetime], value: Any) -> None:
+    if not isinstance(value, dt.datetime) or value.tzinfo is None:
         raise ConfigError(
             f"Defer.{attribute.name} must be an aware datetime, such as datetime.now(timezone.utc)"
         )

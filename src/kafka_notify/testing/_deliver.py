@@ -117,7 +117,7 @@ _TOPIC: Final = "deliver"
 
 async def _run(runner: AttemptRunner, notification: Notification[Any], attempt: Attempt) -> Outcome:
     """The attempt within its deadline."""
-    task = asyncio.ensure_future(runner.run(notification, attempt))
+    task = asyncio.ensure_future(_attempt(runner, notification, attempt))
     try:
         _, overdue = await asyncio.wait({task}, timeout=attempt.timeout)
         if overdue:
@@ -128,10 +128,20 @@ async def _run(runner: AttemptRunner, notification: Notification[Any], attempt: 
         raise
     if task.cancelled():
         return runner.failed(UnknownOutcomeError("timeout" if overdue else "cancelled"), attempt)
-    error = task.exception()
-    if isinstance(error, Exception):
-        return runner.failed(error, attempt)
     return task.result()
+
+
+async def _attempt(runner: AttemptRunner, notification: Notification[Any], attempt: Attempt) -> Outcome:
+    """The attempt, whatever user code makes of it: asyncio would let SystemExit end the caller's loop."""
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    try:
+        return runner.checked(await runner.run(notification, attempt), attempt)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as e:
+        if issubclass(type(e), GeneratorExit) and asyncio.current_task(loop) is not this:
+            raise  # this coroutine is closed, with its loop
+        return runner.failed(e, attempt)
 
 
 def _settled(outcome: Outcome, attempt: Attempt, expires: int | None, now: int) -> Outcome:
