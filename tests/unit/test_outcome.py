@@ -37,6 +37,7 @@ from kafka_notify._units import LONGEST, clamped
 from kafka_notify._worker.limited_log import MAX_TEXTS, LimitedLog
 from kafka_notify._worker.outcome import check_error, check_outcome, check_receipt
 from kafka_notify.errors import ThrottleScope, valid_code
+from kafka_notify.events import LaneResumed, emitter
 from tests.guarantees.rubbish import (
     EVERYTHING,
     Frozen,
@@ -439,3 +440,13 @@ def grace(sends: Any) -> None:
     from kafka_notify._send import sends as module
 
     module.CANCEL_GRACE = 0.02  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError(), Frozen()])
+def test_a_listener_that_raises_anything_changes_nothing(error: BaseException) -> None:
+    """`on_event` runs on the threads of the worker: what it raises must not end them, and the others are told."""
+    told: list[object] = []
+    emit = emitter(lambda event: raiser(error)(), told.append)
+    assert emit is not None
+    emit(LaneResumed(1.0))
+    assert told == [LaneResumed(1.0)]
