@@ -429,6 +429,8 @@ class Sends:
     ) -> None:
         """Settle an attempt that ended, and tell of it."""
         partition = entry.lane.partition
+        if not partition.alive:
+            return
         if self._on_event is not None:
             self._tell(notification, attempt, outcome, started)
         if not isinstance(outcome, Sent):
@@ -550,7 +552,7 @@ class Sends:
         place = lane.partition.number, lane.key
         if self._threads.take_over(slot.task, lambda: self._unstick(place)):
             lane.stuck = True
-            self._blocked[place] = lane
+            self._blocked.setdefault(place, lane)  # it may be the lane of a newer assignment already
             slot.place = None
             slot.ends = len(self._slots) > self.allowed()
         else:
@@ -593,9 +595,8 @@ class Sends:
             return
         entry.lane.stuck = True
         try:
-            notification = self._decode(
-                entry
-            )  # once more: nothing is kept of each send for the sake of these few
+            # once more: nothing is kept of each send for the sake of these few
+            notification = self._decode(entry)
         except BaseException:  # the codec has changed its mind: it stays open
             self._no_probe(slot)
             return
@@ -606,7 +607,12 @@ class Sends:
         started = self._clock.monotonic() - attempt.timeout - CANCEL_GRACE
         task = self._loop.create_task(self._ended(entry, notification, attempt, outcome, started))
         self._late.add(task)
-        task.add_done_callback(self._late.discard)
+        task.add_done_callback(self._late_ended)
+
+    def _late_ended(self, task: asyncio.Task[None]) -> None:
+        self._late.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
 
     def _expire(self, entry: Entry, notification: Notification[Any]) -> None:
         if self._clock.settled:
