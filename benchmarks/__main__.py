@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks import isolation, latency, producing, retrying, scaling, throughput
+from benchmarks import isolation, latency, producing, queues, retrying, scaling, throughput
 from benchmarks.bench import Bench
 from benchmarks.cluster import Cluster
 from benchmarks.peers.rows import peers
@@ -31,6 +31,7 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "users": throughput.users,
     "latencies": throughput.by_latency,
     "isolation": isolation.isolation,
+    "queues": queues.queues,
     "peers": peers,
 }
 

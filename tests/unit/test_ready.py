@@ -82,3 +82,12 @@ def test_nothing_stays_of_a_partition_that_ended() -> None:
     ready.drop(ended)
     assert [ready.pop().origin for _ in range(len(ready))] == [10, 11, 12]
     assert not ready
+
+
+def test_queued_attempts_are_counted_no_further_than_asked() -> None:
+    """How many there are, or that there are enough, of both kinds and all partitions together."""
+    ready, some, more = Ready(), partition(0), partition(1)
+    for origin in range(3):
+        ready.add(entry(origin, some))
+        ready.add(entry(origin, more, retry=True))
+    assert [ready.up_to(most) for most in (0, 2, 6, 7, 100)] == [0, 2, 6, 6, 6]

@@ -178,10 +178,11 @@ class Intake:
         if len(batch) < BATCH or reading.taken - self._mark[0] >= TURNOVER:
             self._mark = reading.taken, self._clock.monotonic()
         now = self._clock.now()
-        partitions, source, budget = self._partitions, self._source, self._budget
+        partitions, source, budget, unread = self._partitions, self._source, self._budget, self._unread
         low, share, take, turn = self._low, self._share, self._take, Turn(self._clock.monotonic)
         late = self._rest.pending
-        touched: dict[Partition, None] = {}
+        touched: dict[Partition, bool] = {}
+        """Whether each may be read on as far as this batch goes."""
         before: Partition | None = None
         waiting: Waiting | None = None
         copies: deque[Message] | None = None
@@ -197,12 +198,12 @@ class Intake:
                 continue  # handed over, or halted
             if partition is not before:
                 before = partition
-                touched[partition] = None
-                waiting, copies, room = (
-                    self._unread.get(number),
-                    self._copies.get(number),
-                    partition.has_window,
-                )
+                known = touched.get(partition)
+                if known is None:
+                    known = touched[partition] = partition.has_window
+                room = known
+                waiting = unread.get(number) if unread else None
+                copies = self._copies.get(number) if self._copies else None
             headers = None
             if index % SAMPLE == 0 or self._reads_headers:
                 headers = headers_of(message)
@@ -213,7 +214,7 @@ class Intake:
                     if room and not late and (budget.open < low or len(partition.new) < share):
                         take(partition, message, headers, size, now)
                         continue
-                    waiting = self._unread[number] = Waiting()
+                    waiting = unread[number] = Waiting()
                 waiting.append((message, headers, size))
                 waiting.bytes += size
             elif copies is None and not late:

@@ -115,10 +115,13 @@ class ByOrigin:
 class Later(ByOrigin):
     """The followers of a lane's head, and what is remembered of them so that nobody has to look through all."""
 
-    __slots__ = ("_keys", "_same", "fresh", "overtaken")
+    __slots__ = ("_keys", "_same", "fresh", "is_backlog", "overtaken")
 
     def __init__(self) -> None:
-        super().__init__()
+        self._pieces = [[]]
+        self.count = 0
+        self.is_backlog = False
+        """Whether the partition has noted that they are many."""
         self.fresh: deque[Entry] = deque()
         """All that live in the source alone and are idle, in the order in which they came; some that are or do so no
         more."""
@@ -132,13 +135,33 @@ class Later(ByOrigin):
 
     def add(self, entry: Entry) -> None:
         """Insert by origin; nearly always at the end."""
-        super().add(entry)
+        piece = self._pieces[-1]
+        if piece and len(piece) < PIECE and piece[-1].origin < entry.origin:  # nearly always
+            piece.append(entry)
+            self.count += 1
+        else:
+            super().add(entry)
         if (held := entry.held) is None:
             self.fresh.append(entry)
         if self._same is not None:
             self._index(entry)
         elif held is not None and held.collapse:
             self._index_all()  # while there are few, not when the head asks
+
+    def pop(self) -> Entry:
+        """Take out the first."""
+        piece = self._pieces[0]
+        if len(piece) == 1 or self.overtaken is not None or self._keys:
+            return self._take(0, 0)
+        entry = piece.pop(0)
+        self.count -= 1
+        fresh = self.fresh
+        if fresh:
+            if fresh[0] is entry:
+                fresh.popleft()
+            elif len(fresh) > 2 * self.count + PIECE:
+                self._forget_stale()
+        return entry
 
     def replace(self, old: Entry, new: Entry) -> None:
         """Put `new`, which has the same origin and lives in the retry topic, in the place of `old`."""
@@ -159,8 +182,8 @@ class Later(ByOrigin):
         if fresh:
             if fresh[0] is entry:
                 fresh.popleft()
-            elif len(fresh) > 2 * self.count + PIECE:  # of those that came in the middle and left
-                self.fresh = deque(one for one in fresh if self.find(one.origin) is one)
+            elif len(fresh) > 2 * self.count + PIECE:
+                self._forget_stale()
         if self._keys and (key := self._keys.pop(entry.origin, None)) is not None:
             assert self._same is not None
             same = self._same.get(key)
@@ -168,6 +191,10 @@ class Later(ByOrigin):
                 same.remove(entry)
                 if not same.count:
                     del self._same[key]
+
+    def _forget_stale(self) -> None:
+        """Many came in the middle and left."""
+        self.fresh = deque(entry for entry in self.fresh if self.find(entry.origin) is entry)
 
     # -- collapse keys --------------------------------------------------------------------------------
 

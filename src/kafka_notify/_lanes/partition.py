@@ -248,7 +248,8 @@ class Partition:
         entry = Entry(lane, offset, record, headers, size)
         self._enter_source(entry)
         lane.add(entry)
-        if (later := lane.later) is not None and later.count >= DEEP:
+        if (later := lane.later) is not None and later.count >= DEEP and not later.is_backlog:
+            later.is_backlog = True
             self._backlogs[lane] = None
         head = lane.head
         assert head is not None
@@ -572,6 +573,8 @@ class Partition:
                 if lane in self._unparked:  # the rest only if others still need room then, and in turns
                     del self._unparked[lane]
                     self._backlogs[lane] = None
+                elif lane.later is not None:
+                    lane.later.is_backlog = False
             else:
                 break
 

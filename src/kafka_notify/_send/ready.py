@@ -29,6 +29,16 @@ class Ready:
     def __bool__(self) -> bool:
         return bool(self.new or self.due)
 
+    def up_to(self, most: int) -> int:
+        """How many are queued, counted no further than `most`."""
+        queued = 0
+        for ring in (self.due, self.new):
+            for queue in ring:
+                queued += len(queue)
+                if queued >= most:
+                    return most
+        return queued
+
     def add(self, entry: Entry) -> None:
         """Queue it behind those of its kind and partition."""
         if entry.held is None:

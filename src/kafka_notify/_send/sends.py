@@ -228,13 +228,13 @@ class Sends:
             self._surge()
 
     def _surge(self) -> None:
-        count = min(len(self._ready), self._wave)
+        count = self._ready.up_to(self._wave)
         if not count or self._paused.whole or boottime() > self._lease.lease_until:
             self._kicking = False  # a confirmed commit kicks again, and so does a resume
             return
         if self.gate.shut:
             count = min(count, self.gate.room(self._clock.monotonic()))  # its time, or an answer, kicks again
-        if self.pace is not None and (free := min(len(self._ready), self._free())):
+        if self.pace is not None and (free := self._ready.up_to(self._free())):
             count = min(count, self.pace.room(free))  # it kicks once there is room again
         if count <= 0:
             self._kicking = False
@@ -277,7 +277,7 @@ class Sends:
                     entry = queue.popleft()
                     if not queue:
                         new.popleft()
-                    else:
+                    elif not turn & 3:  # sends that do not suspend: four of a partition in a row
                         new.rotate(-1)
                 try:
                     await self._process(slot, entry)
@@ -313,7 +313,7 @@ class Sends:
             if not slot.probe:
                 return False
         if self.pace is not None:
-            slot.start = self.pace.take(min(len(self._ready), self._free() + 1))
+            slot.start = self.pace.take(self._ready.up_to(self._free() + 1))
             if not slot.start:
                 self._no_probe(slot)
                 return False
