@@ -232,12 +232,6 @@ def _check_default(cls: type[Any], field: _Field) -> None:
 
 def _fields(cls: type[Any]) -> list[_Field]:
     hints = _hints(cls)
-    for name, hint in hints.items():
-        if isinstance(hint, dataclasses.InitVar):
-            raise ConfigError(
-                f"{cls.__qualname__}.{name} is an InitVar: an instance does not hold it, so it cannot be sent; "
-                "make it a field"
-            )
     fields: list[_Field] = []
     for name, argument, default, compared in _declared(cls):
         if argument is None and not compared:
@@ -319,6 +313,14 @@ def _has_own_code(cls: type[Any]) -> bool:
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
+    declared: Mapping[str, Any] = getattr(cls, "__dataclass_fields__", {})
+    for name, field in declared.items():
+        # before the hints are resolved, which Python 3.10 cannot do for these
+        if getattr(getattr(field, "_field_type", None), "name", "") == "_FIELD_INITVAR":
+            raise ConfigError(
+                f"{cls.__qualname__}.{name} is an InitVar: an instance does not hold it, so it cannot be sent; "
+                "make it a field"
+            )
     try:
         return typing.get_type_hints(cls)
     except (NameError, TypeError) as e:
