@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import attrs
 
@@ -24,7 +25,9 @@ from kafka_notify.testing.attempt_log import (
     Started,
 )
 
-MEGABYTE = 2**20
+MEGABYTE: Final = 2**20
+FIRST_WAIT: Final = 1.0
+"""Seconds that an error which asks the whole lane to wait explains, if it names no time: until the first probe."""
 
 
 @attrs.frozen
@@ -218,7 +221,8 @@ class Liveness(Timeline):
             own = self.failing(user=call.started.user) if call.started.user else Spans()
             theirs = self.failing(destination=destination) if destination else Spans()
             if not (own | theirs).length(call.started.at, end.at + 1):
-                asked.append((call.started.at, end.at + round(min(end.asks or 0.0, 1e9) * 1000) + 1))
+                wait = min(max(end.asks or 0.0, FIRST_WAIT), 1e9)
+                asked.append((call.started.at, end.at + round(wait * 1000)))
         return self.failing() | Spans(asked)
 
     def _due(self) -> dict[int, Spans]:
