@@ -9,7 +9,7 @@ import attrs
 
 from kafka_notify._fetch import intake
 from kafka_notify._fetch.offsets import Committed, Tracker
-from kafka_notify._lanes.partition import Partition
+from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._settle.settle import Settler
 
 
@@ -96,6 +96,39 @@ def forget_finished() -> None:
     Tracker.snapshot = lazy  # type: ignore[method-assign]
 
 
+def stop_reading_for_all() -> None:
+    """All partitions share one room: while it is full, none is read."""
+    publish = intake.Intake.publish_wanted
+
+    def selfish(self: intake.Intake) -> None:
+        publish(self)
+        if sum(p.open + len(p.pending) for p in self._partitions.values()) > 1_000:
+            self._reading.wanted = frozenset()
+
+    intake.Intake.publish_wanted = selfish  # type: ignore[method-assign]
+
+
+def keep_every_payload() -> None:
+    """The payloads of waiting retries stay in memory whether they fit or not."""
+
+    def generous(self: PayloadBudget, size: int) -> bool:
+        self.used += size
+        return True
+
+    PayloadBudget.take = generous  # type: ignore[method-assign]
+
+
+def keep_what_was_given_away() -> None:
+    """Something still refers to the notifications of a partition after it was handed over."""
+    close, kept = Partition.close, list[Any]()
+
+    def forgetful(self: Partition) -> None:
+        kept.append([entry.record for entry in self.pending.values()])
+        close(self)
+
+    Partition.close = forgetful  # type: ignore[method-assign]
+
+
 BUGS: dict[str, Callable[[], None]] = {
     bug.__name__: bug
     for bug in (
@@ -106,5 +139,8 @@ BUGS: dict[str, Callable[[], None]] = {
         skip_restore,
         overtake,
         forget_finished,
+        stop_reading_for_all,
+        keep_every_payload,
+        keep_what_was_given_away,
     )
 }

@@ -181,6 +181,10 @@ LIVE: dict[str, list[Line]] = {
         owned(), *samples(), made("n", 0, 9), *sent("n", 9, 10, outcome="ThrottledError", asks=39.0),
         copied("n", 10, 10, attempts=0), HELD, *sent("n", 49, 50), FREED,
     ],
+    "held while nothing but known failures waits": [
+        owned(), *samples(), made("n", 0, 1), made("m", 1, 1), *failures("nm", 1, END), HELD,
+        Failing(True, user="n", at=0), Failing(True, user="m", at=0),
+    ],
     "idle with nothing to do": [owned(), *samples()],
     "idle behind a retry": [
         owned(), *samples(), made("n", 0, 1), *sent("n", 1, 2, outcome="TransientError"), copied("n", 2, 40),
@@ -210,10 +214,11 @@ DEAF: dict[str, list[Line]] = {
     ],
     "held for one user that fails": [
         owned(), *samples(), made("n", 0, 1), *failures(["n"], 1, 49), Failing(True, user="n", at=0), HELD, FREED,
+        made("m", 1, 12), *sent("m", 50, 51),
     ],
     "held by what one bad user's server asks": [
         owned(), *samples(), made("n", 0, 1), *failures(["n"], 1, 49, asks=900.0), Failing(True, user="n", at=0), HELD,
-        FREED,
+        FREED, made("m", 1, 12), *sent("m", 50, 51),
     ],
     "held again and again": [
         owned(), *samples(), made("n", 0, 1), *failures(["n"], 1, END),

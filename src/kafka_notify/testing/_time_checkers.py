@@ -145,8 +145,10 @@ class Liveness(Timeline):
     What the provider really does is known from `Failing` lines, and from errors that ask the whole lane to wait: those
     of a user or destination that is said to be failing ask in vain. Three rules:
 
-    - While something is due, a lane is held for at most `release` seconds at a time although the provider works. So a
-      hold that begins wrongly ends within that time, and one that was right ends that soon after the recovery.
+    - While something is due for a user and a destination that the provider serves, a lane is held for at most `release`
+      seconds at a time although the provider works. So a hold that begins wrongly ends within that time, and one that
+      was right ends that soon after the recovery. While nothing but known failures is due, nobody is harmed by a hold,
+      and nobody could tell them from an outage.
     - Such time is at most `share` of all time in which the provider works (and one `release` more).
     - While something is due, no worker is without a call of `send` for longer than `stall` seconds, or `probe`
       seconds while its lane is rightly held.
@@ -187,17 +189,17 @@ class Liveness(Timeline):
 
     @property
     def wrongly_held(self) -> float:
-        """Seconds in which lanes were held although the provider worked and something was due."""
-        fails, due = self._fails(), self._due()
+        """Seconds in which lanes were held although the provider worked and something was due that it serves."""
+        fails, due = self._fails(), self._due(served=True)
         return sum(seconds for worker in self.workers for *_, seconds in self._wrong(worker, fails, due))
 
     def violations(self) -> Sequence[str]:
-        fails, due = self._fails(), self._due()
+        fails, due, served = self._fails(), self._due(), self._due(served=True)
         found: list[str] = []
         healthy = wrong = 0.0
         for worker in self.workers:
             healthy += (self._counted(worker) - fails).length() / 1000
-            for begin, reason, seconds in self._wrong(worker, fails, due):
+            for begin, reason, seconds in self._wrong(worker, fails, served):
                 wrong += seconds
                 if seconds > self._release:
                     found.append(
@@ -217,16 +219,21 @@ class Liveness(Timeline):
         asked: list[tuple[int, int]] = []
         for call, end in self._asked:
             story = self.stories[end.id]
-            destination = story.produced.destination if story.produced else ""
-            own = self.failing(user=call.started.user) if call.started.user else Spans()
-            theirs = self.failing(destination=destination) if destination else Spans()
-            if not (own | theirs).length(call.started.at, end.at + 1):
+            if not self._refused(story).length(call.started.at, end.at + 1):
                 wait = min(max(end.asks or 0.0, FIRST_WAIT), 1e9)
                 asked.append((call.started.at, end.at + round(wait * 1000)))
         return self.failing() | Spans(asked)
 
-    def _due(self) -> dict[int, Spans]:
-        """When something of each partition could have been attempted."""
+    def _refused(self, story: Story) -> Spans:
+        """When the provider is said to fail for its user or destination."""
+        produced = story.produced
+        if produced is None:
+            return Spans()
+        own = self.failing(user=produced.user) if produced.user else Spans()
+        return own | self.failing(destination=produced.destination) if produced.destination else own
+
+    def _due(self, *, served: bool = False) -> dict[int, Spans]:
+        """When something of each partition could have been attempted; `served`: and accepted."""
         stretches: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         for queue in self.queues():
             head = 0
@@ -234,7 +241,8 @@ class Liveness(Timeline):
                 assert story.produced is not None
                 if head >= FOREVER:
                     break
-                stretches[story.produced.partition] += story.startable(max(head, story.produced.at), self.end)
+                could = Spans(story.startable(max(head, story.produced.at), self.end))
+                stretches[story.produced.partition] += could - self._refused(story) if served else could
                 head = max(head, story.settled)
         return {partition: Spans(found) for partition, found in stretches.items()}
 
