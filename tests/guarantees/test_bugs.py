@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 
 from kafka_notify import Notification
-from kafka_notify.testing.attempt_log import Copied, Owned, Produced, Sampled, Started
+from kafka_notify.testing.attempt_log import Copied, LaneHeld, Owned, Produced, Sampled, Started
 from kafka_notify.testing.guarantees import (
     AttemptsBounded,
     Checker,
@@ -212,12 +213,12 @@ def test_count_known_failures(fleet: Fleets, bug: str) -> None:
     traffic = Traffic(f, Mix(users=100, bad=0.4), seed=1)
     f.start("a", bug=bug)
     f.until_owned("a")
-    import time
-
-    for n in range(400):
+    end = f.lines[-1].at + 15_000
+    for n in itertools.count():
         f.produce(traffic.some(10, n))
         f.look()
-        time.sleep(0.05)
-        if n % 40 == 0:
-            h = f.judge(Guarantees([Liveness(handover=1)]))
-            print(n, checker(h, Liveness).wrongly_held, h.violations())
+        now, last = f.lines[-1].at, f.all(LaneHeld)[-1:]
+        if now > end or any(line.held and now - line.at > 8_000 for line in last):
+            break
+    f.kill("a")
+    assert bool(f.judge(Guarantees([Liveness()])).violations()) == bool(bug)
