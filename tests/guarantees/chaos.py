@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import attrs
 from confluent_kafka import KafkaException
 
+from kafka_notify import Notification
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Disturbed, Started
 from kafka_notify.testing.guarantees import (
@@ -131,7 +133,7 @@ class Chaos:
     def run(self, actions: int, rate: int, *, calm: float = 8.0) -> Report:
         """Disturb so many times while `rate` notifications are produced each second, then let everything end.
 
-        Half-way, all workers are replaced one by one. After the last disturbance the traffic goes on for `calm`
+        Half-way, all workers are replaced one by one, and at three quarters the provider fails. After the last disturbance the traffic goes on for `calm`
         seconds: without them there would be little time in which nobody has an excuse.
         """
         violations: list[str] = []
@@ -139,15 +141,21 @@ class Chaos:
         try:
             for _ in range(WORKERS):
                 self._join()
-            with self._traffic(rate):
+            traffic = Traffic(self.fleet, self.mix, self.seed)
+            with self._producing(lambda n: traffic.some(rate // 10, n) if n else traffic.at_once()):
                 for n in range(actions):
                     self._never.wait(self.rng.uniform(0.3, 2.0))
                     if n == actions // 2:
                         self._rolling_restart()
+                    elif n == 3 * actions // 4:
+                        self._provider_fails()
+                        self.done["provider down"] += 1
                     self._act()
                 self._end_trouble()
                 self._never.wait(calm)
             since = time.monotonic()
+            with self._producing(traffic.steady):
+                self.fleet.until_all_terminal(LAG_LIMIT)
             self.fleet.until_all_terminal(LAG_LIMIT)
             self.fleet.until_caught_up()
             caught_up = time.monotonic() - since
@@ -193,18 +201,17 @@ class Chaos:
             self._join()
 
     @contextmanager
-    def _traffic(self, rate: int) -> Iterator[None]:
+    def _producing(self, some: Callable[[int], Iterable[Notification[Any]]]) -> Iterator[None]:
+        """Produce what `some` makes of each number, ten times a second."""
         over = threading.Event()
         failures: list[BaseException] = []
-        traffic = Traffic(self.fleet, self.mix, self.seed)
 
         def produce() -> None:
             try:
-                self.fleet.produce(traffic.at_once())
-                for n in range(1_000_000):
+                for n in itertools.count():
                     if over.is_set():
                         return
-                    self.fleet.produce(traffic.some(rate // 10, n))
+                    self.fleet.produce(some(n))
                     over.wait(0.1)
             except BaseException as e:
                 failures.append(e)

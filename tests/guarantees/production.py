@@ -77,6 +77,13 @@ class Traffic:
                 data["plan"] = [self._bad[n.user_id]]
             yield self._deployment.notification(n.user_id, **data)
 
+    def steady(self, number: int) -> Iterator[Notification[Any]]:
+        """One for each server, of users without trouble: what production never lacks. Where nothing comes but retries
+        of what always fails, a worker cannot tell that from an outage, and takes its time."""
+        for destination in DESTINATIONS:
+            user = f"steady{number % 50}-{destination}"
+            yield self._deployment.notification(user, destination=destination)
+
     def _more(self, rng: random.Random) -> dict[str, Any]:
         more: dict[str, Any] = {"destination": rng.choice(DESTINATIONS)}
         if rng.random() < self._mix.large:
