@@ -133,8 +133,8 @@ class Chaos:
     def run(self, actions: int, rate: int, *, calm: float = 8.0) -> Report:
         """Disturb so many times while `rate` notifications are produced each second, then let everything end.
 
-        Half-way, all workers are replaced one by one, and at three quarters the provider fails. After the last disturbance the traffic goes on for `calm`
-        seconds: without them there would be little time in which nobody has an excuse.
+        Half-way, all workers are replaced one by one, and at three quarters the provider fails. After the last
+        disturbance the traffic goes on for `calm` seconds: without them nobody would be without an excuse for long.
         """
         violations: list[str] = []
         caught_up = None
