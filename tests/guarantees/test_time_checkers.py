@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from kafka_notify import (
+    Attempt,
+    Consumer,
+    DeliveryError,
+    Notification,
+    ProviderUnavailableError,
+    Receipt,
+    ThrottledError,
+    TransientError,
+    Worker,
+    events,
+)
 from kafka_notify.testing._spans import Spans
 from kafka_notify.testing.attempt_log import (
     Accepted,
+    AttemptLog,
     Copied,
     DeadLettered,
     Disturbed,
@@ -18,6 +32,7 @@ from kafka_notify.testing.attempt_log import (
     Failing,
     LaneHeld,
     Line,
+    LogTail,
     Owned,
     Produced,
     Released,
@@ -26,7 +41,7 @@ from kafka_notify.testing.attempt_log import (
     Started,
 )
 from kafka_notify.testing.guarantees import Isolation, Liveness, Memory
-from kafka_notify.testing.worker_samples import resident
+from kafka_notify.testing.worker_samples import WorkerSampler, resident
 
 MIB = 2**20
 END = 60.0
@@ -314,6 +329,51 @@ def test_greedy(name: str) -> None:
 def test_resident_memory_is_read() -> None:
     """A running Python takes megabytes."""
     assert resident() > 5 * MIB
+
+
+class Nobody(Consumer):
+    """Sends nothing."""
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        raise NotImplementedError
+
+
+def test_sampler(tmp_path: Path) -> None:
+    """The first sample is there before the worker is started, with the memory of its process."""
+    log = AttemptLog(tmp_path / "log", "a")
+    with WorkerSampler(log, Worker(Nobody, {"bootstrap.servers": "127.0.0.1:1"}, lane="high_priority")):
+        [first, *_] = LogTail(tmp_path / "log")
+    log.close()
+    assert isinstance(first, Sampled)
+    assert (first.worker, first.concurrency, first.in_flight, first.budgets) == ("a", 0, 0, {})
+    assert first.rss > 5 * MIB
+
+
+ASKS: list[tuple[DeliveryError, float | None]] = [
+    (ThrottledError("p.429", retry_after=2, scope="provider"), 2.0),
+    (ThrottledError("p.429", scope="sender"), 0.0),
+    (ThrottledError("p.429", retry_after=2, scope="recipient"), None),
+    (ProviderUnavailableError("p.402"), 0.0),
+    (TransientError("p.503"), None),
+]
+
+
+@pytest.mark.parametrize(("error", "asks"), ASKS, ids=[str(error) for error, _ in ASKS])
+def test_what_an_error_asks_of_the_lane(tmp_path: Path, error: DeliveryError, asks: float | None) -> None:
+    """The end of a call says for how long everybody is to wait, if that is what its error asks."""
+    log = AttemptLog(tmp_path / "log", "a")
+    notification: Notification[Any] = Notification(
+        user_id="u", category="news", channel="sms", data={}, id="n0"
+    )
+    with pytest.raises(DeliveryError), log.attempt(notification, Attempt(1, 4, "n0", 5.0, None)):
+        raise error
+    log.on_event(events.PartitionsRevoked("t", (1, 2), lost=False))
+    log.close()
+    [_, ended, released] = LogTail(tmp_path / "log")
+    assert isinstance(ended, Ended)
+    assert ended.asks == asks
+    assert isinstance(released, Released)
+    assert released.partitions == [1, 2]
 
 
 def test_spans() -> None:
