@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,8 @@ import attrs
 
 from kafka_notify._fetch import intake
 from kafka_notify._fetch.offsets import Committed, Tracker
-from kafka_notify._lanes.partition import Partition
+from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._send.ready import Ready
 from kafka_notify._settle.settle import Settler
 
 
@@ -96,6 +99,70 @@ def forget_finished() -> None:
     Tracker.snapshot = lazy  # type: ignore[method-assign]
 
 
+def stop_reading_for_all() -> None:
+    """All partitions share one room: while it is full, none is read."""
+    publish = intake.Intake.publish_wanted
+
+    def selfish(self: intake.Intake) -> None:
+        publish(self)
+        if sum(p.open + len(p.pending) for p in self._partitions.values()) > 1_000:
+            self._reading.wanted = frozenset()
+
+    intake.Intake.publish_wanted = selfish  # type: ignore[method-assign]
+
+
+def keep_every_payload() -> None:
+    """The payloads of waiting retries stay in memory whether they fit or not."""
+
+    def generous(self: PayloadBudget, size: int) -> bool:
+        self.used += size
+        return True
+
+    PayloadBudget.take = generous  # type: ignore[method-assign]
+
+
+def keep_what_was_given_away() -> None:
+    """Something still refers to the notifications of a partition after it was handed over."""
+    close, kept = Partition.close, list[Any]()
+
+    def forgetful(self: Partition) -> None:
+        kept.append([entry.record for entry in self.pending.values()])
+        close(self)
+
+    Partition.close = forgetful  # type: ignore[method-assign]
+
+
+def count_known_failures() -> None:
+    """Every failure is evidence of an outage, whoever failed before and whatever else is accepted, and what failed
+    before is the probe."""
+    circuit: Any = importlib.import_module("kafka_notify._worker.circuit").Circuit
+    ready: Any = Ready
+    failed, accepted, pop = circuit.failed, circuit.accepted, ready.pop
+
+    def alarmed(self: Any, sent: Any, *args: Any, **kwargs: Any) -> Any:
+        self.failing.clear()
+        return failed(self, sent._replace(tried=False, attempts=0), *args, **kwargs)
+
+    def unmoved(self: Any, *args: Any, **kwargs: Any) -> Any:
+        score = self.score
+        disbelieved = accepted(self, *args, **kwargs)
+        if not self.held:
+            self.score = score
+        return disbelieved
+
+    def known_first(self: Any, *, probe: bool = False) -> Any:
+        if not probe or not self.failed:
+            return pop(self, probe=probe)
+        new, due = self.new, self.due
+        self.new = self.due = deque()
+        try:
+            return pop(self, probe=True)
+        finally:
+            self.new, self.due = new, due
+
+    circuit.failed, circuit.accepted, ready.pop = alarmed, unmoved, known_first
+
+
 BUGS: dict[str, Callable[[], None]] = {
     bug.__name__: bug
     for bug in (
@@ -106,5 +173,9 @@ BUGS: dict[str, Callable[[], None]] = {
         skip_restore,
         overtake,
         forget_finished,
+        stop_reading_for_all,
+        keep_every_payload,
+        keep_what_was_given_away,
+        count_known_failures,
     )
 }

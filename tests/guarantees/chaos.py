@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import attrs
 from confluent_kafka import KafkaException
 
+from kafka_notify import Notification
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Disturbed, Started
-from kafka_notify.testing.guarantees import DuplicatesBounded, OneAtATime
+from kafka_notify.testing.guarantees import (
+    DuplicatesBounded,
+    Guarantees,
+    Isolation,
+    Liveness,
+    Memory,
+    OneAtATime,
+)
+from tests.guarantees.deployment import QUICK_RETRY
 from tests.guarantees.fleet import Fleet, checker
+from tests.guarantees.memory import MEGABYTE
+from tests.guarantees.production import DESTINATIONS, Mix, Traffic
+from tests.guarantees.provider import Switchboard
 
 WORKERS: Final = 3
 LAG_LIMIT: Final = 120.0
 """Seconds from the end of all trouble until nothing may lag: a session time-out or two, the last retries, and
 a loaded machine."""
 SPEC: Final[dict[str, Any]] = {
+    "consumer": "Production",
     "consumer_config": {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 500},
     "attributes": {"send_timeout": 2.0},
     "drain_timeout": 3.0,
 }
+HANDOVER: Final = 4.0
+"""Seconds: the drain, and what it takes to begin."""
+SETTLE: Final = 5.0
+"""Seconds after a broker is back."""
+SHORT: Final = Mix(hot=1_500, campaign=300, resumed=15)
+"""For a run of less than a minute."""
 Protocol = Literal["classic", "consumer"]
 
 
 def variant(seed: int, protocol: Protocol | None = None) -> dict[str, Any]:
     """Settings of the workers of a run, drawn from its seed: senders, memory, patience; protocol, if not given."""
     rng = random.Random(seed)
-    consumer = rng.choice(["AsyncSender", "SyncSender"])
+    consumer = rng.choice(["Production", "ProductionSync"])
     spec = {
         "consumer": consumer,
+        "samples": True,
         # plain sends cannot be cancelled: with no patience for them a hand-over overlaps with them
-        "drain_timeout": rng.choice([0.1, 3.0]) if consumer == "AsyncSender" else 3.0,
+        "drain_timeout": rng.choice([0.1, 3.0]) if consumer == "Production" else 3.0,
         "payload_budget": rng.choice([2_000, None]),
     }
     drawn = "consumer" if rng.random() < 0.4 else "classic"
@@ -63,6 +84,14 @@ class Report:
     """Sends that overlapped with one of the worker that took over, of those that the checkers tolerate."""
     caught_up: float | None
     """Seconds from the end of all trouble until everything was terminal and committed; None if it never was."""
+    longest_wait: float
+    """Seconds that an untroubled user waited at most while senders were free."""
+    waits: int
+    """How many such waits were judged."""
+    memory: tuple[int, int]
+    """Resident bytes of a worker at their highest, compared with what its budgets allowed then; and those."""
+    wrongly_held: float
+    """Seconds that lanes were held although the provider worked and something was due."""
     violations: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -71,7 +100,9 @@ class Report:
         return (
             f"{sum(self.faults.values())} faults ({faults}); {self.notifications} notifications, {self.attempts} "
             f"attempts, {self.duplicates} duplicates of at most {self.exposed}, {self.overlaps} overlaps with workers "
-            f"that were replaced; {lag}; {len(self.violations)} violations"
+            f"that were replaced; longest wait of an untroubled user {self.longest_wait:.2f} s of {self.waits} judged, "
+            f"memory {self.memory[0] / MEGABYTE:.0f} MB of {self.memory[1] / MEGABYTE:.0f} MB, held with a healthy "
+            f"provider {self.wrongly_held:.1f} s; {lag}; {len(self.violations)} violations"
         )
 
 
@@ -82,41 +113,49 @@ class Chaos:
         fleet: With no workers yet.
         kafka: Its cluster; of one broker only the workers are disturbed.
         seed: Decides what is done.
+        mix: What is produced.
     """
 
-    def __init__(self, fleet: Fleet, kafka: LocalKafka, seed: int) -> None:
+    def __init__(self, fleet: Fleet, kafka: LocalKafka, seed: int, mix: Mix = SHORT) -> None:
         self.fleet = fleet
         self.kafka = kafka
         self.rng = random.Random(seed)
         self.seed = seed
+        self.mix = mix
+        self.provider = Switchboard(fleet.directory, fleet.log)
         self._names = iter(f"w{n}" for n in range(10_000))
         self._paused: set[str] = set()
         self._down: tuple[str, int] | None = None
+        self._server_down = ""
         self._never = threading.Event()
         self.done: Counter[str] = Counter()
 
-    def run(self, actions: int, rate: int) -> Report:
+    def run(self, actions: int, rate: int, *, calm: float = 8.0) -> Report:
         """Disturb so many times while `rate` notifications are produced each second, then let everything end.
 
-        Half-way, all workers are replaced one by one.
+        Half-way, all workers are replaced one by one, and at three quarters the provider fails. After the last
+        disturbance the traffic goes on for `calm` seconds: without them nobody would be without an excuse for long.
         """
         violations: list[str] = []
         caught_up = None
         try:
             for _ in range(WORKERS):
                 self._join()
-            with self._traffic(rate):
+            traffic = Traffic(self.fleet, self.mix, self.seed)
+            with self._producing(lambda n: traffic.some(rate // 10, n) if n else traffic.at_once()):
                 for n in range(actions):
                     self._never.wait(self.rng.uniform(0.3, 2.0))
                     if n == actions // 2:
                         self._rolling_restart()
+                    elif n == 3 * actions // 4:
+                        self._provider_fails()
+                        self.done["provider down"] += 1
                     self._act()
-            for name in tuple(self._paused):
-                self._resume(name)
-            self._mend()
-            while len(self.fleet.running) < WORKERS:
-                self._join()
+                self._end_trouble()
+                self._never.wait(calm)
             since = time.monotonic()
+            with self._producing(traffic.steady):
+                self.fleet.until_all_terminal(LAG_LIMIT)
             self.fleet.until_all_terminal(LAG_LIMIT)
             self.fleet.until_caught_up()
             caught_up = time.monotonic() - since
@@ -128,8 +167,14 @@ class Chaos:
             self.fleet.look()
         finally:
             self._mend()
-        held = self.fleet.judge()
-        duplicates = checker(held, DuplicatesBounded)
+        held = self.fleet.judge(
+            Guarantees.all(
+                max_attempts=QUICK_RETRY.max_attempts,
+                isolation=Isolation(handover=HANDOVER, settle=SETTLE),
+                liveness=Liveness(handover=HANDOVER, settle=SETTLE),
+            )
+        )
+        duplicates, waits = checker(held, DuplicatesBounded), checker(held, Isolation).waits()
         return Report(
             seed=self.seed,
             faults=self.done,
@@ -139,21 +184,34 @@ class Chaos:
             exposed=duplicates.exposed,
             overlaps=checker(held, OneAtATime).tolerated,
             caught_up=caught_up,
+            longest_wait=waits[0].seconds if waits else 0.0,
+            waits=len(waits),
+            memory=checker(held, Memory).peak,
+            wrongly_held=checker(held, Liveness).wrongly_held,
             violations=(*violations, *held.violations()),
         )
 
+    def _end_trouble(self) -> None:
+        for name in tuple(self._paused):
+            self._resume(name)
+        self._mend()
+        if self._server_down:
+            self._server_works()
+        while len(self.fleet.running) < WORKERS:
+            self._join()
+
     @contextmanager
-    def _traffic(self, rate: int) -> Iterator[None]:
+    def _producing(self, some: Callable[[int], Iterable[Notification[Any]]]) -> Iterator[None]:
+        """Produce what `some` makes of each number, ten times a second."""
         over = threading.Event()
         failures: list[BaseException] = []
 
         def produce() -> None:
             try:
-                for n in range(1_000_000):
+                for n in itertools.count():
                     if over.is_set():
                         return
-                    seed = self.seed * 1_000_003 + n
-                    self.fleet.produce(self.fleet.traffic(rate // 10, users=60, seed=seed, seconds=0.1))
+                    self.fleet.produce(some(n))
                     over.wait(0.1)
             except BaseException as e:
                 failures.append(e)
@@ -182,6 +240,11 @@ class Chaos:
             choices += [("worker thawed", lambda: self._resume(sleeper))] * 3
         if len(self.fleet.running) < WORKERS + 1:
             choices += [("worker joined", self._join)] * 3
+        choices += [("provider down", self._provider_fails)]
+        if self._server_down:
+            choices += [("server back", self._server_works)]
+        else:
+            choices += [("server down", self._server_fails)]
         if len(self.kafka.brokers) >= 3:
             if self._down is not None:
                 choices += [("broker back", self._mend)] * 3
@@ -233,6 +296,21 @@ class Chaos:
                 self.fleet.stop(name)
                 self._join()
         self.done["rolling restart"] += 1
+
+    # -- the provider ---------------------------------------------------------------------------------
+
+    def _provider_fails(self) -> None:
+        self.provider.fail(self.rng.choice(["down", "refuse", "slow_down"]))
+        self._never.wait(self.rng.uniform(2.0, 4.0))
+        self.provider.work()
+
+    def _server_fails(self) -> None:
+        self._server_down = self.rng.choice(DESTINATIONS)
+        self.provider.fail("down", self._server_down)
+
+    def _server_works(self) -> None:
+        self.provider.work(self._server_down)
+        self._server_down = ""
 
     # -- brokers --------------------------------------------------------------------------------------
 

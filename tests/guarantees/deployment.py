@@ -165,7 +165,7 @@ class Deployment:
         found: list[Produced] = []
         for n, pending in sent:
             record = pending.result(PATIENCE)
-            self.log.produced(n, record)
+            self.log.produced(n, record, destination=n.data.get("destination", ""))
             found.append(Produced(n.id, n.user_id, record.partition, record.offset, None, n.channel))
         self.produced += found
         return found

@@ -62,6 +62,7 @@ class Fleet(Deployment):
             log=str(self.directory / "attempts.jsonl"),
             bootstrap_servers=self.bootstrap_servers,
             topology=self.topology.to_dict(),
+            switches=str(self.directory),
             **{"consumer_config": QUICK, **self._spec, **changes},
         )
 

@@ -3,15 +3,19 @@
 `data["plan"]` names what happens at each attempt (the last step repeats), `data["seconds"]` how long it takes,
 `data["gate"]` a file until which, from the attempt `data["gate_from"]` on, the provider does not answer, or
 keeps saying "throttle", "away" or an HTTP status.
+
+`Production` and `ProductionSync` also ask a `Switchboard`, by which a test lets everybody or one server fail.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from kafka_notify import (
@@ -32,7 +36,7 @@ from kafka_notify import (
     Verdict,
     classify_http,
 )
-from kafka_notify.testing.attempt_log import AttemptLog, Recorded
+from kafka_notify.testing.attempt_log import AttemptLog, Failing, Recorded
 
 RECEIPT = Receipt("provider", "m")
 HANG = 3600.0
@@ -61,6 +65,12 @@ def answer(step: str, call: Recorded, notification: Notification[Any], is_open: 
         case "accepted_unknown":
             call.accepted()
             raise UnknownOutcomeError("provider.504")
+        case "down":
+            raise UnknownOutcomeError("provider.503")
+        case "refuse":
+            raise ProviderUnavailableError("provider.402")
+        case "slow_down":
+            raise ThrottledError("provider.429", retry_after=0.3, scope="provider")
         case "throttle" if not is_open:
             raise ThrottledError("provider.429", retry_after=0.3, scope="recipient")
         case "away" if not is_open:
@@ -128,7 +138,11 @@ class AsyncSender(Consumer):
             await asyncio.sleep(data.get("seconds", 0.01))
             while waits(step, notification, attempt):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(0.01)
-            return answer(step, call, notification, gate_open(notification, attempt))
+            return answer(self.step(step, notification), call, notification, gate_open(notification, attempt))
+
+    def step(self, planned: str, notification: Notification[Any]) -> str:
+        """What happens instead of what was planned."""
+        return planned
 
 
 class Stubborn(AsyncSender):
@@ -158,7 +172,11 @@ class SyncSender(Consumer):
             time.sleep(5.0 if step in ("hang", "accepted_hang") else data.get("seconds", 0.01))
             while waits(step, notification, attempt):
                 time.sleep(0.01)
-            return answer(step, call, notification, gate_open(notification, attempt))
+            return answer(self.step(step, notification), call, notification, gate_open(notification, attempt))
+
+    def step(self, planned: str, notification: Notification[Any]) -> str:
+        """What happens instead of what was planned."""
+        return planned
 
 
 class Choosy(AsyncSender):
@@ -197,6 +215,67 @@ class BadHooks(AsyncSender):
         raise Bug
 
 
+class Switchboard:
+    """Decides what a provider does for everybody, or for one server, from outside of its processes: by files.
+
+    Args:
+        directory: Shared by test and workers.
+        log: Notes each change.
+    """
+
+    def __init__(self, directory: Path, log: AttemptLog) -> None:
+        self._directory = directory
+        self._log = log
+
+    def fail(self, step: str, destination: str = "") -> None:
+        """From now on each send ends like this, whatever its notification planned."""
+        self._log.write(Failing(True, destination=destination))
+        _switch(self._directory, destination).write_text(step)
+
+    def work(self, destination: str = "") -> None:
+        """From now on what notifications planned happens again."""
+        _switch(self._directory, destination).unlink()
+        self._log.write(Failing(False, destination=destination))
+
+
+def _switch(directory: Path | str, destination: str) -> Path:
+    return Path(directory) / f"fails-{destination or 'everybody'}"
+
+
+class InProduction:
+    """What production adds: outages of everybody or one server, and campaigns that are put off until
+    `data["defer_until"]`, in epoch seconds."""
+
+    switches = "."
+
+    def step(self, planned: str, notification: Notification[Any]) -> str:
+        for destination in ("", str(notification.data.get("destination", ""))):
+            switch = _switch(self.switches, destination)
+            if switch.exists():
+                with contextlib.suppress(FileNotFoundError):
+                    return switch.read_text() or planned
+        return planned
+
+    def should_send(self, notification: Notification[Any]) -> Verdict:
+        until = notification.data.get("defer_until", 0.0)
+        if until > time.time():
+            return Defer(dt.datetime.fromtimestamp(until, dt.timezone.utc), "campaign")
+        return Send()
+
+    def destination(self, notification: Notification[Any]) -> str | None:
+        destination: str | None = notification.data.get("destination")
+        return destination
+
+
+class Production(InProduction, AsyncSender):
+    """In production, on the event loop."""
+
+
+class ProductionSync(InProduction, SyncSender):
+    """In production, on threads."""
+
+
 CONSUMERS: dict[str, type[AsyncSender] | type[SyncSender]] = {
-    cls.__name__: cls for cls in (AsyncSender, SyncSender, Stubborn, Choosy, BadHooks)
+    cls.__name__: cls
+    for cls in (AsyncSender, SyncSender, Stubborn, Choosy, BadHooks, Production, ProductionSync)
 }

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import confluent_kafka
@@ -24,6 +24,11 @@ import confluent_kafka
 from kafka_notify.testing import LocalKafka
 from tests.guarantees.chaos import Chaos, Report, variant
 from tests.guarantees.fleet import Fleet
+from tests.guarantees.memory import MEGABYTE
+from tests.guarantees.production import Mix
+
+CALM: Final = 20.0
+"""Seconds of traffic after the last disturbance."""
 
 
 def main() -> int:
@@ -70,7 +75,8 @@ def run(kafka: LocalKafka, seed: int, options: argparse.Namespace) -> tuple[str,
     say(f"seed {seed}, {settings}; again: {replay}")
     directory = Path(tempfile.mkdtemp(prefix="kafka-notify-soak-"))
     with Fleet(kafka.bootstrap_servers, directory, **settings) as fleet:
-        report = Chaos(fleet, kafka, seed).run(options.actions, options.rate)
+        chaos = Chaos(fleet, kafka, seed, Mix(resumed=float(options.actions)))
+        report = chaos.run(options.actions, options.rate, calm=CALM)
     say(f"  {report}")
     if report.violations:
         (directory / "violations.txt").write_text("\n\n".join(report.violations))
@@ -98,18 +104,23 @@ def table(reports: Sequence[tuple[str, Report]]) -> str:
         "attempts",
         "duplicates",
         "bound",
+        "longest wait (s)",
+        "memory (MB)",
+        "of allowed (MB)",
+        "wrongly held (s)",
         "lag 0 (s)",
         "violations",
     )
     rows = [
         (
             report.seed, protocol, sum(report.faults.values()), report.notifications, report.attempts,
-            report.duplicates, report.exposed,
+            report.duplicates, report.exposed, f"{report.longest_wait:.2f}",
+            *(f"{size / MEGABYTE:.0f}" for size in report.memory), f"{report.wrongly_held:.1f}",
             "never" if report.caught_up is None else f"{report.caught_up:.1f}", len(report.violations),
         )
         for protocol, report in reports
     ]  # fmt: skip
-    return "\n".join("  ".join(f"{cell!s:>13}" for cell in row) for row in (heads, *rows))
+    return "\n".join("  ".join(f"{cell!s:>16}" for cell in row) for row in (heads, *rows))
 
 
 def write(path: Path, reports: Sequence[tuple[str, Report]]) -> None:

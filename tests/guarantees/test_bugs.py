@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 
+from kafka_notify import Notification
+from kafka_notify.testing.attempt_log import Copied, LaneHeld, Owned, Produced, Sampled, Started
 from kafka_notify.testing.guarantees import (
     AttemptsBounded,
     Checker,
     DuplicatesBounded,
+    Guarantees,
+    Isolation,
+    Liveness,
+    Memory,
     NothingLost,
     NothingOpenCommitted,
     OrderKept,
@@ -17,10 +25,14 @@ from kafka_notify.testing.guarantees import (
 )
 from kafka_notify.wire import Headers, RetryState, retry_copy
 from tests.guarantees.fleet import Fleet, checker
+from tests.guarantees.production import Mix, Traffic
 
 pytestmark = pytest.mark.kafka
 
 Fleets = Callable[..., Fleet]
+MIB: Final = 2**20
+LATER: Final = {"retry": {"first": 600, "cap": 600, "jitter": 0}, "breaker": None}
+"""Retries that are not due while the test runs."""
 
 
 def caught_by(f: Fleet) -> set[type[Checker]]:
@@ -124,3 +136,90 @@ def test_forget_finished(fleet: Fleets) -> None:
     f.finish()
     assert checker(f.judge(), DuplicatesBounded).duplicates == 20
     assert caught_by(f) == {DuplicatesBounded}
+
+
+@pytest.mark.parametrize("bug", ["", "stop_reading_for_all"])
+def test_stop_reading_for_all(fleet: Fleets, bug: str) -> None:
+    """A worker that reads nobody's notifications while one user's fill their partition is caught; one that stops
+    reading that partition alone is fine."""
+    f = fleet(partitions=2, samples=True)
+    f.start("a", bug=bug)
+    f.until_owned("a")
+    first = f.produce(f.notification(f"u{n}") for n in range(20))
+    f.until_all_terminal()
+    busy, quiet = first[0], [p.user for p in first if p.partition != first[0].partition]
+    f.produce(f.notification(busy.user, seconds=0.02) for _ in range(20_000))
+    f.until(lambda: len(f.all(Started)) > 70, "sends of the busy user")
+    waiting = f.produce(f.notification(user) for user in quiet)
+    f.until(lambda: served(f, waiting) or f.lines[-1].at > waiting[-1].at + 6_000, "sends of the others")
+    f.kill("a")
+    assert bool(f.judge(Guarantees([Isolation(grace=3)])).violations()) == bool(bug)
+
+
+def served(f: Fleet, which: list[Produced]) -> bool:
+    """Whether each of these notifications had an attempt."""
+    return {p.id for p in which} <= {line.id for line in f.all(Started)}
+
+
+@pytest.mark.parametrize("bug", ["", "keep_every_payload"])
+def test_keep_every_payload(fleet: Fleets, bug: str) -> None:
+    """A worker whose waiting retries take more memory than their budget is caught; one that reads them again is
+    fine."""
+    f = fleet(partitions=1, samples=True, payload_budget=MIB, attributes=LATER)
+    f.start("a", bug=bug)
+    for end in range(100, 900, 100):  # little by little: copies on their way take memory, too
+        f.produce(large(f, n) for n in range(end - 100, end))
+        f.until_committed(end)
+    until_sampled(f)
+    f.kill("a")
+    assert bool(f.judge(Guarantees([Memory(slack=60 * MIB)])).violations()) == bool(bug)
+
+
+@pytest.mark.parametrize("bug", ["", "keep_what_was_given_away"])
+def test_keep_what_was_given_away(fleet: Fleets, bug: str) -> None:
+    """A worker that keeps the notifications of partitions that it handed over is caught; one that forgets them at
+    once is fine."""
+    f = fleet(partitions=2, samples=True, attributes=LATER)
+    f.start("a", bug=bug)
+    f.produce(large(f, n) for n in range(600))
+    f.until(lambda: len({c.id for c in f.all(Copied)}) == 600, "retry record of each")
+    for name in ("b", "c", "d"):
+        f.start(name, samples=False)
+        f.until_owned(name)
+        owned = len(f.all(Owned))
+        f.stop(name)
+        f.until(lambda owned=owned: len(f.all(Owned)) >= owned + 2, "both partitions back")  # type: ignore[misc]
+        until_sampled(f)
+    f.kill("a")
+    assert bool(f.judge(Guarantees([Memory()])).violations()) == bool(bug)
+
+
+def large(f: Fleet, n: int) -> Notification[Any]:
+    """One of 100 kB that fails."""
+    return f.notification(f"u{n}", plan=["transient"], attachment="x" * 100_000)
+
+
+def until_sampled(f: Fleet) -> None:
+    """Wait until a worker was sampled twice more."""
+    f.look()
+    count = len(f.all(Sampled))
+    f.until(lambda: len(f.all(Sampled)) >= count + 2, "samples")
+
+
+@pytest.mark.parametrize("bug", ["", "count_known_failures"])
+def test_count_known_failures(fleet: Fleets, bug: str) -> None:
+    """A worker that takes the retries of users who always fail for an outage of the provider is caught; one that
+    knows them is fine."""
+    f = fleet(partitions=2, samples=True, consumer="Production")
+    traffic = Traffic(f, Mix(users=100, bad=0.4), seed=1)
+    f.start("a", bug=bug)
+    f.until_owned("a")
+    end = f.lines[-1].at + 15_000
+    for n in itertools.count():
+        f.produce(traffic.some(10, n))
+        f.look()
+        now, last = f.lines[-1].at, f.all(LaneHeld)[-1:]
+        if now > end or any(line.held and now - line.at > 8_000 for line in last):
+            break
+    f.kill("a")
+    assert bool(f.judge(Guarantees([Liveness()])).violations()) == bool(bug)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import logging
@@ -25,6 +26,7 @@ from kafka_notify import (
 from kafka_notify._send import engine
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog
+from kafka_notify.testing.worker_samples import WorkerSampler
 from tests.guarantees import bugs
 from tests.guarantees.provider import CONSUMERS
 
@@ -48,11 +50,15 @@ class Spec:
     drain_timeout: float = 20.0
     bug: str = ""
     payload_budget: int | None = None
+    switches: str = ""
+    """Directory by which the test switches its provider."""
+    samples: bool = False
+    """Write samples of the worker to the log, for the checkers of times and memory."""
 
 
-def consumer_class(name: str, attributes: dict[str, Any]) -> Any:
+def consumer_class(name: str, attributes: dict[str, Any], switches: str) -> Any:
     """A consumer of the provider's, with other class attributes."""
-    values = dict(attributes)
+    values = {**attributes, "switches": switches}
     if "ordering" in values:
         values["ordering"] = Ordering(values["ordering"])
     if "retry" in values:
@@ -72,7 +78,7 @@ def consumer_class(name: str, attributes: dict[str, Any]) -> Any:
 
 def make_worker(spec: Spec, log: AttemptLog) -> Worker:
     """The worker that a spec describes."""
-    consumer = consumer_class(spec.consumer, spec.attributes)
+    consumer = consumer_class(spec.consumer, spec.attributes, spec.switches)
     return Worker(
         lambda: consumer(log),
         {"bootstrap.servers": spec.bootstrap_servers},
@@ -101,9 +107,11 @@ def main() -> None:
         bugs.BUGS[spec.bug]()
     if spec.payload_budget is not None:
         engine.PAYLOAD_BUDGET = spec.payload_budget  # type: ignore[misc]
-    worker = make_worker(spec, AttemptLog(spec.log, f"{spec.name}-{os.getpid()}"))
+    log = AttemptLog(spec.log, f"{spec.name}-{os.getpid()}")
+    worker = make_worker(spec, log)
     signal.signal(signal.SIGUSR1, lambda *_: tell(worker))
-    worker.run()
+    with WorkerSampler(log, worker) if spec.samples else contextlib.nullcontext():
+        worker.run()
 
 
 def tell(worker: Worker) -> None:

@@ -16,8 +16,9 @@ from typing import Any, Final, Literal
 import attrs
 
 from kafka_notify import events
-from kafka_notify.errors import DeliveryError
+from kafka_notify.errors import DeliveryError, ThrottledError
 from kafka_notify.notification import Attempt, Notification
+from kafka_notify.policy import holds_lane
 from kafka_notify.producer import RecordMetadata
 
 
@@ -45,6 +46,8 @@ class Produced(Line):
     expires_at: int | None = None
     """Epoch milliseconds."""
     channel: str = ""
+    destination: str = ""
+    """Server that receives it, for a provider of many servers."""
 
 
 @attrs.frozen
@@ -53,6 +56,14 @@ class Owned(Line):
 
     worker: str
     partition: int
+
+
+@attrs.frozen
+class Released(Line):
+    """A rebalance took partitions from a worker, after their running sends had ended or were cancelled."""
+
+    worker: str
+    partitions: list[int]
 
 
 @attrs.frozen
@@ -87,6 +98,8 @@ class Ended(Line):
     outcome: str
     counted: bool
     """Whether it was a failure that counts towards `max_attempts`."""
+    asks: float | None = None
+    """Seconds for which the error asks the whole lane to wait (0: it named no time); None without such an error."""
 
 
 @attrs.frozen
@@ -141,6 +154,42 @@ class LaneHeld(Line):
 
     worker: str
     held: bool
+    wait: float = 0.0
+    """Seconds until the first probe."""
+    reason: str = ""
+    """Code of the error."""
+
+
+@attrs.frozen
+class Failing(Line):
+    """The state of the provider, written by the test that decides it: just before it begins to fail, and just after
+    it works again. Without `user` and `destination` it fails for everybody."""
+
+    failing: bool
+    user: str = ""
+    destination: str = ""
+
+
+@attrs.frozen
+class Sampled(Line):
+    """The state of a worker and its process at one moment: see `WorkerSampler`."""
+
+    worker: str
+    concurrency: int
+    """Sends allowed at once; 0 before the worker was started."""
+    in_flight: int
+    held: bool = False
+    """Only probes may start, as the provider fails."""
+    paused: bool = False
+    """Something is paused by an operator."""
+    limited: bool = False
+    """Notifications are ready, and the rate limit decides when they start."""
+    records: int = 0
+    """Notifications in memory or in the table of waiting retries."""
+    rss: int = 0
+    """Resident memory of the process in bytes; 0 where it is unknown."""
+    budgets: dict[str, list[int]] = attrs.field(factory=dict[str, list[int]])
+    """Name of a memory budget to the bytes in use and the bytes allowed."""
 
 
 @attrs.frozen
@@ -174,9 +223,8 @@ class Committed(Line):
 _KINDS: Final[dict[str, type[Line]]] = {
     kind.__name__: kind
     for kind in (
-        Produced, Owned, LaneHeld, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed,
-        PausesSeen, Copied,
-        Committed,
+        Produced, Owned, Released, LaneHeld, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed,
+        Failing, PausesSeen, Copied, Committed, Sampled,
     )
 }  # fmt: skip
 _UNCOUNTED: Final = frozenset({"ThrottledError", "ProviderUnavailableError"})
@@ -210,8 +258,10 @@ class AttemptLog:
         text = json.dumps({"kind": type(line).__name__, **attrs.asdict(line)}, separators=(",", ":"))
         os.write(self._file, text.encode() + b"\n")
 
-    def produced(self, notification: Notification[Any], record: RecordMetadata) -> None:
-        """Note that the broker acknowledged a notification."""
+    def produced(
+        self, notification: Notification[Any], record: RecordMetadata, *, destination: str = ""
+    ) -> None:
+        """Note that the broker acknowledged a notification, and which server is to receive it."""
         expires = notification.expires_at
         self.write(
             Produced(
@@ -221,6 +271,7 @@ class AttemptLog:
                 record.offset,
                 None if expires is None else round(expires.timestamp() * 1000),
                 notification.channel,
+                destination,
             )
         )
 
@@ -242,8 +293,12 @@ class AttemptLog:
                 self.write(Scheduled(self.worker, event.id, event.attempt, event.offset))
             case events.PausesChanged():
                 self.write(PausesSeen(self.worker, list(event.paused)))
-            case events.LaneHeld() | events.LaneResumed():
-                self.write(LaneHeld(self.worker, isinstance(event, events.LaneHeld)))
+            case events.LaneHeld():
+                self.write(LaneHeld(self.worker, True, event.seconds, event.reason))
+            case events.LaneResumed():
+                self.write(LaneHeld(self.worker, False))
+            case events.PartitionsRevoked(lost=False):
+                self.write(Released(self.worker, list(event.partitions)))
             case events.PartitionsRevoked(lost=True) | events.CommitFailed(epoch_ended=True):
                 self.write(Disturbed(self.worker, "fenced"))
             case _:
@@ -284,8 +339,16 @@ class Recorded:
             outcome = type(e).__name__
             counted = not isinstance(e, DeliveryError) or outcome not in _UNCOUNTED
         self._log.write(
-            Ended(self._log.worker, self._notification.id, self._attempt.number, outcome, counted)
+            Ended(self._log.worker, self._notification.id, self._attempt.number, outcome, counted, _asks(e))
         )
+
+
+def _asks(error: BaseException | None) -> float | None:
+    """Seconds for which an error asks the whole lane to wait; None without such an error."""
+    if not isinstance(error, DeliveryError) or not holds_lane(error):
+        return None
+    after = error.retry_after if isinstance(error, ThrottledError) else None
+    return 0.0 if after is None else float(after)
 
 
 class LogTail:

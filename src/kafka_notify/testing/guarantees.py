@@ -11,8 +11,9 @@ side write; `kafka_watch`, which adds what the group committed and copied; and i
         held.observe(seen)
     held.verify()
 
-Order is the log's, not the clock's: a line stands after another when it was written after it. One log and one
-set of checkers judge one consumer group.
+Order is the log's, not the clock's: a line stands after another when it was written after it. `OnTime`, `Isolation`
+and `Liveness` judge recorded times too, as their promises are about time; the last two and `Memory` need the samples
+of `kafka_notify.testing.worker_samples`. One log and one set of checkers judge one consumer group.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from kafka_notify.testing._send_checkers import (
     OnTime,
     OrderKept,
 )
+from kafka_notify.testing._time_checkers import Isolation, Liveness, Memory, Wait
 
 __all__ = [
     "AttemptsBounded",
@@ -46,9 +48,12 @@ __all__ = [
     "Conserved",
     "DuplicatesBounded",
     "Guarantees",
+    "Isolation",
     "Letter",
     "LettersFaithful",
+    "Liveness",
     "LogEnds",
+    "Memory",
     "NothingLost",
     "NothingOpenCommitted",
     "Observation",
@@ -56,6 +61,7 @@ __all__ = [
     "OneAtATime",
     "OrderKept",
     "SourceRecord",
+    "Wait",
 ]
 
 
@@ -70,12 +76,25 @@ class Guarantees:
         self.checkers = tuple(checkers)
 
     @classmethod
-    def all(cls, *, max_attempts: int) -> Self:
-        """Every checker there is, for a consumer with `Ordering.USER`."""
+    def all(
+        cls,
+        *,
+        max_attempts: int,
+        isolation: Isolation | None = None,
+        liveness: Liveness | None = None,
+        memory: Memory | None = None,
+    ) -> Self:
+        """Every checker there is, for a consumer with `Ordering.USER`.
+
+        Args:
+            max_attempts: Of its retry policy.
+            isolation: One with other arguments than its defaults; likewise `liveness` and `memory`.
+        """
         return cls(
             [
                 NothingLost(), OrderKept(), OneAtATime(), OnTime(), AttemptsBounded(max_attempts), Conserved(),
                 NothingOpenCommitted(), CommitsOnlyGrow(), DuplicatesBounded(), LettersFaithful(), CaughtUp(),
+                isolation or Isolation(), liveness or Liveness(), memory or Memory(),
             ]
         )  # fmt: skip
 

@@ -1,0 +1,105 @@
+"""Samples of a worker's state in the attempt log: what `Isolation`, `Memory` and `Liveness` judge by."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from typing_extensions import Self
+
+from kafka_notify._fetch import intake
+from kafka_notify.testing.attempt_log import AttemptLog, Sampled
+from kafka_notify.worker import Worker
+
+INTERVAL: Final = 0.25
+_STATUS: Final = Path("/proc/self/status")
+
+
+class WorkerSampler:
+    """Writes a `Sampled` line now, and then a few times a second until its block ends.
+
+    Enter it before the worker is started: the first line tells how much memory the process takes without one. It runs
+    in a thread of its own, so it goes on while the worker's event loop is blocked, and stops while the process is
+    frozen. Only one worker runs in the process, or its resident memory says nothing about that worker.
+
+        worker = Worker(Logged, config, lane="high_priority", on_event=LOG.on_event)
+        with WorkerSampler(LOG, worker):
+            worker.run()
+
+    Args:
+        log: Where the lines go.
+        worker: Started or not.
+        interval: Seconds between two lines.
+    """
+
+    def __init__(self, log: AttemptLog, worker: Worker, *, interval: float = INTERVAL) -> None:
+        self._log = log
+        self._worker = worker
+        self._interval = interval
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="worker samples", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._log.write(sample(self._log.worker, self._worker))
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            self._log.write(sample(self._log.worker, self._worker))
+
+
+def sample(name: str, worker: Worker) -> Sampled:
+    """The state of a worker of this process now.
+
+    Args:
+        name: What the worker is called in the log.
+        worker: Started or not.
+    """
+    stats = worker.stats()
+    return Sampled(
+        name,
+        worker.concurrency or 0,
+        stats.in_flight + stats.stuck,
+        stats.held,
+        bool(stats.paused),
+        _limited(worker),
+        stats.buffered + stats.waiting,
+        resident(),
+        _budgets(worker),
+    )
+
+
+def resident() -> int:
+    """Resident memory of this process in bytes; 0 on systems without `/proc`."""
+    try:
+        status = _STATUS.read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0)
+
+
+def _limited(worker: Worker) -> bool:
+    running = worker._running
+    return running is not None and running.engine.sends.pace is not None and bool(running.engine.sends._ready)
+
+
+def _budgets(worker: Worker) -> dict[str, list[int]]:
+    running = worker._running
+    if running is None:
+        return {}
+    engine = running.engine
+    buffered = sum(p.open_bytes for p in tuple(engine.partitions.values()))
+    buffered += sum(w.bytes for w in tuple(engine.intake._unread.values()))
+    return {
+        "buffered": [buffered, intake.BUFFER_BYTES],
+        "waiting": [engine.budget.used, engine.budget.limit],
+    }
