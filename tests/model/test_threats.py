@@ -40,6 +40,9 @@ class Asked:
     def wake(self, lane: Lane, at: int, /) -> None:
         self.wakes.append((lane, at))
 
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        return f"id{entry.origin}", 0
+
 
 @attrs.define
 class Bench:
@@ -272,5 +275,7 @@ def test_copy_without_its_source_record() -> None:
     b.retry(0, origin=1_000, writer=BEFORE)
     b.commit()
 
-    assert b.sent == [1_000]
+    held = b.asked.sends[0].held
+    assert held is not None
+    assert (held.stranger, held.id) == (1_000, "id1000")
     assert b.asked.sends[0].busy is Busy.SENDING

@@ -44,7 +44,7 @@ from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category
 from kafka_notify.outcome import Middleware
 from kafka_notify.policy import RetryPolicy
-from kafka_notify.wire import REDRIVE_WRITER
+from kafka_notify.wire import REDRIVE_WRITER, identity
 
 log = logging.getLogger("kafka_notify.worker")
 
@@ -394,6 +394,7 @@ class Engine:
             effects=self,
             budget=self.budget,
             epoch=start.epoch,
+            topic_id=start.topic_ids[0] if start.topic_ids else "",
         )
         self._share_rate()
         self.sends.keep_blocked(partition)
@@ -504,6 +505,11 @@ class Engine:
     def wake(self, lane: Lane, at: int) -> None:
         """Look at a lane again at epoch ms `at`."""
         self._timers.add(lane, at)
+
+    def identity(self, entry: Entry) -> tuple[str, int]:
+        """Id and creation time of an entry that lives in the source alone."""
+        number, origin = entry.partition.number, entry.origin
+        return identity(entry.headers, self._source, number, origin, entry.timestamp)
 
     # -- clockwork ------------------------------------------------------------------------------------
 

@@ -202,11 +202,12 @@ class Settler:
                     entry.headers or [], entry.partition.number, entry.origin, entry.timestamp
                 )
             held = Held(-1, due, expires, id, created)
-            held.collapse = collapse
+            held.collapse, held.topic = collapse, entry.partition.topic_id
             return held
         held = Held(-1, due, old.expires, old.id, old.created)
         held.collapse = old.collapse
         held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
+        held.stranger, held.topic = old.stranger, old.topic
         held.first_failed, held.error_class, held.error_code = (
             old.first_failed,
             old.error_class,
@@ -292,6 +293,7 @@ class Settler:
             outcome_unknown=held.unknown,
             writer=entry.partition.writer,
             redrives=held.redrives,
+            origin_topic_id=held.topic,
         )
 
     # -- dead-letter topic ----------------------------------------------------------------------------
@@ -420,6 +422,8 @@ class Settler:
         """Topic, partition and offset of the record that an entry began with: when the headers of a retry
         record cannot be read, that record is all that is known."""
         number = entry.partition.number
+        if entry.held is not None and entry.held.foreign:
+            return self._source, number, entry.held.stranger
         if entry.origin < 0:
             return self._retry_topic, number, -1 - entry.origin
         return self._source, number, entry.origin
