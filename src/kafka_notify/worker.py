@@ -21,6 +21,7 @@ from typing_extensions import Self
 from kafka_notify._clock import Clock
 from kafka_notify._config import Config, consumer_config, producer_config, with_drain
 from kafka_notify._fetch import lease
+from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import FetchLoop, boottime
 from kafka_notify._fetch.reread import Rereader
@@ -308,7 +309,8 @@ class _Running:
         )
         self.handle = self._open_handle()
         self.writer = CopyWriter(self.handle, self.loop, on_event, reopen=self._reopen)
-        self.fetch = FetchLoop(reading, self.topics[0], self.topics[1])
+        channels = Channels(consumer.channels, consumer.dropped_channels)
+        self.fetch = FetchLoop(reading, self.topics[0], self.topics[1], channels)
         self.rereader = Rereader(reading, self.topics[1], self._loaded)
         self.engine = Engine(
             consumer,
@@ -329,6 +331,8 @@ class _Running:
             load=self.rereader.request,
             pace=self._pace(consumer, lane.name, topology),
             count_partitions=lambda: self.handle.warm_up(self.topics[:1], WARM_UP)[self.topics[0]],
+            channels=channels,
+            known_channels=topology.channels,
         )
         self.control = ControlReader(
             reading,

@@ -17,6 +17,7 @@ import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from kafka_notify._config import opened
+from kafka_notify._fetch.channels import Channels, Neighbours
 from kafka_notify._fetch.fatal import ConsumerEnded, ended, is_fatal
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
@@ -126,6 +127,9 @@ class Receiver(Protocol):
     def recreated(self, topic: str, /) -> None:
         """A topic is not the one any more that was there when its partitions started."""
 
+    def neighbours(self, channels: Sequence[tuple[str, ...]], /) -> None:
+        """What the workers of the group send, by their commits."""
+
     def forget(self, numbers: frozenset[int], /, *, lost: bool) -> None:
         """These partitions are not ours any more."""
 
@@ -146,9 +150,12 @@ class FetchLoop:
         config: Complete consumer configuration.
         source: Name of the source topic.
         retry: Name of the retry topic.
+        channels: What the consumer sends.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: str, retry: str) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], source: str, retry: str, channels: Channels = Channels(())  # noqa: B008
+    ) -> None:
         self._config = dict(config)
         self._group = str(config["group.id"])
         self._incremental = config.get("group.protocol") == "consumer"
@@ -172,6 +179,8 @@ class FetchLoop:
         self._half_since: dict[int, float] = {}
         self._membership: Membership | None = None
         self._topic_ids = TopicIds(self._config, self._topics)
+        self._channels = channels.digests
+        self._neighbours = Neighbours(self._config, self._group, source) if channels.sent else None
         self._ids: dict[int, tuple[str, ...]] = {}
         """Of the topics that each pair's offsets belong to."""
         self._handed = 0
@@ -285,7 +294,8 @@ class FetchLoop:
             raise self._fatal
         self._look_at_topics()
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
-        may_start = not self._fenced and not self._topic_ids.awaited() and boottime() >= self._start_again_at
+        awaits = self._topic_ids.awaited() or (self._neighbours is not None and self._neighbours.awaited())
+        may_start = not self._fenced and not awaits and boottime() >= self._start_again_at
         if waiting and may_start:
             self._start_pairs(consumer, waiting)
         self._apply_pauses(consumer)
@@ -299,6 +309,8 @@ class FetchLoop:
             self._receiver.feed(batch)
 
     def _look_at_topics(self) -> None:
+        if self._neighbours is not None and (found := self._neighbours.look()) is not None:
+            self._receiver.neighbours(found)
         if not self._topic_ids.look():
             return
         now = self._topic_ids.known
@@ -322,7 +334,10 @@ class FetchLoop:
             )
         offsets = [
             TopicPartition(
-                topic, n, state.frontier, encode_metadata(state, self._group, topic, n, self._ids[n])
+                topic,
+                n,
+                state.frontier,
+                encode_metadata(state, self._group, topic, n, self._ids[n], self._channels),
             )
             for n, pair in pairs.items()
             for topic, state in zip(self._topics, pair, strict=True)

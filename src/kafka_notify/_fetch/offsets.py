@@ -23,6 +23,7 @@ _OPEN: Final = ord("0")
 _DONE: Final = ord("1")
 _VERSION: Final = "kn1"
 _MAX_FENCES: Final = 8  # of at most 53 characters each, beside the bits
+_CHANNELS: Final = "c:"
 _READABLE: Final = ("kn1", "kn2")  # a newer neighbour may append fields; it keeps these
 
 
@@ -52,6 +53,8 @@ class Committed:
     fence: Fence | None = None
     topic_ids: tuple[str, ...] = ()
     """Of source and retry topic when it was committed; empty when that is not known."""
+    channels: tuple[str, ...] = ()
+    """Digests of the channels that the committing worker sends (`_fetch.channels`); empty when that is not known."""
 
     def covers(self, offset: int) -> bool:
         """Whether `offset` is finished."""
@@ -145,11 +148,16 @@ class OffsetRewound(Exception):
 
 
 def encode_metadata(
-    committed: Committed, group: str, topic: str, partition: int, topic_ids: tuple[str, ...] = ()
+    committed: Committed,
+    group: str,
+    topic: str,
+    partition: int,
+    topic_ids: tuple[str, ...] = (),
+    channels: tuple[str, ...] = (),
 ) -> str:
-    """The commit metadata for `committed`, in topics with these ids: ASCII, at most 4,095 characters, empty when
-    there is nothing to say."""
-    if not committed.gaps and committed.fence is None and not topic_ids:
+    """The commit metadata for `committed`, in topics with these ids, by a worker that sends these channels: ASCII, at
+    most 4,095 characters, empty when there is nothing to say."""
+    if not committed.gaps and committed.fence is None and not topic_ids and not channels:
         return ""
     bits = ""
     if committed.gaps:
@@ -165,8 +173,10 @@ def encode_metadata(
         writers.append(fence.writer)
         fence = fence.before
     text = f"{_VERSION}|{bits}|{','.join(ends)}|{','.join(writers)}"
-    if topic_ids:
-        text += f"|{','.join(topic_ids)}"
+    if topic_ids or channels:
+        text += f"|{','.join(topic_ids)}"  # readers of old take this field for ids, whatever it holds
+    if channels and len(field := f"|{_CHANNELS}{'.'.join(channels)}") + len(text) + 9 <= MAX_METADATA:
+        text += field
     return f"{text}|{_checksum(text, committed.frontier, group, topic, partition)}"
 
 
@@ -189,7 +199,10 @@ def decode_metadata(frontier: int, metadata: str | None, group: str, topic: str,
             fence = Fence(int(end), writer, fence) if writer else None
     except (ValueError, binascii.Error, zlib.error):
         return plain
-    return Committed(frontier, gaps, fence, tuple(fields[4].split(",")) if len(fields) > 4 else ())
+    topic_ids = tuple(fields[4].split(",")) if len(fields) > 4 and fields[4] else ()
+    named = [field for field in fields[5:] if field.startswith(_CHANNELS)]
+    channels = tuple(named[-1].removeprefix(_CHANNELS).split(".")) if named else ()
+    return Committed(frontier, gaps, fence, topic_ids, channels)
 
 
 def _decode_bits(text: str) -> bytes:

@@ -20,6 +20,7 @@ from confluent_kafka import Message
 
 from kafka_notify import events
 from kafka_notify._clock import Clock
+from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.fatal import ended, is_fatal
 from kafka_notify._fetch.intake import Intake
@@ -58,6 +59,12 @@ RECREATED: Final = (
 )
 
 
+FEWER_CHANNELS: Final = (
+    "its group sends {} too, which this worker would pass over: give it these channels, or, if they are not to be sent "
+    "any more, name them in Consumer.dropped_channels"
+)
+
+
 class Engine:
     """Everything between records read and offsets committed, for one worker.
 
@@ -80,6 +87,8 @@ class Engine:
         load: Reads an evicted payload again; answered by `loaded`.
         pace: Makes the rate limit, if there is one, from what wakes the sends.
         count_partitions: Asks how many the source topic has; blocks.
+        channels: What the consumer sends.
+        known_channels: Those of the topology.
     """
 
     def __init__(
@@ -103,6 +112,8 @@ class Engine:
         load: Callable[[Entry], object],
         pace: Callable[[Clock, Callable[[], object]], Pace | None],
         count_partitions: Callable[[], int],
+        channels: Channels,
+        known_channels: frozenset[str],
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.halted: dict[int, str] = {}
@@ -118,6 +129,10 @@ class Engine:
         self.all_stuck_since: float | None = None
         """`boottime` since when so many sends hang that none may start."""
         self.paused = paused
+        self._channels = channels
+        self._known_channels = known_channels
+        self._group_channels: Sequence[tuple[str, ...]] = ()
+        """What the workers of the group send, by their last commits."""
         self._loop = loop
         self._clock = Clock()
         self._source, self._retry_topic, _ = topics
@@ -271,6 +286,10 @@ class Engine:
         """A topic is not the one any more that was there when its partitions started."""
         self.post(self._halt_all, RECREATED.format(topic))
 
+    def neighbours(self, channels: Sequence[tuple[str, ...]]) -> None:
+        """What the workers of the group send, by their commits."""
+        self.post(self._compare_channels, channels)
+
     def drain(self, numbers: frozenset[int]) -> CommitRequest:
         """Let these partitions finish what runs; what is to be committed of them. Blocks the fetch thread."""
         answer: concurrent.futures.Future[CommitRequest] = concurrent.futures.Future()
@@ -403,6 +422,17 @@ class Engine:
             for topic in changed(topics, committed.topic_ids, start.topic_ids):
                 self._halt(partition, RECREATED.format(topic))
                 return
+        if missing := self._passed_over(start.source.channels):
+            self._halt(partition, FEWER_CHANNELS.format(missing))
+            return
+        if added := self._channels.added(start.source.channels, self._known_channels):
+            log.warning(
+                "%s[%d]: %s is sent from offset %d on; what lies before was passed over by the worker before this one",
+                self._source,
+                number,
+                ", ".join(added),
+                start.source.frontier,
+            )
         for topic, state, (_, end) in zip(
             topics, (start.source, start.retry), (start.source_range, start.retry_range), strict=True
         ):
@@ -415,6 +445,18 @@ class Engine:
                 return
         if partition.restored:
             self.commits.soon()
+
+    def _compare_channels(self, found: Sequence[tuple[str, ...]]) -> None:
+        """A worker that sends fewer channels than its neighbours passes over what they send: it must stop that."""
+        self._group_channels = found
+        if missing := self._passed_over(()):
+            self._halt_all(FEWER_CHANNELS.format(missing))
+
+    def _passed_over(self, committed: tuple[str, ...]) -> str:
+        """What this worker would pass over although the group sends it, by a commit and those of the neighbours."""
+        every = (committed, *self._group_channels)
+        missing = {name for each in every for name in self._channels.missing(each, self._known_channels)}
+        return ", ".join(sorted(missing))
 
     def _halt(self, partition: Partition, reason: str) -> None:
         """Stop one partition, loudly: going on would skip or repeat what nobody could find again."""
