@@ -32,6 +32,8 @@ DlqReason = Literal[
     "unsupported_schema",
     "throttle_timeout",
     "unknown_outcome",
+    "wait_too_long",
+    "removed",
 ]
 DlqPayload = Literal["intact", "redacted"]
 T = TypeVar("T")

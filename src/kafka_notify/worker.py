@@ -277,6 +277,12 @@ class Worker:
         problems = self._running.problems()
         return Health(not problems, problems, self._running.lives())
 
+    def acknowledge(self) -> None:
+        """Take out of `health` what cannot be undone, now that a person has seen it: records that retention removed,
+        committed offsets that were gone. From any thread."""
+        if self._running is not None:
+            self._running.engine.alarms.acknowledge()
+
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "new" if self._running is None else "running"
         return f"<Worker {self._lane.name} {state}>"
@@ -309,7 +315,7 @@ class _Running:
         )
         self.handle = self._open_handle()
         self.writer = CopyWriter(self.handle, self.loop, on_event, reopen=self._reopen)
-        channels = Channels(consumer.channels, consumer.dropped_channels)
+        channels = Channels(frozenset(consumer.channels), frozenset(consumer.dropped_channels))
         self.fetch = FetchLoop(reading, self.topics[0], self.topics[1], channels)
         self.rereader = Rereader(reading, self.topics[1], self._loaded)
         self.engine = Engine(
@@ -480,6 +486,7 @@ class _Running:
         quiet = boottime() - engine.ticked_at
         if quiet > 10:
             found.append(f"its event loop is blocked for {quiet:.0f} s: an async send must not block")
+        found += engine.alarms.sentences()
         if engine.partitions and engine.commits.error is not None:
             found.append(f"commits fail: {engine.commits.error}")
         if (late := engine.commits.late()) > 0:

@@ -345,9 +345,7 @@ class Owner:
             held.stranger, held.topic, held.id, held.created = old.stranger, old.topic, old.id, old.created
         held.collapse = collapse_of(record.headers)
         origin = held.stranger if held.foreign else origin
-        copy = Copy(
-            origin, held.redrives, attempt, due, self.writer, held.id.startswith("old"), held.topic
-        )
+        copy = Copy(origin, held.redrives, attempt, due, self.writer, held.id.startswith("old"), held.topic)
         self.flight.append(("copy", partial(self._produce, entry, held, copy)))
 
     def _produce(self, entry: Entry, held: Held, copy: Copy) -> None:

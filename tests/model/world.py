@@ -174,7 +174,9 @@ class World(Promises):
                 # the tool sees that the present topic is shorter; else a letter may not say where it died
                 beyond = old.origin >= len(self.source)
                 topic = OTHER_TOPIC if beyond else ("", OLD_TOPIC)[self.choose(2)]
-                self.write(attrs.evolve(old, redrives=redrives + 1, due=self.now, writer=REDRIVE, topic=topic))
+                self.write(
+                    attrs.evolve(old, redrives=redrives + 1, due=self.now, writer=REDRIVE, topic=topic)
+                )
                 return
             topic = ("", TOPIC)[self.choose(2)]
             self.write(Copy(origin, redrives + 1, 0, self.now, REDRIVE, topic=topic))

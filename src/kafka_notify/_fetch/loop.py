@@ -21,6 +21,7 @@ from kafka_notify._fetch.channels import Channels, Neighbours
 from kafka_notify._fetch.fatal import ConsumerEnded, ended, is_fatal
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._fetch.retention import RetentionWatch
 from kafka_notify._fetch.topic_ids import TopicIds, changed
 from kafka_notify._log_extent import log_ends, log_starts
 from kafka_notify._polling import poll_batch
@@ -85,6 +86,8 @@ class Start:
     retry_range: tuple[int, int]
     topic_ids: tuple[str, ...] = ()
     """Of source and retry topic; empty when they are not known."""
+    uncommitted: tuple[bool, bool] = (False, False)
+    """Whether the group has no committed offset for the source partition, and for the retry partition."""
 
 
 @attrs.frozen
@@ -127,6 +130,12 @@ class Receiver(Protocol):
     def recreated(self, topic: str, /) -> None:
         """A topic is not the one any more that was there when its partitions started."""
 
+    def retention(self, settings: Mapping[str, int], /) -> None:
+        """How long the topics keep records, ms."""
+
+    def log_starts(self, starts: Mapping[tuple[str, int], int], /) -> None:
+        """Where partitions begin now: retention may have removed what nobody read."""
+
     def neighbours(self, channels: Sequence[tuple[str, ...]], /) -> None:
         """What the workers of the group send, by their commits."""
 
@@ -154,7 +163,11 @@ class FetchLoop:
     """
 
     def __init__(
-        self, config: Mapping[str, Any], source: str, retry: str, channels: Channels = Channels(())  # noqa: B008
+        self,
+        config: Mapping[str, Any],
+        source: str,
+        retry: str,
+        channels: Channels = Channels(frozenset()),  # noqa: B008
     ) -> None:
         self._config = dict(config)
         self._group = str(config["group.id"])
@@ -179,6 +192,9 @@ class FetchLoop:
         self._half_since: dict[int, float] = {}
         self._membership: Membership | None = None
         self._topic_ids = TopicIds(self._config, self._topics)
+        self._retention = RetentionWatch(
+            self._config, self._topics, lambda: [(t, n) for n in self._started for t in self._topics]
+        )
         self._channels = channels.digests
         self._neighbours = Neighbours(self._config, self._group, source) if channels.sent else None
         self._ids: dict[int, tuple[str, ...]] = {}
@@ -309,6 +325,10 @@ class FetchLoop:
             self._receiver.feed(batch)
 
     def _look_at_topics(self) -> None:
+        if (settings := self._retention.settings()) is not None:
+            self._receiver.retention(settings)
+        if (starts := self._retention.starts()) is not None:
+            self._receiver.log_starts(starts)
         if self._neighbours is not None and (found := self._neighbours.look()) is not None:
             self._receiver.neighbours(found)
         if not self._topic_ids.look():
@@ -470,6 +490,7 @@ class FetchLoop:
                     (starts[source, n], ends[source, n]),
                     (starts[retry, n], ends[retry, n]),
                     self._topic_ids.known,
+                    (states[source, n] is None, states[retry, n] is None),
                 )
                 for topic, state in ((source, start.source), (retry, start.retry)):
                     consumer.seek(TopicPartition(topic, n, max(state.frontier, starts[topic, n])))

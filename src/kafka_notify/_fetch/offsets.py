@@ -56,6 +56,11 @@ class Committed:
     channels: tuple[str, ...] = ()
     """Digests of the channels that the committing worker sends (`_fetch.channels`); empty when that is not known."""
 
+    def open_below(self, offset: int) -> int:
+        """How many offsets below `offset` are not finished."""
+        size = max(offset - self.frontier, 0)
+        return size - self.gaps[:size].count(_DONE)
+
     def covers(self, offset: int) -> bool:
         """Whether `offset` is finished."""
         at = offset - self.frontier
@@ -69,13 +74,16 @@ class Tracker:
     completion: one search per commit instead of one per record.
     """
 
-    __slots__ = ("_base", "_bits", "frontier", "position")
+    __slots__ = ("_base", "_bits", "frontier", "jump", "position")
 
     def __init__(self, committed: Committed, log_start: int = 0) -> None:
         # below log_start retention removed what was never read: it cannot be read any more
         start = max(committed.frontier, log_start)
         self._base = self.frontier = self.position = start
         self._bits = bytearray(committed.gaps[start - committed.frontier :])
+        self.jump = (0, 0, 0)
+        """The largest stretch that was passed without a record since this was last reset: how many offsets of it were
+        not finished, its start and its end."""
         self.advance()
 
     def observe(self, offset: int) -> bool:
@@ -98,6 +106,8 @@ class Tracker:
         """Note that nothing more is to be read below `offset` (a gap, or the end of the partition)."""
         if offset <= self.position:
             return
+        if offset - self.position > self.jump[0]:
+            self.jump = (self.open_below(offset), self.position, offset)
         if offset - self.position > WINDOW and self.advance() == self.position:
             del self._bits[: offset - self._base]  # nothing open: no need for a byte per missing offset
             self._base = self.frontier = offset
@@ -106,6 +116,11 @@ class Tracker:
             if start < end:
                 self._bits[start:end] = b"1" * (end - start)  # extends, too
         self.position = offset
+
+    def open_below(self, offset: int) -> int:
+        """How many offsets from the position up to `offset` are not finished."""
+        at = max(self.position - self._base, 0)
+        return max(offset - self.position, 0) - self._bits.count(b"1", at, max(offset - self._base, at))
 
     def complete(self, offset: int) -> None:
         """Note that `offset` is finished; it need not have been read yet (an acknowledged copy)."""

@@ -237,10 +237,9 @@ class Partition:
         if not self.source.observe(offset):
             return
         copied = self.pending.get(offset) if self.pending else None
-        if copied is not None:
-            if self._is_of(copied, offset, identity()):
-                self.source.complete(offset)  # its forwarder died before the commit
-                return
+        if copied is not None and self._is_of(copied, offset, identity()):
+            self.source.complete(offset)  # its forwarder died before the commit
+            return
         lane = self.lanes.get(lane_key)
         if lane is None:
             self.lanes[lane_key] = lane = Lane(self, lane_key)
