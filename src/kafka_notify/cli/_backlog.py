@@ -221,7 +221,7 @@ class Backlogs:
         """What waits in the retry topic, and whether that is all: at most `limit` records are read."""
         halves = {(half.topic, half.partition): half for half in group.retry if half.open}
         source = self._topology.source_topic(group.lane)
-        newest: dict[tuple[int, int], tuple[tuple[int, int, int], Waiting]] = {}
+        newest: dict[tuple[object, ...], tuple[tuple[int, int, int], Waiting]] = {}
         read = 0
         for message in self._records({at: (half.frontier, half.end) for at, half in halves.items()}):
             if read >= limit:
@@ -234,12 +234,12 @@ class Backlogs:
             state = read_retry(headers, source, number)
             if state is None:
                 continue
-            _, created = identity(headers, source, number, state.origin, message.timestamp()[1])
-            rank = (state.redrives, state.attempt, offset)
-            known = newest.get((number, state.origin))
+            id, created = identity(headers, source, number, state.origin, message.timestamp()[1])
+            rank, which = (state.redrives, state.attempt, offset), (number, state.origin, id, created)
+            known = newest.get(which)
             if known is None or known[0] < rank:
                 found = Waiting(state.due_ms, created, state.attempt, state.error_code)
-                newest[number, state.origin] = (rank, found)
+                newest[which] = (rank, found)
         return [found for _, found in newest.values()], read < limit
 
     def oldest_source(self, group: Group) -> int | None:
