@@ -127,6 +127,9 @@ class Plan:
         lane, name = self._consumer_of(letter.state)
         if lane and self._to is not None:
             name = self._to
+            if lane not in self._checked and self._readers is not None:
+                self._readers.check(lane, name)
+                self._checked.add(lane)
         topic = self._retry_topic(letter.state, lane, name) if lane else ""
         if not topic:
             return "unknown_group", ""
@@ -162,9 +165,6 @@ class Plan:
     def _unread(self, lane: str, name: str, channel: str | None) -> str:
         if self._readers is None:
             return ""
-        if self._to is not None and lane not in self._checked:
-            self._readers.check(lane, name)
-            self._checked.add(lane)
         readers = self._readers.of(lane)
         if readers is None or name not in readers:
             return ""

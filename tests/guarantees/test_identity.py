@@ -51,20 +51,25 @@ def test_redrive_after_the_topic_was_created_again(fleet: Fleets, known: bool, w
         assert fresh[0].offset == old.offset
 
     if waits == "unread":
+        produce()
+        gate.touch()
         assert tool(f).redrive(letters, dry_run=False).redriven == 1
-        with f.worker_here() as ours:
-            f.until(lambda: ours.stats().partitions, "partition")
-            produce()
-            gate.touch()
+        with f.worker_here():
             f.until(lambda: {"fresh"} <= f.terminal and len(f.starts("old")) == 2, "end of both")
             f.until_committed(1)
     else:
         with f.worker_here() as ours:
             produce()
-            state = {"in the retry topic": lambda: ours.stats().waiting, "in memory": lambda: ours.stats().in_flight}
+            state = {
+                "in the retry topic": lambda: ours.stats().waiting,
+                "in memory": lambda: ours.stats().in_flight,
+            }
             f.until(state[waits], "open notification")
             assert tool(f).redrive(letters, dry_run=False).redriven == 1
-            f.until(lambda: f.starts("old")[1:] or ours.stats().waiting > 1 or waits == "in memory", "redriven copy")
+            f.until(
+                lambda: f.starts("old")[1:] or ours.stats().waiting > 1 or waits == "in memory",
+                "redriven copy",
+            )
             gate.touch()
             f.until(lambda: {"fresh"} <= f.terminal and len(f.starts("old")) == 2, "end of both")
             f.until_committed(1)

@@ -494,6 +494,7 @@ def test_a_codec_that_was_mended_brings_undecodable_letters_back(site: Site) -> 
 def test_letters_older_than_the_retry_topics_memory_are_left_alone(site: Site) -> None:
     """Where copies may have been deleted since, nobody can tell whether a letter was redriven before."""
     site.make(site.retry_topic("high", "push"), 3, **{"retention.ms": str(7 * 86_400_000)})
+    site.ran("high", "push")
     site.die("old", 1, consumer="push", died=NOW - 8 * DAY)
     site.die("new", 2, consumer="push", died=NOW - 6 * DAY)
     letters = site.found()
@@ -513,6 +514,7 @@ def test_letters_older_than_the_retry_topics_memory_are_left_alone(site: Site) -
 def test_a_copy_that_the_broker_refuses_is_an_error(site: Site) -> None:
     """The report never counts what was not acknowledged: it raises, and the text holds no payload."""
     site.make(site.retry_topic("high", "push"), 3, **{"max.message.bytes": "600"})
+    site.ran("high", "push")
     site.die("u", 1, consumer="push", text="secret" + os.urandom(1000).hex())
     with pytest.raises(ProduceError, match=r"MSG_SIZE_TOO_LARGE.* 0 copies were acknowledged") as raised:
         site.letters().redrive(site.found(), dry_run=False)

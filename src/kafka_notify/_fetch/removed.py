@@ -16,7 +16,8 @@ class Removed:
     def __init__(self, tracker: Tracker, start: int) -> None:
         self._tracker = tracker
         self._start = start
-        self._told = start
+        self._known = start
+        """What is gone below this offset was told, or had been read."""
 
     def look(self, start: int) -> int:
         """How many open records are gone since the last look, at most.
@@ -29,13 +30,15 @@ class Removed:
         size, begin, end = tracker.jump
         tracker.jump = (0, 0, 0)
         # other holes, such as transaction markers, do not end where the log begins
-        if size and max(self._start, self._told) < end <= start:
-            count = min(size, end - max(begin, self._told))
-            self._told = end
+        if size and self._known < end <= start:
+            count = min(size, end - max(begin, self._known))
+            self._known = end
         # what lies below the start may have been fetched before: then it is read within the time between two looks
         below = min(self._start, start)
-        if below > max(tracker.position, self._told):
-            count += min(tracker.open_below(below), below - self._told)
-            self._told = below
+        if below > max(tracker.position, self._known):
+            count += min(tracker.open_below(below), below - self._known)
+            self._known = below
+        if tracker.position >= start:
+            self._known = max(self._known, start)
         self._start = start
         return count
