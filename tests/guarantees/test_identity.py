@@ -27,8 +27,9 @@ DIES: Final = b'{"plan": ["permanent"], "seconds": 0}'
 @pytest.mark.parametrize("known", [True, False], ids=["topic known", "topic unknown"])
 @pytest.mark.parametrize("waits", ["in the retry topic", "in memory", "unread"])
 def test_redrive_after_the_topic_was_created_again(fleet: Fleets, known: bool, waits: str) -> None:
-    """A letter of a source topic that was deleted is redriven while a notification of the new topic with the same offset
-    and user is open: both are sent, wherever the new one is, and whether or not the letter says which topic it was."""
+    """A letter of a source topic that was deleted is redriven while a notification of the new topic with the same
+    offset and user is open: both are sent, wherever the new one is, and whether or not the letter says which topic it
+    was."""
     f = fleet(partitions=1, attributes=LATER)
     old = f.produce_raw(b"u", DIES, [NEWS, SMS, ("notif-id", b"old")])
     with f.worker_here():
@@ -179,8 +180,8 @@ def committed(f: Fleet) -> int | None:
 
 
 def test_offsets_expired(fleet: Fleets, caplog: pytest.LogCaptureFixture) -> None:
-    """When the group's offsets are gone, all that the topics hold is sent again, in order and losing nothing; the worker
-    says so, until somebody has acknowledged it."""
+    """When the group's offsets are gone, all that the topics hold is sent again, in order and losing nothing; the
+    worker says so, until somebody has acknowledged it."""
     f = fleet(partitions=1, attributes=LATER)
     with f.worker_here() as ours:
         f.produce(f.notification("u", n=n, plan=["transient", "ok"] if n == 0 else ["ok"]) for n in range(4))

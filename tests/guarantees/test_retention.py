@@ -139,8 +139,8 @@ def test_waiting_retries_are_removed(fleet: Fleets) -> None:
 
 
 def test_waiting_retries_are_saved(fleet: Fleets) -> None:
-    """Retries that retention removes while a worker holds them in memory are written again: none is lost, even when that
-    worker ends."""
+    """Retries that retention removes while a worker holds them in memory are written again: none is lost, even when
+    that worker ends."""
     f = fleet(partitions=1, attributes=LONG)
     with f.worker_here() as ours:
         waiting(f, ours, 9)
