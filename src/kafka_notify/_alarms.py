@@ -42,7 +42,7 @@ class Alarms:
 
     def sentences(self) -> Sequence[str]:
         """What was not acknowledged."""
-        found = []
+        found: list[str] = []
         for (kind, topic), counts in tuple(self._counts.items()):
             numbers = sorted(counts)
             where = f"[{', '.join(map(str, numbers[:_SHOWN]))}{', ...' if len(numbers) > _SHOWN else ''}]"

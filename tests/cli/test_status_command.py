@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import confluent_kafka
 import pytest
@@ -62,7 +63,7 @@ def test_what_retention_removes_soon_is_a_warning(shell: Shell) -> None:
     shell.ok("topics", "create", "--consumer", "sms")
     source = shell.topology.source_topic("high")
     shell.produce(alerts(5, users=5))
-    headers = [("notif-category", b"alert"), ("notif-channel", b"sms")]
+    headers: Any = [("notif-category", b"alert"), ("notif-channel", b"sms")]
     raw = confluent_kafka.Producer({"bootstrap.servers": shell.servers})
     written = round((time.time() - 3_000) * 1000)
     raw.produce(source, b"{}", b"u", partition=0, timestamp=written, headers=headers)
@@ -75,9 +76,8 @@ def test_what_retention_removes_soon_is_a_warning(shell: Shell) -> None:
     assert "retention removes" not in warned()
     entry = ConfigEntry("retention.ms", "3600000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, source, incremental_configs=[entry])
-    for done in (
-        AdminClient({"bootstrap.servers": shell.servers}).incremental_alter_configs([resource]).values()
-    ):
+    admin = AdminClient({"bootstrap.servers": shell.servers})
+    for done in admin.incremental_alter_configs([resource]).values():
         done.result(30)
     shell.until("a warning", lambda: f"retention removes the oldest open record of {source}" in warned())
 

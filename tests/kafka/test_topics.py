@@ -265,8 +265,12 @@ def test_a_retry_policy_that_waits_for_longer_than_the_topic_keeps(cluster: Clus
         match = re.search(r"--entity-name (\S+) --add-config ([^=]+)=(\S+)", finding.text)
         assert match is not None
         cluster.set(*match.groups())
-    again = lambda: check_topics(cluster.topology, cluster.config, consumers=[Patient])  # noqa: E731
-    cluster.await_that(lambda: not any("RetryPolicy" in f.text for f in again()))
+
+    def content() -> bool:
+        found = check_topics(cluster.topology, cluster.config, consumers=[Patient])
+        return not any("RetryPolicy" in finding.text for finding in found)
+
+    cluster.await_that(content)
 
 
 def test_offsets_that_expire_before_the_records_are_found(cluster: Cluster) -> None:

@@ -253,7 +253,8 @@ class Backlogs:
         """When the oldest open notification of the source was created, and when the oldest open record of it was
         written, epoch ms; None when there is none."""
         spans = {(h.topic, h.partition): (h.frontier, h.frontier + 1) for h in group.source if h.open > 0}
-        created, written = [], []
+        created: list[int] = []
+        written: list[int] = []
         for m in self._records(spans):
             written.append(m.timestamp()[1])
             place = m.topic() or "", m.partition() or 0, m.offset() or 0

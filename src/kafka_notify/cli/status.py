@@ -130,7 +130,7 @@ def look(
         before[group.group] = (at, ends, finished)
         waiting, complete = backlogs.waiting(group, limit)
         created = [each.created_ms for each in waiting]
-        written = {}
+        written: dict[str, int] = {}
         if (oldest := backlogs.oldest_source(group)) is not None:
             created.append(oldest[0])
             written[group.source[0].topic] = oldest[1]
