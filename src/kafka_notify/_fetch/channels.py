@@ -15,9 +15,7 @@ from typing import Any, Final
 
 import attrs
 from confluent_kafka import ConsumerGroupTopicPartitions
-from confluent_kafka.admin import AdminClient
 
-from kafka_notify._config import Config, client_config, opened
 from kafka_notify._fetch.offsets import decode_metadata
 from kafka_notify._fetch.question import Question
 
@@ -82,13 +80,13 @@ class Neighbours:
     Needs no right that a member does not have.
 
     Args:
-        config: Of any client of the cluster.
+        admin: An AdminClient of the cluster.
         group: The consumer group.
         topic: The source topic.
     """
 
-    def __init__(self, config: Config, group: str, topic: str) -> None:
-        self._admin: Any = opened(AdminClient, client_config(config))
+    def __init__(self, admin: Any, group: str, topic: str) -> None:
+        self._admin = admin
         self._group = group
         self._topic = topic
         self._question = Question(self._ask, f"what {group} has committed", every=LOOK, first=0)

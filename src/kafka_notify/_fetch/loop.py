@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 
 import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from kafka_notify._config import opened
+from kafka_notify._config import client_config, opened
 from kafka_notify._fetch.channels import Channels, Neighbours
 from kafka_notify._fetch.fatal import ConsumerEnded, ended, is_fatal
 from kafka_notify._fetch.membership import Membership
@@ -191,12 +192,13 @@ class FetchLoop:
         """Source partitions that are paused."""
         self._half_since: dict[int, float] = {}
         self._membership: Membership | None = None
-        self._topic_ids = TopicIds(self._config, self._topics)
+        admin: Any = opened(AdminClient, client_config(self._config))
+        self._topic_ids = TopicIds(admin, self._topics)
         self._retention = RetentionWatch(
-            self._config, self._topics, lambda: [(t, n) for n in self._started for t in self._topics]
+            admin, self._topics, lambda: [(t, n) for n in self._started for t in self._topics]
         )
         self._channels = channels.digests
-        self._neighbours = Neighbours(self._config, self._group, source) if channels.sent else None
+        self._neighbours = Neighbours(admin, self._group, source) if channels.sent else None
         self._ids: dict[int, tuple[str, ...]] = {}
         """Of the topics that each pair's offsets belong to."""
         self._handed = 0

@@ -11,11 +11,10 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from kafka_notify._config import Config, client_config, opened
 from kafka_notify._fetch.question import Question
 
 SETTINGS_LOOK: Final = 300.0
@@ -34,15 +33,15 @@ class RetentionWatch:
     The settings need DescribeConfigs on the topics: without it, that is logged once, and nothing is known of them.
 
     Args:
-        config: Of any client of the cluster.
+        admin: An AdminClient of the cluster.
         topics: Their names.
         owned: The partitions whose log starts are wanted: topic and number.
     """
 
     def __init__(
-        self, config: Config, topics: tuple[str, ...], owned: Callable[[], Iterable[tuple[str, int]]]
+        self, admin: Any, topics: tuple[str, ...], owned: Callable[[], Iterable[tuple[str, int]]]
     ) -> None:
-        self._admin: Any = opened(AdminClient, client_config(config))
+        self._admin = admin
         self._topics = topics
         self._owned = owned
         self._settings = Question(
