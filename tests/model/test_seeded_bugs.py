@@ -235,6 +235,13 @@ class SwallowsByOffset(Partition):
             self._redriven |= {(origin, f"{which}{origin}", origin): redrives for which in ("id", "old")}
 
 
+class TakesRecordForItsCopy(Partition):
+    """A record counts as copied when a copy of another notification names its offset."""
+
+    def _is_of(self, copied: Entry, offset: int, identity: tuple[str, int]) -> bool:
+        return True
+
+
 class NoResume(Partition):
     """What was paused is not looked at again."""
 
@@ -321,6 +328,7 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (Overlap, "OVERLAP", frozenset({"redrive"})),
     (MatchesByOffset, "LOSS", frozenset({"strangers", "redrive"})),
     (SwallowsByOffset, "LOSS", frozenset({"strangers", "redrive"})),
+    (TakesRecordForItsCopy, "LOSS", frozenset({"strangers", "redrive"})),
     (NoResume, "STUCK", frozenset({"pause"})),
     (OvertakesPaused, "ORDER", frozenset({"pause"})),
     (NotLookedAt, "PINNED", frozenset({"drain", "zombies", "redrive"})),

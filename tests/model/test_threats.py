@@ -195,6 +195,29 @@ def test_redrive_waits_until_what_it_supersedes_can_be_remembered() -> None:
     assert b.sent == [0]
 
 
+def test_stranger_whose_copy_is_on_its_way() -> None:
+    """A redriven copy turns out to be of an earlier topic while it is carried forward: its new copy, which was read
+    before it was acknowledged, is not taken for one of the record that the present topic has at that offset."""
+    b = working()
+    b.retry(0, origin=0, writer=REDRIVE, redrives=1)
+    old = b.partition.pending[0]
+    old.busy = Busy.COPYING
+    b.retry(1, origin=0, writer=ME, redrives=1)
+    b.partition.on_source(0, "v", Bytes(b"v", b"new"), None, 1, lambda: ("fresh", 7), NOW)
+    [fresh] = b.asked.sends
+    assert (fresh.origin, fresh.held) == (0, None)
+    assert old.held is not None
+    assert (old.held.stranger, old.held.foreign) == (0, True)
+
+    b.copy(old, at=1, attempt=0)
+    b.partition.finish(fresh, accepted=True, now=NOW)
+
+    assert [b.partition.retry.is_done(offset) for offset in (0, 1)] == [True, False]
+    assert b.asked.sends == [fresh, old]
+    b.partition.finish(old, accepted=True, now=NOW)
+    assert b.partition.retry.is_done(1)
+
+
 def test_orphan_of_a_superseded_copy() -> None:
     """A redriven copy is not sent before the retry partition was read past the copy it supersedes: a produce of
     that one may have failed and been written all the same."""
