@@ -52,15 +52,18 @@ def refusal(own: Reader, others: Mapping[str, Reader], channel: str | None) -> s
     """
     if own.works:
         return ""
-    heirs = sorted(o.name for o in others.values() if o.works and o.sends(channel) is not False)
+    heirs = sorted(o.name for o in others.values() if o.works and o.sends(channel))
     if own.committed and not heirs:
-        return ""  # its workers are away, and nobody has taken over: they will come back
-    heir = f"; give them to the consumer that sends them now: {', '.join(heirs)}" if heirs else ""
+        return ""  # its workers are away, and nobody has surely taken over: they will come back
     state = (
         "no worker is in its group"
         if own.committed
         else "its group has neither workers nor committed offsets"
     )
+    perhaps = heirs or sorted(o.name for o in others.values() if o.works and o.sends(channel) is None)
+    heir = f"; {', '.join(perhaps)} sends its channel now" if heirs else ""
+    if perhaps and not heirs:
+        heir = f"; perhaps to {', '.join(perhaps)}"
     return f"nobody reads the retry topic of {own.name}: {state}. Was it renamed? Then say `to`{heir}"
 
 

@@ -60,9 +60,20 @@ class Bench:
             offset, user, Bytes(b"u", b"value"), None, 1, lambda: (f"id{offset}", 0), NOW
         )
 
-    def retry(self, offset: int, origin: int, writer: str, redrives: int = 0, attempt: int = 0) -> None:
-        state = RetryState("source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives)
-        facts = (f"id{origin}", 0, None, "")
+    def retry(
+        self,
+        offset: int,
+        origin: int,
+        writer: str,
+        redrives: int = 0,
+        attempt: int = 0,
+        topic: str | None = None,
+        id: str = "",
+    ) -> None:
+        state = RetryState(
+            "source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives, topic
+        )
+        facts = (id or f"id{origin}", 0, None, "")
         if not self.partition.reads_own(offset):
             self.partition.on_retry(offset, "u", state, Bytes(b"u", b"value"), None, lambda: facts, NOW)
 
@@ -193,6 +204,24 @@ def test_redrive_waits_until_what_it_supersedes_can_be_remembered() -> None:
     assert b.sent == []
     b.commit()
     assert b.sent == [0]
+
+
+def test_copies_of_two_topics() -> None:
+    """Copies of a topic that was deleted and of the one after it, which name the same origin, are both sent: neither
+    supersedes the other, whichever lies first."""
+    for old, new in ((0, 1), (1, 0)):
+        b = bench(Committed(1), source_end=1, retry_end=2)
+        b.partition.topic_id = "new"
+        for offset in (0, 1):
+            if offset == old:
+                b.retry(offset, origin=0, writer=BEFORE, attempt=2, topic="old", id="old")
+            if offset == new:
+                b.retry(offset, origin=0, writer=BEFORE, attempt=1, topic="new", id="new")
+        b.commit()
+        assert [(entry.held and entry.held.id, entry.attempt) for entry in b.asked.sends] == [("old", 2)]
+        b.partition.finish(b.asked.sends[0], accepted=True, now=NOW)
+        assert [(entry.held and entry.held.id, entry.attempt) for entry in b.asked.sends[1:]] == [("new", 1)]
+        assert not b.partition.retry.is_done(new)
 
 
 def test_stranger_whose_copy_is_on_its_way() -> None:
