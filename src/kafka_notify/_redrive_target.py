@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from kafka_notify._config import Config, client_config, opened
+from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._fetch.channels import ALL, digest
 from kafka_notify._fetch.offsets import decode_metadata
 from kafka_notify._handle import reason
@@ -76,6 +76,7 @@ class Readers:
     """
 
     def __init__(self, config: Config, topology: Topology) -> None:
+        self._config = config
         self._admin: Any = opened(AdminClient, client_config(config))
         self._topology = topology
         self._of_lane: dict[str, dict[str, Reader] | None] = {}
@@ -130,12 +131,21 @@ class Readers:
             if e.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
                 raise
             works = False
-        request = [ConsumerGroupTopicPartitions(group)]
-        (offsets,) = self._admin.list_consumer_group_offsets(request, request_timeout=_TIMEOUT).values()
-        committed = [tp for tp in offsets.result().topic_partitions if tp.offset >= 0 and tp.error is None]
         channels: set[str] = set()
-        for tp in committed:
-            if tp.topic == source:
-                found = decode_metadata(tp.offset, tp.metadata, group, tp.topic, tp.partition)
-                channels |= set(found.channels)
-        return Reader(name, works, bool(committed), frozenset(channels) or None)
+        committed = False
+        # by a consumer that subscribes to nothing: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the
+        # process with a segmentation fault when the coordinator moves meanwhile
+        asker = opened(Consumer, consumer_config(self._config, "throughput", group))
+        try:
+            topics = asker.list_topics(timeout=_TIMEOUT).topics
+            for topic in (source, self._topology.retry_topic(lane, "" if name == DEFAULT_CONSUMER else name)):
+                numbers = topics[topic].partitions if topic in topics else ()
+                places = [TopicPartition(topic, n) for n in numbers]
+                for tp in asker.committed(places, timeout=_TIMEOUT) if places else ():
+                    if tp.error is None and tp.offset >= 0:
+                        committed = True
+                        found = decode_metadata(tp.offset, tp.metadata, group, tp.topic, tp.partition)
+                        channels |= set(found.channels)
+        finally:
+            asker.close()
+        return Reader(name, works, committed, frozenset(channels) or None)

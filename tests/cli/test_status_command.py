@@ -62,12 +62,12 @@ def test_what_retention_removes_soon_is_a_warning(shell: Shell) -> None:
     """An open notification that its topic does not keep for much longer is a warning."""
     shell.ok("topics", "create", "--consumer", "sms")
     source = shell.topology.source_topic("high")
-    shell.produce(alerts(5, users=5))
     headers: Any = [("notif-category", b"alert"), ("notif-channel", b"sms")]
     raw = confluent_kafka.Producer({"bootstrap.servers": shell.servers})
     written = round((time.time() - 3_000) * 1000)
     raw.produce(source, b"{}", b"u", partition=0, timestamp=written, headers=headers)
     assert raw.flush(30) == 0
+    shell.produce(alerts(5, users=5))
 
     def warned() -> str:
         warnings = shell.ok("status", "--json", "--interval", "0.1").json["warnings"]

@@ -195,7 +195,7 @@ class Owner:
         held = entry.held
         if held is None or not held.id:
             return entry.origin
-        origin = held.stranger if held.foreign else entry.origin
+        origin = held.origin_of(entry)
         return place(origin, held.id, held.created) if held.id.startswith("old") else origin
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
@@ -281,7 +281,7 @@ class Owner:
         if record.user in self.running:
             world.fail("OVERLAP", f"{what} sent during {self.running[record.user].origin}")
         if self is world.owner:
-            if held and not held.foreign and not world.committed_source.covers(entry.origin):
+            if held and not held.foreign and not world.committed_source.covers(held.origin_of(entry)):
                 world.fail("EARLY", f"{entry.origin} sent from its copy before a commit covered it")
             if entry.attempt < world.attempts.get((what, redrives), 0):
                 world.fail("ATTEMPTS", f"{entry.origin} sent with {entry.attempt} attempts, there were more")
@@ -344,7 +344,7 @@ class Owner:
             held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
             held.stranger, held.topic, held.id, held.created = old.stranger, old.topic, old.id, old.created
         held.collapse = collapse_of(record.headers)
-        origin = held.stranger if held.foreign else origin
+        origin = held.stranger if held.stranger >= 0 else origin
         copy = Copy(origin, held.redrives, attempt, due, self.writer, held.id.startswith("old"), held.topic)
         self.flight.append(("copy", partial(self._produce, entry, held, copy)))
 

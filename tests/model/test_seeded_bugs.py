@@ -219,7 +219,7 @@ class EvictsHeads(Partition):
 class MatchesByOffset(Partition):
     """What died in a topic before this one is taken for the record that this one has at its offset."""
 
-    def _tell_apart(self, entry: Entry) -> None:
+    def _tell_apart(self, entry: Entry, now: int) -> None:
         pass
 
     def _is_elsewhere(self, held: Held) -> bool:
@@ -238,7 +238,7 @@ class SwallowsByOffset(Partition):
 class TakesRecordForItsCopy(Partition):
     """A record counts as copied when a copy of another notification names its offset."""
 
-    def _is_of(self, copied: Entry, offset: int, identity: tuple[str, int]) -> bool:
+    def _is_of(self, copied: Entry, offset: int, identity: tuple[str, int], now: int) -> bool:
         return True
 
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from typing import Final
 
 import attrs
-from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from kafka_notify._fetch.offsets import decode_metadata
-from kafka_notify._fetch.question import Question
 
 ALL: Final = "*"
 MAX_CHANNELS: Final = 32
 """Of more, commits say nothing: they must fit beside the bits and fences."""
 LOOK: Final = 5.0
 """Seconds between two looks at what the neighbours send: that long an old worker may go on passing over."""
-PATIENCE: Final = 2.0
-"""Seconds that the first partitions wait for the first answer; then they start without."""
+TIMEOUT: Final = 1.0
+"""Seconds that a look may take."""
+COUNT_AGAIN: Final = 60
+"""Looks after which the partitions are counted again."""
 
 
 def digest(channel: str) -> str:
@@ -75,47 +75,47 @@ class Channels:
 
 
 class Neighbours:
-    """Asks from time to time what the group has committed of all its partitions; never blocks.
+    """What the other partitions of a group were committed with. For the thread that owns the Consumer.
 
-    Needs no right that a member does not have.
+    By the Consumer itself: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the process with a
+    segmentation fault when the coordinator moves meanwhile.
 
     Args:
-        admin: An AdminClient of the cluster.
         group: The consumer group.
         topic: The source topic.
     """
 
-    def __init__(self, admin: Any, group: str, topic: str) -> None:
-        self._admin = admin
+    def __init__(self, group: str, topic: str) -> None:
         self._group = group
         self._topic = topic
-        self._question = Question(self._ask, f"what {group} has committed", every=LOOK, first=0)
-        self._patient_until = time.monotonic() + PATIENCE
-        self._answered = False
+        self._next = 0.0
+        self._partitions = 0
+        self._looks = 0
 
-    def _ask(self) -> Mapping[str, Future[Any]]:
-        asked: Mapping[str, Future[Any]] = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(self._group)], request_timeout=LOOK * 2
-        )
-        return asked
-
-    def awaited(self) -> bool:
-        """Whether the first answer is still to come, and worth waiting for."""
-        waits = not self._answered and self._question.refused is None
-        return waits and time.monotonic() < self._patient_until
-
-    def look(self) -> Sequence[tuple[str, ...]] | None:
-        """The channels of the commits of all partitions, each combination once; None without a new answer."""
-        answer = self._question.answer()
-        if answer is None:
+    def look(self, consumer: Consumer) -> Sequence[tuple[str, ...]] | None:
+        """The channels of the commits of all partitions, each combination once; None while it is not time, or when
+        the brokers do not answer. Blocks for a round trip every 5 s, for a second at most."""
+        now = time.monotonic()
+        if now < self._next:
             return None
-        self._answered = True
-        return tuple(
-            {
-                found.channels: None
-                for tp in answer[self._group].topic_partitions
-                if tp.topic == self._topic and tp.offset >= 0 and tp.error is None
-                for found in [decode_metadata(tp.offset, tp.metadata, self._group, tp.topic, tp.partition)]
-                if found.channels
-            }
-        )
+        self._next = now + LOOK
+        try:
+            if self._looks % COUNT_AGAIN == 0:
+                topic = consumer.list_topics(self._topic, timeout=TIMEOUT).topics[self._topic]
+                self._partitions = len(topic.partitions)
+            self._looks += 1
+            places = [TopicPartition(self._topic, n) for n in range(self._partitions)]
+            answer = consumer.committed(places, timeout=TIMEOUT) if places else []
+        except KafkaException:
+            return None
+        found: dict[tuple[str, ...], None] = {}
+        for tp in answer:
+            if tp.error is None and tp.offset >= 0:
+                state = decode_metadata(tp.offset, tp.metadata, self._group, tp.topic, tp.partition)
+                if state.channels:
+                    found[state.channels] = None
+        return tuple(found)
+
+    def soon(self) -> None:
+        """Look again at once: partitions were assigned."""
+        self._next = 0.0

@@ -198,7 +198,7 @@ class FetchLoop:
             admin, self._topics, lambda: [(t, n) for n in self._started for t in self._topics]
         )
         self._channels = channels.digests
-        self._neighbours = Neighbours(admin, self._group, source) if channels.sent else None
+        self._neighbours = Neighbours(self._group, source) if channels.sent else None
         self._ids: dict[int, tuple[str, ...]] = {}
         """Of the topics that each pair's offsets belong to."""
         self._handed = 0
@@ -310,10 +310,9 @@ class FetchLoop:
             self._receiver.committed(self._commit(consumer, self._commits.popleft()))
         if self._fatal is not None:
             raise self._fatal
-        self._look_at_topics()
+        self._look_at_topics(consumer)
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
-        awaits = self._topic_ids.awaited() or (self._neighbours is not None and self._neighbours.awaited())
-        may_start = not self._fenced and not awaits and boottime() >= self._start_again_at
+        may_start = not self._fenced and not self._topic_ids.awaited() and boottime() >= self._start_again_at
         if waiting and may_start:
             self._start_pairs(consumer, waiting)
         self._apply_pauses(consumer)
@@ -326,12 +325,16 @@ class FetchLoop:
             self._handed += len(batch)
             self._receiver.feed(batch)
 
-    def _look_at_topics(self) -> None:
+    def _look_at_topics(self, consumer: Consumer) -> None:
         if (settings := self._retention.settings()) is not None:
             self._receiver.retention(settings)
         if (starts := self._retention.starts()) is not None:
             self._receiver.log_starts(starts)
-        if self._neighbours is not None and (found := self._neighbours.look()) is not None:
+        if (
+            self._neighbours is not None
+            and self._owned[0]
+            and (found := self._neighbours.look(consumer)) is not None
+        ):
             self._receiver.neighbours(found)
         if not self._topic_ids.look():
             return
@@ -405,6 +408,8 @@ class FetchLoop:
                 self._receiver.assigned(topic, numbers)
             self._note_halves()
             self._fenced = False
+            if self._neighbours is not None:
+                self._neighbours.soon()
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(tp.partition for tp in partitions)

@@ -56,9 +56,10 @@ class Held:
         self.tainted = False
         """A produce failed that may have been written: its orphan must be read before a send."""
         self.foreign = False
-        """Its origin is not in the present source topic: nothing of that has to be read or committed before it."""
+        """Its origin is surely not in the present source topic: nothing of that must be read or committed before."""
         self.stranger = -1
-        """Its origin when it is foreign: then `Entry.origin` is only its place in the user's queue."""
+        """Its origin when that is, or may be, another topic's: then `Entry.origin` is only its place in the user's
+        queue."""
         self.topic = ""
         """Id of the topic that its origin is in, or `OTHER_TOPIC`; empty when that is not known."""
         self.size = 0
@@ -70,6 +71,10 @@ class Held:
         self.unknown = False
         self.collapse = ""
         """See `Entry.collapse`."""
+
+    def origin_of(self, entry: Entry) -> int:
+        """The origin that its headers name; `entry` is whose this is."""
+        return entry.origin if self.stranger < 0 else self.stranger
 
     @property
     def identity(self) -> tuple[str, int]:

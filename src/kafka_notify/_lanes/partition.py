@@ -237,7 +237,7 @@ class Partition:
         if not self.source.observe(offset):
             return
         copied = self.pending.get(offset) if self.pending else None
-        if copied is not None and self._is_of(copied, offset, identity()):
+        if copied is not None and self._is_of(copied, offset, identity(), now):
             self.source.complete(offset)  # its forwarder died before the commit
             return
         lane = self.lanes.get(lane_key)
@@ -311,7 +311,7 @@ class Partition:
             held.topic = state.origin_topic_id or ""
             # a zombie may have read past our end of the source: a redrive of its letter is no stranger
             if self._is_elsewhere(held) or (state.origin >= self.source_end and offset < self.restore_end):
-                self._place_apart(entry)
+                self._place_apart(entry, surely=True)
             return entry
 
         if state is None:
@@ -326,7 +326,7 @@ class Partition:
                 self.retry.complete(offset)  # a zombie wrote it after our predecessor dropped it
             else:
                 entry = fresh()
-                self._tell_apart(entry)
+                self._tell_apart(entry, now)
                 self._learn(entry)
                 if not entry.held.foreign:  # type: ignore[union-attr]
                     self._farthest = max(self._farthest, state.origin)
@@ -384,61 +384,73 @@ class Partition:
         """Whether its origin is surely in another topic than the present one."""
         return held.topic == OTHER_TOPIC or bool(held.topic and self.topic_id and held.topic != self.topic_id)
 
-    def _place_apart(self, entry: Entry) -> None:
-        """Its origin is an offset of another topic: from now on it is a notification without one."""
+    def _place_apart(self, entry: Entry, *, surely: bool) -> None:
+        """Its origin is an offset of another topic, or may be: from now on it is no other's place in the queue. While
+        that is not sure, it waits like any other until its origin is covered and reached."""
         held = entry.held
         assert held is not None
-        if not self._is_elsewhere(held):
-            held.topic = OTHER_TOPIC
-        held.foreign, held.stranger = True, entry.origin
+        if surely:
+            held.foreign = True
+            if not self._is_elsewhere(held):
+                held.topic = OTHER_TOPIC
+        held.stranger = entry.origin
         entry.origin = place(entry.origin, held.id, held.created)
 
-    def _set_apart(self, entry: Entry) -> None:
+    def _set_apart(self, entry: Entry, now: int, *, surely: bool) -> None:
         """The same of one that is held already, whatever is under way for it."""
         origin = entry.origin
         self._forget(entry)
-        self._place_apart(entry)
+        self._place_apart(entry, surely=surely)
         if (seen := self._seen.pop(origin, None)) is not None:
             self._seen[entry.origin] = seen
         if (waiting := self._stash.pop(origin, None)) is not None:
-            self._place_apart(waiting)
+            self._place_apart(waiting, surely=surely)
             self._stash[waiting.origin] = waiting
         self._hold(entry)
+        self.step(entry.lane, now)  # it is in front of all others of its user now
 
-    def _tell_apart(self, entry: Entry) -> None:
+    def _tell_apart(self, entry: Entry, now: int) -> None:
         """Several notifications may name one origin, when the source topic was deleted and created again: see that
         at most one of them has it. Which one is decided by what is known of their topics, then by generations,
         because a letter of an old topic comes back as a redrive, then by their places in the retry topic."""
         held = entry.held
         assert held is not None
-        origin = held.stranger if held.foreign else entry.origin
+        origin = held.origin_of(entry)
         known = self.pending.get(origin)
+        had = None if known is None else known.held
+        apart = self.pending.get(place(origin, held.id, held.created))
         if held.foreign:
-            if known is not None and known.held.identity == held.identity:  # type: ignore[union-attr]
-                self._set_apart(known)
-        elif place(origin, held.id, held.created) in self.pending:
-            self._place_apart(entry)
-        elif known is not None:
-            if known.held.identity == held.identity:  # type: ignore[union-attr]
+            if had is not None and had.identity == held.identity:
+                self._set_apart(known, now, surely=True)  # type: ignore[arg-type]
+            elif apart is not None and apart.held is not None:
+                apart.held.foreign = True
+        elif apart is not None:
+            self._place_apart(entry, surely=apart.held is not None and apart.held.foreign)
+        elif had is not None:
+            if had.identity == held.identity:
                 return
-            if self._outranks(known.held, held):  # type: ignore[arg-type]
-                self._place_apart(entry)
+            if self._outranks(had, held):
+                self._place_apart(entry, surely=self._is_present(had))
             else:
-                self._set_apart(known)
+                self._set_apart(known, now, surely=self._is_present(held))  # type: ignore[arg-type]
         elif origin < self.source.position and not self.source.is_done(origin):
             source = self._find_source(entry.lane.key, origin)
             if source is None or self._effects.identity(source) != held.identity:
-                self._place_apart(entry)
+                self._place_apart(entry, surely=True)
+
+    def _is_present(self, held: Held) -> bool:
+        """Whether its origin is surely in the present topic."""
+        return bool(held.topic) and held.topic == self.topic_id
 
     def _outranks(self, one: Held, other: Held) -> bool:
         """Which of two has their origin in the present topic."""
 
         def rank(held: Held) -> tuple[bool, bool, int]:
-            return bool(held.topic) and held.topic == self.topic_id, not held.redrives, held.at
+            return self._is_present(held), not held.redrives, held.at
 
         return rank(one) > rank(other)
 
-    def _is_of(self, copied: Entry, offset: int, identity: tuple[str, int]) -> bool:
+    def _is_of(self, copied: Entry, offset: int, identity: tuple[str, int], now: int) -> bool:
         """Whether the copy that names the origin `offset`, or another one that waits, is of the record there.
 
         Raises:
@@ -453,7 +465,7 @@ class Partition:
             return True
         if not held.redrives:
             raise TopicRecreated(f"the record at {offset} is not the one that a waiting retry came from")
-        self._set_apart(copied)
+        self._set_apart(copied, now, surely=True)
         return False
 
     def _learn(self, entry: Entry) -> None:
@@ -486,7 +498,7 @@ class Partition:
         if self._redriven.get(_redriven(entry, held), -1) >= held.redrives:
             self.retry.complete(held.at)
             return
-        self._tell_apart(entry)
+        self._tell_apart(entry, now)
         origin = entry.origin
         known = self.pending.get(origin) or self._find_source(entry.lane.key, origin)
         if known is not None and known.busy:
@@ -521,6 +533,8 @@ class Partition:
         lane = self.lanes.setdefault(entry.lane.key, entry.lane)
         entry.lane = lane
         lane.add(entry)
+        if (later := lane.later) is not None and later.count >= DEEP and later.fresh:
+            self._backlogs[lane] = None  # it came in front of them
         self.pending[entry.origin] = entry
         self._keep_payload(entry)
 
@@ -626,9 +640,10 @@ class Partition:
             return
         lane.blocked = head
         heap, offset = self._beyond, held.last
-        if not held.foreign and self.source.position <= head.origin:
-            heap, offset = self._unreached, head.origin
-        elif not held.foreign and not self._confirmed.covers(head.origin):
+        origin = held.origin_of(head)
+        if not held.foreign and self.source.position <= origin:
+            heap, offset = self._unreached, origin
+        elif not held.foreign and not self._confirmed.covers(origin):
             self._uncovered.append(lane)
             return
         elif held.tainted and self.retry.position <= offset:
@@ -702,10 +717,10 @@ class Partition:
             later.pass_over_newest(entry.collapse)
 
     def _sendable(self, head: Entry, held: Held) -> bool:
-        if not held.foreign and (
-            self.source.position <= head.origin or not self._confirmed.covers(head.origin)
-        ):
-            return False
+        if not held.foreign:
+            origin = held.origin_of(head)
+            if self.source.position <= origin or not self._confirmed.covers(origin):
+                return False
         last = held.last
         if held.tainted and self.retry.position <= last:
             return False  # the orphan of a failed produce, if any, lies before the acknowledged copy
@@ -846,6 +861,8 @@ class Partition:
         lane = entry.lane
         if entry.held is None and lane.head is not entry and lane.later is not None:
             lane.later.fresh.append(entry)  # an earlier one came in front of it
+            if lane.later.count >= DEEP:
+                self._backlogs[lane] = None
         self.step(lane, now)
 
     def pause(self, entry: Entry, now: int) -> None:
@@ -951,4 +968,4 @@ class Partition:
 
 
 def _redriven(entry: Entry, held: Held) -> tuple[int, str, int]:
-    return held.stranger if held.foreign else entry.origin, held.id, held.created
+    return held.origin_of(entry), held.id, held.created

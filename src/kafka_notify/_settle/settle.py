@@ -439,7 +439,7 @@ class Settler:
         """Topic, partition and offset of the record that an entry began with: when the headers of a retry
         record cannot be read, that record is all that is known."""
         number = entry.partition.number
-        if entry.held is not None and entry.held.foreign:
+        if entry.held is not None and entry.held.stranger >= 0:
             return self._source, number, entry.held.stranger
         if entry.origin < 0:
             return self._retry_topic, number, -1 - entry.origin
