@@ -22,8 +22,8 @@ class DeadLetter:
     id: str
     """Of the notification; derived from its origin when it has none."""
     reason: str
-    """permanent, invalid_recipient, max_attempts, expired, undecodable, unsupported_schema, throttle_timeout or
-    unknown_outcome."""
+    """permanent, invalid_recipient, max_attempts, expired, undecodable, unsupported_schema, throttle_timeout,
+    unknown_outcome, wait_too_long or removed."""
     error_code: str | None
     """Code of the last failure, such as `twilio.21610`."""
     user_id: str | None = attrs.field(repr=False)

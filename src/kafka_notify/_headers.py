@@ -29,6 +29,7 @@ CONTENT_TYPE: Final = "content-type"
 ORIGIN_TOPIC: Final = "notif-origin-topic"
 ORIGIN_PARTITION: Final = "notif-origin-partition"
 ORIGIN_OFFSET: Final = "notif-origin-offset"
+ORIGIN_TOPIC_ID: Final = "notif-origin-topic-id"
 ATTEMPT: Final = "notif-attempt"
 NEXT_RETRY_AT: Final = "notif-next-retry-at"
 FIRST_FAILED_AT: Final = "notif-first-failed-at"
@@ -46,8 +47,9 @@ REDRIVES: Final = "notif-redrives"
 
 HOP_HEADERS: Final = frozenset(
     {
-        ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, ATTEMPT, NEXT_RETRY_AT, FIRST_FAILED_AT, LAST_ERROR_CLASS,
-        LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, WRITER, DLQ_REASON, DLQ_AT, GROUP, PAYLOAD, REDRIVES,
+        ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, ORIGIN_TOPIC_ID, ATTEMPT, NEXT_RETRY_AT, FIRST_FAILED_AT,
+        LAST_ERROR_CLASS, LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, WRITER, DLQ_REASON, DLQ_AT, GROUP, PAYLOAD,
+        REDRIVES,
     }
 )  # fmt: skip
 """What retry copies and dead letters add. On a source topic anyone could have forged them: ignored there."""

@@ -32,6 +32,8 @@ DlqReason = Literal[
     "unsupported_schema",
     "throttle_timeout",
     "unknown_outcome",
+    "wait_too_long",
+    "removed",
 ]
 DlqPayload = Literal["intact", "redacted"]
 T = TypeVar("T")
@@ -61,6 +63,9 @@ class RetryState:
     writer: str
     """The assignment that wrote the copy, or `REDRIVE_WRITER`."""
     redrives: int
+    origin_topic_id: str | None = None
+    """Of the topic that `origin` is an offset of: one of the same name may have come after it. None when it is not
+    known, as of older versions; `-` when it is known to be another one than the present."""
 
 
 def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int) -> RetryState | None:
@@ -88,6 +93,7 @@ def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int
             outcome_unknown=bool(read_integer(got, h.OUTCOME_UNKNOWN, 1)),
             writer=_required(read_text(got, h.WRITER)),
             redrives=read_integer(got, h.REDRIVES, MAX_INT32) or 0,
+            origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
         )
     except Undecodable:
         return None
@@ -131,6 +137,8 @@ def _origin_headers(state: RetryState) -> Headers:
         (h.ORIGIN_OFFSET, b"%d" % state.origin),
         (h.ATTEMPT, b"%d" % state.attempt),
     ]
+    if state.origin_topic_id:
+        written.append((h.ORIGIN_TOPIC_ID, _token(state.origin_topic_id)))
     if state.first_failed_ms is not None:
         written.append((h.FIRST_FAILED_AT, b"%d" % state.first_failed_ms))
     for name, text in (
@@ -172,6 +180,8 @@ class DeadLetterState:
     error_code: str | None
     provider: str | None
     outcome_unknown: bool
+    origin_topic_id: str | None = None
+    """As in `RetryState`."""
 
 
 def dead_letter(
@@ -226,6 +236,7 @@ def read_dead_letter(headers: Headers | None) -> DeadLetterState | None:
             error_code=read_text(got, h.LAST_ERROR_CODE),
             provider=read_text(got, h.LAST_PROVIDER),
             outcome_unknown=bool(read_integer(got, h.OUTCOME_UNKNOWN, 1)),
+            origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
         )
     except Undecodable:
         return None

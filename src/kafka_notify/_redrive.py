@@ -21,7 +21,9 @@ from kafka_notify import _headers as h
 from kafka_notify import wire
 from kafka_notify._config import Config, client_config, opened
 from kafka_notify._handle import reason
+from kafka_notify._lanes.strangers import OTHER_TOPIC
 from kafka_notify._log_reader import LogReader
+from kafka_notify._redrive_target import Readers, refusal
 from kafka_notify._redrive_writer import Copy, Watch
 from kafka_notify.errors import NotifyError
 from kafka_notify.notification import NAME, Notification
@@ -39,13 +41,13 @@ _REQUEST_SECONDS: Final = 30.0
 
 _TABLE: Final = """
 CREATE TABLE letter (
-  topic TEXT, partition INTEGER, origin INTEGER, id TEXT, redrives INTEGER, died INTEGER,
+  topic TEXT, partition INTEGER, origin INTEGER, id TEXT, created INTEGER, redrives INTEGER, died INTEGER,
   key BLOB, value BLOB, headers TEXT,
-  PRIMARY KEY (topic, partition, origin, id)
+  PRIMARY KEY (topic, partition, origin, id, created)
 )"""
 # Two deaths of one notification: the later one proves that the earlier one was redriven.
 _INSERT: Final = """
-INSERT INTO letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
   redrives = excluded.redrives, died = excluded.died, key = excluded.key, value = excluded.value,
   headers = excluded.headers
@@ -59,10 +61,25 @@ class Plan:
         topology: Decides on retry topics; a letter's headers never do.
         reader: Looks at the retry topics.
         watch: Asked whether to go on.
+        readers: Says whether anybody reads what is written.
+        to: The consumer that gets the letters instead of the one that gave up on them.
     """
 
-    def __init__(self, topology: Topology, reader: LogReader, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        reader: LogReader,
+        watch: Watch | None = None,
+        readers: Readers | None = None,
+        to: str | None = None,
+    ) -> None:
         self.skipped: Counter[str] = Counter()
+        self.advice: dict[str, None] = {}
+        """What to do about letters that were left out, each sentence once."""
+        self._readers = readers
+        self._to = to
+        self._checked: set[str] = set()
+        self._ends: dict[tuple[str, int], int] = {}
         self._topology = topology
         self._reader = reader
         self._watch = watch or Watch()
@@ -82,16 +99,43 @@ class Plan:
             if why:
                 self.skipped[why] += 1
                 continue
-            state, headers = letter.state, _copy_headers(letter)
-            place = (topic, state.origin_partition, state.origin, letter.id, state.redrives, state.at_ms)
+            state, headers = letter.state, _copy_headers(letter, self._origin_topic_id(letter.state))
+            created = cast(Notification[Any], letter.notification)._created_ms
+            place = (
+                topic,
+                state.origin_partition,
+                state.origin,
+                letter.id,
+                created,
+                state.redrives,
+                state.at_ms,
+            )
             self._db.execute(_INSERT, (*place, letter.key, letter.raw, _packed(headers)))
             offered += 1
         self._left_out("already_redriven", offered - self.size())
 
+    def _origin_topic_id(self, state: wire.DeadLetterState) -> str | None:
+        """What its copy says of the topic that its origin is in; that of a letter of an older version may not be known,
+        but an offset beyond the present end is surely another topic's."""
+        place = (state.origin_topic, state.origin_partition)
+        if place not in self._ends:
+            exists = self._reader.partitions(place[0]) > place[1]
+            self._ends[place] = self._reader.extent(*place)[1] if exists else 0
+        return OTHER_TOPIC if state.origin >= self._ends[place] else state.origin_topic_id
+
     def _refused(self, letter: DeadLetter, allow_expired: bool) -> tuple[str, str]:
-        topic = self._retry_topic(letter.state)
+        lane, name = self._consumer_of(letter.state)
+        if lane and self._to is not None:
+            name = self._to
+            if lane not in self._checked and self._readers is not None:
+                self._readers.check(lane, name)
+                self._checked.add(lane)
+        topic = self._retry_topic(letter.state, lane, name) if lane else ""
         if not topic:
             return "unknown_group", ""
+        channel = wire.channel_of(list(letter.headers))
+        if why := self._unread(lane, name, channel):
+            return why, ""
         if letter.redacted:
             return "redacted", ""
         if letter.notification is None:
@@ -102,16 +146,37 @@ class Plan:
             return "expired", ""
         return "", topic
 
-    def _retry_topic(self, state: wire.DeadLetterState) -> str:
+    def _consumer_of(self, state: wire.DeadLetterState) -> tuple[str, str]:
+        """Lane and name of the consumer that gave up; empty when the topology has no such lane."""
         for lane in self._topology.lanes:
             source = self._topology.source_topic(lane)
             name = state.group.removeprefix(f"{source}.")
             if state.origin_topic == source and name != state.group and NAME.fullmatch(name):
-                topic = self._topology.retry_topic(lane, "" if name == DEFAULT_CONSUMER else name)
-                if topic not in self._partitions:
-                    self._partitions[topic] = self._reader.partitions(topic)
-                    self._source_of[topic] = source
-                return topic if state.origin_partition < self._partitions[topic] else ""
+                return lane, name
+        return "", ""
+
+    def _retry_topic(self, state: wire.DeadLetterState, lane: str, name: str) -> str:
+        topic = self._topology.retry_topic(lane, "" if name == DEFAULT_CONSUMER else name)
+        if topic not in self._partitions:
+            self._partitions[topic] = self._reader.partitions(topic)
+            self._source_of[topic] = self._topology.source_topic(lane)
+        return topic if state.origin_partition < self._partitions[topic] else ""
+
+    def _unread(self, lane: str, name: str, channel: str | None) -> str:
+        if self._readers is None:
+            return ""
+        readers = self._readers.of(lane)
+        if readers is None or name not in readers:
+            return ""
+        if self._to is not None:
+            if readers[name].sends(channel) is not False:
+                return ""
+            self.advice[f"{name} does not send the channel {channel}: its letters were left out"] = None
+            return "other_channel"
+        others = {other: reader for other, reader in readers.items() if other != name}
+        if sentence := refusal(readers[name], others, channel):
+            self.advice[sentence] = None
+            return "no_consumer"
         return ""
 
     def drop_redriven(self, retention: Retention | None) -> None:
@@ -146,10 +211,11 @@ class Plan:
         state = wire.read_retry(headers, source, partition)
         if state is None or not state.redrives:
             return 0
-        id, _ = wire.identity(headers, source, partition, state.origin, 0)
+        identity = wire.identity(headers, source, partition, state.origin, 0)
         return self._db.execute(
-            "DELETE FROM letter WHERE topic = ? AND partition = ? AND origin = ? AND id = ? AND redrives < ?",
-            (topic, partition, state.origin, id, state.redrives),
+            "DELETE FROM letter WHERE topic = ? AND partition = ? AND origin = ? AND id = ? AND created = ? "
+            "AND redrives < ?",
+            (topic, partition, state.origin, *identity, state.redrives),
         ).rowcount
 
     def _left_out(self, why: str, count: int) -> None:
@@ -179,7 +245,7 @@ def _is_expired(notification: Notification[Any]) -> bool:
     return expires is not None and expires <= time.time() * 1000
 
 
-def _copy_headers(letter: DeadLetter) -> wire.Headers:
+def _copy_headers(letter: DeadLetter, origin_topic_id: str | None) -> wire.Headers:
     state, now = letter.state, int(time.time() * 1000)
     notification = cast(Notification[Any], letter.notification)  # an undecodable one was left out before
     headers = wire.strip_retry(list(letter.headers))
@@ -202,6 +268,7 @@ def _copy_headers(letter: DeadLetter) -> wire.Headers:
             outcome_unknown=state.outcome_unknown,
             writer=wire.REDRIVE_WRITER,
             redrives=state.redrives + 1,
+            origin_topic_id=origin_topic_id,
         ),
         notification.id,
         notification._created_ms,

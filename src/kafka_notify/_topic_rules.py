@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import attrs
 
+from kafka_notify._retention import keepable
 from kafka_notify.consumer import Consumer
 from kafka_notify.topology import DEFAULT_CONSUMER, Finding, Lane, Topology
 
@@ -206,6 +207,51 @@ def _replication(topic: Wanted, found: Found, mend: str, servers: str) -> Iterat
         yield _warning(
             f"{topic.name} acknowledges what a single replica holds: losing that broker loses it; {mend}"
         )
+
+
+def offsets_kept(
+    topology: Topology, found: Mapping[str, Found], minutes: int, servers: str
+) -> Iterator[Finding]:
+    """Whether a group that nobody is in keeps its offsets for as long as its source keeps records.
+
+    Args:
+        minutes: The brokers' `offsets.retention.minutes`.
+    """
+    longest = -1
+    for lane in topology.lanes:
+        if (source := found.get(topology.source_topic(lane))) is not None:
+            retention = int(source.config.get("retention.ms", -1))
+            longest = max(longest, 2**63 if retention < 0 else retention)
+    if longest > minutes * 60_000:
+        needed = "for ever" if longest == 2**63 else f"{longest / _DAY_MS:.3g} days"
+        value = 2**31 - 1 if longest == 2**63 else -(-longest // 60_000)
+        yield _warning(
+            f"the brokers forget the offsets of a group that nobody is in after {minutes / 1440:.3g} days, while "
+            f"source topics keep records {needed}: workers that start after such a stop send all of them again; "
+            f"offsets.retention.minutes={value} in the settings of all brokers ({servers})"
+        )
+
+
+def too_short_for(
+    topology: Topology, consumers: Iterable[ConsumerLike], found: Mapping[str, Found], servers: str
+) -> Iterator[Finding]:
+    """Consumers whose own RetryPolicy waits for longer than their retry topics keep what waits."""
+    for consumer in consumers:
+        if isinstance(consumer, str) or consumer.retry is None:
+            continue  # the lane's own policy is provided for above
+        waits = consumer.retry.longest_ms
+        for lane in topology.lanes.values():
+            topic = topology.retry_topic(lane.name, name_of(consumer))
+            if topic not in found:
+                continue
+            longest = keepable(int(found[topic].config.get("retention.ms", -1)))
+            if longest is not None and waits > longest:
+                yield _error(
+                    f"{topic} surely keeps a retry for {longest / _DAY_MS:.3g} days, and the RetryPolicy waits for up "
+                    f"to {waits / _DAY_MS:.3g}: what waits longer is dead-lettered; kafka-configs.sh "
+                    f"--bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config "
+                    f"retention.ms={waits + 7 * _DAY_MS}"
+                )
 
 
 def left_behind(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -19,12 +20,16 @@ from kafka_notify._topic_rules import (
     compare,
     left_behind,
     name_of,
+    offsets_kept,
+    too_short_for,
     topic_config,
     unsent_channels,
     wanted_topics,
 )
 from kafka_notify.errors import ConfigError, NotifyError
 from kafka_notify.topology import Finding, Topology
+
+log = logging.getLogger("kafka_notify.topics")
 
 _TIMEOUT: Final = 30.0
 
@@ -92,6 +97,9 @@ def check_topics(
     found = _found(admin, {n: t for n, t in metadata.topics.items() if n.startswith(prefix) or n in dlqs})
     names = {name_of(consumer) for consumer in given} or _names_in(topology, found) or {""}
     findings = list(compare(topology, names, found, servers))
+    findings += too_short_for(topology, given, found, servers)
+    if (minutes := _offsets_retention(admin, metadata)) is not None:
+        findings += offsets_kept(topology, found, minutes, servers)
     if given:
         groups = [group for group in _groups(admin) if group.startswith(prefix)]
         findings += left_behind(topology, names, found, groups, servers)
@@ -152,6 +160,21 @@ def _found(admin: Any, topics: Mapping[str, Any]) -> dict[str, Found]:
             config={name: entry.value for name, entry in entries.items() if entry.value is not None},
         )
     return found
+
+
+def _offsets_retention(admin: Any, metadata: Any) -> int | None:
+    """The brokers' `offsets.retention.minutes`, the shortest; None when it may not be read, which is logged."""
+    resources = [ConfigResource(ConfigResource.Type.BROKER, str(broker)) for broker in metadata.brokers]
+    try:
+        asked = admin.describe_configs(resources, request_timeout=_TIMEOUT).values()
+        return min(int(future.result()["offsets.retention.minutes"].value) for future in asked)
+    except (KafkaException, KeyError, TypeError, ValueError) as e:
+        log.warning(
+            "offsets.retention.minutes of the brokers cannot be read (%s), 7 days are Kafka's default; allow "
+            "DescribeConfigs on the cluster",
+            reason(e.args[0]) if isinstance(e, KafkaException) else type(e).__name__,
+        )
+        return None
 
 
 def _groups(admin: Any) -> list[str]:

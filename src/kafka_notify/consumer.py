@@ -32,6 +32,9 @@ class Consumer:
     """Names the group and the retry topic; required when `channels` is set."""
     channels: frozenset[str] | set[str] = frozenset()
     """What it sends; empty means every channel. Others are passed over: give their consumer a name of its own."""
+    dropped_channels: frozenset[str] | set[str] = frozenset()
+    """What it sent once and passes over now, on purpose. Without being named here, a channel that is taken out of
+    `channels` halts the worker: it would pass over what workers of the version before still send."""
     retry: RetryPolicy | None = None
     """Backoff and number of attempts; by default the lane's."""
     ordering: Ordering = Ordering.USER
@@ -114,6 +117,12 @@ def check_consumer(consumer: Consumer, topology: Topology) -> None:
         raise ConfigError(
             f"{kind}.channels: unknown {', '.join(map(repr, unknown))}; known channels: {known}"
         )
+    if isinstance(consumer.dropped_channels, str):
+        raise ConfigError(f"{kind}.dropped_channels must be a set of channel names, not a str")
+    if both := sorted(set(consumer.channels) & set(consumer.dropped_channels)):
+        raise ConfigError(f"{kind}.dropped_channels must not name what is in `channels`: {', '.join(both)}")
+    if consumer.dropped_channels and not consumer.channels:
+        raise ConfigError(f"{kind}.dropped_channels needs `channels`: without them it sends every channel")
     if consumer.channels and not consumer.name:
         raise ConfigError(
             f"{kind} reads only some channels, so it needs a `name` for a consumer group of its own: "

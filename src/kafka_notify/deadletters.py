@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import IO, cast
 
@@ -45,12 +45,16 @@ class RedriveReport:
     - `already_redriven`: it is on its way or was, or a later death of it is known
     - `unproven`: its retry topic does not reach back to its death (any more), so that nobody can tell whether it was
       redriven; `allow_unproven` overrides
+    - `no_consumer`: nobody reads the retry topic of its consumer, which was renamed or removed; `to` names another one
+    - `other_channel`: the consumer that `to` names does not send its channel
     - `unknown_group`: no lane of the topology, or no retry topic on the cluster, belongs to its consumer
     """
     dry_run: bool
     remaining: int = 0
     """Letters that a cancelled redrive did not come to: run it again."""
     cancelled: bool = False
+    advice: Sequence[str] = ()
+    """What to do about letters that nobody would read, each a sentence for a person."""
 
 
 class DeadLetters:
@@ -141,7 +145,9 @@ class DeadLetters:
         strangers = 0
         # An unnamed SQLite database keeps what has been seen: exact, and on disk when it grows.
         with reader, closing(sqlite3.connect("", check_same_thread=False)) as seen:
-            seen.execute("CREATE TABLE seen (a, b, c, d, e, PRIMARY KEY (a, b, c, d, e)) WITHOUT ROWID")
+            seen.execute(
+                "CREATE TABLE seen (a, b, c, d, e, f, g, PRIMARY KEY (a, b, c, d, e, f, g)) WITHOUT ROWID"
+            )
             for message in reader.read(stretches):
                 headers = headers_of(message)
                 state = wire.read_dead_letter(headers)
@@ -156,8 +162,10 @@ class DeadLetters:
                     state.origin_partition,
                     state.origin,
                     state.redrives,
+                    # offsets come again in a topic that was created again
+                    *_identity(state, headers),
                 )
-                if seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?, ?)", identity).rowcount:
+                if seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", identity).rowcount:
                     yield self._letter(message, headers)
         if strangers:
             log.warning(
@@ -187,6 +195,7 @@ class DeadLetters:
         rate: float | None = None,
         allow_expired: bool = False,
         allow_unproven: bool = False,
+        to: str | None = None,
         on_progress: OnProgress | None = None,
         cancel: threading.Event | None = None,
     ) -> RedriveReport:
@@ -203,22 +212,35 @@ class DeadLetters:
             rate: Letters per second; as fast as the brokers take them by default.
             allow_expired: Also those that expired; each gets its whole lifetime again, from now.
             allow_unproven: Also those of which nobody can tell whether they were redriven before.
+            to: Name of the consumer that gets them instead of the one that gave up, on the lane of each: after a
+                consumer was renamed, for example. `workers` is the one without a name. By default each goes back to
+                its own, and those whose consumer nobody runs any more are left out.
             on_progress: Called on this thread, some times a second at most while much is done.
             cancel: Once set, nothing more is written; what is under way is acknowledged first.
 
         Raises:
-            ConfigError: `rate` is not > 0, or a setting is refused.
+            ConfigError: `rate` is not > 0, a setting is refused, or `to` names a consumer that has no retry topic or
+                never ran.
             ProduceError: A copy was not acknowledged; the text says how many were. Run it again.
             NotifyError: The brokers do not answer.
         """
         from kafka_notify._redrive import Plan, Retention
+        from kafka_notify._redrive_target import Readers
 
         if rate is not None and not 0 < rate < float("inf"):
             raise ConfigError(f"rate must be a number of letters per second > 0, not {rate!r}")
         watch = Watch(on_progress, cancel)
         with (
             LogReader(self._config, self._group) as reader,
-            closing(Plan(self._topology, reader, watch)) as plan,
+            closing(
+                Plan(
+                    self._topology,
+                    reader,
+                    watch,
+                    Readers(self._config, self._topology),
+                    DEFAULT_CONSUMER if to == "" else to,
+                )
+            ) as plan,
         ):
             plan.add(letters, allow_expired=allow_expired)
             plan.drop_redriven(None if allow_unproven else Retention(self._config))
@@ -227,7 +249,11 @@ class DeadLetters:
                 0 if dry_run or watch.cancelled else write(plan.copies(), size, self._config, rate, watch)
             )
             count = size if dry_run else written
-            return RedriveReport(count, dict(plan.skipped), dry_run, size - count, watch.cancelled)
+            for sentence in plan.advice:
+                log.warning("%s", sentence)
+            return RedriveReport(
+                count, dict(plan.skipped), dry_run, size - count, watch.cancelled, tuple(plan.advice)
+            )
 
     def export(self, letters: Iterable[DeadLetter], file: IO[str], *, personal: bool = False) -> int:
         """Write letters as JSON, one to a line: `DeadLetter.to_dict`.
@@ -282,6 +308,11 @@ class _Filter:
 def _id_of(state: wire.DeadLetterState, message: Message, headers: wire.Headers | None) -> str:
     origin = (state.origin_topic, state.origin_partition, state.origin)
     return wire.identity(headers, *origin, message.timestamp()[1])[0]
+
+
+def _identity(state: wire.DeadLetterState, headers: wire.Headers | None) -> tuple[str, int]:
+    """What is the same of a letter that a crash wrote twice; -1 for a creation time that no header tells."""
+    return wire.identity(headers, state.origin_topic, state.origin_partition, state.origin, -1)
 
 
 def _moment(name: str, value: dt.datetime | None) -> int | None:

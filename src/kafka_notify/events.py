@@ -167,6 +167,28 @@ class PartitionHalted(Event):
 
 
 @attrs.frozen
+class RecordsRemoved(Event):
+    """Retention removed records that were not finished: of a source topic before they were read, of a retry topic while
+    they waited. The lane goes on; the worker's health says so until it is acknowledged."""
+
+    topic: str
+    partition: int
+    count: int
+    """At most; offsets that never held a notification may be among them."""
+
+
+@attrs.frozen
+class OffsetsMissing(Event):
+    """The group had no committed offset for a partition that is in use: it expired or was deleted. All that the topic
+    holds is sent again; the worker's health says so until it is acknowledged."""
+
+    topic: str
+    partition: int
+    count: int
+    """Records that are read again, at most."""
+
+
+@attrs.frozen
 class HookFailed(Event):
     """`on_sent`, `on_dead_letter`, `setup` or `teardown` raised."""
 

@@ -46,6 +46,8 @@ LEVELS: Final[Mapping[type[Event], int]] = {
     events.CopyFailed: logging.ERROR,
     events.HookFailed: logging.ERROR,
     events.PartitionHalted: logging.ERROR,
+    events.RecordsRemoved: logging.ERROR,
+    events.OffsetsMissing: logging.ERROR,
 }
 """What happens for every notification is DEBUG, the group's life INFO, what needs a look WARNING, and what needs a
 person ERROR."""

@@ -82,6 +82,12 @@ class RetryPolicy:
             jitter=jitter,
         )
 
+    @property
+    def longest_ms(self) -> int:
+        """The longest delay that it can make by itself, in ms."""
+        last = self.first * self.factor ** min(max(self.max_attempts - 2, 0), 64)
+        return round(min(self.cap, last) * (1 + self.jitter) * 1000) if self.max_attempts > 1 else 0
+
     def delay(self, attempts_made: int, retry_after: float | None = None) -> float:
         """Seconds to wait after `attempts_made` (>= 1) counted attempts; never less than `retry_after`."""
         exponent = min(max(attempts_made, 1) - 1, 64)  # factor ** 64 is past every cap

@@ -126,6 +126,8 @@ class Metrics:
         self._leases = counter("lease_expirations", "Times without a confirmed commit for too long.", *worker)
         self._holds = counter("lane_holds", "Times the provider was away and the lane waited.", *worker)
         self._halts = counter("partition_halts", "Partitions that need a person.", *worker)
+        self._removed = counter("records_removed", "Removed by retention before they were finished.", *worker)
+        self._offsets_missing = counter("offsets_missing", "Partitions whose offsets were gone.", *worker)
         self._hooks = counter("hook_failures", "Hooks of the consumer that raised.", *worker, "hook")
         self._rebalances = counter("rebalances", "Partitions that came and went, by kind.", *worker, "kind")
         self._client_errors = counter("client_errors", "Errors that librdkafka reported.", *worker, "code")
@@ -190,6 +192,10 @@ class Metrics:
                 self._holds.labels(*worker).inc()
             case events.PartitionHalted():
                 self._halts.labels(*worker).inc()
+            case events.RecordsRemoved():
+                self._removed.labels(*worker).inc(event.count)
+            case events.OffsetsMissing():
+                self._offsets_missing.labels(*worker).inc()
             case events.HookFailed():
                 self._hooks.labels(*worker, event.hook).inc()
             case events.PartitionsAssigned():

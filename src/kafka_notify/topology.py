@@ -199,7 +199,8 @@ class Topology:
 
     def check(self, config: Config, *, consumers: Iterable[str] = ()) -> Sequence[Finding]:
         """Compare the cluster with this topology: missing topics, partition counts, co-partitioning of source
-        and retry topics, retention, `min.insync.replicas`, clean-up policy, retry topics left behind.
+        and retry topics, retention (also of the brokers for committed offsets), `min.insync.replicas`, clean-up policy,
+        retry topics left behind.
 
         Args:
             config: librdkafka properties of the cluster.

@@ -21,6 +21,7 @@ from typing_extensions import Self
 from kafka_notify._clock import Clock
 from kafka_notify._config import Config, consumer_config, producer_config, with_drain
 from kafka_notify._fetch import lease
+from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import FetchLoop, boottime
 from kafka_notify._fetch.reread import Rereader
@@ -276,6 +277,12 @@ class Worker:
         problems = self._running.problems()
         return Health(not problems, problems, self._running.lives())
 
+    def acknowledge(self) -> None:
+        """Take out of `health` what cannot be undone, now that a person has seen it: records that retention removed,
+        committed offsets that were gone. From any thread."""
+        if self._running is not None:
+            self._running.engine.alarms.acknowledge()
+
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "new" if self._running is None else "running"
         return f"<Worker {self._lane.name} {state}>"
@@ -308,7 +315,8 @@ class _Running:
         )
         self.handle = self._open_handle()
         self.writer = CopyWriter(self.handle, self.loop, on_event, reopen=self._reopen)
-        self.fetch = FetchLoop(reading, self.topics[0], self.topics[1])
+        channels = Channels(frozenset(consumer.channels), frozenset(consumer.dropped_channels))
+        self.fetch = FetchLoop(reading, self.topics[0], self.topics[1], channels)
         self.rereader = Rereader(reading, self.topics[1], self._loaded)
         self.engine = Engine(
             consumer,
@@ -329,6 +337,8 @@ class _Running:
             load=self.rereader.request,
             pace=self._pace(consumer, lane.name, topology),
             count_partitions=lambda: self.handle.warm_up(self.topics[:1], WARM_UP)[self.topics[0]],
+            channels=channels,
+            known_channels=topology.channels,
         )
         self.control = ControlReader(
             reading,
@@ -476,6 +486,7 @@ class _Running:
         quiet = boottime() - engine.ticked_at
         if quiet > 10:
             found.append(f"its event loop is blocked for {quiet:.0f} s: an async send must not block")
+        found += engine.alarms.sentences()
         if engine.partitions and engine.commits.error is not None:
             found.append(f"commits fail: {engine.commits.error}")
         if (late := engine.commits.late()) > 0:

@@ -7,7 +7,7 @@ import pytest
 from kafka_notify import Category, Lane, Topology
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify.cli._backlog import Group, Half, Member
-from kafka_notify.cli.status import GroupStatus
+from kafka_notify.cli.status import GroupStatus, removed_next
 from kafka_notify.cli.topics import changes
 
 
@@ -81,3 +81,28 @@ def test_a_plan_leaves_alone_what_only_differs() -> None:
     assert found == {
         "notif.l": "grow", "notif.retry.l": "cannot shrink", "notif.dlq": "keep", "notif.control": "keep",
     }  # fmt: skip
+
+
+DAY = 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("age", "retention", "left"),
+    [
+        (5.5 * DAY, 7 * DAY, None),
+        (6.5 * DAY, 7 * DAY, "12 h"),
+        (8 * DAY, 7 * DAY, "0 s"),
+        (100 * DAY, -1, None),
+        (6.5 * DAY, None, "12 h"),
+        (2_800_000, 3_600_000, "13 min"),
+    ],
+)
+def test_what_retention_removes_next_is_a_warning(
+    age: float, retention: int | None, left: str | None
+) -> None:
+    """A day before the oldest open record is removed, or at three quarters of a short retention, it is said."""
+    said = removed_next("notif.high", round(age), retention)
+    if left is None:
+        assert said == ""
+    else:
+        assert f"removes the oldest open record of notif.high in {left}" in said

@@ -6,8 +6,17 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import confluent_kafka
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from kafka_notify import Config, Notification, Worker
 from tests.cli import app
@@ -47,6 +56,30 @@ def test_a_backlog_that_nobody_reads(shell: Shell) -> None:
     assert shell("status", "--check", "--interval", "0.1").code == 1
     old = shell.ok("status", "--json", "--interval", "0.1", "--max-age", "0")
     assert any("unfinished notification is" in warning["text"] for warning in old.json["warnings"])
+
+
+def test_what_retention_removes_soon_is_a_warning(shell: Shell) -> None:
+    """An open notification that its topic does not keep for much longer is a warning."""
+    shell.ok("topics", "create", "--consumer", "sms")
+    source = shell.topology.source_topic("high")
+    headers: Any = [("notif-category", b"alert"), ("notif-channel", b"sms")]
+    raw = confluent_kafka.Producer({"bootstrap.servers": shell.servers})
+    written = round((time.time() - 3_000) * 1000)
+    raw.produce(source, b"{}", b"u", partition=0, timestamp=written, headers=headers)
+    assert raw.flush(30) == 0
+    shell.produce(alerts(5, users=5))
+
+    def warned() -> str:
+        warnings = shell.ok("status", "--json", "--interval", "0.1").json["warnings"]
+        return " ".join(w["text"] for w in warnings)
+
+    assert "retention removes" not in warned()
+    entry = ConfigEntry("retention.ms", "3600000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, source, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": shell.servers})
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(30)
+    shell.until("a warning", lambda: f"retention removes the oldest open record of {source}" in warned())
 
 
 def test_what_waits_for_a_retry_is_told_by_due_time_and_cause(shell: Shell) -> None:

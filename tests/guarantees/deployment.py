@@ -230,6 +230,26 @@ class Deployment:
 
         self.until(done, "reset of the group's offsets")
 
+    def remove_before(self, topic: str, offset: int, partition: int = 0) -> None:
+        """Remove the records below an offset, as retention would."""
+        [answer] = self._admin.delete_records([TopicPartition(topic, partition, offset)]).values()
+        assert answer.result(30).low_watermark == offset
+
+    def delete_group(self) -> None:
+        """Forget all that the group has committed, as the expiry of its offsets would; nobody may be in it."""
+        group = self.topology.group(LANE)
+
+        def done() -> bool:
+            try:
+                self._admin.delete_consumer_groups([group])[group].result(30)
+            except KafkaException as e:
+                if e.args[0].code() != KafkaError.NON_EMPTY_GROUP:  # somebody is still leaving
+                    raise
+                return False
+            return True
+
+        self.until(done, "end of the group")
+
     def alter_topic(self, topic: str, setting: str, value: int) -> None:
         """Change a setting of a topic, at once."""
         entry = ConfigEntry(setting, str(value), incremental_operation=AlterConfigOpType.SET)

@@ -71,8 +71,9 @@ def consumer_class(name: str, attributes: dict[str, Any], switches: str) -> Any:
         values["breaker"] = CircuitBreaker(**values["breaker"])
     if values.pop("dedupe", False):
         values["dedupe"] = SeenInMemory()
-    if "channels" in values:
-        values["channels"] = frozenset(values["channels"])
+    for each in ("channels", "dropped_channels"):
+        if each in values:
+            values[each] = frozenset(values[each])
     return type(name, (CONSUMERS[name],), values)
 
 

@@ -65,6 +65,14 @@ class Site:
     def retry_topic(self, lane: str = "high", consumer: str = "sms") -> str:
         return self.topology.retry_topic(lane, consumer)
 
+    def ran(self, lane: str, consumer: str) -> None:
+        """Commit offsets as workers of that consumer would have."""
+        group = self.topology.group(lane, consumer)
+        offsets = [TopicPartition(self.retry_topic(lane, consumer), 0, 0)]
+        worker = Consumer({"bootstrap.servers": self.servers, "group.id": group})
+        worker.commit(offsets=offsets, asynchronous=False)
+        worker.close()
+
     def make(self, topic: str, partitions: int, **config: str) -> None:
         admin = AdminClient({"bootstrap.servers": self.servers})
         for future in admin.create_topics([NewTopic(topic, partitions, 1, config=config)]).values():
@@ -171,6 +179,8 @@ def site(local_kafka: Kafka) -> Site:
     site.make(topology.dlq_topic("low"), 1)
     site.make(topology.retry_topic("high", "sms"), 3)
     site.make(topology.retry_topic("low"), 2)
+    site.ran("high", "sms")
+    site.ran("low", "")
     return site
 
 
@@ -234,6 +244,15 @@ def test_a_letter_that_a_crash_wrote_twice_is_found_once(site: Site) -> None:
         (2, "sms", 0),
         (1, "push", 0),
     ]
+
+
+def test_letters_of_one_offset_in_two_topics_are_two(site: Site) -> None:
+    """After the source topic was deleted and created again its offsets come again: each notification's letter is found,
+    whether or not the letters say in which topic they were."""
+    site.die("u", 1, id="old")
+    site.die("u", 1, id="new")
+    site.die("u", 1, id="new")
+    assert [letter.id for letter in site.found()] == ["old", "new"]
 
 
 def test_what_is_no_letter_is_passed_over_and_reported(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -309,6 +328,25 @@ def test_letters_go_to_the_consumer_that_gave_up(site: Site) -> None:
     assert site.letters().redrive(site.found(), dry_run=False).redriven == 2
     assert site.copied(site.retry_topic()) == ["u-1"]
     assert site.copied(site.retry_topic("low", "")) == ["v-2"]
+
+
+def test_letters_of_a_consumer_that_nobody_runs_are_left_out(site: Site) -> None:
+    """The retry topic of a consumer that was renamed is read by nobody: its letters are left out, and said so; `to`
+    gives them to another consumer, if that has ever run."""
+    site.make(site.retry_topic(consumer="texts"), 3)
+    site.make(site.retry_topic(consumer="new"), 3)
+    site.die("u", 1, consumer="texts")
+    report = site.letters().redrive(site.found(), dry_run=False)
+    assert (report.redriven, report.skipped) == (0, {"no_consumer": 1})
+    assert "nobody reads the retry topic of texts" in report.advice[0]
+    with pytest.raises(ConfigError, match="no worker of that consumer has ever run"):
+        site.letters().redrive(site.found(), to="new")
+    with pytest.raises(ConfigError, match="no retry topic of that consumer; there are: new, sms, texts"):
+        site.letters().redrive(site.found(), to="nobody")
+    site.ran("high", "new")
+    assert site.letters().redrive(site.found(), dry_run=False, to="new").redriven == 1
+    assert site.copied(site.retry_topic(consumer="new")) == ["u-1"]
+    assert site.copied(site.retry_topic(consumer="texts")) == []
 
 
 def test_a_users_letters_go_back_in_the_order_of_their_origins(site: Site) -> None:
@@ -456,6 +494,7 @@ def test_a_codec_that_was_mended_brings_undecodable_letters_back(site: Site) -> 
 def test_letters_older_than_the_retry_topics_memory_are_left_alone(site: Site) -> None:
     """Where copies may have been deleted since, nobody can tell whether a letter was redriven before."""
     site.make(site.retry_topic("high", "push"), 3, **{"retention.ms": str(7 * 86_400_000)})
+    site.ran("high", "push")
     site.die("old", 1, consumer="push", died=NOW - 8 * DAY)
     site.die("new", 2, consumer="push", died=NOW - 6 * DAY)
     letters = site.found()
@@ -475,6 +514,7 @@ def test_letters_older_than_the_retry_topics_memory_are_left_alone(site: Site) -
 def test_a_copy_that_the_broker_refuses_is_an_error(site: Site) -> None:
     """The report never counts what was not acknowledged: it raises, and the text holds no payload."""
     site.make(site.retry_topic("high", "push"), 3, **{"max.message.bytes": "600"})
+    site.ran("high", "push")
     site.die("u", 1, consumer="push", text="secret" + os.urandom(1000).hex())
     with pytest.raises(ProduceError, match=r"MSG_SIZE_TOO_LARGE.* 0 copies were acknowledged") as raised:
         site.letters().redrive(site.found(), dry_run=False)

@@ -245,6 +245,45 @@ def test_the_command_that_check_gives_mends_the_fault(cluster: Cluster) -> None:
     cluster.await_that(lambda: cluster.check("sms") == [])
 
 
+def test_a_retry_policy_that_waits_for_longer_than_the_topic_keeps(cluster: Cluster) -> None:
+    """A consumer's own backoff beyond what its retry topics keep is an error, and the command mends it."""
+
+    class Patient(Sms):
+        retry = RetryPolicy(10, first=3600, factor=10, cap=20 * 86_400)
+
+    cluster.create("sms")
+    findings = [
+        f
+        for f in check_topics(cluster.topology, cluster.config, consumers=[Patient])
+        if "RetryPolicy" in f.text
+    ]
+    assert {f.severity for f in findings} == {"error"}
+    assert [f.text.split()[0] for f in findings] == [
+        cluster.retry, cluster.topology.retry_topic("low", "sms")
+    ]  # fmt: skip
+    for finding in findings:
+        match = re.search(r"--entity-name (\S+) --add-config ([^=]+)=(\S+)", finding.text)
+        assert match is not None
+        cluster.set(*match.groups())
+
+    def content() -> bool:
+        found = check_topics(cluster.topology, cluster.config, consumers=[Patient])
+        return not any("RetryPolicy" in finding.text for finding in found)
+
+    cluster.await_that(content)
+
+
+def test_offsets_that_expire_before_the_records_are_found(cluster: Cluster) -> None:
+    """Brokers that forget a group's offsets while its source still keeps records are a warning."""
+    cluster.create("sms")
+    cluster.set(cluster.high, "retention.ms", str(8 * DAY_MS))
+    cluster.await_that(lambda: len(cluster.check("sms")) == 1)
+    (finding,) = cluster.check("sms")
+    assert finding.severity == "warning"
+    assert "after 7 days" in finding.text
+    assert f"offsets.retention.minutes={8 * 1440}" in finding.text
+
+
 def test_retry_topics_and_groups_of_a_renamed_consumer_are_found(cluster: Cluster) -> None:
     """What a renamed consumer left behind is a warning; without names nothing can be called left behind."""
     cluster.create("sms", "old-name")

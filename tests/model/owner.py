@@ -12,9 +12,10 @@ from typing import Final
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._lanes.strangers import place
 from kafka_notify.wire import RetryState, collapse_of
 from tests.model.promises import REDRIVE, Bytes, Copy, Finished, Record
-from tests.model.world import MAX_ATTEMPTS, Request, World
+from tests.model.world import MAX_ATTEMPTS, TOPIC, Request, World
 
 Step = Callable[[], None]
 _BUDGET: Final = 700  # of about 200 bytes each
@@ -33,6 +34,7 @@ class Owner:
         self.skew = (0, -6, 6)[world.choose(3)] if "skew" in world.features else 0
         self.slow = ("", "source", "retry", "start")[world.choose(4)]
         """What takes its time: reading one of the two, or the start."""
+        self.topic_id = (TOPIC, "")[world.choose(2)] if "strangers" in world.features else ""
         self.paused = world.paused
         """What it knows: before its first send what there was at the assignment, later changes with a tick."""
         self.alive = True
@@ -137,6 +139,7 @@ class Owner:
             redrive_writer=REDRIVE,
             effects=self,
             budget=self.budget,
+            topic_id=self.topic_id,
         )
 
     # -- reading --------------------------------------------------------------------------------------
@@ -154,7 +157,7 @@ class Owner:
         if copy.attempt < 0:
             p.on_retry(at, "?", None, Bytes(b"?", b"?"), None, lambda: ("", 0, None, ""), self.now)
             return
-        record = self._record(copy.origin)
+        record = self._record(copy.what)
         state = RetryState(
             origin_topic="source",
             origin_partition=0,
@@ -168,9 +171,10 @@ class Owner:
             outcome_unknown=False,
             writer=copy.writer,
             redrives=copy.redrives,
+            origin_topic_id=copy.topic or None,
         )
-        facts = (f"id{copy.origin}", copy.origin, record.expires, collapse_of(record.headers))
-        value = b"value%d" % copy.origin
+        facts = (copy.id, copy.origin, record.expires, collapse_of(record.headers))
+        value = b"value%d" % copy.what
         p.on_retry(at, record.user, state, Bytes(record.key, value), record.headers, lambda: facts, self.now)
 
     def _read_source(self) -> None:
@@ -185,7 +189,21 @@ class Owner:
         seen, identity = Bytes(record.key, value), (f"id{at}", at)
         p.on_source(at, record.user, seen, record.headers, 1, lambda: identity, self.now)
 
+    @staticmethod
+    def _what(entry: Entry) -> int:
+        """Which notification an entry is of: its origin, or the place of one from a topic before."""
+        held = entry.held
+        if held is None or not held.id:
+            return entry.origin
+        origin = held.origin_of(entry)
+        return place(origin, held.id, held.created) if held.id.startswith("old") else origin
+
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        return f"id{entry.origin}", entry.origin
+
     def _record(self, origin: int) -> Record:
+        if origin in self.world.strangers:
+            return self.world.strangers[origin][0]
         record = self.world.source[origin]
         assert record is not None
         return record
@@ -233,7 +251,8 @@ class Owner:
     # -- sends ----------------------------------------------------------------------------------------
 
     def _send(self, entry: Entry) -> None:
-        world, held, record = self.world, entry.held, self._record(entry.origin)
+        world, held, what = self.world, entry.held, self._what(entry)
+        record = self._record(what)
         if not self.alive:
             return
         if self.partition.closing or world.happens("release", 10):
@@ -245,14 +264,14 @@ class Owner:
             self._bury(entry, expired=True)
             return
         if self.partition.superseded(entry, self.now):
-            world.check_again(self, entry.origin, redrives, "skipped")
-            world.skip(entry.origin)
+            world.check_again(self, what, redrives, "skipped")
+            world.skip(what)
             self._finish(entry, accepted=False)
             return
         if held and held.due > self.now and ("skew" in world.features or held.collapse):
             self.partition.release(entry, self.now)  # the clock was set back since it was queued
             return
-        if self.paused and entry.origin % 2:
+        if self.paused and what % 2:
             self.partition.pause(entry, self.now)
             if held is None:
                 self._copy(entry, entry.attempt, self.now)
@@ -260,31 +279,32 @@ class Owner:
         if held and held.due > self.now:
             world.fail("EARLY", f"{entry.origin} sent at {self.now}, due {held.due}")
         if record.user in self.running:
-            world.fail("OVERLAP", f"{entry.origin} sent during {self.running[record.user].origin}")
+            world.fail("OVERLAP", f"{what} sent during {self.running[record.user].origin}")
         if self is world.owner:
-            if held and not world.committed_source.covers(entry.origin):
+            if held and not held.foreign and not world.committed_source.covers(held.origin_of(entry)):
                 world.fail("EARLY", f"{entry.origin} sent from its copy before a commit covered it")
-            if entry.attempt < world.attempts.get((entry.origin, redrives), 0):
+            if entry.attempt < world.attempts.get((what, redrives), 0):
                 world.fail("ATTEMPTS", f"{entry.origin} sent with {entry.attempt} attempts, there were more")
-        world.check_again(self, entry.origin, redrives, "sent")
+        world.check_again(self, what, redrives, "sent")
         world.log("{} sends {} gen {} attempt {}", self.writer, entry.origin, redrives, entry.attempt + 1)
         self.running[record.user] = entry
         self.flight.append(("answer", partial(self._answer, entry)))
 
     def _answer(self, entry: Entry) -> None:
         world, lane = self.world, entry.lane
-        user = self._record(entry.origin).user
+        origin = self._what(entry)
+        user = self._record(origin).user
         accepted, counted = True, True
         if world.chance(50):
             accepted = world.happens("unknown", 20)
             counted = not world.happens("throttle", 30)
         if world.happens("hang", 10) and self.alive:
             lane.stuck = True  # the send outlived its deadline: an unknown outcome, and it still runs
-            self.flight.append(("return", partial(self._return, lane, user, entry.origin)))
+            self.flight.append(("return", partial(self._return, lane, user, origin)))
         else:
             del self.running[user]
             if accepted:
-                world.accept(entry.origin)
+                world.accept(origin)
                 if not (world.happens("unknown", 20)):
                     self._finish(entry, accepted=True)
                     return
@@ -292,7 +312,7 @@ class Owner:
             return
         attempt = entry.attempt + counted
         if counted:
-            what = entry.origin, entry.held.redrives if entry.held else 0
+            what = origin, entry.held.redrives if entry.held else 0
             self.counted[what] = self.counted.get(what, entry.attempt) + 1
         if attempt >= MAX_ATTEMPTS or world.chance(15):
             self._bury(entry, expired=False)
@@ -310,18 +330,22 @@ class Owner:
     def _finish(self, entry: Entry, *, accepted: bool) -> None:
         if self.alive:
             held = entry.held
-            self.finished[entry.origin] = (held.redrives, held.at) if held else (0, None)
+            self.finished[self._what(entry)] = (held.redrives, held.at) if held else (0, None)
             self.partition.finish(entry, accepted=accepted, now=self.now)
 
     # -- copies and dead letters ----------------------------------------------------------------------
 
     def _copy(self, entry: Entry, attempt: int, due: int) -> None:
-        old, origin = entry.held, entry.origin
-        held = Held(-1, due, self._record(origin).expires, f"id{origin}", origin)
+        old, what, origin = entry.held, self._what(entry), entry.origin
+        record = self._record(what)
+        held = Held(-1, due, record.expires, f"id{origin}", origin)
+        held.topic = self.topic_id
         if old is not None:
             held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
-        held.collapse = collapse_of(self._record(origin).headers)
-        copy = Copy(origin, held.redrives, attempt, due, self.writer)
+            held.stranger, held.topic, held.id, held.created = old.stranger, old.topic, old.id, old.created
+        held.collapse = collapse_of(record.headers)
+        origin = held.stranger if held.stranger >= 0 else origin
+        copy = Copy(origin, held.redrives, attempt, due, self.writer, held.id.startswith("old"), held.topic)
         self.flight.append(("copy", partial(self._produce, entry, held, copy)))
 
     def _produce(self, entry: Entry, held: Held, copy: Copy) -> None:
@@ -342,7 +366,7 @@ class Owner:
         if not self.alive:
             return
         if self is self.world.owner:
-            what = copy.origin, copy.redrives
+            what = copy.what, copy.redrives
             self.world.attempts[what] = max(copy.attempt, self.counted.get(what, 0))
         self.partition.copied(entry, held, copy.attempt, self.now)
 
@@ -355,16 +379,15 @@ class Owner:
         self._check_payload(entry)
         failed = world.happens("timeouts", 20)
         if not failed or world.choose(2):
-            if entry.origin < 0:
-                assert held is not None
+            if held is not None and not held.id:
                 world.buried.add(held.at)
             else:
-                redrives = held.redrives if held else 0
-                world.check_again(self, entry.origin, redrives, "dead-lettered")
-                world.letter(entry.origin, redrives, expired)
+                redrives, what = held.redrives if held else 0, self._what(entry)
+                world.check_again(self, what, redrives, "dead-lettered")
+                world.letter(what, redrives, expired)
         if failed and self.alive:
             self._bury(entry, expired=expired)
-        elif entry.origin >= 0:
+        elif held is None or held.id:
             self._finish(entry, accepted=False)
         elif self.alive:
             self.partition.finish(entry, accepted=False, now=self.now)
@@ -372,11 +395,12 @@ class Owner:
     def _load(self, entry: Entry) -> None:
         if self.alive:
             assert entry.held is not None
-            record = self._record(entry.origin)
-            self.partition.loaded(entry, Bytes(record.key, b"value%d" % entry.origin), self.now)
+            what = self._what(entry)
+            self.partition.loaded(entry, Bytes(self._record(what).key, b"value%d" % what), self.now)
 
     def _check_payload(self, entry: Entry) -> None:
-        expected = b"?" if entry.origin < 0 else b"value%d" % entry.origin
+        unreadable = entry.held is not None and not entry.held.id
+        expected = b"?" if unreadable else b"value%d" % self._what(entry)
         if entry.record is None or entry.value != expected:
             self.world.fail("PAYLOAD", f"{entry.origin} carries {entry.value!r}, was {expected!r}")
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import attrs
 
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._lanes.strangers import place
 
 if TYPE_CHECKING:
     from kafka_notify.wire import Headers
@@ -94,6 +95,19 @@ class Copy:
     attempt: int
     due: int
     writer: str
+    old: bool = False
+    """Whether its origin is an offset of a source topic that was deleted since."""
+    topic: str = ""
+    """What it says of the id of its origin's topic."""
+
+    @property
+    def id(self) -> str:
+        return f"{'old' if self.old else 'id'}{self.origin}"
+
+    @property
+    def what(self) -> int:
+        """Which notification it is of."""
+        return place(self.origin, self.id, self.origin) if self.old else self.origin
 
 
 @attrs.define
@@ -121,6 +135,8 @@ class Promises:
         """None is an offset that is never delivered: compacted, or a transaction marker."""
         self.low = 0
         """Log start of the source."""
+        self.strangers: dict[int, tuple[Record, Copy]] = {}
+        """What died in a source topic before this one, and was redriven since."""
         self.retry: list[Copy | None] = []
         self.letters: list[tuple[int, int]] = []
         """Origin and redrives of each dead letter."""
@@ -159,7 +175,7 @@ class Promises:
             if copy is None or committed.covers(at):
                 continue
             if fence is None or at < fence.end or copy.writer in (fence.writer, REDRIVE):
-                held[copy.origin] = max(held.get(copy.origin, 0), copy.redrives)
+                held[copy.what] = max(held.get(copy.what, 0), copy.redrives)
         return held
 
     def safe(self, origin: int) -> bool:
@@ -219,7 +235,9 @@ class Promises:
     def accept(self, origin: int) -> None:
         """The provider accepted it."""
         self.log("provider accepts {}", origin)
-        if origin not in self.accepted:
+        if origin in self.strangers:
+            self.accepted.add(origin)
+        elif origin not in self.accepted:
             record = self.source[origin]
             assert record is not None
             for earlier in range(origin):

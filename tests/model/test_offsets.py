@@ -258,3 +258,27 @@ def test_bitmap_beyond_the_window() -> None:
     state = Committed(0, b"1" * (WINDOW + 1))
 
     assert decode_metadata(0, encode_metadata(state, *WHERE), *WHERE) == Committed(0)
+
+
+CHANNELS = tuple(f"{n:04x}" for n in range(32))
+
+
+@pytest.mark.parametrize("ids", [IDS, ()], ids=["ids known", "ids unknown"])
+def test_channels(ids: tuple[str, ...]) -> None:
+    """Channels are read back, whether or not the topics' ids are known, and beside the most bits and fences."""
+    rng = random.Random(1)
+    fence = None
+    for n in range(8):
+        fence = Fence(2**62 + n, f"{n:032x}", fence)
+    gaps = bytes(rng.choice(b"01") for _ in range(WINDOW - 1)) + b"1"
+    state = Committed(2**62, gaps, fence, ids, CHANNELS)
+    text = encode_metadata(state, *WHERE, ids, CHANNELS)
+    assert len(text) <= MAX_METADATA
+    assert decode_metadata(state.frontier, text, *WHERE) == state
+
+
+def test_channels_that_do_not_fit() -> None:
+    """Channels that would make the metadata too long are left out: all else is kept."""
+    many = tuple(f"{n:04x}" for n in range(1_000))
+    state = Committed(7, b"01", Fence(1, "w"), IDS)
+    assert decode_metadata(7, encode_metadata(state, *WHERE, IDS, many), *WHERE) == state

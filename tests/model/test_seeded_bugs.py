@@ -216,6 +216,32 @@ class EvictsHeads(Partition):
             self._effects.send(lane.entries[0])
 
 
+class MatchesByOffset(Partition):
+    """What died in a topic before this one is taken for the record that this one has at its offset."""
+
+    def _tell_apart(self, entry: Entry, now: int) -> None:
+        pass
+
+    def _is_elsewhere(self, held: Held) -> bool:
+        return False
+
+
+class SwallowsByOffset(Partition):
+    """A redrive counts as done when that of another notification of the same offset was."""
+
+    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
+        super().finish(entry, accepted=accepted, now=now)
+        for (origin, _, _), redrives in tuple(self._redriven.items()):
+            self._redriven |= {(origin, f"{which}{origin}", origin): redrives for which in ("id", "old")}
+
+
+class TakesRecordForItsCopy(Partition):
+    """A record counts as copied when a copy of another notification names its offset."""
+
+    def _is_of(self, copied: Entry, offset: int, identity: tuple[str, int], now: int) -> bool:
+        return True
+
+
 class NoResume(Partition):
     """What was paused is not looked at again."""
 
@@ -300,6 +326,9 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (CopyForgetsOrphan, "DUP", frozenset({"timeouts"})),
     (NoRedriveGenerations, "DUP", frozenset({"redrive"})),
     (Overlap, "OVERLAP", frozenset({"redrive"})),
+    (MatchesByOffset, "LOSS", frozenset({"strangers", "redrive"})),
+    (SwallowsByOffset, "LOSS", frozenset({"strangers", "redrive"})),
+    (TakesRecordForItsCopy, "LOSS", frozenset({"strangers", "redrive"})),
     (NoResume, "STUCK", frozenset({"pause"})),
     (OvertakesPaused, "ORDER", frozenset({"pause"})),
     (NotLookedAt, "PINNED", frozenset({"drain", "zombies", "redrive"})),

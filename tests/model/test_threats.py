@@ -40,6 +40,9 @@ class Asked:
     def wake(self, lane: Lane, at: int, /) -> None:
         self.wakes.append((lane, at))
 
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        return f"id{entry.origin}", 0
+
 
 @attrs.define
 class Bench:
@@ -57,9 +60,20 @@ class Bench:
             offset, user, Bytes(b"u", b"value"), None, 1, lambda: (f"id{offset}", 0), NOW
         )
 
-    def retry(self, offset: int, origin: int, writer: str, redrives: int = 0, attempt: int = 0) -> None:
-        state = RetryState("source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives)
-        facts = (f"id{origin}", 0, None, "")
+    def retry(
+        self,
+        offset: int,
+        origin: int,
+        writer: str,
+        redrives: int = 0,
+        attempt: int = 0,
+        topic: str | None = None,
+        id: str = "",
+    ) -> None:
+        state = RetryState(
+            "source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives, topic
+        )
+        facts = (id or f"id{origin}", 0, None, "")
         if not self.partition.reads_own(offset):
             self.partition.on_retry(offset, "u", state, Bytes(b"u", b"value"), None, lambda: facts, NOW)
 
@@ -192,6 +206,47 @@ def test_redrive_waits_until_what_it_supersedes_can_be_remembered() -> None:
     assert b.sent == [0]
 
 
+def test_copies_of_two_topics() -> None:
+    """Copies of a topic that was deleted and of the one after it, which name the same origin, are both sent: neither
+    supersedes the other, whichever lies first."""
+    for old, new in ((0, 1), (1, 0)):
+        b = bench(Committed(1), source_end=1, retry_end=2)
+        b.partition.topic_id = "new"
+        for offset in (0, 1):
+            if offset == old:
+                b.retry(offset, origin=0, writer=BEFORE, attempt=2, topic="old", id="old")
+            if offset == new:
+                b.retry(offset, origin=0, writer=BEFORE, attempt=1, topic="new", id="new")
+        b.commit()
+        assert [(entry.held and entry.held.id, entry.attempt) for entry in b.asked.sends] == [("old", 2)]
+        b.partition.finish(b.asked.sends[0], accepted=True, now=NOW)
+        assert [(entry.held and entry.held.id, entry.attempt) for entry in b.asked.sends[1:]] == [("new", 1)]
+        assert not b.partition.retry.is_done(new)
+
+
+def test_stranger_whose_copy_is_on_its_way() -> None:
+    """A redriven copy turns out to be of an earlier topic while it is carried forward: its new copy, which was read
+    before it was acknowledged, is not taken for one of the record that the present topic has at that offset."""
+    b = working()
+    b.retry(0, origin=0, writer=REDRIVE, redrives=1)
+    old = b.partition.pending[0]
+    old.busy = Busy.COPYING
+    b.retry(1, origin=0, writer=ME, redrives=1)
+    b.partition.on_source(0, "v", Bytes(b"v", b"new"), None, 1, lambda: ("fresh", 7), NOW)
+    [fresh] = b.asked.sends
+    assert (fresh.origin, fresh.held) == (0, None)
+    assert old.held is not None
+    assert (old.held.stranger, old.held.foreign) == (0, True)
+
+    b.copy(old, at=1, attempt=0)
+    b.partition.finish(fresh, accepted=True, now=NOW)
+
+    assert [b.partition.retry.is_done(offset) for offset in (0, 1)] == [True, False]
+    assert b.asked.sends == [fresh, old]
+    b.partition.finish(old, accepted=True, now=NOW)
+    assert b.partition.retry.is_done(1)
+
+
 def test_orphan_of_a_superseded_copy() -> None:
     """A redriven copy is not sent before the retry partition was read past the copy it supersedes: a produce of
     that one may have failed and been written all the same."""
@@ -272,5 +327,7 @@ def test_copy_without_its_source_record() -> None:
     b.retry(0, origin=1_000, writer=BEFORE)
     b.commit()
 
-    assert b.sent == [1_000]
+    held = b.asked.sends[0].held
+    assert held is not None
+    assert (held.stranger, held.id) == (1_000, "id1000")
     assert b.asked.sends[0].busy is Busy.SENDING

@@ -18,6 +18,7 @@ import attrs
 from kafka_notify._fetch import offsets
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 from kafka_notify._lanes import later, partition
+from kafka_notify._lanes.strangers import OTHER_TOPIC
 from tests.model.promises import REDRIVE, Copy, Finished, Promises, Record, Stored
 
 if TYPE_CHECKING:
@@ -30,9 +31,12 @@ GENERATIONS: Final = 2
 REDRIVES: Final = 3
 MAX_ATTEMPTS: Final = 3
 
+TOPIC, OLD_TOPIC = "present", "old"
+"""Ids of the source topic."""
+
 FEATURES: Final = frozenset(
     """gaps expiry skew throttle unknown hang timeouts partial zombies drain redrive retention metadata windows
-    budget unreadable room release crowds pause collapse""".split()
+    budget unreadable room release crowds pause collapse strangers""".split()
 )
 
 
@@ -156,12 +160,26 @@ class World(Promises):
 
     def redrive(self) -> None:
         """The operator's tool: one letter of each identity, in the consumer's own retry topic."""
+        if self.happens("strangers", 50) and len(self.strangers) < REDRIVES:
+            copy = Copy(self.choose(RECORDS + 2), 0, 0, 0, "", old=True)
+            self.strangers.setdefault(copy.what, (Record(f"u{self.choose(self.users)}", None), copy))
+            self.redrivable.add((copy.what, 0))
         letters = sorted(self.redrivable - self.redriven)
         if "redrive" in self.features and letters and self.redrives < REDRIVES:
             origin, redrives = letters[self.choose(len(letters))]
             self.redrives += 1
             self.redriven.add((origin, redrives))
-            self.write(Copy(origin, redrives + 1, 0, self.now, REDRIVE))
+            if origin in self.strangers:
+                old = self.strangers[origin][1]
+                # the tool sees that the present topic is shorter; else a letter may not say where it died
+                beyond = old.origin >= len(self.source)
+                topic = OTHER_TOPIC if beyond else ("", OLD_TOPIC)[self.choose(2)]
+                self.write(
+                    attrs.evolve(old, redrives=redrives + 1, due=self.now, writer=REDRIVE, topic=topic)
+                )
+                return
+            topic = ("", TOPIC)[self.choose(2)]
+            self.write(Copy(origin, redrives + 1, 0, self.now, REDRIVE, topic=topic))
 
     def take_over(self) -> None:
         """The owner crashes, is cut off, or hands over; another one is assigned."""

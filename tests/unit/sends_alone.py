@@ -190,6 +190,9 @@ class Alone:
     def wake(self, lane: Lane, at: int) -> None:
         self.loop.call_later(max(0, at - self.clock.now()) / 1000, self._step, lane)
 
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        raise AssertionError("an identity is asked for only when letters of another topic are redriven")
+
     def _step(self, lane: Lane) -> None:
         lane.timer = 0
         if lane.partition.alive:

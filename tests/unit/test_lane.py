@@ -147,6 +147,9 @@ class Asked:
     def wake(self, lane: Lane, at: int, /) -> None:
         self.wakes.append(lane)
 
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        return f"id{entry.origin}", 0
+
 
 class Bench:
     """A partition with one user's notifications."""

@@ -15,11 +15,14 @@ from typing import Any, Final, Protocol
 
 import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from kafka_notify._config import opened
+from kafka_notify._config import client_config, opened
+from kafka_notify._fetch.channels import Channels, Neighbours
 from kafka_notify._fetch.fatal import ConsumerEnded, ended, is_fatal
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._fetch.retention import RetentionWatch
 from kafka_notify._fetch.topic_ids import TopicIds, changed
 from kafka_notify._log_extent import log_ends, log_starts
 from kafka_notify._polling import poll_batch
@@ -84,6 +87,8 @@ class Start:
     retry_range: tuple[int, int]
     topic_ids: tuple[str, ...] = ()
     """Of source and retry topic; empty when they are not known."""
+    uncommitted: tuple[bool, bool] = (False, False)
+    """Whether the group has no committed offset for the source partition, and for the retry partition."""
 
 
 @attrs.frozen
@@ -126,6 +131,15 @@ class Receiver(Protocol):
     def recreated(self, topic: str, /) -> None:
         """A topic is not the one any more that was there when its partitions started."""
 
+    def retention(self, settings: Mapping[str, int], /) -> None:
+        """How long the topics keep records, ms."""
+
+    def log_starts(self, starts: Mapping[tuple[str, int], int], /) -> None:
+        """Where partitions begin now: retention may have removed what nobody read."""
+
+    def neighbours(self, channels: Sequence[tuple[str, ...]], /) -> None:
+        """What the workers of the group send, by their commits."""
+
     def forget(self, numbers: frozenset[int], /, *, lost: bool) -> None:
         """These partitions are not ours any more."""
 
@@ -146,9 +160,16 @@ class FetchLoop:
         config: Complete consumer configuration.
         source: Name of the source topic.
         retry: Name of the retry topic.
+        channels: What the consumer sends.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: str, retry: str) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        source: str,
+        retry: str,
+        channels: Channels = Channels(frozenset()),  # noqa: B008
+    ) -> None:
         self._config = dict(config)
         self._group = str(config["group.id"])
         self._incremental = config.get("group.protocol") == "consumer"
@@ -171,7 +192,13 @@ class FetchLoop:
         """Source partitions that are paused."""
         self._half_since: dict[int, float] = {}
         self._membership: Membership | None = None
-        self._topic_ids = TopicIds(self._config, self._topics)
+        admin: Any = opened(AdminClient, client_config(self._config))
+        self._topic_ids = TopicIds(admin, self._topics)
+        self._retention = RetentionWatch(
+            admin, self._topics, lambda: [(t, n) for n in self._started for t in self._topics]
+        )
+        self._channels = channels.digests
+        self._neighbours = Neighbours(self._group, source) if channels.sent else None
         self._ids: dict[int, tuple[str, ...]] = {}
         """Of the topics that each pair's offsets belong to."""
         self._handed = 0
@@ -283,7 +310,7 @@ class FetchLoop:
             self._receiver.committed(self._commit(consumer, self._commits.popleft()))
         if self._fatal is not None:
             raise self._fatal
-        self._look_at_topics()
+        self._look_at_topics(consumer)
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
         may_start = not self._fenced and not self._topic_ids.awaited() and boottime() >= self._start_again_at
         if waiting and may_start:
@@ -298,7 +325,17 @@ class FetchLoop:
             self._handed += len(batch)
             self._receiver.feed(batch)
 
-    def _look_at_topics(self) -> None:
+    def _look_at_topics(self, consumer: Consumer) -> None:
+        if (settings := self._retention.settings()) is not None:
+            self._receiver.retention(settings)
+        if (starts := self._retention.starts()) is not None:
+            self._receiver.log_starts(starts)
+        if (
+            self._neighbours is not None
+            and self._owned[0]
+            and (found := self._neighbours.look(consumer)) is not None
+        ):
+            self._receiver.neighbours(found)
         if not self._topic_ids.look():
             return
         now = self._topic_ids.known
@@ -322,7 +359,10 @@ class FetchLoop:
             )
         offsets = [
             TopicPartition(
-                topic, n, state.frontier, encode_metadata(state, self._group, topic, n, self._ids[n])
+                topic,
+                n,
+                state.frontier,
+                encode_metadata(state, self._group, topic, n, self._ids[n], self._channels),
             )
             for n, pair in pairs.items()
             for topic, state in zip(self._topics, pair, strict=True)
@@ -368,6 +408,8 @@ class FetchLoop:
                 self._receiver.assigned(topic, numbers)
             self._note_halves()
             self._fenced = False
+            if self._neighbours is not None:
+                self._neighbours.soon()
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(tp.partition for tp in partitions)
@@ -455,6 +497,7 @@ class FetchLoop:
                     (starts[source, n], ends[source, n]),
                     (starts[retry, n], ends[retry, n]),
                     self._topic_ids.known,
+                    (states[source, n] is None, states[retry, n] is None),
                 )
                 for topic, state in ((source, start.source), (retry, start.retry)):
                     consumer.seek(TopicPartition(topic, n, max(state.frontier, starts[topic, n])))

@@ -23,6 +23,7 @@ _OPEN: Final = ord("0")
 _DONE: Final = ord("1")
 _VERSION: Final = "kn1"
 _MAX_FENCES: Final = 8  # of at most 53 characters each, beside the bits
+_CHANNELS: Final = "c:"
 _READABLE: Final = ("kn1", "kn2")  # a newer neighbour may append fields; it keeps these
 
 
@@ -52,6 +53,13 @@ class Committed:
     fence: Fence | None = None
     topic_ids: tuple[str, ...] = ()
     """Of source and retry topic when it was committed; empty when that is not known."""
+    channels: tuple[str, ...] = ()
+    """Digests of the channels that the committing worker sends (`_fetch.channels`); empty when that is not known."""
+
+    def open_below(self, offset: int) -> int:
+        """How many offsets below `offset` are not finished."""
+        size = max(offset - self.frontier, 0)
+        return size - self.gaps[:size].count(_DONE)
 
     def covers(self, offset: int) -> bool:
         """Whether `offset` is finished."""
@@ -66,13 +74,16 @@ class Tracker:
     completion: one search per commit instead of one per record.
     """
 
-    __slots__ = ("_base", "_bits", "frontier", "position")
+    __slots__ = ("_base", "_bits", "frontier", "jump", "position")
 
     def __init__(self, committed: Committed, log_start: int = 0) -> None:
         # below log_start retention removed what was never read: it cannot be read any more
         start = max(committed.frontier, log_start)
         self._base = self.frontier = self.position = start
         self._bits = bytearray(committed.gaps[start - committed.frontier :])
+        self.jump = (0, 0, 0)
+        """The largest stretch that was passed without a record since this was last reset: how many offsets of it were
+        not finished, its start and its end."""
         self.advance()
 
     def observe(self, offset: int) -> bool:
@@ -95,6 +106,8 @@ class Tracker:
         """Note that nothing more is to be read below `offset` (a gap, or the end of the partition)."""
         if offset <= self.position:
             return
+        if offset - self.position > self.jump[0]:
+            self.jump = (self.open_below(offset), self.position, offset)
         if offset - self.position > WINDOW and self.advance() == self.position:
             del self._bits[: offset - self._base]  # nothing open: no need for a byte per missing offset
             self._base = self.frontier = offset
@@ -103,6 +116,11 @@ class Tracker:
             if start < end:
                 self._bits[start:end] = b"1" * (end - start)  # extends, too
         self.position = offset
+
+    def open_below(self, offset: int) -> int:
+        """How many offsets from the position up to `offset` are not finished."""
+        at = max(self.position - self._base, 0)
+        return max(offset - self.position, 0) - self._bits.count(b"1", at, max(offset - self._base, at))
 
     def complete(self, offset: int) -> None:
         """Note that `offset` is finished; it need not have been read yet (an acknowledged copy)."""
@@ -145,11 +163,16 @@ class OffsetRewound(Exception):
 
 
 def encode_metadata(
-    committed: Committed, group: str, topic: str, partition: int, topic_ids: tuple[str, ...] = ()
+    committed: Committed,
+    group: str,
+    topic: str,
+    partition: int,
+    topic_ids: tuple[str, ...] = (),
+    channels: tuple[str, ...] = (),
 ) -> str:
-    """The commit metadata for `committed`, in topics with these ids: ASCII, at most 4,095 characters, empty when
-    there is nothing to say."""
-    if not committed.gaps and committed.fence is None and not topic_ids:
+    """The commit metadata for `committed`, in topics with these ids, by a worker that sends these channels: ASCII, at
+    most 4,095 characters, empty when there is nothing to say."""
+    if not committed.gaps and committed.fence is None and not topic_ids and not channels:
         return ""
     bits = ""
     if committed.gaps:
@@ -165,8 +188,10 @@ def encode_metadata(
         writers.append(fence.writer)
         fence = fence.before
     text = f"{_VERSION}|{bits}|{','.join(ends)}|{','.join(writers)}"
-    if topic_ids:
-        text += f"|{','.join(topic_ids)}"
+    if topic_ids or channels:
+        text += f"|{','.join(topic_ids)}"  # readers of old take this field for ids, whatever it holds
+    if channels and len(field := f"|{_CHANNELS}{'.'.join(channels)}") + len(text) + 9 <= MAX_METADATA:
+        text += field
     return f"{text}|{_checksum(text, committed.frontier, group, topic, partition)}"
 
 
@@ -189,7 +214,10 @@ def decode_metadata(frontier: int, metadata: str | None, group: str, topic: str,
             fence = Fence(int(end), writer, fence) if writer else None
     except (ValueError, binascii.Error, zlib.error):
         return plain
-    return Committed(frontier, gaps, fence, tuple(fields[4].split(",")) if len(fields) > 4 else ())
+    topic_ids = tuple(fields[4].split(",")) if len(fields) > 4 and fields[4] else ()
+    named = [field for field in fields[5:] if field.startswith(_CHANNELS)]
+    channels = tuple(named[-1].removeprefix(_CHANNELS).split(".")) if named else ()
+    return Committed(frontier, gaps, fence, topic_ids, channels)
 
 
 def _decode_bits(text: str) -> bytes:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from confluent_kafka import KafkaException
 
 log = logging.getLogger("kafka_notify.fetch")
 
 
-class Question:
+K = TypeVar("K", bound=Hashable)
+
+
+class Question(Generic[K]):
     """Puts one question again and again; never blocks.
 
     Args:
@@ -24,17 +27,17 @@ class Question:
     """
 
     def __init__(
-        self, ask: Callable[[], Mapping[str, Future[Any]]], what: str, *, every: float, first: float
+        self, ask: Callable[[], Mapping[K, Future[Any]]], what: str, *, every: float, first: float
     ) -> None:
         self._ask = ask
         self._what = what
         self._every = every
         self._next = time.monotonic() + first
-        self._asked: Mapping[str, Future[Any]] | None = None
+        self._asked: Mapping[K, Future[Any]] | None = None
         self.refused: int | None = None
         """Code of the last answer if that was an error, which is told once."""
 
-    def answer(self) -> dict[str, Any] | None:
+    def answer(self) -> dict[K, Any] | None:
         """A new answer, once; None while there is none, or when it was an error. Call it often."""
         if self._asked is None:
             if time.monotonic() >= self._next:

@@ -12,9 +12,7 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient
 
-from kafka_notify._config import Config, client_config, opened
 from kafka_notify._fetch.question import Question
 
 LOOK: Final = 10.0
@@ -34,12 +32,12 @@ class TopicIds:
     """Asks for the ids of topics from time to time; needs no right that a reader does not have. Never blocks.
 
     Args:
-        config: Of any client of the cluster.
+        admin: An AdminClient of the cluster.
         topics: Their names.
     """
 
-    def __init__(self, config: Config, topics: tuple[str, ...]) -> None:
-        self._admin: Any = opened(AdminClient, client_config(config))
+    def __init__(self, admin: Any, topics: tuple[str, ...]) -> None:
+        self._admin = admin
         self._topics = topics
         self._patient_until = time.monotonic() + PATIENCE
         self._question = Question(self._ask, " or ".join(topics), every=LOOK, first=0)

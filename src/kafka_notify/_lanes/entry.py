@@ -39,7 +39,7 @@ class Held:
 
     __slots__ = (
         "at", "collapse", "created", "due", "error_class", "error_code", "expires", "first_failed",
-        "foreign", "id", "provider", "redrives", "size", "superseded", "tainted", "unknown",
+        "foreign", "id", "provider", "redrives", "size", "stranger", "superseded", "tainted", "topic", "unknown",
     )  # fmt: skip
 
     def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
@@ -56,7 +56,12 @@ class Held:
         self.tainted = False
         """A produce failed that may have been written: its orphan must be read before a send."""
         self.foreign = False
-        """Its origin does not exist in the source topic (any more)."""
+        """Its origin is surely not in the present source topic: nothing of that must be read or committed before."""
+        self.stranger = -1
+        """Its origin when that is, or may be, another topic's: then `Entry.origin` is only its place in the user's
+        queue."""
+        self.topic = ""
+        """Id of the topic that its origin is in, or `OTHER_TOPIC`; empty when that is not known."""
         self.size = 0
         """Bytes counted against the payload budget."""
         self.first_failed: int | None = None
@@ -66,6 +71,15 @@ class Held:
         self.unknown = False
         self.collapse = ""
         """See `Entry.collapse`."""
+
+    def origin_of(self, entry: Entry) -> int:
+        """The origin that its headers name; `entry` is whose this is."""
+        return entry.origin if self.stranger < 0 else self.stranger
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """Id and creation time: what tells notifications of one origin apart."""
+        return self.id, self.created
 
     @property
     def last(self) -> int:

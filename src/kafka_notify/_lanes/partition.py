@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Record
+from kafka_notify._lanes.strangers import OTHER_TOPIC, place
 
 if TYPE_CHECKING:
     from kafka_notify.wire import Headers, RetryState
@@ -59,6 +60,10 @@ class Effects(Protocol):
 
     def wake(self, lane: Lane, at: int, /) -> None:
         """Call `step(lane)` at epoch ms `at`."""
+
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        """Id and creation time of an entry that lives in the source alone; rarely asked."""
+        ...
 
 
 class PayloadBudget:
@@ -104,14 +109,15 @@ class Partition:
         redrive_writer: Marks the copies of the redrive tool, which no fence stops.
         effects: Carries out what this object decides.
         budget: Shared by all partitions of a worker.
+        topic_id: Of the source topic; empty when it is not known.
     """
 
     __slots__ = (
         "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_confirmed", "_effects", "_end_seen",
-        "_farthest", "_fence_before", "_moving", "_order", "_paused", "_redrive_writer", "_redriven",
-        "_seen", "_stash", "_tainted", "_uncovered", "_unparked", "_unreached", "active", "alive",
-        "closing", "due", "epoch", "lanes", "makes_room", "new", "number", "open", "open_bytes",
-        "outstanding", "pending", "restore_end", "retry", "source", "source_end", "writer",
+        "_farthest", "_fence_before", "_moving", "_order", "_paused", "_redrive_writer", "_redriven", "_seen",
+        "_stash", "_tainted", "_uncovered", "_unparked", "_unreached", "active", "alive", "closing", "due",
+        "epoch", "lanes", "makes_room", "new", "number", "open", "open_bytes", "outstanding", "pending",
+        "restore_end", "retry", "source", "source_end", "topic_id", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -127,8 +133,10 @@ class Partition:
         effects: Effects,
         budget: PayloadBudget,
         epoch: int = 0,
+        topic_id: str = "",
     ) -> None:
         self.number = number
+        self.topic_id = topic_id
         self.epoch = epoch
         """Which assignment this is, for those who cannot compare objects."""
         self.writer = writer
@@ -170,8 +178,8 @@ class Partition:
         """Own copies that were acknowledged and not read yet."""
         self._stash: dict[int, Entry] = {}
         """Redriven copies that wait until the older generation of their letter is done with."""
-        self._redriven: dict[int, int] = {}
-        """Redrives of the newest generation that this assignment finished."""
+        self._redriven: dict[tuple[int, str, int], int] = {}
+        """Redrives of the newest generation that this assignment finished, by origin and identity."""
         self._farthest = -1
         """Highest origin that the restore brought: the source must be read past it."""
         self._end_seen = -1
@@ -229,11 +237,7 @@ class Partition:
         if not self.source.observe(offset):
             return
         copied = self.pending.get(offset) if self.pending else None
-        if copied is not None:
-            held = copied.held
-            assert held is not None
-            if identity() != (held.id, held.created):
-                raise TopicRecreated(f"the record at {offset} is not the one that a waiting retry came from")
+        if copied is not None and self._is_of(copied, offset, identity(), now):
             self.source.complete(offset)  # its forwarder died before the commit
             return
         lane = self.lanes.get(lane_key)
@@ -305,8 +309,10 @@ class Partition:
             held.first_failed = state.first_failed_ms
             held.error_class, held.error_code = state.error_class, state.error_code
             held.provider, held.unknown = state.provider, state.outcome_unknown
+            held.topic = state.origin_topic_id or ""
             # a zombie may have read past our end of the source: a redrive of its letter is no stranger
-            held.foreign = state.origin >= self.source_end and offset < self.restore_end
+            if self._is_elsewhere(held) or (state.origin >= self.source_end and offset < self.restore_end):
+                self._place_apart(entry, surely=True)
             return entry
 
         if state is None:
@@ -320,15 +326,22 @@ class Partition:
             if fence and state.writer != self._redrive_writer and not fence.admits(offset, state.writer):
                 self.retry.complete(offset)  # a zombie wrote it after our predecessor dropped it
             else:
-                self._learn(fresh())
-                if state.origin < self.source_end:
+                entry = fresh()
+                self._tell_apart(entry, now)
+                self._learn(entry)
+                if not entry.held.foreign:  # type: ignore[union-attr]
                     self._farthest = max(self._farthest, state.origin)
         elif state.writer == self._redrive_writer:
             self._on_redrive(fresh(), now)
         elif state.writer != self.writer:
             self.retry.complete(offset)  # a zombie's: its record is ours, from its own copy or its source
         else:
-            self._on_own(offset, state.origin)
+            origin = state.origin
+            if state.redrives or state.origin_topic_id not in (None, self.topic_id):
+                id, created, _, _ = facts()
+                apart = place(origin, id, created)
+                origin = apart if apart in self.pending else origin
+            self._on_own(offset, origin)
 
     def reads_own(self, offset: int) -> bool:
         """A retry record was read. Whether it is an own copy that was acknowledged before: then all that it says is
@@ -366,6 +379,96 @@ class Partition:
             if offset != keep:
                 self.retry.complete(offset)
 
+    # -- whose origin it is ---------------------------------------------------------------------------
+
+    def _is_elsewhere(self, held: Held) -> bool:
+        """Whether its origin is surely in another topic than the present one."""
+        return held.topic == OTHER_TOPIC or bool(held.topic and self.topic_id and held.topic != self.topic_id)
+
+    def _place_apart(self, entry: Entry, *, surely: bool) -> None:
+        """Its origin is an offset of another topic, or may be: from now on it is no other's place in the queue. While
+        that is not sure, it waits like any other until its origin is covered and reached."""
+        held = entry.held
+        assert held is not None
+        if surely:
+            held.foreign = True
+            if not self._is_elsewhere(held):
+                held.topic = OTHER_TOPIC
+        held.stranger = entry.origin
+        entry.origin = place(entry.origin, held.id, held.created)
+
+    def _set_apart(self, entry: Entry, now: int, *, surely: bool) -> None:
+        """The same of one that is held already, whatever is under way for it."""
+        origin = entry.origin
+        self._forget(entry)
+        self._place_apart(entry, surely=surely)
+        if (seen := self._seen.pop(origin, None)) is not None:
+            self._seen[entry.origin] = seen
+        if (waiting := self._stash.pop(origin, None)) is not None:
+            self._place_apart(waiting, surely=surely)
+            self._stash[waiting.origin] = waiting
+        self._hold(entry)
+        self.step(entry.lane, now)  # it is in front of all others of its user now
+
+    def _tell_apart(self, entry: Entry, now: int) -> None:
+        """Several notifications may name one origin, when the source topic was deleted and created again: see that
+        at most one of them has it. Which one is decided by what is known of their topics, then by generations,
+        because a letter of an old topic comes back as a redrive, then by their places in the retry topic."""
+        held = entry.held
+        assert held is not None
+        origin = held.origin_of(entry)
+        known = self.pending.get(origin)
+        had = None if known is None else known.held
+        apart = self.pending.get(place(origin, held.id, held.created))
+        if held.foreign:
+            if had is not None and had.identity == held.identity:
+                self._set_apart(known, now, surely=True)  # type: ignore[arg-type]
+            elif apart is not None and apart.held is not None:
+                apart.held.foreign = True
+        elif apart is not None:
+            self._place_apart(entry, surely=apart.held is not None and apart.held.foreign)
+        elif had is not None:
+            if had.identity == held.identity:
+                return
+            if self._outranks(had, held):
+                self._place_apart(entry, surely=self._is_present(had))
+            else:
+                self._set_apart(known, now, surely=self._is_present(held))  # type: ignore[arg-type]
+        elif origin < self.source.position and not self.source.is_done(origin):
+            source = self._find_source(entry.lane.key, origin)
+            if source is None or self._effects.identity(source) != held.identity:
+                self._place_apart(entry, surely=True)
+
+    def _is_present(self, held: Held) -> bool:
+        """Whether its origin is surely in the present topic."""
+        return bool(held.topic) and held.topic == self.topic_id
+
+    def _outranks(self, one: Held, other: Held) -> bool:
+        """Which of two has their origin in the present topic."""
+
+        def rank(held: Held) -> tuple[bool, bool, int]:
+            return self._is_present(held), not held.redrives, held.at
+
+        return rank(one) > rank(other)
+
+    def _is_of(self, copied: Entry, offset: int, identity: tuple[str, int], now: int) -> bool:
+        """Whether the copy that names the origin `offset`, or another one that waits, is of the record there.
+
+        Raises:
+            TopicRecreated: It is not, and is no redrive of what another topic had there.
+        """
+        held = copied.held
+        assert held is not None
+        if identity == held.identity:
+            held.topic = held.topic or self.topic_id
+            return True
+        if place(offset, *identity) in self.pending:
+            return True
+        if not held.redrives:
+            raise TopicRecreated(f"the record at {offset} is not the one that a waiting retry came from")
+        self._set_apart(copied, now, surely=True)
+        return False
+
     def _learn(self, entry: Entry) -> None:
         """The newest copy of an origin counts: by redrives, then attempts, then place."""
         known = self.pending.get(entry.origin)
@@ -393,10 +496,11 @@ class Partition:
         """A redriven copy supersedes the older generation that waits, and waits while that one is busy."""
         held = entry.held
         assert held is not None
-        origin = entry.origin
-        if self._redriven.get(origin, -1) >= held.redrives:
+        if self._redriven.get(_redriven(entry, held), -1) >= held.redrives:
             self.retry.complete(held.at)
             return
+        self._tell_apart(entry, now)
+        origin = entry.origin
         known = self.pending.get(origin) or self._find_source(entry.lane.key, origin)
         if known is not None and known.busy:
             if known.held is not None and held.redrives <= known.held.redrives:
@@ -430,6 +534,8 @@ class Partition:
         lane = self.lanes.setdefault(entry.lane.key, entry.lane)
         entry.lane = lane
         lane.add(entry)
+        if (later := lane.later) is not None and later.count >= DEEP and later.fresh:
+            self._backlogs[lane] = None  # it came in front of them
         self.pending[entry.origin] = entry
         self._keep_payload(entry)
 
@@ -535,9 +641,10 @@ class Partition:
             return
         lane.blocked = head
         heap, offset = self._beyond, held.last
-        if not held.foreign and self.source.position <= head.origin:
-            heap, offset = self._unreached, head.origin
-        elif not held.foreign and not self._confirmed.covers(head.origin):
+        origin = held.origin_of(head)
+        if not held.foreign and self.source.position <= origin:
+            heap, offset = self._unreached, origin
+        elif not held.foreign and not self._confirmed.covers(origin):
             self._uncovered.append(lane)
             return
         elif held.tainted and self.retry.position <= offset:
@@ -613,10 +720,10 @@ class Partition:
             later.pass_over_newest(entry.collapse)
 
     def _sendable(self, head: Entry, held: Held) -> bool:
-        if not held.foreign and (
-            self.source.position <= head.origin or not self._confirmed.covers(head.origin)
-        ):
-            return False
+        if not held.foreign:
+            origin = held.origin_of(head)
+            if self.source.position <= origin or not self._confirmed.covers(origin):
+                return False
         last = held.last
         if held.tainted and self.retry.position <= last:
             return False  # the orphan of a failed produce, if any, lies before the acknowledged copy
@@ -703,6 +810,8 @@ class Partition:
         else:
             self.retry.complete(old.at)
             self._budget.give(old.size)
+            # it may have been set apart while its copy was on its way
+            held.foreign, held.stranger, held.topic = old.foreign, old.stranger, old.topic
         if held.at >= self.retry.position:
             self._acknowledged.add(held.at)
         entry.held = held
@@ -733,13 +842,14 @@ class Partition:
         else:
             self.retry.complete(held.at)
             if held.redrives:
-                self._redriven[origin] = held.redrives
+                self._redriven[_redriven(entry, held)] = held.redrives
         if self._stash and origin in self._stash:
             if accepted:
-                waiting = self._stash.pop(origin).held
+                stashed = self._stash.pop(origin)
+                waiting = stashed.held
                 assert waiting is not None
                 self.retry.complete(waiting.at)
-                self._redriven[origin] = waiting.redrives
+                self._redriven[_redriven(stashed, waiting)] = waiting.redrives
             else:
                 self._unstash(origin)
                 lane = self.lanes[lane.key]  # a new one, if nothing else was in it
@@ -754,6 +864,8 @@ class Partition:
         lane = entry.lane
         if entry.held is None and lane.head is not entry and lane.later is not None:
             lane.later.fresh.append(entry)  # an earlier one came in front of it
+            if lane.later.count >= DEEP:
+                self._backlogs[lane] = None
         self.step(lane, now)
 
     def pause(self, entry: Entry, now: int) -> None:
@@ -856,3 +968,7 @@ class Partition:
             room: Whether there is room for more records at all. A restored origin must be reached even without.
         """
         return self.must_read or (room and self.has_window)
+
+
+def _redriven(entry: Entry, held: Held) -> tuple[int, str, int]:
+    return held.origin_of(entry), held.id, held.created

@@ -11,24 +11,28 @@ import contextlib
 import logging
 import threading
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError as ConfluentError
 from confluent_kafka import Message
 
-from kafka_notify import events
+from kafka_notify import _alarms, events
+from kafka_notify._alarms import Alarms
 from kafka_notify._clock import Clock
+from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.fatal import ended, is_fatal
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
+from kafka_notify._fetch.removed import Removed
 from kafka_notify._fetch.topic_ids import changed
-from kafka_notify._lanes.entry import Entry, Lane
+from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.timers import Timers
 from kafka_notify._pause import Paused
+from kafka_notify._retention import DAY_MS, keepable
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.pace import Pace
@@ -44,17 +48,25 @@ from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category
 from kafka_notify.outcome import Middleware
 from kafka_notify.policy import RetryPolicy
-from kafka_notify.wire import REDRIVE_WRITER
+from kafka_notify.wire import REDRIVE_WRITER, identity
 
 log = logging.getLogger("kafka_notify.worker")
 
 TICK: Final = 0.05
+SAVE_BATCH: Final = 5_000
+"""Copies that one look at the log start writes at most, when retention passes what waits."""
 PAYLOAD_BUDGET: Final = 128 * 2**20
 """Bytes of waiting retries' payloads kept in memory; the others are read again when they are due."""
 
 RECREATED: Final = (
     "{} was deleted and created anew: the offsets that the group has committed are the old topic's, and what lay in "
     "the old topic is gone; reset the group's offsets of this partition in both topics to go on"
+)
+
+
+FEWER_CHANNELS: Final = (
+    "its group sends {} too, which this worker would pass over: give it these channels, or, if they are not to be sent "
+    "any more, name them in Consumer.dropped_channels"
 )
 
 
@@ -80,6 +92,8 @@ class Engine:
         load: Reads an evicted payload again; answered by `loaded`.
         pace: Makes the rate limit, if there is one, from what wakes the sends.
         count_partitions: Asks how many the source topic has; blocks.
+        channels: What the consumer sends.
+        known_channels: Those of the topology.
     """
 
     def __init__(
@@ -103,9 +117,14 @@ class Engine:
         load: Callable[[Entry], object],
         pace: Callable[[Clock, Callable[[], object]], Pace | None],
         count_partitions: Callable[[], int],
+        channels: Channels,
+        known_channels: frozenset[str],
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.halted: dict[int, str] = {}
+        self.alarms = Alarms()
+        self._removed: dict[int, tuple[Removed, Removed]] = {}
+        """Of source and retry partition."""
         self.budget = PayloadBudget(PAYLOAD_BUDGET)
         self.error: BaseException | None = None
         """Why the worker cannot go on."""
@@ -118,6 +137,11 @@ class Engine:
         self.all_stuck_since: float | None = None
         """`boottime` since when so many sends hang that none may start."""
         self.paused = paused
+        self._longest_backoff_ms = retry.longest_ms
+        self._channels = channels
+        self._known_channels = known_channels
+        self._group_channels: Sequence[tuple[str, ...]] = ()
+        """What the workers of the group send, by their last commits."""
         self._loop = loop
         self._clock = Clock()
         self._source, self._retry_topic, _ = topics
@@ -271,6 +295,18 @@ class Engine:
         """A topic is not the one any more that was there when its partitions started."""
         self.post(self._halt_all, RECREATED.format(topic))
 
+    def retention(self, settings: Mapping[str, int]) -> None:
+        """How long the topics keep records, ms."""
+        self.post(self._learn_retention, settings[self._retry_topic])
+
+    def log_starts(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Where partitions begin now."""
+        self.post(self._look_for_removed, starts)
+
+    def neighbours(self, channels: Sequence[tuple[str, ...]]) -> None:
+        """What the workers of the group send, by their commits."""
+        self.post(self._compare_channels, channels)
+
     def drain(self, numbers: frozenset[int]) -> CommitRequest:
         """Let these partitions finish what runs; what is to be committed of them. Blocks the fetch thread."""
         answer: concurrent.futures.Future[CommitRequest] = concurrent.futures.Future()
@@ -362,18 +398,16 @@ class Engine:
     def loaded(self, answers: Sequence[tuple[Entry, Message | None]]) -> None:
         """Evicted payloads are here again."""
         now = self._clock.now()
+        removed: list[Entry] = []
         for entry, message in answers:
             partition = entry.partition
             if not partition.alive:
                 continue
             if message is None:
-                self._halt(
-                    partition,
-                    f"the waiting retry of offset {entry.origin} is gone from {self._retry_topic}: its retention is "
-                    "shorter than its delay; restore the record, or reset the group's offset of the retry partition",
-                )
+                removed.append(entry)
                 continue
             partition.loaded(entry, message, now)
+        self._bury_removed(removed)
         self.sends.kick()
 
     # -- assignments ----------------------------------------------------------------------------------
@@ -394,6 +428,7 @@ class Engine:
             effects=self,
             budget=self.budget,
             epoch=start.epoch,
+            topic_id=start.topic_ids[0] if start.topic_ids else "",
         )
         self._share_rate()
         self.sends.keep_blocked(partition)
@@ -402,6 +437,17 @@ class Engine:
             for topic in changed(topics, committed.topic_ids, start.topic_ids):
                 self._halt(partition, RECREATED.format(topic))
                 return
+        if missing := self._passed_over(start.source.channels):
+            self._halt(partition, FEWER_CHANNELS.format(missing))
+            return
+        if added := self._channels.added(start.source.channels, self._known_channels):
+            log.warning(
+                "%s[%d]: %s is sent from offset %d on; what lies before was passed over by the worker before this one",
+                self._source,
+                number,
+                ", ".join(added),
+                start.source.frontier,
+            )
         for topic, state, (_, end) in zip(
             topics, (start.source, start.retry), (start.source_range, start.retry_range), strict=True
         ):
@@ -412,14 +458,119 @@ class Engine:
                     "truncated; reset the group's offsets of this partition to go on",
                 )
                 return
+        self._look_at_start(start, partition)
         if partition.restored:
             self.commits.soon()
+
+    # -- what is gone ---------------------------------------------------------------------------------
+
+    def _look_at_start(self, start: Start, partition: Partition) -> None:
+        """Say what is missing of a partition that starts: unfinished records below the log start, and the offsets."""
+        number = start.number
+        trackers, ranges = (partition.source, partition.retry), (start.source_range, start.retry_range)
+        self._removed[number] = (
+            Removed(trackers[0], ranges[0][0]),
+            Removed(trackers[1], ranges[1][0]),
+        )
+        in_use = start.retry_range[1] > 0 or not all(start.uncommitted)
+        for topic, kind, committed, uncommitted, (low, high) in zip(
+            (self._source, self._retry_topic),
+            (_alarms.UNREAD, _alarms.WAITING),
+            (start.source, start.retry),
+            start.uncommitted,
+            ranges,
+            strict=True,
+        ):
+            if gone := committed.open_below(low):
+                self._tell_removed(kind, topic, number, gone)
+            if uncommitted and in_use and high > 0:
+                log.error("%s", self.alarms.ring(_alarms.NO_OFFSETS, topic, number, high - low))
+                if self._on_event:
+                    self._on_event(events.OffsetsMissing(topic, number, high - low))
+
+    def _tell_removed(self, kind: str, topic: str, number: int, count: int) -> None:
+        log.error("%s", self.alarms.ring(kind, topic, number, count))
+        if self._on_event:
+            self._on_event(events.RecordsRemoved(topic, number, count))
+
+    def _look_for_removed(self, starts: Mapping[tuple[str, int], int]) -> None:
+        for number, partition in tuple(self.partitions.items()):
+            for topic, kind, removed in zip(
+                (self._source, self._retry_topic),
+                (_alarms.UNREAD, _alarms.WAITING),
+                self._removed.get(number, ()),
+                strict=False,
+            ):
+                if gone := removed.look(starts.get((topic, number), 0)):
+                    self._tell_removed(kind, topic, number, gone)
+            start = starts.get((self._retry_topic, number), 0)
+            if partition.active and start > partition.retry.frontier:
+                self._save_waiting(partition, start)
+
+    def _save_waiting(self, partition: Partition, start: int) -> None:
+        """Retention passes what waits: copy forward what is in memory; of the rest there is only a dead letter."""
+        removed: list[Entry] = []
+        saved = 0
+        for entry in tuple(partition.pending.values()):
+            held = entry.held
+            if held is None or held.at >= start or entry.busy or partition.closing:
+                continue
+            if entry.record is None:
+                removed.append(entry)
+            elif saved < SAVE_BATCH:
+                saved += 1
+                entry.busy = Busy.COPYING
+                self._settler.carry(entry)
+        if saved:
+            log.error(
+                "%s[%d]: retention removed %d records that wait for a retry; they are in memory, and are written again",
+                self._retry_topic,
+                partition.number,
+                saved,
+            )
+        self._bury_removed(removed)
+
+    def _bury_removed(self, entries: Sequence[Entry]) -> None:
+        """Records of waiting retries are gone, with their payloads."""
+        for number, count in Counter(entry.partition.number for entry in entries).items():
+            self._tell_removed(_alarms.WAITING, self._retry_topic, number, count)
+        for entry in entries:
+            self.sends.counts.dead += 1
+            self._settler.bury(entry, "removed", None, None)
+
+    def _learn_retention(self, milliseconds: int) -> None:
+        longest = keepable(milliseconds)
+        if longest == self._settler.longest_wait_ms:
+            return
+        self._settler.longest_wait_ms = longest
+        if longest is not None and self._longest_backoff_ms > longest:
+            log.error(
+                "%s keeps records for %.3g days, so a retry may wait for %.3g days at most: the longest wait of the "
+                "RetryPolicy is %.3g days, and what waits longer is dead-lettered; lengthen retention.ms",
+                self._retry_topic,
+                milliseconds / DAY_MS,
+                longest / DAY_MS,
+                self._longest_backoff_ms / DAY_MS,
+            )
+
+    def _compare_channels(self, found: Sequence[tuple[str, ...]]) -> None:
+        """A worker that sends fewer channels than its neighbours passes over what they send: it must stop that."""
+        self._group_channels = found
+        if missing := self._passed_over(()):
+            self._halt_all(FEWER_CHANNELS.format(missing))
+
+    def _passed_over(self, committed: tuple[str, ...]) -> str:
+        """What this worker would pass over although the group sends it, by a commit and those of the neighbours."""
+        every = (committed, *self._group_channels)
+        missing = {name for each in every for name in self._channels.missing(each, self._known_channels)}
+        return ", ".join(sorted(missing))
 
     def _halt(self, partition: Partition, reason: str) -> None:
         """Stop one partition, loudly: going on would skip or repeat what nobody could find again."""
         self.sends.drop(partition)
         partition.close()
         self.partitions.pop(partition.number, None)
+        self._removed.pop(partition.number, None)
         self.intake.forget(partition.number)
         self.halted[partition.number] = reason
         self._share_rate()
@@ -437,6 +588,7 @@ class Engine:
             self.commits.forget(n)
             self.halted.pop(n, None)
             self.intake.forget(n)
+            self._removed.pop(n, None)
             if partition := self.partitions.pop(n, None):
                 self.sends.drop(partition)
                 partition.close()
@@ -504,6 +656,11 @@ class Engine:
     def wake(self, lane: Lane, at: int) -> None:
         """Look at a lane again at epoch ms `at`."""
         self._timers.add(lane, at)
+
+    def identity(self, entry: Entry) -> tuple[str, int]:
+        """Id and creation time of an entry that lives in the source alone."""
+        number, origin = entry.partition.number, entry.origin
+        return identity(entry.headers, self._source, number, origin, entry.timestamp)
 
     # -- clockwork ------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._lanes.entry import Entry, Held
 from kafka_notify._pause import PAUSED
+from kafka_notify._retention import DAY_MS, RETRY_DEFAULT_MS, keepable
 from kafka_notify._settle import letters
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify.codec import Codec
@@ -22,7 +23,7 @@ from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeErr
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
-from kafka_notify.policy import given_up, is_deferred
+from kafka_notify.policy import given_up, holds_lane, is_deferred
 from kafka_notify.wire import (
     DlqPayload,
     DlqReason,
@@ -90,6 +91,8 @@ class Settler:
         self._on_event = on_event
         self._on_dead_letter = on_dead_letter
         self._spawn = spawn
+        self.longest_wait_ms: int | None = keepable(RETRY_DEFAULT_MS)
+        """How long a retry may wait, as its topic keeps it no longer; None is for ever."""
 
     def facts(
         self, headers: Headers, partition: int, origin: int, timestamp: int
@@ -175,6 +178,20 @@ class Settler:
         if reason is not None:
             self.bury(entry, reason, notification, None, error, attempts)
             return reason
+        if self.longest_wait_ms is not None and due - now > self.longest_wait_ms:
+            if not outcome.counted and holds_lane(error):
+                due = (
+                    now + self.longest_wait_ms
+                )  # the provider asked, not for this one: it is looked at earlier
+            else:
+                days = self.longest_wait_ms / DAY_MS
+                log.error(
+                    "%s[%d]: the notification at offset %d is to wait longer than the %.3g days that %s surely keeps "
+                    "it: it is dead-lettered; ask for less, or lengthen retention.ms",
+                    *self._place(entry), days, self._retry_topic,
+                )  # fmt: skip
+                self.bury(entry, "wait_too_long", notification, None, error, attempts)
+                return "wait_too_long"
         held = self._held(entry, due, notification)
         if held.first_failed is None:
             held.first_failed = now
@@ -202,11 +219,12 @@ class Settler:
                     entry.headers or [], entry.partition.number, entry.origin, entry.timestamp
                 )
             held = Held(-1, due, expires, id, created)
-            held.collapse = collapse
+            held.collapse, held.topic = collapse, entry.partition.topic_id
             return held
         held = Held(-1, due, old.expires, old.id, old.created)
         held.collapse = old.collapse
         held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
+        held.stranger, held.topic = old.stranger, old.topic
         held.first_failed, held.error_class, held.error_code = (
             old.first_failed,
             old.error_class,
@@ -292,6 +310,7 @@ class Settler:
             outcome_unknown=held.unknown,
             writer=entry.partition.writer,
             redrives=held.redrives,
+            origin_topic_id=held.topic,
         )
 
     # -- dead-letter topic ----------------------------------------------------------------------------
@@ -341,8 +360,8 @@ class Settler:
                 payload=payload,
                 redrives=held.redrives,
                 state=self._state(entry, held, attempts),
-                id=held.id if notification is not None else None,
-                created_ms=held.created if notification is not None else None,
+                id=held.id or None,
+                created_ms=held.created if held.id and held.created >= 0 else None,
             )
 
         forms = letters.forms(entry, letters.payload_policy(entry, notification, self._categories), headers)
@@ -420,6 +439,8 @@ class Settler:
         """Topic, partition and offset of the record that an entry began with: when the headers of a retry
         record cannot be read, that record is all that is known."""
         number = entry.partition.number
+        if entry.held is not None and entry.held.stranger >= 0:
+            return self._source, number, entry.held.stranger
         if entry.origin < 0:
             return self._retry_topic, number, -1 - entry.origin
         return self._source, number, entry.origin

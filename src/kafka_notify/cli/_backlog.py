@@ -5,6 +5,7 @@ Joins no group and commits nothing. What a worker holds in memory cannot be seen
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import Any, Final, cast
 
 import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
 from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._fetch.offsets import Committed, decode_metadata
@@ -20,6 +21,8 @@ from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader, asked
 from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 from kafka_notify.wire import identity, read_retry
+
+log = logging.getLogger("kafka_notify.cli")
 
 TIMEOUT: Final = 20.0
 _SPEC: Final[Any] = OffsetSpec  # its methods are untyped
@@ -116,6 +119,8 @@ class Waiting:
     created_ms: int
     attempts: int
     code: str | None
+    written_ms: int = 0
+    """When its record was written: from then on its retention counts."""
 
 
 class Backlogs:
@@ -132,6 +137,7 @@ class Backlogs:
         self._admin: Any = opened(AdminClient, client_config(config))  # its futures are untyped
         self._askers: dict[str, Consumer] = {}
         """One per group: it subscribes to nothing, and so joins nothing."""
+        self._retention: dict[str, int | None] = {}
 
     def consumers(self) -> list[tuple[str, str]]:
         """Lane and name of each consumer that has a retry topic; "" is the unnamed one."""
@@ -221,7 +227,7 @@ class Backlogs:
         """What waits in the retry topic, and whether that is all: at most `limit` records are read."""
         halves = {(half.topic, half.partition): half for half in group.retry if half.open}
         source = self._topology.source_topic(group.lane)
-        newest: dict[tuple[int, int], tuple[tuple[int, int, int], Waiting]] = {}
+        newest: dict[tuple[object, ...], tuple[tuple[int, int, int], Waiting]] = {}
         read = 0
         for message in self._records({at: (half.frontier, half.end) for at, half in halves.items()}):
             if read >= limit:
@@ -234,26 +240,40 @@ class Backlogs:
             state = read_retry(headers, source, number)
             if state is None:
                 continue
-            _, created = identity(headers, source, number, state.origin, message.timestamp()[1])
-            rank = (state.redrives, state.attempt, offset)
-            known = newest.get((number, state.origin))
+            id, created = identity(headers, source, number, state.origin, message.timestamp()[1])
+            rank, which = (state.redrives, state.attempt, offset), (number, state.origin, id, created)
+            known = newest.get(which)
             if known is None or known[0] < rank:
-                found = Waiting(state.due_ms, created, state.attempt, state.error_code)
-                newest[number, state.origin] = (rank, found)
+                written = message.timestamp()[1]
+                found = Waiting(state.due_ms, created, state.attempt, state.error_code, written)
+                newest[which] = (rank, found)
         return [found for _, found in newest.values()], read < limit
 
-    def oldest_source(self, group: Group) -> int | None:
-        """When the oldest open record of the source was created, epoch ms; None when there is none."""
+    def oldest_source(self, group: Group) -> tuple[int, int] | None:
+        """When the oldest open notification of the source was created, and when the oldest open record of it was
+        written, epoch ms; None when there is none."""
         spans = {(h.topic, h.partition): (h.frontier, h.frontier + 1) for h in group.source if h.open > 0}
-        return min(
-            (
-                identity(
-                    headers_of(m), m.topic() or "", m.partition() or 0, m.offset() or 0, m.timestamp()[1]
-                )[1]
-                for m in self._records(spans)
-            ),
-            default=None,
-        )
+        created: list[int] = []
+        written: list[int] = []
+        for m in self._records(spans):
+            written.append(m.timestamp()[1])
+            place = m.topic() or "", m.partition() or 0, m.offset() or 0
+            created.append(identity(headers_of(m), *place, written[-1])[1])
+        return (min(created), min(written)) if created else None
+
+    def retention(self, topic: str) -> int | None:
+        """How long a topic keeps records, ms; None when its settings may not be read, which is logged once."""
+        if topic not in self._retention:
+            resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+            (asked_for,) = self._admin.describe_configs([resource], request_timeout=TIMEOUT).values()
+            try:
+                self._retention[topic] = int(asked_for.result()["retention.ms"].value)
+            except KafkaException as e:
+                log.warning(
+                    "%s: its retention cannot be read (%s); allow DescribeConfigs", topic, e.args[0].name()
+                )
+                self._retention[topic] = None
+        return self._retention[topic]
 
     def _records(self, spans: Mapping[Place, tuple[int, int]]) -> Iterator[Any]:
         if not spans:

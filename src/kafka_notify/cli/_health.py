@@ -17,6 +17,7 @@ class HealthServer:
 
     `/live` is 503 when only a restart helps; `/ready` is 503 while the worker does not do its work, whatever the
     reason, and before it has started. Both answer in JSON with the problems. Nothing of a notification is told.
+    `POST /acknowledge` takes out of it what cannot be undone.
 
     Args:
         worker: Asked anew each time.
@@ -69,6 +70,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, attrs.asdict(stats, recurse=False) | {"paused": [p.what for p in stats.paused]})
         else:
             self._answer(404, {"ok": False, "problems": ["ask /live, /ready or /stats"]})
+
+    def do_POST(self) -> None:
+        if self.path == "/acknowledge":
+            self.of.acknowledge()
+            self._answer(200, {"ok": True, "problems": self.of.health().problems})
+        else:
+            self._answer(404, {"ok": False, "problems": ["post to /acknowledge"]})
 
     def _answer(self, code: int, value: Any) -> None:
         body = json.dumps(value).encode() + b"\n"

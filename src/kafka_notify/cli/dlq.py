@@ -186,6 +186,7 @@ def _private(path: Path) -> IO[str]:
 @click.option("--limit", type=COUNT, metavar="N", help="Take the first N letters found only.")
 @click.option("--allow-expired", is_flag=True, help="Also expired ones; each gets its whole lifetime again.")
 @click.option("--allow-unproven", is_flag=True, help="Also those that may have been redriven before.")
+@click.option("--to", metavar="CONSUMER", help="Give them to this one: their own was renamed, for example.")
 @with_site
 @with_filters
 def redrive(
@@ -196,6 +197,7 @@ def redrive(
     limit: int | None,
     allow_expired: bool,
     allow_unproven: bool,
+    to: str | None,
 ) -> int:
     """Give letters back to the consumers that gave up on them, in their order; without --go only count.
 
@@ -216,6 +218,7 @@ def redrive(
             rate=rate,
             allow_expired=allow_expired,
             allow_unproven=allow_unproven,
+            to=to,
             on_progress=on_progress,
             cancel=cancel,
         )
@@ -231,6 +234,8 @@ def _tell(site: Site, report: RedriveReport) -> None:
         site.say(f"{report.redriven:,} letters redriven on {site.servers}")
     for why, count in sorted(report.skipped.items()):
         site.say(f"{count:,} left out: {why}")
+    for sentence in report.advice:
+        site.say(f"! {sentence.replace('say `to`', 'say --to CONSUMER')}")
     if report.cancelled:
         site.say(f"cancelled, {report.remaining:,} of those read are left; run it again to go on")
 

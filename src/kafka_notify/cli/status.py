@@ -10,6 +10,7 @@ import attrs
 import click
 
 from kafka_notify._pause import PAUSED, Pause
+from kafka_notify._retention import RETRY_DEFAULT_MS, SOURCE_DEFAULT_MS, margin
 from kafka_notify._text import printable_lines
 from kafka_notify.cli._backlog import Backlogs, Group, Waiting, by_code
 from kafka_notify.cli._site import Site, with_site
@@ -38,6 +39,8 @@ class GroupStatus:
     produced: float | None
     """Records per second that came in, and that were finished, since the last look."""
     finished: float | None
+    removed_next: Sequence[str] = ()
+    """What retention will remove soon, a sentence each."""
 
     def due(self, now_ms: int) -> dict[str, int]:
         """How many retries are due until when, but for those that are paused, or wait behind an earlier one."""
@@ -61,7 +64,7 @@ class GroupStatus:
     def warnings(self) -> list[str]:
         """What a person should look at."""
         g = self.group
-        found: list[str] = []
+        found: list[str] = list(self.removed_next)
         partitions = len(g.source)
         if len(g.source) != len(g.retry):
             found.append(
@@ -90,6 +93,25 @@ class GroupStatus:
         return found
 
 
+def removed_next(topic: str, age_ms: int, retention_ms: int | None) -> str:
+    """What to say of a topic whose oldest open record is so old; empty when its end is not near.
+
+    Args:
+        topic: Its name.
+        age_ms: Of the oldest open record.
+        retention_ms: Of the topic, -1 for ever; None when nobody can tell, which is taken for the default.
+    """
+    if retention_ms is None:
+        retention_ms = RETRY_DEFAULT_MS if ".retry." in topic else SOURCE_DEFAULT_MS
+    left = retention_ms - age_ms
+    if retention_ms < 0 or left > margin(retention_ms):
+        return ""
+    return (
+        f"retention removes the oldest open record of {topic} in {show_span(max(left, 0) / 1000)}: lengthen its "
+        "retention.ms now, then see why it waits"
+    )
+
+
 def look(
     site: Site, backlogs: Backlogs, before: dict[str, tuple[float, int, int]], limit: int
 ) -> list[GroupStatus]:
@@ -108,10 +130,20 @@ def look(
         before[group.group] = (at, ends, finished)
         waiting, complete = backlogs.waiting(group, limit)
         created = [each.created_ms for each in waiting]
+        written: dict[str, int] = {}
         if (oldest := backlogs.oldest_source(group)) is not None:
-            created.append(oldest)
+            created.append(oldest[0])
+            written[group.source[0].topic] = oldest[1]
+        if waiting:
+            written[group.retry[0].topic] = min(each.written_ms for each in waiting)
+        now_ms = round(time.time() * 1000)
+        soon = [
+            sentence
+            for topic, at in written.items()
+            if (sentence := removed_next(topic, now_ms - at, backlogs.retention(topic)))
+        ]
         age = max(0.0, time.time() - min(created) / 1000) if created else None
-        found.append(GroupStatus(group, age, waiting, complete, *rates))
+        found.append(GroupStatus(group, age, waiting, complete, *rates, soon))
     return found
 
 

@@ -1,0 +1,79 @@
+"""How long the topics keep records, and how far retention has come: asked from time to time, without waiting.
+
+A setting that is made shorter, and records that are removed before anybody read them, show nowhere else: a consumer
+whose position was removed goes on at the first record that is left, as if nothing had been between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, Final
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+
+from kafka_notify._fetch.question import Question
+
+SETTINGS_LOOK: Final = 300.0
+"""Seconds between two looks at the topics' settings."""
+STARTS_LOOK: Final = 30.0
+"""Seconds between two looks at where the partitions begin."""
+_TIMEOUT: Final = 10.0
+_SPEC: Final[Any] = OffsetSpec  # its methods are untyped
+
+Starts = Mapping[tuple[str, int], int]
+
+
+class RetentionWatch:
+    """Asks for `retention.ms` of topics, and for the log starts of this worker's partitions. Never blocks.
+
+    The settings need DescribeConfigs on the topics: without it, that is logged once, and nothing is known of them.
+
+    Args:
+        admin: An AdminClient of the cluster.
+        topics: Their names.
+        owned: The partitions whose log starts are wanted: topic and number.
+    """
+
+    def __init__(
+        self, admin: Any, topics: tuple[str, ...], owned: Callable[[], Iterable[tuple[str, int]]]
+    ) -> None:
+        self._admin = admin
+        self._topics = topics
+        self._owned = owned
+        self._settings = Question(
+            self._ask_settings,
+            f"retention.ms of {' and '.join(topics)}, which is taken to be the default (allow DescribeConfigs on them)",
+            every=SETTINGS_LOOK,
+            first=0,
+        )
+        self._starts = Question(
+            self._ask_starts, "where the partitions begin", every=STARTS_LOOK, first=STARTS_LOOK
+        )
+
+    def _ask_settings(self) -> Mapping[str, Future[Any]]:
+        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in self._topics]
+        asked = self._admin.describe_configs(resources, request_timeout=_TIMEOUT)
+        return {resource.name: future for resource, future in asked.items()}
+
+    def _ask_starts(self) -> Mapping[tuple[str, int], Future[Any]]:
+        wanted = {TopicPartition(*place): _SPEC.earliest() for place in self._owned()}
+        if not wanted:
+            return {}
+        asked = self._admin.list_offsets(wanted, request_timeout=_TIMEOUT)
+        return {(tp.topic, tp.partition): future for tp, future in asked.items()}
+
+    def settings(self) -> Mapping[str, int] | None:
+        """`retention.ms` of each topic, -1 for ever; None without a new answer. Call it often."""
+        answer = self._settings.answer()
+        if answer is None:
+            return None
+        return {topic: int(found["retention.ms"].value) for topic, found in answer.items()}
+
+    def starts(self) -> Starts | None:
+        """The first offset of each partition; None without a new answer. Call it often."""
+        answer = self._starts.answer()
+        return None if answer is None else {place: found.offset for place, found in answer.items()}

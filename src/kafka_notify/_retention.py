@@ -1,0 +1,24 @@
+"""How long topics keep records, and what of that a notification may count on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DAY_MS: Final = 86_400_000
+SOURCE_DEFAULT_MS: Final = 7 * DAY_MS
+"""What `Topology.create` gives source topics, and what is assumed where settings may not be read."""
+RETRY_DEFAULT_MS: Final = 9 * DAY_MS
+"""The same of retry topics."""
+
+
+def margin(retention_ms: int) -> int:
+    """How long before its end a record counts as in danger: a day, or a quarter of a short retention."""
+    return min(DAY_MS, retention_ms // 4)
+
+
+def keepable(retention_ms: int) -> int | None:
+    """How long a retry may wait in a topic with this `retention.ms`, in ms; None when there is no limit.
+
+    A retry that is late, because its provider or its workers were away, needs the margin.
+    """
+    return None if retention_ms < 0 else retention_ms - margin(retention_ms)
