@@ -60,6 +60,9 @@ class _Queue:
 
     def load(self, entry: Entry, /) -> None: ...
     def bury(self, entry: Entry, /) -> None: ...
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        return str(entry.origin), 0
+
     def wake(self, lane: Lane, at: int, /) -> None: ...
 
     def commit(self) -> None:
