@@ -190,8 +190,9 @@ class CircuitBreaker:
 
     While the lane is held, one probe starts after `first_wait` and then every `max_wait`; a notification that never
     failed is preferred. Once a probe is accepted, probes follow each other, more and more at once, and at a score of
-    0 the lane is released. What fails meanwhile is no attempt, but when only notifications that failed before wait, each
-    failed probe is one of its notification, whose last attempt is kept for `patience`.
+    0 the lane is released. What fails meanwhile is no attempt. Only when all that waits failed before, so that nothing
+    tells an outage from notifications that always fail, each failed probe is an attempt of its notification, whose
+    last one is kept for `patience`.
 
     Args:
         failures: Users who fail for the first time while nothing is accepted.
@@ -231,8 +232,8 @@ class CircuitBreaker:
             raise ConfigError(f"CircuitBreaker.{name} was removed: {_REMOVED[name]}")
         if not _whole(failures) or failures < 2:
             raise ConfigError(
-                f"CircuitBreaker.failures must be a whole number >= 2, not {failures!r}: a lower one would let a single "
-                "user hold the lane"
+                f"CircuitBreaker.failures must be a whole number >= 2, not {failures!r}: one user "
+                "alone must not hold the lane"
             )
         if (
             isinstance(accepted, bool)

@@ -12,7 +12,9 @@ from tests.simulation.worlds import WORLDS
 
 def main() -> int:
     """Run; 1 when a goal was missed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--world", default=",".join(WORLDS), help="names, separated by commas")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="first seed")

@@ -144,8 +144,12 @@ class Simulation:
     def release(self, of: Destination[Note], now: float) -> None:
         """What waits for a destination may start."""
         assert self.destinations is not None
-        for note in self.destinations.release(of, now):
-            self.ready(note)
+        self.destinations.release(of, now, self.set_off)
+
+    def set_off(self, note: Note) -> bool:
+        """It may start."""
+        self.ready(note)
+        return True
 
     def failed(self, sent: Try, kind: Kind, now: float, asked: float | None, of: Any, token: int) -> Verdict:
         """What the circuits say of a failure."""
@@ -197,6 +201,8 @@ class Simulation:
                     of.busy -= 1
                 sent = sent._replace(age=max(0.0, now - note.failed_at) if note.tried else 0.0)
                 if outcome is Answer.OK:
+                    if of is not None:
+                        of.accepted += 1
                     circuits.accepted(sent, now, of, token)
                     self.accepted += 1
                     if not note.bad and note.dest not in sick:
@@ -239,7 +245,7 @@ class Simulation:
                 if self.destinations is not None:
                     of = self.destinations.get(str(note.dest))
                     if self.destinations.room(of, now) <= 0:
-                        (of.tried if note.tried else of.fresh)[note] = None
+                        self.destinations.put_aside(of, note, tried=note.tried, waits=bool)
                         continue
                     token = self.destinations.start(of, now)
                 sent = Try(

@@ -121,7 +121,7 @@ def test_attempts() -> None:
         (events.CopyFailed("t", 0, "away", 1), "copy_failures_total", {}),
         (events.CommitFailed("away", False), "commit_failures_total", {}),
         (events.LeaseExpired(11.0), "lease_expirations_total", {}),
-        (events.LaneHeld("http.401", 1.0), "lane_holds_total", {}),
+        (events.LaneHeld("http.401", 1.0, "account"), "lane_holds_total", {}),
         (events.PartitionHalted(1, "truncated"), "partition_halts_total", {}),
         (events.HookFailed("on_sent", "n", "KeyError"), "hook_failures_total", {"hook": "on_sent"}),
         (events.PartitionsAssigned("t", (1,)), "rebalances_total", {"kind": "assigned"}),

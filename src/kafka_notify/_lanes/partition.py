@@ -110,7 +110,7 @@ class Partition:
         "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_confirmed", "_effects", "_end_seen",
         "_farthest", "_fence_before", "_moving", "_order", "_paused", "_redrive_writer", "_redriven",
         "_seen", "_stash", "_tainted", "_uncovered", "_unparked", "_unreached", "active", "alive",
-        "closing", "due", "epoch", "lanes", "makes_room", "new", "number", "open", "open_bytes",
+        "closing", "due", "epoch", "failed", "lanes", "makes_room", "new", "number", "open", "open_bytes",
         "outstanding", "pending", "restore_end", "retry", "source", "source_end", "writer",
     )  # fmt: skip
 
@@ -150,7 +150,9 @@ class Partition:
         self.new: deque[Entry] = deque()
         """Queued attempts of entries that live in the source alone, for the turns between partitions."""
         self.due: deque[Entry] = deque()
-        """Queued attempts of entries that live in the retry topic."""
+        """Queued attempts of entries that live in the retry topic, and never failed."""
+        self.failed: deque[Entry] = deque()
+        """Queued attempts of entries that failed before."""
         self.open_bytes = 0
         """Bytes of the records that `open` counts."""
         self.makes_room = False

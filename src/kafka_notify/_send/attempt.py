@@ -121,6 +121,10 @@ class AttemptRunner:
         """The outcome of an attempt that raised."""
         return outcome_of(error, attempt.number, self._retry, self._consumer.classify)
 
+    def backoff(self, attempts_made: int) -> float:
+        """Seconds of the retry policy after so many counted attempts."""
+        return self._retry.delay(attempts_made)
+
     async def call(self, hook: Callable[..., Any], *args: Any) -> Any:
         """Call a hook of the consumer: on the loop when it is async, else on a thread."""
         if inspect.iscoroutinefunction(hook):

@@ -35,6 +35,7 @@ from kafka_notify._send.sends import Sends
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
+from kafka_notify._worker.destinations import Circuits, Destinations
 from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.codec import Codec
 from kafka_notify.consumer import Consumer
@@ -67,6 +68,7 @@ class Engine:
         topics: Names of source, retry and dead-letter topic.
         group: The consumer group.
         categories: Of the topology.
+        channels: How many channels the consumer sends.
         codec: Value bytes to data.
         middleware: The team's, outermost first.
         on_event: Guarded; None costs nothing.
@@ -90,6 +92,7 @@ class Engine:
         topics: tuple[str, str, str],
         group: str,
         categories: Mapping[str, Category[Any]],
+        channels: int,
         codec: Codec,
         middleware: tuple[Middleware, ...],
         on_event: OnEvent | None,
@@ -175,7 +178,13 @@ class Engine:
             categories=categories,
             codec=codec,
             runner=runner,
-            breaker=consumer.breaker,
+            circuits=Circuits(
+                consumer.breaker,
+                self._clock.monotonic(),
+                consumer.concurrency,
+                _destinations(consumer, channels),
+            ),
+            destination=consumer.destination if "destination" in consumer._overridden else None,
             unknown=consumer.unknown_outcome,
             hooks=self._hooks,
             threads=threads,
@@ -410,6 +419,7 @@ class Engine:
         """Stop one partition, loudly: going on would skip or repeat what nobody could find again."""
         self.sends.drop(partition)
         partition.close()
+        self.sends.guard.drop_closed()
         self.partitions.pop(partition.number, None)
         self.intake.forget(partition.number)
         self.halted[partition.number] = reason
@@ -431,6 +441,7 @@ class Engine:
             if partition := self.partitions.pop(n, None):
                 self.sends.drop(partition)
                 partition.close()
+        self.sends.guard.drop_closed()
         if numbers and self._on_event:
             self._on_event(events.PartitionsRevoked(self._source, tuple(sorted(numbers)), lost))
         self.sends.cancel(lambda p: not p.alive)
@@ -523,3 +534,11 @@ class Engine:
                 self._settler.carry(entry)
         self._look_on(partitions)
         self.commits.tick()
+
+
+def _destinations(consumer: Consumer, channels: int) -> Destinations[Entry] | None:
+    """What the answers of a provider hold alone: what the consumer names, or its channels when it has several."""
+    named = "destination" in consumer._overridden
+    if not named and channels < 2:
+        return None
+    return Destinations(consumer.breaker, consumer.concurrency, consumer.destination_share, named=named)

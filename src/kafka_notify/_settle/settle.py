@@ -102,10 +102,11 @@ class Settler:
         """Put a source record behind an earlier one of its user: a copy with its attempts, due now."""
         self._copy(entry, self._held(entry, self._clock.now()), entry.attempt)
 
-    def pause(self, entry: Entry, notification: Notification[Any]) -> None:
-        """Copy a source record whose category or channel is paused: no attempt, and due as soon as it is resumed."""
+    def pause(self, entry: Entry, notification: Notification[Any] | None, code: str = PAUSED) -> None:
+        """Copy a source record whose category or channel is paused, or whose destination is held: no attempt, and due
+        as soon as it is resumed."""
         held = self._held(entry, self._clock.now(), notification)
-        held.error_class, held.error_code = "Paused", PAUSED
+        held.error_class, held.error_code = "Paused", code
         self._copy(entry, held, entry.attempt, notification)
 
     def carry(self, entry: Entry) -> None:

@@ -148,8 +148,8 @@ class Circuit:
     __slots__ = (
         "_accepted", "_breaker", "_claim", "_concurrency", "_counts", "_distrust", "_epoch", "_evidence_from",
         "_first_failed", "_first_share", "_former", "_heard", "_last_ok", "_limit", "_longest",
-        "_retry_shares", "_running", "_seen", "_share", "_undo", "_wait", "alert", "cause", "failing", "held",
-        "probes", "probes_failed", "reason", "score", "since", "uncounted_at", "until",
+        "_retry_shares", "_running", "_seen", "_share", "_uncounted_at", "_undo", "_wait", "alert", "cause",
+        "failing", "held", "probes", "probes_failed", "reason", "score", "since", "until",
     )  # fmt: skip
 
     def __init__(self, breaker: CircuitBreaker | None, now: float, concurrency: int) -> None:
@@ -170,7 +170,7 @@ class Circuit:
         self.probes = 0
         """Probes of this hold that ended with an answer or a failure."""
         self.probes_failed = 0
-        self.uncounted_at = -STALE
+        self._uncounted_at = -STALE
         """When a failure did not count last, although nothing was held."""
         self.failing: dict[Hashable, int] = {}
         """User to how many sends had been accepted when they failed last; the latest failure last."""
@@ -194,6 +194,15 @@ class Circuit:
         self._undo = now, self._wait
         """`until` and wait before the last probe."""
         self._limit = self._former = float(concurrency)
+
+    @property
+    def retry_shares(self) -> tuple[float, ...]:
+        """Share of retries that are accepted, by counted attempts."""
+        return tuple(self._retry_shares)
+
+    def uncounted(self, now: float) -> bool:
+        """Whether failures did not count lately, although nothing was held."""
+        return now - self._uncounted_at < STALE
 
     # -- what may start -------------------------------------------------------------------------------
 
@@ -335,7 +344,7 @@ class Circuit:
             return Verdict(counts, max(self.until - now, 0.0))
         if self._share >= SHARE and now - self._heard < STALE:
             if not counts:
-                self.uncounted_at = now
+                self._uncounted_at = now
             return Verdict(counts, 0.0 if counts else least_wait(0.0, age))
         return Verdict(True, 0.0)
 

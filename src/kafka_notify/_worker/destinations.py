@@ -6,7 +6,8 @@ waits here is the head of its user's queue.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import itertools
+from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 import attrs
@@ -22,6 +23,7 @@ SHARE: Final = 0.25
 """Of the concurrency that such a destination may take."""
 LOOK_AGAIN: Final = 1.0
 """Seconds after which a destination with room is looked at again: what was released may have ended without a send."""
+SWEEP: Final = 1_000
 NAME: Final = 255
 """Characters of a name that are told apart."""
 
@@ -31,7 +33,7 @@ T = TypeVar("T", bound=Hashable)
 class Destination(Generic[T]):
     """One of them."""
 
-    __slots__ = ("accepted", "busy", "circuit", "fresh", "name", "tried")
+    __slots__ = ("accepted", "busy", "circuit", "fresh", "name", "sweep_at", "tried")
 
     def __init__(self, name: str, busy: int) -> None:
         self.name = name
@@ -44,6 +46,8 @@ class Destination(Generic[T]):
         """What waits for it and never failed, in order."""
         self.tried: dict[T, None] = {}
         """What waits for it and failed before."""
+        self.sweep_at = SWEEP
+        """How many may wait before those that do not any more are looked for."""
 
     @property
     def held(self) -> bool:
@@ -136,14 +140,50 @@ class Destinations(Generic[T]):
 
     # -- what waits -----------------------------------------------------------------------------------
 
-    def release(self, of: Destination[T], now: float) -> Iterator[T]:
-        """Take out what may start now: what never failed first, then the others in rotation."""
+    def put_aside(self, of: Destination[T], item: T, *, tried: bool, waits: Callable[[T], bool]) -> None:
+        """Let something wait for a destination.
+
+        Args:
+            of: The destination.
+            item: What waits; twice is once.
+            tried: Whether it failed before.
+            waits: Whether something still waits: what does not is forgotten when twice as many came.
+        """
+        (of.tried if tried else of.fresh)[item] = None
+        if len(of.fresh) + len(of.tried) > of.sweep_at:
+            self._sweep(of, waits)
+
+    def sweep(self, waits: Callable[[T], bool]) -> None:
+        """Forget what does not wait any more."""
+        for of in self.waiting():
+            self._sweep(of, waits)
+            self.forget(of)
+
+    def _sweep(self, of: Destination[T], waits: Callable[[T], bool]) -> None:
+        of.fresh = {item: None for item in of.fresh if waits(item)}
+        of.tried = {item: None for item in of.tried if waits(item)}
+        of.sweep_at = 2 * (len(of.fresh) + len(of.tried)) + SWEEP
+
+    def release(self, of: Destination[T], now: float, set_off: Callable[[T], bool]) -> None:
+        """Let start what may: what never failed first, then the others in rotation.
+
+        Args:
+            of: The destination.
+            now: Monotonic seconds.
+            set_off: Starts one; False when it does not wait any more.
+        """
         room = self.room(of, now) if of.fresh or of.tried else 0
         while room > 0 and (waiting := of.fresh or of.tried):
             item = next(iter(waiting))
             del waiting[item]
-            room -= 1
-            yield item
+            room -= set_off(item)
+
+    def rotate(self, of: Destination[T], most: int, set_off: Callable[[T], bool]) -> None:
+        """Have the first ones looked at, whether they may start or not: those which do not come back as the last."""
+        for waiting in (of.tried, of.fresh):
+            for item in list(itertools.islice(waiting, most)):
+                del waiting[item]
+                set_off(item)
 
     def waiting(self) -> list[Destination[T]]:
         """Those for which something waits."""
@@ -160,7 +200,9 @@ class Destinations(Generic[T]):
     @property
     def held(self) -> list[Circuit]:
         """Circuits of those that are held."""
-        return [of.circuit for of in tuple(self._failing.values()) if of.circuit is not None and of.circuit.held]
+        return [
+            of.circuit for of in tuple(self._failing.values()) if of.circuit is not None and of.circuit.held
+        ]
 
 
 class Circuits(Generic[T]):

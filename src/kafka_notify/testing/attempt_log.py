@@ -136,8 +136,17 @@ class PausesSeen(Line):
 
 
 @attrs.frozen
+class Uncounted(Line):
+    """A worker found that a failure was the provider's: it cost no attempt."""
+
+    worker: str
+    id: str
+    attempt: int
+
+
+@attrs.frozen
 class LaneHeld(Line):
-    """A worker found its provider away, or well again: failures in between count as no attempts."""
+    """A worker holds its lane, or a destination, or goes on with it."""
 
     worker: str
     held: bool
@@ -174,7 +183,7 @@ class Committed(Line):
 _KINDS: Final[dict[str, type[Line]]] = {
     kind.__name__: kind
     for kind in (
-        Produced, Owned, LaneHeld, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed,
+        Produced, Owned, LaneHeld, Uncounted, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed,
         PausesSeen, Copied,
         Committed,
     )
@@ -242,8 +251,12 @@ class AttemptLog:
                 self.write(Scheduled(self.worker, event.id, event.attempt, event.offset))
             case events.PausesChanged():
                 self.write(PausesSeen(self.worker, list(event.paused)))
-            case events.LaneHeld() | events.LaneResumed():
-                self.write(LaneHeld(self.worker, isinstance(event, events.LaneHeld)))
+            case events.AttemptEnded(outcome="retry", counted=False):
+                self.write(Uncounted(self.worker, event.id, event.attempt))
+            case events.LaneHeld() | events.DestinationHeld():
+                self.write(LaneHeld(self.worker, True))
+            case events.LaneResumed() | events.DestinationResumed():
+                self.write(LaneHeld(self.worker, False))
             case events.PartitionsRevoked(lost=True) | events.CommitFailed(epoch_ended=True):
                 self.write(Disturbed(self.worker, "fenced"))
             case _:
