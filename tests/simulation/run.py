@@ -22,11 +22,12 @@ ARRIVE, DONE, DUE, WAKE = range(4)
 KINDS: Final = {Answer.FAIL: Kind.FAILURE, Answer.ACCOUNT: Kind.ACCOUNT, Answer.THROTTLE: Kind.THROTTLE}
 
 FIGURES: Final = tuple(
-    "served p50 p99 dead burnt calls peak opened reopened bad_dead bad_p50 holds probes".split()
+    "served p50 p99 dead burnt calls peak opened reopened bad_dead bad_p50 holds probes sick".split()
 )
 """Good users: per cent served, seconds until then, dead letters, attempts counted although the provider failed. Calls
 during the phases, and refused per second at most. Seconds until held, until resumed. Bad ones: per cent dead-lettered
-of those tried, seconds since their first failure. Holds of the lane, and probes that failed in them."""
+of those tried, seconds since their first failure. Holds of the lane, and probes that failed in them. Calls of
+destinations that fail, once they do."""
 
 
 class Note:
@@ -86,7 +87,7 @@ class Simulation:
         self.provider = Provider(world, self.rng)
         breaker = breaker or CircuitBreaker(patience=world.patience)
         self.destinations: Destinations[Note] | None = None
-        if world.dests:
+        if world.dests and world.named:
             self.destinations = Destinations(breaker, world.concurrency, None, named=True)
         self.circuits = Circuits(breaker, 0.0, world.concurrency, self.destinations)
         self.heap: list[tuple[Any, ...]] = []
@@ -109,7 +110,9 @@ class Simulation:
     def pick(self) -> Note:
         """As `Ready.pop`."""
         fresh, tried = self.fresh, self.tried
-        if self.circuits.lane.held and self.probes_prefer_fresh:
+        if self.circuits.lane.held:
+            if not self.probes_prefer_fresh:
+                return (tried or fresh).popleft()
             if fresh:
                 return fresh.popleft()
             self.oldest = not self.oldest
@@ -166,13 +169,15 @@ class Simulation:
         delays: list[float] = []
         dead_after: list[float] = []
         refused: deque[float] = deque(maxlen=500)
-        calls = peak = served = dead = burnt = 0
+        calls = peak = served = dead = burnt = sick_calls = 0
         first, last = min((p.start for p in world.phases), default=INF), self.provider.last
         end = world.seconds + world.drain
         sick = {p.dest for p in world.phases if p.dest is not None}
         for i in range(world.waiting):
             note = self.arrive(-1 - i, 0.0, bad=i < world.waiting * world.waiting_bad)
             note.attempts, note.failed_at, note.tried = 1 + i % 2, -10.0, True
+            if world.waiting_last:
+                note.attempts = 1 if i % 2 else ATTEMPTS - 1
             if world.waiting_once:
                 note.attempts, note.heals = 1, 2
             notes.append(note)
@@ -254,6 +259,7 @@ class Simulation:
                 )  # fmt: skip
                 self.running += 1
                 calls += first <= now < last
+                sick_calls += note.dest in sick and now >= first
                 answer = self.provider.answer(note, now, self.running)
                 if answer[3]:
                     refused.append(now)
@@ -281,7 +287,7 @@ class Simulation:
             dead, burnt, calls, peak, max(0.0, opened - first), reopened - last if last < INF else 0.0,
             min(100.0, 100 * len(dead_after) / bad_tried) if bad_tried else 100.0,
             dead_after[len(dead_after) // 2] if dead_after else INF if bad_tried else 0.0,
-            len(self.holds), self.probes_failed,
+            len(self.holds), self.probes_failed, sick_calls,
         )  # fmt: skip
         return dict(zip(FIGURES, figures, strict=True))
 

@@ -62,10 +62,14 @@ class World:
     latency: float = 0.05
     waits: tuple[float, ...] = (2.0, 8.0, 32.0)
     dests: int = 0
+    named: bool = True
+    """Whether the consumer names the destinations."""
     waiting: int = 0
     """Retries with one or two counted attempts, due at 0 s, as after a crash."""
     waiting_bad: float = 0.0
     """Share of them that always fail."""
+    waiting_last: bool = False
+    """Every other one has one attempt left."""
     waiting_once: bool = False
     """All of them have one counted attempt, fail once more, and are accepted at the third."""
     capacity: float = 0.0
@@ -151,11 +155,17 @@ WORLDS: Final[dict[str, World]] = {
         (Phase(30, 930, kind=THROTTLE, retry_after=900.0),), rate=5, seconds=960, drain=240,
     ),
     "capacity": World(UP + "p99<=90", capacity=25),
-    "hook403": World(CALM, (Phase(20, INF, kind=ACCOUNT, dest=3),), dests=20),
-    "hook429": World(CALM, (Phase(20, 80, kind=THROTTLE, retry_after=60.0, dest=3),), dests=20),
-    "hook503": World(CALM, (Phase(20, INF, dest=3),), dests=20),
-    "hook-hang": World(CALM, (Phase(20, INF, hang=10.0, dest=3),), dests=20),
+    "own403": World(
+        "served>=100 p99<=2 holds<=2", (Phase(20, INF, kind=ACCOUNT, dest=3),), dests=20, named=False
+    ),
+    "hook403": World(CALM + " sick<=20", (Phase(20, INF, kind=ACCOUNT, dest=3),), dests=20),
+    "hook429": World(CALM + " sick<=180", (Phase(20, 80, kind=THROTTLE, retry_after=60.0, dest=3),), dests=20),
+    "hook503": World(CALM + " sick<=160", (Phase(20, INF, dest=3),), dests=20),
+    "hook-hang": World(CALM + " sick<=160", (Phase(20, INF, hang=10.0, dest=3),), dests=20),
     "retries-outage": World(UP + "reopened<=3", (Phase(0, 600),), rate=0, waiting=200, seconds=0, drain=900),
+    "retries-last": World(
+        "dead<=40 reopened<=3", (Phase(0, 600),), rate=0, waiting=200, waiting_last=True, seconds=0, drain=900
+    ),
     "retries-once": World(
         UP + "p50<=40 p99<=60 holds<=2", rate=0, waiting=232, waiting_once=True, seconds=0, drain=900
     ),

@@ -146,10 +146,10 @@ class Circuit:
     """
 
     __slots__ = (
-        "_accepted", "_breaker", "_claim", "_concurrency", "_counts", "_distrust", "_epoch", "_evidence_from",
-        "_first_failed", "_first_share", "_former", "_heard", "_last_ok", "_limit", "_longest",
-        "_retry_shares", "_running", "_seen", "_share", "_uncounted_at", "_undo", "_wait", "alert", "cause",
-        "failing", "held", "probes", "probes_failed", "reason", "score", "since", "until",
+        "_accepted", "_answered", "_breaker", "_claim", "_concurrency", "_counts", "_distrust", "_epoch",
+        "_evidence_from", "_first_failed", "_first_share", "_former", "_heard", "_last_ok", "_limit",
+        "_longest", "_retry_shares", "_running", "_seen", "_share", "_uncounted_at", "_undo", "_wait", "alert",
+        "cause", "failing", "held", "probes", "probes_failed", "reason", "score", "since", "until",
     )  # fmt: skip
 
     def __init__(self, breaker: CircuitBreaker | None, now: float, concurrency: int) -> None:
@@ -181,6 +181,8 @@ class Circuit:
         self._running = 0
         """Probes under way."""
         self._accepted = 0
+        self._answered = False
+        """Whether a send was accepted since it is held."""
         self._seen = 0
         """Of the accepted sends that `failed` is given the number of."""
         self._share = 0.0
@@ -245,7 +247,7 @@ class Circuit:
 
     def _answering(self, now: float) -> bool:
         """Whether a send was accepted since it is held, and lately."""
-        return self._last_ok >= self.since and now - self._last_ok < self._breaker.max_wait
+        return self._answered and now - self._last_ok < self._breaker.max_wait
 
     # -- what sends say -------------------------------------------------------------------------------
 
@@ -267,6 +269,7 @@ class Circuit:
         self._accepted += 1
         self._learn(False, again, sent.attempts, now)
         self._last_ok = now
+        self._answered = self.held
         self._wait = self._breaker.first_wait
         self.score = max(0.0, self.score - self._breaker.accepted)
         if not self.held:
@@ -373,6 +376,7 @@ class Circuit:
             self._claim = {"account": Kind.ACCOUNT, "throttle": Kind.THROTTLE, "codec": Kind.CODEC}.get(cause)
             self._former, self._limit = max(float(RAMP), self._limit / 2), float(RAMP)
             self._epoch += 1
+            self._answered = False
             self._running = self.probes = self.probes_failed = 0
             self._wait = self._breaker.first_wait
             self.until = now + self._wait
