@@ -267,7 +267,9 @@ class Simulation:
                 self.push(now + answer[0], DONE, note, sent, of, token, answer)
             again = circuits.lane.ask_again(now) if self.fresh or self.tried else INF
             if self.destinations is not None:
-                again = min(again, self.destinations.ask_again(now))
+                again = min(
+                    [again, *(self.destinations.ask_again(of, now) for of in self.destinations.waiting())]
+                )
             if again < INF:
                 self.wake += 1
                 self.push(max(again, now + 0.001), WAKE, self.wake)

@@ -61,14 +61,13 @@ def old_ones_as_probes(patch: pytest.MonkeyPatch) -> None:
 
 
 def an_outage_teaches(patch: pytest.MonkeyPatch) -> None:
-    learn, answering = Circuit._learn, Circuit._answering
+    learn = Circuit._learn
 
-    def broken(self: Circuit, *args: object) -> float:
-        patch.setattr(Circuit, "_answering", lambda self, now: True)
-        try:
-            return learn(self, *args)  # type: ignore[arg-type]
-        finally:
-            patch.setattr(Circuit, "_answering", answering)
+    def broken(self: Circuit, failed: bool, again: bool, attempts: int, now: float) -> float:
+        weight = learn(self, failed, again, attempts, now)
+        if self._retry_shares[attempts] < circuit.HOPELESS:
+            self._hopeless.add(attempts)
+        return weight
 
     patch.setattr(Circuit, "_learn", broken)
 

@@ -164,7 +164,7 @@ WORLDS: Final[dict[str, World]] = {
     "hook-hang": World(CALM + " sick<=160", (Phase(20, INF, hang=10.0, dest=3),), dests=20),
     "retries-outage": World(UP + "reopened<=3", (Phase(0, 600),), rate=0, waiting=200, seconds=0, drain=900),
     "retries-last": World(
-        "dead<=40 reopened<=3", (Phase(0, 600),), rate=0, waiting=200, waiting_last=True, seconds=0, drain=900
+        "dead<=60 reopened<=3", (Phase(0, 600),), rate=0, waiting=200, waiting_last=True, seconds=0, drain=900
     ),
     "retries-once": World(
         UP + "p50<=40 p99<=60 holds<=2", rate=0, waiting=232, waiting_once=True, seconds=0, drain=900

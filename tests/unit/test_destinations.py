@@ -135,7 +135,7 @@ def test_a_held_one_is_probed_by_what_waits() -> None:
         fail(circuits, "a", f"u{n}")
     for n in range(10):
         destinations.put_aside(known, f"w{n}", tried=False, waits=bool)
-    assert destinations.ask_again(NOW) == NOW + 1
+    assert destinations.ask_again(known, NOW) == NOW + 1
     started: list[str] = []
 
     def set_off(item: str) -> bool:
@@ -251,7 +251,7 @@ def test_nothing_waits_for_ever(seed: int) -> None:
             destinations.release(known, now, set_off)
             destinations.forget(known)
         else:
-            now = destinations.ask_again(now)
+            now = min(destinations.ask_again(known, now) for known in destinations.waiting())
             assert now < float("inf")
             for known in destinations.waiting():
                 destinations.release(known, now, set_off)

@@ -147,7 +147,7 @@ class Circuit:
 
     __slots__ = (
         "_accepted", "_answered", "_breaker", "_claim", "_concurrency", "_counts", "_distrust", "_epoch",
-        "_evidence_from", "_first_failed", "_first_share", "_former", "_heard", "_last_ok", "_limit",
+        "_evidence_from", "_first_failed", "_first_share", "_former", "_heard", "_hopeless", "_last_ok", "_limit",
         "_longest", "_retry_shares", "_running", "_seen", "_share", "_uncounted_at", "_undo", "_wait", "alert",
         "cause", "failing", "held", "probes", "probes_failed", "reason", "score", "since", "until",
     )  # fmt: skip
@@ -188,6 +188,8 @@ class Circuit:
         self._share = 0.0
         self._first_share = 1.0
         self._retry_shares = [PRIOR / 4.0 ** max(0, k - 1) for k in range(KINDS)]
+        self._hopeless: set[int] = set()
+        """Kinds of retries that are not accepted, while other sends are."""
         self._last_ok = self._heard = now
         self._first_failed = now - STALE
         """When a first send failed last."""
@@ -337,7 +339,7 @@ class Circuit:
         alone = probe and now - self._first_failed >= STALE
         if attempts == 0:
             counts = alone and sent.tried and age >= DAY
-        elif self._retry_shares[min(attempts, KINDS - 1)] < HOPELESS:
+        elif min(attempts, KINDS - 1) in self._hopeless:
             counts = True
         elif self.held:
             counts = alone and (not sent.last or age >= patience)
@@ -396,6 +398,10 @@ class Circuit:
         if not self.held or self._answering(now):  # an outage must not teach that retries are hopeless
             if again:
                 shares[kind] += (1 - failed - shares[kind]) / (2 * MEMORY)
+                if shares[kind] >= HOPELESS:
+                    self._hopeless.discard(kind)
+                elif self._accepted and now - self._last_ok < QUIET:  # nor the failures that begin it
+                    self._hopeless.add(kind)
             else:
                 self._first_share += (1 - failed - self._first_share) / MEMORY
         if not (failed and again):

@@ -24,6 +24,8 @@ SHARE: Final = 0.25
 LOOK_AGAIN: Final = 1.0
 """Seconds after which a destination with room is looked at again: what was released may have ended without a send."""
 SWEEP: Final = 1_000
+LONGEST_LOOK: Final = 30.0
+"""Seconds after which any other one is, whatever else happens."""
 NAME: Final = 255
 """Characters of a name that are told apart."""
 
@@ -189,13 +191,11 @@ class Destinations(Generic[T]):
         """Those for which something waits."""
         return [of for of in self.known.values() if of.fresh or of.tried]
 
-    def ask_again(self, now: float) -> float:
-        """When something that waits may start, at the latest."""
-        at = float("inf")
-        for of in self.waiting():
-            again = of.circuit.ask_again(now) if of.circuit is not None else now
-            at = min(at, max(again, now) if again > now else now + LOOK_AGAIN, now + LOOK_AGAIN * 30)
-        return at
+    def ask_again(self, of: Destination[T], now: float) -> float:
+        """When what waits for a destination may start, at the latest."""
+        if of.circuit is None or self.room(of, now) > 0:
+            return now + LOOK_AGAIN
+        return min(of.circuit.ask_again(now), now + LONGEST_LOOK)
 
     @property
     def held(self) -> list[Circuit]:

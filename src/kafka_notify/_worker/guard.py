@@ -211,7 +211,7 @@ class Guard:
             entry.lane.partition.pause(entry, at)
         elif of.held or len(of.fresh) > self._concurrency:
             self._put_in_kafka(entry, notification)
-        self._look_again(now + 1.0 if circuit is None else max(circuit.ask_again(now), now))
+        self._look_again(destinations.ask_again(of, now))
         return False
 
     def _name(self, notification: Notification[Any]) -> str | None:
@@ -426,8 +426,7 @@ class Guard:
             for of in self._destinations.waiting():
                 if of.circuit is not None and of.circuit.held and now - of.circuit.since >= DAY:
                     self._destinations.rotate(of, OVERDUE, self._set_off)
-                self._destinations.release(of, now, self._set_off)
-            self._look_again(self._destinations.ask_again(now))
+                self._release(of)
         if self._ready and self.lane.held:
             self._look_again(self.lane.ask_again(now))
         self._kick()
@@ -447,7 +446,10 @@ class Guard:
     def _release(self, of: Destination[Entry]) -> None:
         assert self._destinations is not None
         if of.fresh or of.tried:
-            self._destinations.release(of, self._clock.monotonic(), self._set_off)
+            now = self._clock.monotonic()
+            self._destinations.release(of, now, self._set_off)
+            if of.fresh or of.tried:
+                self._look_again(self._destinations.ask_again(of, now))
             self._kick()
 
     def _set_off(self, entry: Entry) -> bool:
