@@ -100,6 +100,8 @@ class Health:
     """What is wrong, worst first; each a sentence for a person."""
     live: bool = True
     """False when only a restart of the process helps: what a liveness probe should ask."""
+    notes: tuple[str, ...] = ()
+    """What others have to look after while it does its work: destinations that the consumer names are held."""
 
 
 class Worker:
@@ -280,7 +282,8 @@ class Worker:
         if self._stopped:
             return Health(False, ("stopped",))
         problems = self._running.problems()
-        return Health(not problems, problems, self._running.lives())
+        notes = tuple(self._running.engine.sends.guard.notes())
+        return Health(not problems, problems, self._running.lives(), notes)
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "new" if self._running is None else "running"

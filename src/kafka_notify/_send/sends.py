@@ -185,6 +185,7 @@ class Sends:
             on_event=on_event,
         )
         self._lane = circuits.lane
+        self._destinations = circuits.destinations
         self._blocked: dict[tuple[int, Hashable], Lane] = {}
         """Lanes that wait for a thread to return, by partition and user: whichever assignment they belong to."""
 
@@ -339,7 +340,11 @@ class Sends:
             if is_new:
                 self._settler.pause(entry, notification)
             return
-        if self.guard.admits and (admitted := self.guard.admit(slot, entry, notification)) is not True:
+        if (
+            (destinations := self._destinations) is not None
+            and (destinations.counted or destinations.known)
+            and (admitted := self.guard.admit(slot, entry, notification)) is not True
+        ):
             self._not_sent(slot)
             if admitted is not False:
                 self._settle(entry, notification, admitted)
@@ -381,7 +386,9 @@ class Sends:
             self.guard.leave(slot)
             return
         if isinstance(outcome, Sent):
-            self.guard.sent(slot, entry, started)
+            lane = self._lane
+            if slot.of is not None or entry.held is not None or lane.alert or lane.failing:
+                self.guard.sent(slot, entry, started)
         else:
             outcome = self._judge(slot, entry, notification, outcome, started)
         if slot.of is not None:

@@ -139,10 +139,21 @@ class Guard:
             found.append(f"provider unavailable ({_how(self.lane, now)})")
         elif self.lane.uncounted(now):
             found.append("degraded: half of all sends fail, so failures do not count as attempts")
-        if held := self.destinations_held():
-            longest = min(held, key=lambda circuit: circuit.since)
-            found.append(f"{len(held)} destination(s) unavailable, longest: {_how(longest, now)}")
+        if self._destinations is not None and not self._destinations.named:
+            found += self._held()
         return found
+
+    def notes(self) -> list[str]:
+        """What others have to look after, as sentences for `health`: destinations that the consumer names."""
+        return self._held() if self._destinations is not None and self._destinations.named else []
+
+    def _held(self) -> list[str]:
+        held = self.destinations_held()
+        if not held:
+            return []
+        longest = min(held, key=lambda circuit: circuit.since)
+        what = "destinations" if self._destinations is not None and self._destinations.named else "channels"
+        return [f"{len(held)} {what} unavailable, longest: {_how(longest, self._clock.monotonic())}"]
 
     # -- before a send --------------------------------------------------------------------------------
 
@@ -162,14 +173,8 @@ class Guard:
         place.token = self.lane.start(self._clock.monotonic())
         return True
 
-    @property
-    def admits(self) -> bool:
-        """Whether `admit` has to be asked."""
-        destinations = self._destinations
-        return destinations is not None and (destinations.counted or bool(destinations.known))
-
     def admit(self, place: Place, entry: Entry, notification: Notification[Any]) -> bool | Outcome:
-        """Whether the notification's destination lets it start now.
+        """Whether the notification's destination lets it start now; asked when destinations are counted or known.
 
         Otherwise it is put aside, and no sender waits. It lives in memory like one that is queued, up to `concurrency`
         per destination; beyond, and whenever the destination is held, in the retry topic: one copy with unchanged
@@ -243,7 +248,8 @@ class Guard:
         place.token = place.of_token = 0
 
     def sent(self, place: Place, entry: Entry, started: float) -> None:
-        """The provider accepted: nearly always nobody needs to know."""
+        """The provider accepted. Need not be called for a first send while the lane's circuit is not `alert`, nobody is
+        in `failing`, and the destination is not known."""
         if place.of is not None:
             place.of.accepted += 1
         if self._tells(place, entry):
