@@ -324,10 +324,22 @@ def test_keeps_the_longest_wait_that_was_asked_for() -> None:
     of = circuit()
     fail(of, "a", kind=THROTTLE, asked=900.0)
     fail(of, "b", NOW + 1, THROTTLE, asked=2.0)
-    accept(of, "c", NOW + 1, started=NOW - 1)
+    for n in range(50):  # they were under way: some before the throttled one, some since
+        accept(of, f"c{n}", NOW + 1 + n / 100, started=NOW + n / 100 - 0.25)
 
+    assert of.held
     assert of.until == NOW + 900
     assert of.room(NOW + 899, 0) == 0
+    fail(of, "d", NOW + 1, THROTTLE, asked=1_000.0, started=NOW - 1)
+    assert of.until == NOW + 1_001
+
+
+def test_a_throttle_of_years_is_probed() -> None:
+    """A date where seconds belong does not hold a lane for years."""
+    of = circuit()
+    fail(of, "a", kind=THROTTLE, asked=1.7e9)
+
+    assert of.room(NOW + 3_600, 0) == 1
 
 
 def test_a_refusal_that_was_not_the_accounts() -> None:

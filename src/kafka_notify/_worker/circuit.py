@@ -52,6 +52,8 @@ KINDS: Final = 4
 """Retries are told apart by their counted attempts, up to this many."""
 DAY: Final = 24 * 3600.0
 """Seconds after which a failed probe counts even if none of its notification's failures ever did."""
+LONGEST_ASKED: Final = 3600.0
+"""Seconds for which a throttle holds at most before there is a probe: some answer with a date where seconds belong."""
 LONGEST_LEAST: Final = 30.0
 LEAST: Final = 0.1
 
@@ -354,20 +356,33 @@ class Circuit:
         return Verdict(True, 0.0)
 
     def _claimed(self, sent: Try, kind: Kind, code: str, now: float, asked: float, *, told: bool) -> Verdict:
-        if not told:
-            return Verdict(False, max(asked, self.until - now, 0.0))
-        long = self._breaker.account_wait
-        if self.held and self._answering(now) and (kind is not Kind.THROTTLE or asked > long):
+        own = (
+            self.held
+            and self._answering(now)
+            and (kind is not Kind.THROTTLE or asked > self._breaker.account_wait)
+        )
+        if not told or own:
+            if kind is Kind.THROTTLE and not own:
+                self._wait_as_asked(asked, now)
+            if not told:
+                return Verdict(False, max(asked, self.until - now, 0.0))
             # others are accepted: it is this notification's own, and takes back one of them
             self.score = min(float(self._breaker.failures), self.score + self._breaker.accepted)
             return Verdict(False, max(least_wait(asked, sent.age), self._wait))
         cause: Cause = "account" if kind is Kind.ACCOUNT else "throttle" if kind is Kind.THROTTLE else "codec"
         self._hold(cause, code, sent.started, now)
         if kind is not Kind.CODEC:
-            self._longest = long
+            self._longest = self._breaker.account_wait
         if kind is Kind.THROTTLE:
-            self.until = max(self.until, now + max(asked, self._wait))
+            self.until = max(self.until, now + self._wait)
+            self._wait_as_asked(asked, now)
         return Verdict(False, max(self.until - now, 0.0))
+
+    def _wait_as_asked(self, asked: float, now: float) -> None:
+        """A throttle says how long: what is under way neither shortens that nor is evidence meanwhile."""
+        if self.held and asked > 0:
+            self.until = max(self.until, now + min(asked, LONGEST_ASKED))
+            self._evidence_from = max(self._evidence_from, now + min(asked, LONGEST_ASKED))
 
     def _hold(self, cause: Cause, code: str, evidence_from: float, now: float) -> None:
         self._longest = self._breaker.max_wait
