@@ -356,25 +356,20 @@ class Circuit:
         return Verdict(True, 0.0)
 
     def _claimed(self, sent: Try, kind: Kind, code: str, now: float, asked: float, *, told: bool) -> Verdict:
-        own = (
-            self.held
-            and self._answering(now)
-            and (kind is not Kind.THROTTLE or asked > self._breaker.account_wait)
-        )
-        if not told or own:
-            if kind is Kind.THROTTLE and not own:
-                self._wait_as_asked(asked, now)
-            if not told:
-                return Verdict(False, max(asked, self.until - now, 0.0))
+        throttle = kind is Kind.THROTTLE
+        if self.held and self._answering(now) and (not throttle or asked > self._breaker.account_wait):
             # others are accepted: it is this notification's own, and takes back one of them
-            self.score = min(float(self._breaker.failures), self.score + self._breaker.accepted)
+            if told:
+                self.score = min(float(self._breaker.failures), self.score + self._breaker.accepted)
             return Verdict(False, max(least_wait(asked, sent.age), self._wait))
-        cause: Cause = "account" if kind is Kind.ACCOUNT else "throttle" if kind is Kind.THROTTLE else "codec"
-        self._hold(cause, code, sent.started, now)
-        if kind is not Kind.CODEC:
-            self._longest = self._breaker.account_wait
-        if kind is Kind.THROTTLE:
-            self.until = max(self.until, now + self._wait)
+        if told:
+            cause: Cause = "account" if kind is Kind.ACCOUNT else "throttle" if throttle else "codec"
+            self._hold(cause, code, sent.started, now)
+            if kind is not Kind.CODEC:
+                self._longest = self._breaker.account_wait
+            if throttle:
+                self.until = max(self.until, now + self._wait)
+        if throttle:
             self._wait_as_asked(asked, now)
         return Verdict(False, max(self.until - now, 0.0))
 
