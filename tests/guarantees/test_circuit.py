@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify.testing.attempt_log import LaneHeld, Started, Uncounted
+from kafka_notify.testing.attempt_log import Copied, LaneHeld, Started, Uncounted
 from tests.guarantees.fleet import Fleet
 
 pytestmark = pytest.mark.kafka
@@ -97,11 +97,36 @@ def test_one_endpoint(fleet: Fleets, step: str) -> None:
     calls = sum(line.id in ids for line in f.all(Started))
     print(f"\n{step}: {calls} calls of the endpoint until 800 others were sent")
     assert calls < len(ids)
+    if step == "503":  # the next worker knows nothing of it, and learns it again
+        f.kill("a")
+        f.start("b", consumer="Webhooks")
+        f.until_owned("b")
     gate.touch()
     if step != "429_900":
         f.finish()
         assert f.letters() == {}
         f.verify()
+
+
+def test_an_endpoint_that_does_not_answer(fleet: Fleets) -> None:
+    """It takes a quarter of the senders; what waits for it is kept in memory up to the concurrency, and copied to the
+    retry topic beyond; all others are sent meanwhile."""
+    f = fleet(attributes={"retry": QUICK, "concurrency": 20})
+    gate = f.directory / "open"
+    f.start("a", consumer="Webhooks")
+    hanging = f.produce(f.notification(f"h{n}", n=n, host="slow", gate=str(gate)) for n in range(100))
+    others = f.produce(f.notification(f"u{n % 50}", n=n, host=n % 7) for n in range(400))
+    f.until(lambda: {p.id for p in others} <= f.terminal, "end of the others' notifications")
+    ids = {p.id for p in hanging}
+    assert sum(line.id in ids for line in f.all(Started)) == 5
+    assert f.all(LaneHeld) == []
+    gate.touch()
+    f.finish()
+    copied = {line.id for line in f.all(Copied)}
+    assert copied <= ids
+    assert 1 <= len(copied) <= 75
+    assert set(f.accepted()) == ids | {p.id for p in others}
+    f.verify()
 
 
 def test_one_endpoint_among_users_of_one_provider(fleet: Fleets) -> None:

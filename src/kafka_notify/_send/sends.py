@@ -223,7 +223,7 @@ class Sends:
         if not count or self._paused.whole or boottime() > self._lease.lease_until:
             self._kicking = False  # a confirmed commit kicks again, and so does a resume
             return
-        if self._lane.alert:
+        if self._lane.gated:
             count = min(count, self.guard.room(len(self._slots) - len(self._idle)))  # an outcome kicks again
         if self.pace is not None and (free := min(len(self._ready), self._free())):
             count = min(count, self.pace.room(free))  # it kicks once there is room again
@@ -287,7 +287,7 @@ class Sends:
         if boottime() > self._lease.lease_until:
             self._lease.tell_lease()
             return False
-        if self._lane.alert and not self.guard.start(slot, len(self._slots) - len(self._idle) - 1):
+        if self._lane.gated and not self.guard.start(slot, len(self._slots) - len(self._idle) - 1):
             return False
         if self.pace is not None:
             slot.start = self.pace.take(min(len(self._ready), self._free() + 1))

@@ -149,9 +149,10 @@ class Circuit:
 
     __slots__ = (
         "_accepted", "_answered", "_breaker", "_claim", "_concurrency", "_counts", "_distrust", "_epoch",
-        "_evidence_from", "_first_failed", "_first_share", "_former", "_heard", "_hopeless", "_last_ok", "_limit",
-        "_longest", "_retry_shares", "_running", "_seen", "_share", "_uncounted_at", "_undo", "_wait", "alert",
-        "cause", "failing", "held", "probes", "probes_failed", "reason", "score", "since", "until",
+        "_evidence_from", "_first_failed", "_first_share", "_former", "_heard", "_hopeless", "_last_ok",
+        "_limit", "_longest", "_retry_shares", "_running", "_seen", "_share", "_uncounted_at", "_undo",
+        "_wait", "alert", "cause", "failing", "gated", "held", "probes", "probes_failed", "reason", "score",
+        "since", "until",
     )  # fmt: skip
 
     def __init__(self, breaker: CircuitBreaker | None, now: float, concurrency: int) -> None:
@@ -159,8 +160,10 @@ class Circuit:
         self._breaker = breaker = breaker or CircuitBreaker()
         self._concurrency = concurrency
         self.held = False
+        self.gated = False
+        """Whether `room` has to be asked before a send: it is held, or sends are ramped up."""
         self.alert = False
-        """Whether accepted first sends must be told: it is held, the score is above 0, or sends are ramped up."""
+        """Whether accepted first sends must be told: it is `gated`, or the score is above 0."""
         self.cause: Cause = "failures"
         self.reason = ""
         """Code of the last failure that says something, while it is held."""
@@ -433,4 +436,5 @@ class Circuit:
         self._last_ok = self._heard = now
 
     def _watch(self) -> None:
-        self.alert = self.held or self.score > 0 or self._limit < self._concurrency
+        self.gated = self.held or self._limit < self._concurrency
+        self.alert = self.gated or self.score > 0

@@ -158,7 +158,7 @@ class Guard:
     # -- before a send --------------------------------------------------------------------------------
 
     def room(self, running: int) -> int:
-        """How many sends the lane's circuit lets start, while `running` are under way; asked only while it is `alert`.
+        """How many sends the lane's circuit lets start, while `running` are under way; asked only while it is `gated`.
         When it is none, something wakes the senders later."""
         now = self._clock.monotonic()
         room = self.lane.room(now, running)
@@ -316,7 +316,7 @@ class Guard:
             self._tell_resumed(lane, now)
         if circuit is not None and of_was and not circuit.held:
             self._tell_resumed(circuit, now)
-        if was or lane.alert:
+        if was or lane.gated:
             self._kick()
 
     def _blame(
