@@ -108,6 +108,31 @@ def test_one_endpoint(fleet: Fleets, step: str) -> None:
         f.verify()
 
 
+@pytest.mark.parametrize("step", ["401", "503", "429_900"])
+def test_one_channel(fleet: Fleets, step: str) -> None:
+    """A consumer of two channels: while one channel's provider fails the other channel is sent, users with both keep their
+    order, and nothing is lost."""
+    f = fleet(attributes={"retry": QUICK, "breaker": PROBES, "concurrency": 20})
+    gate = f.directory / "open"
+    f.start("a")
+    texts = f.produce(f.notification(f"u{n % 60}", n=n, plan=[step], gate=str(gate)) for n in range(300))
+    pushes = f.produce(f.notification(f"v{n % 60}", n=n, channel="push") for n in range(600))
+    both = f.produce(
+        f.notification(
+            f"w{n % 20}", n=n, channel="sms" if n % 40 < 20 else "push", plan=[step], gate=str(gate)
+        )
+        for n in range(80)
+    )
+    f.until(lambda: {p.id for p in pushes} <= f.terminal, "end of the other channel's notifications")
+    assert not {p.id for p in [*texts, *both]} & f.terminal
+    assert any(line.held for line in f.all(LaneHeld))
+    gate.touch()
+    if step != "429_900":
+        f.finish()
+        assert f.letters() == {}
+        f.verify()
+
+
 def test_an_endpoint_that_does_not_answer(fleet: Fleets) -> None:
     """It takes a quarter of the senders; what waits for it is kept in memory up to the concurrency, and copied to the
     retry topic beyond; all others are sent meanwhile."""

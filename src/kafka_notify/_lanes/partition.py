@@ -745,8 +745,8 @@ class Partition:
         self.step(lane, now)
 
     def pause(self, entry: Entry, now: int) -> None:
-        """An attempt did not start, as the entry's category or channel is paused: it waits where it is until `resume`
-        or its expiry.
+        """An attempt did not start, as the entry's category or channel is paused, or its destination held: it waits
+        where it is until `resume` or `unpause`, or its expiry.
 
         An entry that lives in the source alone is marked so that its copy waits: the caller writes that.
         """
@@ -761,6 +761,12 @@ class Partition:
             held.size = 0
             entry.evict()
         self.step(entry.lane, now)
+
+    def unpause(self, lane: Lane, now: int) -> None:
+        """What this lane's head waited for has come."""
+        lane.paused = None
+        self._paused.pop(lane, None)
+        self.step(lane, now)
 
     def resume(self) -> None:
         """Less is paused than before: `step_blocked` looks again at what waits for that."""

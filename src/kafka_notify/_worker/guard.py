@@ -464,8 +464,7 @@ class Guard:
             return False
         lane = entry.lane
         if lane.paused is entry:
-            lane.paused = None
-            lane.partition.step(lane, self._clock.now())
+            lane.partition.unpause(lane, self._clock.now())
         else:
             self._ready.add(entry)
         return True
