@@ -110,7 +110,7 @@ def test_one_endpoint(fleet: Fleets, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["401", "503", "429_900"])
 def test_one_channel(fleet: Fleets, step: str) -> None:
-    """A consumer of two channels: while one channel's provider fails the other channel is sent, users with both keep their
+    """A consumer of two channels: while one channel's provider fails the other is sent, users with both keep their
     order, and nothing is lost."""
     f = fleet(attributes={"retry": QUICK, "breaker": PROBES, "concurrency": 20})
     gate = f.directory / "open"

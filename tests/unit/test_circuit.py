@@ -342,17 +342,18 @@ def test_a_throttle_of_years_is_probed() -> None:
     assert of.room(NOW + 3_600, 0) == 1
 
 
-def test_a_refusal_that_was_not_the_accounts() -> None:
+@pytest.mark.parametrize("kind", [ACCOUNT, CODEC])
+def test_a_refusal_that_was_not_the_accounts(kind: Kind) -> None:
     """When others are accepted within seconds it is the notification's own; for ten minutes nothing is held for it."""
-    of = held(ACCOUNT)
+    of = held(kind)
     assert accept(of, "other", NOW + 0.1, started=NOW)
     for n in range(3):
         accept(of, n, NOW + 0.2, token=probe(of, NOW + 0.2))
     assert not of.held
 
-    assert fail(of, "first", NOW + 1, ACCOUNT) == Verdict(True, 0.0)
+    assert fail(of, "first", NOW + 1, kind) == Verdict(True, 0.0)
     assert not of.held
-    assert not fail(of, "first", NOW + DISTRUST + 1, ACCOUNT).counted
+    assert not fail(of, "first", NOW + DISTRUST + 1, kind).counted
     assert of.held
 
 

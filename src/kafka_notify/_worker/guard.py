@@ -382,7 +382,7 @@ class Guard:
         )
         place.token = 0
         log.warning("the codec cannot decode now: %s", error)
-        if not lane.held:  # others are decoded
+        if lane.until <= now or not lane.held:  # others are decoded
             self._loop.call_later(max(verdict.wait, 1.0), self._again, entry)
             return
         if not was:
