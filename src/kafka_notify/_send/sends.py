@@ -378,8 +378,6 @@ class Sends:
             slot.entry = None
             slot.reason = ""
             partition.outstanding -= 1
-            if slot.of is not None:
-                slot.of.busy -= 1
         if outcome is None or not partition.alive:
             entry.busy = Busy.NO  # handed over: no attempt; whoever has the partition now sends it
             self.guard.give_up(slot, asked=True)

@@ -441,6 +441,7 @@ class Guard:
         """The send has ended, however: another to the same destination may start."""
         of, place.of = place.of, None
         if of is not None and self._destinations is not None:
+            of.busy -= 1
             self._release(of)
             self._destinations.forget(of)
 
