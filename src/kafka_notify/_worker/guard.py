@@ -333,6 +333,7 @@ class Guard:
         lane, now = self.lane, self._clock.monotonic()
         if self._destinations is not None and not self._destinations.named and place.of is None:
             place.of = self._channel(notification.channel)
+            place.of.busy += 1  # until `leave`
         of = place.of
         was, of_was = lane.held, of is not None and of.held
         probe = place.token != 0 or place.of_token != 0
