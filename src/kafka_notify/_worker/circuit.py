@@ -286,10 +286,11 @@ class Circuit:
                 self._limit = min(float(self._concurrency), self._limit + step)
             self._watch()
             return False
-        doubted = self._claim in (Kind.ACCOUNT, Kind.CODEC) and now - self.since < DOUBT
-        if doubted:
-            assert self._claim is not None
-            self._distrust[self._claim] = now + DISTRUST
+        claim, doubted = self._claim, False
+        if claim in (Kind.ACCOUNT, Kind.CODEC) and now - self.since < DOUBT:
+            assert claim is not None
+            doubted = now >= self._distrust.get(claim, -STALE)
+            self._distrust[claim] = now + DISTRUST
         if sent.token or self._claim is not None:
             self.until = min(self.until, now)
         self.probes += sent.token != 0
