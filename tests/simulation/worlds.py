@@ -94,7 +94,7 @@ WORLDS: Final[dict[str, World]] = {
     "bad20": World(CALM, bad=0.2, seconds=240),
     "bad35": World(CALM.replace("<=0.1", "<=0.2"), bad=0.35, rate=100, users=1_000, latency=0.1, concurrency=100),
     "bad50": World("served>=100 p99<=5 holds<=3 bad_dead>=95 bad_p50<=60", bad=0.5, seconds=240),
-    "bad75": World("served>=100 p99<=60 holds<=12 bad_dead>=95 bad_p50<=60", bad=0.75, seconds=240),
+    "bad75": World("served>=100 p99<=80 holds<=12 bad_dead>=95 bad_p50<=60", bad=0.75, seconds=240),
     "bad90": World("served>=100 p99<=120 holds<=10 bad_dead>=90 bad_p50<=90", bad=0.9, seconds=240),
     "bad100": World("bad_dead<=0 holds<=1", bad=1.0),
     "bad20-slow": World(
