@@ -4,25 +4,28 @@
     export SMTP_HOST=smtp.example.com SMTP_USERNAME=shop SMTP_PASSWORD=... SMTP_SENDER='Shop <shop@example.com>'
     python -m examples.providers.smtp_email
 
-Needs `pip install aiosmtplib`. The services that send share `TOPOLOGY` with it.
+Needs `pip install aiosmtplib idna`. The services that send share `TOPOLOGY` with it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP as SMTP_POLICY
+from email.policy import SMTP as ASCII_POLICY
+from email.policy import SMTPUTF8 as UTF8_POLICY
 from email.utils import format_datetime
 from typing import Any
 
 import aiosmtplib
 import attrs
+import idna
 
 from kafka_notify import (
     Attempt,
@@ -43,6 +46,7 @@ from kafka_notify import (
     classify_smtp,
     config_from_env,
 )
+from kafka_notify.classify import SmtpPhase, classify_exception
 
 log = logging.getLogger(__name__)
 
@@ -148,13 +152,12 @@ class SmtpPool:
         )
         try:
             await connection.connect()
-        except aiosmtplib.SMTPResponseException as e:
-            answer = classify_smtp(e.code, e.message, provider="smtp")
-            if isinstance(answer, ThrottledError):
-                raise answer from None
-            raise ProviderUnavailableError(f"smtp.{e.code}", provider="smtp") from None
         except (aiosmtplib.SMTPException, OSError) as e:
-            raise ProviderUnavailableError(f"smtp.{type(e).__name__}", provider="smtp") from e
+            answer = classify_exception(e, provider="smtp")
+            if isinstance(answer, (ThrottledError, ProviderUnavailableError)):
+                raise answer from None
+            code = answer.code if answer else f"smtp.{type(e).__name__}"
+            raise ProviderUnavailableError(code, provider="smtp") from None
         return connection
 
     async def _cleared(self, connection: aiosmtplib.SMTP, timeout: float) -> bool:
@@ -220,31 +223,44 @@ class Email(Consumer):
         return Receipt("smtp", mail["Message-ID"])
 
     async def _hand_in(self, connection: aiosmtplib.SMTP, mail: EmailMessage, deadline: float) -> None:
-        """MAIL, RCPT, DATA one by one: what a failure means depends on how far it got."""
+        """MAIL, RCPT, DATA one by one: whose trouble a refusal is depends on which of them was refused."""
         sender, recipient = _address(mail, "From"), _address(mail, "To")
-        content = mail.as_bytes(policy=SMTP_POLICY)
-        after_data = False
+        utf8 = not (sender.isascii() and recipient.isascii())
+        content = mail.as_bytes(policy=UTF8_POLICY if utf8 else ASCII_POLICY)
+        options, encoding = (["SMTPUTF8", "BODY=8BITMIME"], "utf-8") if utf8 else ([], "ascii")
+        phase: SmtpPhase = "connect"
         try:
-            await connection.mail(sender, timeout=min(self.command_timeout, _left(deadline)))
-            await connection.rcpt(recipient, timeout=min(self.command_timeout, _left(deadline)))
+            if utf8:
+                await self._check_utf8(connection, sender)
+            phase = "sender"
+            timeout = min(self.command_timeout, _left(deadline))
+            await connection.mail(sender, options=options, encoding=encoding, timeout=timeout)
+            phase = "recipient"
+            timeout = min(self.command_timeout, _left(deadline))
+            await connection.rcpt(recipient, encoding=encoding, timeout=timeout)
             left = _left(deadline)
-            after_data = True
+            phase = "data"
             await connection.data(content, timeout=left)
-        except aiosmtplib.SMTPRecipientRefused as e:
-            answer = classify_smtp(e.code, e.message, provider="smtp")
-            if isinstance(answer, ThrottledError) and e.code != 421:
-                # Greylisting: about this mailbox, so nobody else's mail has to wait, and it is no failed attempt.
-                answer = ThrottledError(
-                    answer.code, scope="recipient", retry_after=self.greylist_wait, provider="smtp"
-                )
-            raise _error(answer, e.code) from None
         except aiosmtplib.SMTPResponseException as e:
-            raise _error(
-                classify_smtp(e.code, e.message, after_data=after_data, provider="smtp"), e.code
-            ) from None
+            answer = classify_smtp(
+                e.code, e.message, phase=phase, after_data=phase == "data", provider="smtp"
+            )
+            if isinstance(answer, ThrottledError) and answer.scope == "recipient":
+                answer.retry_after = self.greylist_wait
+            raise _error(answer, e.code) from None
         except (aiosmtplib.SMTPException, OSError):  # no reply: it hung up, or took too long
             connection.close()
-            raise _error(classify_smtp(0, after_data=after_data, provider="smtp"), 0) from None
+            raise _error(
+                classify_smtp(0, phase=phase, after_data=phase == "data", provider="smtp"), 0
+            ) from None
+
+    async def _check_utf8(self, connection: aiosmtplib.SMTP, sender: str) -> None:
+        """Whether the server takes an address whose local part is not ASCII; there is no other way to write it."""
+        if connection.is_ehlo_or_helo_needed:
+            await connection.ehlo(timeout=self.command_timeout)
+        if not connection.supports_extension("smtputf8"):
+            kind = InvalidRecipientError if sender.isascii() else ProviderUnavailableError
+            raise kind("email.no_smtputf8", provider="smtp")
 
     def on_dead_letter(self, letter: DeadLetter) -> None:
         """Addresses that do not exist should not be written to again."""
@@ -263,6 +279,27 @@ def _left(deadline: float) -> float:
 
 def _address(mail: EmailMessage, header: str) -> str:
     return str(mail[header].addresses[0].addr_spec)
+
+
+_LOCAL_PART = re.compile(r'[^\s"(),:;<>@\[\\\]\x00-\x1f\x7f]+')
+
+
+def _parsed(addr_spec: str, display_name: str = "") -> Address:
+    """An address with its domain as ASCII (`exämple.com` is `xn--exmple-cua.com`).
+
+    Raises:
+        ValueError, HeaderParseError, IndexError: Mail cannot be sent to it.
+    """
+    local, _, domain = addr_spec.rpartition("@")
+    if not domain.isascii():
+        # not Python's own codec `idna`, for which straße.de is strasse.de: somebody else's domain
+        domain = idna.encode(domain, uts46=True).decode()
+    if local.isascii():
+        return Address(display_name, addr_spec=f"{local}@{domain}")
+    if not _LOCAL_PART.fullmatch(local):
+        raise ValueError("local part")
+    Address(addr_spec=f"x@{domain}")  # checks the domain
+    return Address(display_name, username=local, domain=domain)
 
 
 def _error(answer: DeliveryError | None, code: int) -> DeliveryError:
@@ -286,13 +323,12 @@ def compose(notification: Notification[Any], attempt: Attempt, sender: str, cont
     """
     mail = EmailMessage()
     try:
-        recipient = Address(addr_spec=notification.recipient or "")
-        recipient.addr_spec.encode("ascii")
+        recipient = _parsed(notification.recipient or "")
     except (HeaderParseError, ValueError, IndexError):
         raise InvalidRecipientError("email.address", provider="smtp") from None
     subject, text = content(notification.data, attempt)
     try:
-        mail["From"] = sender
+        mail["From"] = _sender(sender)
         mail["To"] = recipient
         mail["Subject"] = subject
     except ValueError:  # a line break in a header could add headers
@@ -305,6 +341,21 @@ def compose(notification: Notification[Any], attempt: Attempt, sender: str, cont
         mail["Expires"] = format_datetime(notification.expires_at)
     mail.set_content(text, cte="quoted-printable")  # for servers without 8BITMIME
     return mail
+
+
+def _sender(setting: str) -> Address:
+    """Who mails are from, as `Shop <shop@example.com>` or `shop@example.com`.
+
+    Raises:
+        ProviderUnavailableError: It is not an address: the same for every mail, so the lane waits.
+    """
+    parsed = EmailMessage()
+    try:
+        parsed["From"] = setting
+        address = parsed["From"].addresses[0]
+        return _parsed(address.addr_spec, address.display_name)
+    except (HeaderParseError, ValueError, IndexError):
+        raise ProviderUnavailableError("email.sender", provider="smtp") from None
 
 
 def default_content(data: object, attempt: Attempt) -> tuple[str, str]:

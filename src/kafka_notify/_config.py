@@ -129,6 +129,10 @@ ALIASES: Final[Mapping[str, str]] = {
     "sasl.mechanism": "sasl.mechanisms",
 }
 
+DRAIN_MARGIN: Final = 5.0
+"""Seconds that a hand-over may take beside its drain: for the answer of the event loop, and the last commit."""
+MAX_POLL_INTERVAL_MS: Final = 300_000
+"""librdkafka's default."""
 _SECRET: Final = re.compile(r"password|secret|token|key|oauthbearer\.config|jaas", re.IGNORECASE)
 _YES: Final = frozenset({"true", "1", "t"})
 _NO: Final = frozenset({"false", "0", "f"})
@@ -147,6 +151,17 @@ _NEVER: Final[frozenset[str]] = frozenset()
 _TOPIC_CONFIG: Final = tuple(
     _Rule(name, _NEVER, "write its properties beside the others, so that they can be checked")
     for name in ("default.topic.config", "default_topic_conf")
+)
+_CREATED: Final = _Rule(
+    "allow.auto.create.topics",
+    _NO,
+    "a missing topic would come into being with the broker's number of partitions, and source and retry topic with "
+    "different ones lose the order of users",
+)
+_ONE_IN_FLIGHT: Final = _Rule(
+    "max.in.flight.requests.per.connection",
+    frozenset({"1"}),
+    "with more, a batch that an election refused is written after the next one, or is answered as a duplicate and lost",
 )
 _PRODUCER_RULES: Final = (
     _Rule(
@@ -171,6 +186,7 @@ _PRODUCER_RULES: Final = (
     *_TOPIC_CONFIG,
 )
 _CONSUMER_RULES: Final = (
+    _CREATED,
     _Rule(
         "enable.auto.commit",
         _NO,
@@ -246,7 +262,9 @@ def client_config(config: Config) -> dict[str, Any]:
     Raises:
         ConfigError: `bootstrap.servers` is missing, or a property stands twice under two names.
     """
-    return _logged({**_CLIENT, **_without(_canonical(config), PRODUCER_ONLY | CONSUMER_ONLY)})
+    given = _without(_canonical(config), PRODUCER_ONLY | CONSUMER_ONLY)
+    _check(given, (_CREATED,))
+    return _logged({**_CLIENT, **given})
 
 
 def producer_config(
@@ -264,7 +282,8 @@ def producer_config(
         ConfigError: A property would break a promise (the text says which), or is a consumer's in `overlay`.
     """
     given = _given(config, overlay, CONSUMER_ONLY, "consumer")
-    _check(given, _PRODUCER_RULES)
+    # a producer alone may have its topics made: on librdkafka's mock there is no other way
+    _check(given, (*_PRODUCER_RULES, _CREATED if copies else _ONE_IN_FLIGHT))
     for_copies = _COPIES if copies else NOTHING
     return _logged({**_CLIENT, **_PRODUCER, **_PRODUCER_PROFILE[profile], **for_copies, **given})
 
@@ -303,6 +322,34 @@ def consumer_config(
         }
     defaults = {**_CLIENT, **_CONSUMER, **_CONSUMER_PROFILE[profile], **membership}
     return _logged({**defaults, **given, "group.id": group})
+
+
+def with_drain(config: dict[str, Any], drain_timeout: float) -> dict[str, Any]:
+    """A consumer's properties with a `max.poll.interval.ms` that a hand-over does not exceed: the thread that polls
+    waits for the drain, and a member that is expelled meanwhile sends beside the next owner.
+
+    Args:
+        config: As `consumer_config` made it.
+        drain_timeout: Seconds for running sends.
+
+    Raises:
+        ConfigError: The property is given, and shorter.
+    """
+    needed = round((drain_timeout + DRAIN_MARGIN) * 1000)
+    given = config.get("max.poll.interval.ms")
+    if given is None:
+        return {**config, "max.poll.interval.ms": needed} if needed > MAX_POLL_INTERVAL_MS else config
+    try:
+        enough = int(given) >= needed
+    except (TypeError, ValueError):
+        return config  # librdkafka says what is wrong with it
+    if not enough:
+        raise ConfigError(
+            f"max.poll.interval.ms cannot be set so: a hand-over takes up to drain_timeout ({drain_timeout:g} s) and "
+            f"{DRAIN_MARGIN:g} s, and a worker that is expelled meanwhile sends beside the next owner; raise it to "
+            f"{needed}, or shorten drain_timeout"
+        )
+    return config
 
 
 def opened(factory: Callable[[dict[str, Any]], _Client], config: dict[str, Any]) -> _Client:

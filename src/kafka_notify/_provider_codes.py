@@ -59,8 +59,12 @@ PROVIDER_CODES: Final[Mapping[str, Codes]] = MappingProxyType(
             (ThrottledError, "20429"),  # never processed, says Twilio
             (partial(ThrottledError, scope="sender", retry_after=900), "21611"),  # the sender's queue is 10 h long
             (UnknownOutcomeError, "20500"),
-            (ProviderUnavailableError, "10001 20003 20403 21606 21608"),
-            (InvalidRecipientError, "21211 21610 21614 21635"),
+            # Account, address of the API, sender's number, Messaging Service: the same for every message
+            (ProviderUnavailableError, "10001 20003 20005 20403 20404 21212 21601 21603 21606 21607 21608"),
+            (ProviderUnavailableError, "21659 21660 21661 21701 21703 21704 21705 63002 63007"),
+            (ThrottledError, "63017 60728"),
+            (partial(ThrottledError, retry_after=900), "63018 63038"),  # quotas of a day
+            (InvalidRecipientError, "21211 21265 21266 21268 21610 21614 21635"),
             (PermanentError, "21408 21602 21612 21617"),
         ),
         "fcm": _table(
@@ -135,13 +139,14 @@ EXCEPTION_CODES: Final[Mapping[str, tuple[type[DeliveryError], str]]] = MappingP
             (ProviderUnavailableError, "google", "RefreshError DefaultCredentialsError"),
             (UnknownOutcomeError, "firebase_admin", "FirebaseError"),
             (UnknownOutcomeError, "python_http_client", "HTTPError"),
-            # Neither library says in which phase the connection went.
+            # The connection went; their readers know the command that it was at, when the traceback says so.
             (UnknownOutcomeError, "smtplib", "SMTPServerDisconnected"),
-            (TransientError, "aiosmtplib", "SMTPConnectError SMTPConnectTimeoutError"),
+            (ProviderUnavailableError, "smtplib", "SMTPException"),  # no way to log in that both sides know
+            (ProviderUnavailableError, "aiosmtplib", "SMTPConnectError SMTPConnectTimeoutError SMTPException"),
             (UnknownOutcomeError, "aiosmtplib", "SMTPServerDisconnected SMTPReadTimeoutError SMTPTimeoutError"),
             (TransientError, "http", "NotConnected ImproperConnectionState"),
             (UnknownOutcomeError, "http", "HTTPException"),
-            (TransientError, "socket", "gaierror"),
+            (TransientError, "socket", "gaierror herror"),
             (ProviderUnavailableError, "ssl", "SSLCertVerificationError"),
             (UnknownOutcomeError, "ssl", "SSLError"),
         ),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from typing import Any, Final
 
 Seconds = float | dt.timedelta
 UTC = dt.timezone.utc
+LONGEST: Final = 366 * 86_400.0
+"""Seconds of the longest wait that is believed: longer than topics keep records, and far from what a float or a
+datetime cannot hold."""
 
 
 def to_seconds(value: Seconds, name: str) -> float:
@@ -22,6 +26,25 @@ def to_seconds(value: Seconds, name: str) -> float:
 
         raise ConfigError(f"{name} must be a duration >= 0 in seconds (or a timedelta), not {value!r}")
     return float(seconds)
+
+
+def clamped(value: Any) -> float | None:
+    """A duration that somebody computed, as seconds, at least 0; None unless it is a number up to `LONGEST`. Never
+    raises."""
+    given: object = value
+    kind = type(given)
+    try:
+        if issubclass(kind, dt.timedelta):
+            seconds = dt.timedelta.total_seconds(value)
+        elif issubclass(kind, float):
+            seconds = float.__float__(value)
+        elif issubclass(kind, int) and kind is not bool:
+            seconds = float(min(max(int.__int__(value), 0), int(LONGEST) + 1))
+        else:
+            return None
+    except Exception:  # a subclass whose methods raise
+        return None
+    return None if math.isnan(seconds) or seconds > LONGEST else max(seconds, 0.0)
 
 
 def to_millis(value: dt.datetime) -> int:

@@ -10,22 +10,40 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
+from kafka_notify import _network
 from kafka_notify._provider_codes import EXCEPTION_CODES, PROVIDER_CODES, Codes
 from kafka_notify._replies import (
     NO_CODES,
     NO_HEADERS,
     classify_http,
-    classify_smtp,
     code_token,
-    retry_after,
     status_number,
     valid_provider,
 )
-from kafka_notify.errors import DeliveryError, PermanentError, ProviderUnavailableError, UnknownOutcomeError
+from kafka_notify._smtp_replies import SmtpPhase, classify_smtp
+from kafka_notify._waits import retry_after
+from kafka_notify.errors import (
+    DeliveryError,
+    InvalidRecipientError,
+    PermanentError,
+    ProviderUnavailableError,
+    ThrottledError,
+    TransientError,
+    UnknownOutcomeError,
+)
 
-__all__ = ["PROVIDER_CODES", "Codes", "classify_exception", "classify_http", "classify_smtp", "retry_after"]
+__all__ = [
+    "PROVIDER_CODES",
+    "Codes",
+    "SmtpPhase",
+    "classify_exception",
+    "classify_http",
+    "classify_smtp",
+    "retry_after",
+]
 
 _MAX_CAUSES: Final = 8
+_MAX_PARTS: Final = 1_000
 
 
 def classify_exception(
@@ -33,8 +51,17 @@ def classify_exception(
 ) -> DeliveryError | None:
     """What a client library's exception says about a send. Never raises, whatever it is given.
 
-    Knows httpx, requests, urllib, aiohttp, smtplib, aiosmtplib, botocore, twilio, firebase_admin, sendgrid and
-    Python's own connection errors, by class name through the class's bases.
+    Knows httpx, requests, urllib, aiohttp, smtplib, aiosmtplib, botocore, grpc, twilio, firebase_admin, sendgrid and
+    Python's own network errors, by class name through the class's bases.
+
+    - **Could not reach the provider** (refused, no route, no name, a handshake that failed): certainly not sent,
+      `TransientError`; a certificate that is not trusted is `ProviderUnavailableError`. A connection that broke or a
+      time-out is certain only when the traceback shows that it was still being made, else `UnknownOutcomeError`.
+    - **An exception group** is read part by part. One part that may have been sent makes the whole
+      `UnknownOutcomeError`; else the one with the widest effect counts: what holds the lane, before what waits for
+      one recipient, before what is tried again, before what is permanent.
+    - **An exception of another class** is read by what it was raised `from`; by what it was raised in place of only
+      when that means a counted attempt or an untrusted certificate.
 
     Args:
         exc: What `send` raised; a `DeliveryError` is returned as it is.
@@ -46,9 +73,31 @@ def classify_exception(
         payload, or an HTML page in place of JSON). Codes look like `httpx.ReadTimeout`, `timeout`, `http.504`.
     """
     try:
-        return _classified(exc, provider, codes)
+        return _read(exc, provider, codes)
     except Exception:  # an attribute of a foreign exception raised: what went wrong stays that exception
         return None
+
+
+def _read(exc: BaseException, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """The exception itself, else what it wraps."""
+    current, certain = exc, True
+    seen: set[int] = set()
+    while id(current) not in seen and len(seen) < _MAX_CAUSES:
+        seen.add(id(current))
+        error = _classified(current, provider, codes)
+        if error is not None:
+            return error if certain or _counts(error) else None
+        if current.__cause__ is not None:
+            current = current.__cause__
+        elif current.__context__ is not None and not current.__suppress_context__:
+            # What was being handled may be another call's failure, as when a second provider is asked after the
+            # first one refused: it must neither hold the lane nor end the notification.
+            current, certain = current.__context__, False
+    return None
+
+
+def _counts(error: DeliveryError) -> bool:
+    return isinstance(error, (TransientError, UnknownOutcomeError)) or error.code == _CERTIFICATE
 
 
 def _classified(exc: BaseException, provider: str | None, codes: Codes) -> DeliveryError | None:
@@ -64,6 +113,58 @@ def _classified(exc: BaseException, provider: str | None, codes: Codes) -> Deliv
         if error is not None:
             return error
     return None
+
+
+# -- several at once -------------------------------------------------------------------------------
+
+
+def _group(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """An exception group: all of its parts are about one notification."""
+    found: list[DeliveryError] = []
+    other = False
+    waiting: list[Any] = list(exc.exceptions)
+    for _ in range(_MAX_PARTS):
+        if not waiting:
+            break
+        part = waiting.pop()
+        inner: Any = _attribute(part, "exceptions")
+        if isinstance(inner, tuple):
+            waiting += inner
+            continue
+        error = _read(part, provider, codes)
+        other = other or error is None
+        found += [error] if error else []
+    if waiting:
+        return UnknownOutcomeError("too_many_errors", provider=valid_provider(provider))
+    error = _gravest(found)
+    # Beside a part that is not known, nothing is permanent.
+    return None if other and isinstance(error, PermanentError) else error
+
+
+def _gravest(errors: list[DeliveryError]) -> DeliveryError | None:
+    """The error that speaks for all of them.
+
+    "May have been sent" beats everything: all other classes claim that nothing was sent. Then the widest effect: a
+    lane that is held costs no attempt and loses nothing, and a permanent part says so again at the next attempt. An
+    address is called invalid only when nothing else is wrong.
+    """
+    return max(errors, key=_gravity, default=None)
+
+
+def _gravity(error: DeliveryError) -> tuple[int, float]:
+    wait: float = _attribute(error, "retry_after") or 0.0
+    if isinstance(error, UnknownOutcomeError):
+        return 6, 0.0
+    if isinstance(error, ProviderUnavailableError):
+        return 5, 0.0
+    if isinstance(error, ThrottledError):
+        return (3 if error.scope == "recipient" else 4), wait
+    if isinstance(error, InvalidRecipientError):
+        return 0, 0.0
+    return (1, 0.0) if isinstance(error, PermanentError) else (2, wait)
+
+
+# -- the network -----------------------------------------------------------------------------------
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
@@ -83,21 +184,78 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         waiting += [kwargs["error"]] if "error" in kwargs else []  # botocore
 
 
+_CERTIFICATE: Final = "tls.certificate"
+
+
 def _certificate(exc: BaseException, *, provider: str | None, codes: Codes) -> DeliveryError | None:
     """A certificate that is not trusted stays so: our configuration or theirs, not this message."""
     for cause in _causes(exc):
         if any(base.__name__ == "SSLCertVerificationError" for base in type(cause).__mro__):
-            return ProviderUnavailableError("tls.certificate", provider=valid_provider(provider))
+            return ProviderUnavailableError(_CERTIFICATE, provider=valid_provider(provider))
+    return None
+
+
+def _unsent(exc: BaseException, *, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """For exceptions raised both before and after a request is written: certain when the connection was being made."""
+    error = _certificate(exc, provider=provider, codes=codes)
+    if error is not None:
+        return error
+    for each in (exc, *_causes(exc)):
+        if _network.connecting(each):
+            return _not_reached(each, provider)
     return None
 
 
 def _by_cause(exc: BaseException, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    """For exceptions raised both before and after a request is written: what they wrap knows which."""
-    error = _certificate(exc, provider=provider, codes=codes)
+    """The same, and for exceptions that say less than what they wrap."""
+    error = _unsent(exc, provider=provider, codes=codes)
     if error is not None:
         return error
     found = (_classified(cause, provider, codes) for cause in _causes(exc))
     return next((error for error in found if error is not None), None)
+
+
+def _not_reached(exc: BaseException, provider: str | None) -> DeliveryError:
+    label = _network.label(exc) if isinstance(exc, OSError) else type(exc).__name__
+    return TransientError(f"connect.{label}", provider=valid_provider(provider))
+
+
+def _os_error(exc: OSError, *, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """A network error of Python's own; None for those of files, and for the classes in `EXCEPTION_CODES`."""
+    if type(exc).__name__ in ("ConnectionRefusedError", "gaierror", "herror", "SSLCertVerificationError"):
+        return None
+    if _network.never_connected(exc):
+        return _not_reached(exc, provider)
+    if type(exc) is OSError and _network.lost(exc):
+        return UnknownOutcomeError(f"OSError.{_network.label(exc)}", provider=valid_provider(provider))
+    return None
+
+
+_GRPC: Final[Codes] = {
+    **dict.fromkeys(("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"), ProviderUnavailableError),
+    **dict.fromkeys(("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE"), PermanentError),
+    "RESOURCE_EXHAUSTED": ThrottledError,
+}
+_GRPC_UNREACHED: Final = (
+    "failed to connect to all addresses",
+    "connections to all backends failing",
+    "dns resolution failed",
+    "name resolution failure",
+)
+
+
+def _grpc(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """UNAVAILABLE also comes for a call that was under way: only the client's own words tell."""
+    status = code_token(_attribute(exc.code(), "name"))
+    if not status:
+        return None
+    kind = codes.get(status) or _GRPC.get(status, UnknownOutcomeError)
+    if status == "UNAVAILABLE" and str(exc.details()).lower().startswith(_GRPC_UNREACHED):
+        kind = TransientError
+    return kind(f"grpc.{status}", provider=valid_provider(provider))
+
+
+# -- replies in exceptions -------------------------------------------------------------------------
 
 
 def _response(
@@ -162,28 +320,112 @@ def _botocore(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError 
     )
 
 
-def _smtplib(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    return classify_smtp(exc.smtp_code, exc.smtp_error, provider=provider)
+# -- SMTP ------------------------------------------------------------------------------------------
+
+_SMTP_FUNCTIONS: Final[Mapping[str, SmtpPhase | None]] = {
+    **dict.fromkeys(("connect", "ehlo", "helo", "starttls", "start_tls"), "connect"),
+    **dict.fromkeys(("login", "auth", "auth_plain", "auth_login", "auth_crammd5", "auth_xoauth2"), "auth"),
+    "mail": "sender",
+    "rcpt": "recipient",
+    "data": "data",
+    **dict.fromkeys(("rset", "quit", "__exit__", "__aexit__"), None),  # also after a mail was accepted
+}
 
 
-def _aiosmtplib(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    return classify_smtp(exc.code, exc.message, provider=provider)
+def _phase(exc: BaseException) -> SmtpPhase | None:
+    """Which command smtplib or aiosmtplib was at, by the functions that the exception passed through."""
+    phase: SmtpPhase | None = None
+    for package, name in _network.frames(exc):
+        if package in ("smtplib", "aiosmtplib") and name in _SMTP_FUNCTIONS:
+            phase = _SMTP_FUNCTIONS[name]
+    return phase
 
 
-def _refused(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    """All recipients were refused: one notification has one, so the first that may be tried again speaks for all."""
+def _refused(exc: Any, *, phase: SmtpPhase, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """A reply to a command that the exception's class names."""
+    code, text = _reply(exc)
+    return _replied(code, text, phase, provider)
+
+
+def _reply(exc: Any) -> tuple[Any, Any]:
+    code = _attribute(exc, "smtp_code")  # smtplib's name
+    return (_attribute(exc, "code"), exc.message) if code is None else (code, exc.smtp_error)
+
+
+def _replied(code: Any, text: Any, phase: SmtpPhase, provider: str | None) -> DeliveryError:
+    error = classify_smtp(code, text, phase=phase, after_data=phase == "data", provider=provider)
+    if error is not None:
+        return error
+    # A positive reply that the client did not expect: to DATA, the mail may be on its way.
+    kind = UnknownOutcomeError if phase == "data" else TransientError
+    return kind(f"smtp.{status_number(code)}", provider=valid_provider(provider))
+
+
+def _all_refused(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """All recipients were refused: one notification has one."""
     refused: Any = exc.recipients
     replies: list[tuple[Any, Any]]
     if hasattr(refused, "values"):  # smtplib: address to (code, text); the addresses are not looked at
         replies = [(reply[0], reply[1]) for reply in refused.values()]
     else:
         replies = [(reply.code, reply.message) for reply in refused]
-    errors = [e for e in (classify_smtp(code, text, provider=provider) for code, text in replies) if e]
-    return next((e for e in errors if not isinstance(e, PermanentError)), errors[0] if errors else None)
+    return _gravest([_replied(code, text, "recipient", provider) for code, text in replies])
+
+
+def _some_reply(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """A reply without a command: to STARTTLS, or to RSET or QUIT after a mail that may have been accepted."""
+    code, text = _reply(exc)
+    phase = _phase(exc)
+    if phase is not None:
+        return _replied(code, text, phase, provider)
+    error = classify_smtp(code, text, after_data=True, provider=provider)
+    if isinstance(error, (ProviderUnavailableError, UnknownOutcomeError)):
+        return error
+    return UnknownOutcomeError(
+        error.code if error else f"smtp.{status_number(code)}", provider=valid_provider(provider)
+    )
+
+
+def _hung_up(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """No reply: before the mail was handed over it is certain, and while connecting it is ours."""
+    phase = _phase(exc)
+    if phase in (None, "data"):
+        return None
+    kind = ProviderUnavailableError if phase in ("connect", "auth") else TransientError
+    package = type(exc).__module__.partition(".")[0]
+    return kind(f"{package}.{type(exc).__name__}"[:64], provider=valid_provider(provider))
+
+
+def _not_supported(exc: BaseException, *, provider: str | None, codes: Codes) -> DeliveryError | None:
+    """No STARTTLS or AUTH is the server's or our configuration; no SMTPUTF8 is about this mail's addresses."""
+    utf8 = "SMTPUTF8" in str(exc) or "internationalized" in str(exc)
+    kind = PermanentError if utf8 else ProviderUnavailableError
+    return kind("smtp.no_smtputf8" if utf8 else "smtp.not_supported", provider=valid_provider(provider))
 
 
 _Reader = Callable[..., DeliveryError | None]
+_SMTP_PHASES: Final[Mapping[SmtpPhase, str]] = {
+    "connect": "SMTPConnectResponseError SMTPHeloError",
+    "auth": "SMTPAuthenticationError",
+    "sender": "SMTPSenderRefused",
+    "recipient": "SMTPRecipientRefused",
+    "data": "SMTPDataError",
+}
 _READERS: Final[Mapping[str, _Reader]] = {
+    "builtins.BaseExceptionGroup": _group,
+    "exceptiongroup.BaseExceptionGroup": _group,  # the backport for Python 3.10
+    **dict.fromkeys(
+        (
+            "builtins.ConnectionResetError",
+            "builtins.ConnectionAbortedError",
+            "builtins.BrokenPipeError",
+            "builtins.TimeoutError",
+            "builtins.OSError",
+        ),
+        _os_error,
+    ),
+    "ssl.SSLError": _unsent,
+    "grpc.RpcError": _grpc,
     "httpx.HTTPStatusError": partial(_response, status="response.status_code", headers="response.headers"),
     "httpx.ConnectError": _certificate,
     "requests.HTTPError": partial(_response, status="response.status_code", headers="response.headers"),
@@ -191,19 +433,39 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "requests.ConnectionError": _by_cause,
     "urllib3.MaxRetryError": _by_cause,
     "urllib3.SSLError": _by_cause,
+    "urllib3.ProtocolError": _unsent,
     "urllib.HTTPError": partial(_response, status="code", headers="headers"),
     "urllib.URLError": _by_cause,
     "aiohttp.ClientResponseError": partial(_response, status="status", headers="headers"),
     "aiohttp.ClientConnectorError": _certificate,
+    "aiohttp.ClientOSError": _unsent,
     "botocore.ClientError": _botocore,
     "botocore.SSLError": _by_cause,
+    "botocore.ConnectionClosedError": _unsent,
     "botocore.HTTPClientError": _by_cause,
     "twilio.TwilioRestException": _twilio,
     "twilio.TwilioServiceException": _twilio,
     "firebase_admin.FirebaseError": _firebase,
     "python_http_client.HTTPError": partial(_response, status="status_code", headers="headers"),
-    "smtplib.SMTPResponseException": _smtplib,
-    "smtplib.SMTPRecipientsRefused": _refused,
-    "aiosmtplib.SMTPResponseException": _aiosmtplib,
-    "aiosmtplib.SMTPRecipientsRefused": _refused,
+    **{
+        f"{package}.{name}": partial(_refused, phase=phase)
+        for package in ("smtplib", "aiosmtplib")
+        for phase, names in _SMTP_PHASES.items()
+        for name in names.split()
+    },
+    **{
+        f"{package}.{name}": reader
+        for package in ("smtplib", "aiosmtplib")
+        for name, reader in (
+            ("SMTPRecipientsRefused", _all_refused),
+            ("SMTPResponseException", _some_reply),
+            ("SMTPServerDisconnected", _hung_up),
+            ("SMTPReadTimeoutError", _hung_up),
+            ("SMTPTimeoutError", _hung_up),
+            ("SMTPNotSupported", _not_supported),
+            ("SMTPNotSupportedError", _not_supported),
+        )
+    },
+    "smtplib.SMTPConnectError": partial(_refused, phase="connect"),
+    "aiosmtplib.SMTPConnectError": _certificate,
 }

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from kafka_notify._payload import unstructure
 from kafka_notify.errors import InvalidNotification
+
+MAX_DEPTH: Final = 100
+"""Levels of objects and lists in each other."""
+_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]}]')
 
 if TYPE_CHECKING:
     from kafka_notify.notification import Notification
@@ -21,11 +26,17 @@ class CodecContext:
         headers: The record's headers; of several with one name the last.
     """
 
-    __slots__ = ("_headers", "topic")
+    __slots__ = ("_headers", "_plain", "topic")
 
-    def __init__(self, topic: str, headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> None:
+    def __init__(
+        self,
+        topic: str,
+        headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]],
+        plain: dict[str, Any] | None = None,
+    ) -> None:
         self.topic = topic
         self._headers = headers
+        self._plain = plain  # what the check of the payload class made of the data: JSON needs no second pass
 
     @property
     def headers(self) -> Mapping[str, bytes]:
@@ -72,15 +83,19 @@ class JsonCodec:
         """The data as a JSON object.
 
         Raises:
-            InvalidNotification: The data is no object, or holds something that JSON cannot (NaN included).
+            InvalidNotification: The data is not an object, is nested more than 100 levels deep, or holds something that
+                JSON cannot (NaN included).
         """
-        data = notification.data
+        data = notification.data if context._plain is None else context._plain
         try:
             if type(data) is not dict:
                 data = unstructure(data)
                 if type(data) is not dict:
                     raise InvalidNotification("data must be a mapping, an attrs class or a dataclass")
-            return _encode(data).encode()
+            text = _encode(data)
+            if len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
+                _check_depth(text)
+            return text.encode()
         except InvalidNotification:
             raise
         except (TypeError, ValueError, RecursionError) as e:
@@ -103,6 +118,16 @@ class JsonCodec:
         if end != len(text) or text[0] != "{":
             raise ValueError("no JSON object")
         return data
+
+
+def _check_depth(text: str) -> None:
+    """How deep a reader can follow depends on its own stack: far fewer levels than a writer manages are certain."""
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        mark = found[0]
+        depth += 1 if mark in "[{" else -1 if mark in "]}" else 0
+        if depth > MAX_DEPTH:
+            raise InvalidNotification(f"data is nested more than {MAX_DEPTH} levels deep")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -7,11 +7,13 @@ of `DeliveryError`; only its `code` ever reaches headers, events and logs.
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from kafka_notify._units import Seconds, to_seconds
+from kafka_notify._units import Seconds, clamped
 
 _CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
+MAX_PROVIDER: Final = 128
+"""Characters of a provider's name that are kept."""
 
 ThrottleScope = Literal["recipient", "sender", "provider"]
 
@@ -44,6 +46,9 @@ class CodecUnavailable(NotifyError):
 class DeliveryError(NotifyError):
     """How a send failed. Raise one of the subclasses.
 
+    Making one never raises, whatever a sender computed for its arguments: a negative `retry_after` is 0; one that is
+    not a duration up to 366 days and a provider that is not text are left out, and the worker's log says so.
+
     Args:
         code: A short token such as `http.504` or `smtp.451`: letters, digits, `_`, `.`, `-`, at most 64.
             It is written to headers, events and logs, so anything else (a message, an address) is
@@ -52,14 +57,39 @@ class DeliveryError(NotifyError):
         provider: Who said so, for example `twilio`.
     """
 
+    _left_out: tuple[tuple[str, type], ...] = ()
+    """Arguments that were not what they have to be, with the class that they were: a worker says so in its log."""
+
     def __init__(self, code: str, *, detail: str = "", provider: str | None = None) -> None:
-        self.code = code if isinstance(code, str) and _CODE.fullmatch(code) else "invalid_code"
+        self.code = token = valid_code(code) or "invalid_code"
         self.detail = detail
-        self.provider = provider
-        super().__init__(self.code)
+        self.provider = plain_text(provider)
+        if provider is not None and not issubclass(type(provider), str):
+            self._left_out += (("provider", type(provider)),)
+        super().__init__(token)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.code!r}, provider={self.provider!r})"
+
+
+def valid_code(code: Any) -> str:
+    """`code` as a plain str when it can be one; else empty."""
+    if not issubclass(type(code), str):
+        return ""
+    text = str.__str__(code)
+    return text if _CODE.fullmatch(text) else ""
+
+
+def plain_text(text: Any) -> str | None:
+    """The beginning of `text` as a plain str; None when it is no text."""
+    return str.__str__(text)[:MAX_PROVIDER] if issubclass(type(text), str) else None
+
+
+def _wait(error: DeliveryError, retry_after: Any) -> float | None:
+    seconds = clamped(retry_after)
+    if seconds is None and retry_after is not None:
+        error._left_out += (("retry_after", type(retry_after)),)
+    return seconds
 
 
 class TransientError(DeliveryError):
@@ -73,7 +103,7 @@ class TransientError(DeliveryError):
         self, code: str, *, detail: str = "", provider: str | None = None, retry_after: Seconds | None = None
     ) -> None:
         super().__init__(code, detail=detail, provider=provider)
-        self.retry_after = None if retry_after is None else to_seconds(retry_after, "retry_after")
+        self.retry_after = _wait(self, retry_after)
 
 
 class ThrottledError(DeliveryError):
@@ -94,7 +124,7 @@ class ThrottledError(DeliveryError):
         provider: str | None = None,
     ) -> None:
         super().__init__(code, detail=detail, provider=provider)
-        self.retry_after = None if retry_after is None else to_seconds(retry_after, "retry_after")
+        self.retry_after = _wait(self, retry_after)
         self.scope: ThrottleScope = scope
 
 

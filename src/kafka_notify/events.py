@@ -8,6 +8,7 @@ logged and changes nothing.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -277,7 +278,11 @@ def emitter(*listeners: OnEvent) -> OnEvent | None:
         for listener in listeners:
             try:
                 listener(event)
-            except Exception as e:
+            except (
+                BaseException
+            ) as e:  # SystemExit in a listener would end the thread that tells of something
+                if type(e) is KeyboardInterrupt and threading.current_thread() is threading.main_thread():
+                    raise  # Ctrl-C
                 log.error("on_event raised %s for %s", type(e).__name__, type(event).__name__)
 
     return emit

@@ -14,7 +14,7 @@ import attrs
 from attrs.exceptions import FrozenInstanceError
 from typing_extensions import TypeVar
 
-from kafka_notify._payload import structure
+from kafka_notify._payload import check_payload_class, structure
 from kafka_notify._units import Seconds, from_millis, to_millis, to_seconds
 from kafka_notify.errors import ConfigError, InvalidNotification
 
@@ -37,13 +37,18 @@ class Category(Generic[D]):
     Args:
         name: Lower-case letters, digits, `_` and `-`, at most 63.
         lane: Name of the lane its notifications travel on.
-        payload: An attrs class or dataclass that `Notification.data` holds; else a JSON object.
+        payload: An attrs class or dataclass that `Notification.data` holds; else a JSON object. Its fields, and those
+            of classes in it, must be certain to come back from JSON: no unions of types that look alike there
+            (`Decimal | str`, two classes without a `Literal` field to tell them apart), no `InitVar`, no enum with
+            values other than text and numbers, no class of another kind (pydantic, TypedDict). `Producer.send`
+            checks each value completely.
         ttl: Seconds (or a timedelta) after which a notification is not sent any more.
         sensitive: Hide the data in the dead-letter topic unless `dlq_payload` says otherwise.
         dlq_payload: `keep` or `redact`; None follows `sensitive`.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is out of range, or the payload class is not certain to come back; the text names the
+            field and what to write instead.
     """
 
     __slots__ = ("dlq_payload", "lane", "name", "payload", "sensitive", "ttl")
@@ -92,6 +97,8 @@ class Category(Generic[D]):
         seconds = None if ttl is None else to_seconds(ttl, f"ttl of category {name!r}")
         if seconds == 0:
             raise ConfigError(f"ttl of category {name!r} must be > 0: with 0 nothing would ever be sent")
+        if payload is not None:
+            check_payload_class(payload)
         values = (name, lane, payload, seconds, sensitive, dlq_payload or ("redact" if sensitive else "keep"))
         for slot, value in zip(
             ("name", "lane", "payload", "ttl", "sensitive", "dlq_payload"), values, strict=True
@@ -453,8 +460,8 @@ class Skip:
     reason: str
 
 
-def _aware(_: object, attribute: attrs.Attribute[dt.datetime], value: dt.datetime) -> None:
-    if value.tzinfo is None:
+def _aware(_: object, attribute: attrs.Attribute[dt.datetime], value: Any) -> None:
+    if not isinstance(value, dt.datetime) or value.tzinfo is None:
         raise ConfigError(
             f"Defer.{attribute.name} must be an aware datetime, such as datetime.now(timezone.utc)"
         )

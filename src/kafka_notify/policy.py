@@ -123,7 +123,7 @@ def after_unknown(outcome: Retry, error: UnknownOutcomeError, policy: UnknownOut
     """
     if policy == "dead_letter":
         return Dead("unknown_outcome", error)
-    if policy == "assume_sent" and error.code not in ("no_receipt", "middleware.no_outcome"):
+    if policy == "assume_sent" and error.code not in ("no_receipt", "middleware.invalid_outcome"):
         return Sent(Receipt(error.provider or "unknown"))
     return outcome
 

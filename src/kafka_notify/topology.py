@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import attrs
 
 from kafka_notify._frozen import put
-from kafka_notify._payload import check_payload_class
 from kafka_notify.errors import ConfigError
 from kafka_notify.notification import Category, check_name
 from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, RetryPolicy
@@ -109,8 +108,6 @@ class Topology:
                 raise ConfigError(
                     f"category {category.name!r} names the lane {category.lane!r}; known lanes: {_listed(by_name)}"
                 )
-            if category.payload is not None:
-                check_payload_class(category.payload)
         names = frozenset(channels)
         for channel in names:
             check_name("a channel", channel)

@@ -26,7 +26,7 @@ from kafka_notify._hops import (
     retry_copy,
     strip_retry,
 )
-from kafka_notify._payload import structure, unstructure
+from kafka_notify._payload import structure, to_json, unstructure
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailable, ConfigError, InvalidNotification
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, unchecked
@@ -76,8 +76,8 @@ def encode(
     """The key, value and headers that carry `notification` to `topic`.
 
     Args:
-        category: The topology's, when known: its ttl fills a missing `expires_at`, its payload class checks data
-            given as a mapping, so that a consumer does not have to dead-letter it.
+        category: The topology's, when known: its ttl fills a missing `expires_at`. Its payload class checks the data
+            completely, given as an instance or as a mapping, so that a consumer does not have to dead-letter it.
 
     Raises:
         InvalidNotification: The data does not fit, or a header is longer than 4 KiB.
@@ -103,9 +103,16 @@ def encode(
         headers.append((_CORRELATION_ID, _written(_CORRELATION_ID, n.correlation_id)))
     if n._headers and (own := n.headers):
         headers += [(name, value.encode()) for name, value in own.items()]
-    if category is not None and category.payload is not None and not isinstance(n.data, category.payload):
-        structure(category.payload, unstructure(n.data))
-    value = codec.encode(n, CodecContext(topic, headers))
+    plain: dict[str, Any] | None = None
+    if category is not None and category.payload is not None:
+        data: object = n.data
+        kind = type(data)
+        if kind is category.payload or not issubclass(kind, Mapping):
+            plain = to_json(category.payload, n.data)
+        else:
+            plain = unstructure(n.data)
+            structure(category.payload, plain)
+    value = codec.encode(n, CodecContext(topic, headers, plain))
     return n.user_id.encode(), value, headers
 
 

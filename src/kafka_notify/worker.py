@@ -19,7 +19,7 @@ from confluent_kafka import Message
 from typing_extensions import Self
 
 from kafka_notify._clock import Clock
-from kafka_notify._config import Config, consumer_config, producer_config
+from kafka_notify._config import Config, consumer_config, producer_config, with_drain
 from kafka_notify._fetch import lease
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import FetchLoop, boottime
@@ -44,7 +44,8 @@ WARM_UP: Final = 30.0
 HALF_ASSIGNED_LIMIT: Final = 60.0
 STUCK_SHARE: Final = 0.1
 BLOCKED_LIMIT: Final = 60.0
-"""Seconds of a blocked event loop after which the worker does not count as alive: no send may take so long there."""
+"""Seconds of a blocked event loop, or of nothing but hanging sends, after which the worker does not count as alive:
+only a restart helps."""
 GC_THRESHOLD: Final = (100_000, 20, 100)
 """Objects by which the number of those alive must grow before the young ones are walked: above what full and empty
 buffers differ by, as the library itself leaves no cycles. At half of it a collection of 70 ms came every 1.5 s, and
@@ -166,7 +167,9 @@ class Worker:
         profile = self._lane.profile
         group = self._topology.group(self._lane.name, name)
         return (
-            consumer_config(self._config, profile, group, self._consumer_config),
+            with_drain(
+                consumer_config(self._config, profile, group, self._consumer_config), self._drain_timeout
+            ),
             producer_config(self._config, profile, self._producer_config, copies=True),
         )
 
@@ -368,10 +371,19 @@ class _Running:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-        except BaseException as e:  # SystemExit or KeyboardInterrupt out of user code ends the loop
-            self.engine.fail(e)
+        while True:
+            try:
+                self.loop.run_forever()
+                return
+            except (SystemExit, KeyboardInterrupt) as e:
+                # asyncio lets these two through from any task, and signals reach the main thread alone: a task that
+                # user code began. Whoever awaits it is told; everything else in the loop is as it was.
+                if self.engine.error is e:
+                    return
+                log.error("%s: a task of user code raised %s", self.topics[0], type(e).__name__)
+            except BaseException as e:
+                self.engine.fail(e)
+                return
 
     def start(self) -> None:
         self._check_topics()
@@ -465,13 +477,15 @@ class _Running:
         """Whether it goes on, or may go on by itself."""
         engine = self.engine
         runs = engine.error is None and self.thread.is_alive() and self.fetch.alive()
-        return runs and boottime() - engine.ticked_at < BLOCKED_LIMIT
+        hangs = engine.all_stuck_since is not None and boottime() - engine.all_stuck_since > BLOCKED_LIMIT
+        return runs and not hangs and boottime() - engine.ticked_at < BLOCKED_LIMIT
 
     def problems(self) -> tuple[str, ...]:
         engine = self.engine
         found: list[str] = []
         if engine.error is not None:
-            found.append(f"it stopped on {type(engine.error).__name__}")
+            why = f": {engine.error}" if isinstance(engine.error, NotifyError) else ""
+            found.append(f"it stopped on {type(engine.error).__name__}{why}")
         elif not self.thread.is_alive() or not self.fetch.alive():
             found.append("one of its threads has ended")
         found += [
@@ -488,8 +502,17 @@ class _Running:
             found.append(
                 f"{self.writer.failing} copies to {self.topics[1]} or {self.topics[2]} are not acknowledged"
             )
-        if (stuck := engine.sends.stuck()) >= max(1, self.concurrency * STUCK_SHARE):
+        if not engine.sends.allowed():
+            found.append(
+                f"{engine.sends.stuck()} sends hang, twice as many as may run at once: nothing is sent until one of "
+                "them returns, or the process is restarted"
+            )
+        elif (stuck := engine.sends.stuck()) >= max(1, self.concurrency * STUCK_SHARE):
             found.append(f"{stuck} sends outlived their deadline and still run")
+        if strays := engine.sends.strays():
+            found.append(
+                f"{strays} async sends ignored their cancellation at a hand-over and still run beside the next owner's"
+            )
         found += engine.sends.guard.problems()
         halves = [
             n for n, since in self.fetch.half_assigned().items() if boottime() - since > HALF_ASSIGNED_LIMIT

@@ -100,6 +100,8 @@ class MailServer:
         self.connections = 0
         self.changed = asyncio.Condition()
         self.mails: list[bytes] = []
+        self.envelopes: list[tuple[str, str]] = []
+        self.options: dict[str, Any] = {}
         self.hanging: asyncio.Event | None = None
         self.port = 0
 
@@ -133,6 +135,7 @@ class MailServer:
         if self.after_data == OK:
             content = cast(bytes, envelope.content)
             self.received.append(email.message_from_bytes(content, policy=email_policy))
+            self.envelopes.append((str(envelope.mail_from), envelope.rcpt_tos[0]))
             async with self.changed:
                 self.changed.notify_all()
         return self.after_data
@@ -140,7 +143,7 @@ class MailServer:
     def protocol(self, **options: Any) -> SMTP:
         """A connection."""
         self.connections += 1
-        options = {"authenticator": self.login, "auth_require_tls": False, **options}
+        options = {"authenticator": self.login, "auth_require_tls": False, **self.options, **options}
         return SMTP(self, hostname="localhost", ident="test", **options)
 
     def login(
@@ -250,7 +253,19 @@ async def test_other_letters(server: MailServer, consumer: Email) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipient", [None, "", "ada", "ada@", "ada@example.com, eve@example.com", "ädä@example.com"]
+    "recipient",
+    [
+        None,
+        "",
+        "ada",
+        "ada@",
+        "@exämple.com",
+        "ada@example.com, eve@example.com",
+        "ada@exämple..com",
+        "ada@\u2603.com",
+        "ä da@example.com",
+        "ä<@example.com",
+    ],
 )
 async def test_no_address(server: MailServer, consumer: Email, recipient: str | None) -> None:
     """What is no address is a dead letter without asking the server."""
@@ -258,6 +273,56 @@ async def test_no_address(server: MailServer, consumer: Email, recipient: str | 
 
     assert told(outcome) == (Dead, InvalidRecipientError, "email.address")
     assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("recipient", "ascii_address"),
+    [
+        ("user@exämple.com", "user@xn--exmple-cua.com"),
+        ("user@EXÄMPLE.com", "user@xn--exmple-cua.com"),
+        ("user@straße.de", "user@xn--strae-oqa.de"),  # strasse.de is somebody else's
+        ("user@例え.jp", "user@xn--r8jz45g.jp"),
+    ],
+)
+async def test_other_domains(server: MailServer, consumer: Email, recipient: str, ascii_address: str) -> None:
+    """A domain beyond ASCII is encoded, in the envelope and in the mail; any server takes it."""
+    assert isinstance(await deliver(consumer, update(recipient=recipient)), Sent)
+
+    assert server.envelopes == [("shop@example.com", ascii_address)]
+    assert server.received[0]["To"] == ascii_address
+
+
+async def test_sender_of_another_domain(server: MailServer) -> None:
+    """The same for our own address."""
+    consumer = Email(server.settings(sender="Shöp <shop@exämple.com>"))
+
+    assert isinstance(await deliver(consumer, update()), Sent)
+
+    assert server.envelopes == [("shop@xn--exmple-cua.com", "ada@example.com")]
+    assert server.received[0]["From"] == "Shöp <shop@xn--exmple-cua.com>"
+    await consumer.teardown()
+
+
+async def test_other_local_part(server: MailServer, consumer: Email) -> None:
+    """A local part beyond ASCII needs a server with SMTPUTF8; without one the address cannot be reached."""
+    outcome = await deliver(consumer, update(recipient="ädä@exämple.com"))
+
+    assert told(outcome) == (Dead, InvalidRecipientError, "email.no_smtputf8")
+    assert server.mails == []
+    assert isinstance(await deliver(consumer, update()), Sent)
+    await consumer.teardown()
+
+    server.options = {"enable_SMTPUTF8": True}
+    assert isinstance(await deliver(consumer, update(recipient="ädä@exämple.com")), Sent)
+    assert server.envelopes[-1] == ("shop@example.com", "ädä@xn--exmple-cua.com")
+    assert "ädä@xn--exmple-cua.com" in server.received[-1]["To"]
+
+
+async def test_no_sender(server: MailServer) -> None:
+    """Our own address that is none is a matter of the configuration: the lane waits."""
+    consumer = Email(server.settings(sender="Shop"))
+
+    assert told(await deliver(consumer, update())) == (Retry, ProviderUnavailableError, "email.sender")
 
 
 async def test_added_header(server: MailServer, consumer: Email) -> None:
@@ -298,6 +363,30 @@ async def test_refused_recipient(
     assert told(outcome) == expected
     assert isinstance(await deliver(consumer, update()), Sent)
     assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("553 5.1.0 Sender rejected", (Retry, ProviderUnavailableError, "smtp.553-5.1.0")),
+        ("550 5.7.1 Not yours", (Retry, ProviderUnavailableError, "smtp.550-5.7.1")),
+        ("450 4.7.1 Too fast", (Retry, ThrottledError, "smtp.450-4.7.1")),
+        ("550 5.4.5 Daily quota", (Retry, ThrottledError, "smtp.550-5.4.5")),
+        ("552 5.3.4 Too big", (Dead, PermanentError, "smtp.552-5.3.4")),
+    ],
+)
+async def test_refused_sender(
+    server: MailServer, consumer: Email, reply: str, expected: tuple[object, ...]
+) -> None:
+    """Our own address is the same for every mail: the lane waits, nobody's address is called invalid."""
+    server.to_mail = reply
+
+    outcome = await deliver(consumer, update())
+
+    assert told(outcome) == expected
+    if isinstance(outcome, Retry):
+        assert not outcome.counted
+        assert not isinstance(outcome.error, ThrottledError) or outcome.error.scope == "provider"
 
 
 async def test_greylisted(server: MailServer, consumer: Email) -> None:
@@ -357,7 +446,7 @@ async def test_wrong_password(server: MailServer) -> None:
     """A password that is refused is a matter of the account: the lane waits."""
     stranger = Email(server.settings(username="shop", password="old-password"))
 
-    assert told(await deliver(stranger, update())) == (Retry, ProviderUnavailableError, "smtp.535")
+    assert told(await deliver(stranger, update())) == (Retry, ProviderUnavailableError, "smtp.535-5.7.8")
 
 
 async def test_no_tls(server: MailServer) -> None:

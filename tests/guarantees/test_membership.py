@@ -21,12 +21,12 @@ Fleets = Callable[..., Fleet]
 def test_max_poll_interval_exceeded(fleet: Fleets) -> None:
     """A worker whose event loop a send blocks for longer than `max.poll.interval.ms` loses its partitions to
     another one, starts nothing more when it wakes up, and takes part again."""
-    f = fleet(partitions=2, attributes={"send_timeout": 2.0})
+    f = fleet(partitions=2, attributes={"send_timeout": 2.0}, drain_timeout=0.5)
     backlog = [
         f.notification(f"u{n % 50}", n=n, plan=["ok" if n else "block"], seconds=0) for n in range(12_000)
     ]
     [blocked, *_] = f.produce(backlog)  # more than what fits into the buffers and on the way to the loop
-    f.start("a", consumer_config={**QUICK, "max.poll.interval.ms": 3_000})
+    f.start("a", consumer_config={**QUICK, "max.poll.interval.ms": 6_000})
     f.until(lambda: f.starts(blocked.id), "the send that blocks")
     f.start("b")
     f.until(lambda: {line.partition for line in began(f, "b")} == {0, 1}, "all partitions for b")

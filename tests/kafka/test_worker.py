@@ -250,20 +250,56 @@ def test_a_worker_is_started_once(config: dict[str, Any], topology: Topology) ->
     worker.stop()
 
 
-def test_system_exit_in_a_send_ends_run_with_an_error(config: dict[str, Any], topology: Topology) -> None:
-    """User code that ends the process's work is not swallowed: `run` raises, and the record stays uncommitted."""
+def test_system_exit_in_setup_is_told_at_the_start(config: dict[str, Any], topology: Topology) -> None:
+    """`setup` may end the process: `start` raises what it raised."""
 
     class Leaving(Recorder):
-        async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        async def setup(self) -> None:  # type: ignore[override]
             raise SystemExit(3)
 
-    ids = produce(config, topology, 1)
-    with pytest.raises(NotifyError, match="SystemExit"):
-        run(Worker(Leaving, config, lane="quick", topology=topology))
-    after = Recorder(1)
-    with Worker(after, config, lane="quick", topology=topology):
-        assert after.all.wait(60)
-    assert after.ids == ids
+    with pytest.raises(SystemExit):
+        Worker(Leaving, config, lane="quick", topology=topology).start()
+
+
+def test_several_named_consumers_run_in_one_process(config: dict[str, Any], topology: Topology) -> None:
+    """Each has a group of its own, sends its own channel, and retries through its own topic; a stop ends all."""
+    topology.create(config, consumers=["", "texts", "mails"])
+
+    class Named(Recorder):
+        retry = RetryPolicy(3, first=0.05, factor=1)
+
+        async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+            if attempt.number == 1 and notification.data["n"] % 3 == 0:
+                raise TransientError("busy")
+            return await super().send(notification, attempt)
+
+    class Texts(Named):
+        name, channels = "texts", frozenset({"sms"})
+
+    class Mails(Named):
+        name, channels = "mails", frozenset({"email"})
+
+    texts, mails = Texts(30), Mails(30)
+    ids = {kind: produce(config, topology, 30, kind) for kind in ("sms", "email")}
+    workers = [Worker(c, config, lane="quick", topology=topology) for c in (texts, mails)]
+    ended: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            run(*workers)
+        except BaseException as e:
+            ended.append(e)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    assert texts.all.wait(60)
+    assert mails.all.wait(60)
+    for worker in workers:
+        worker.stop()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert ended == []
+    assert (sorted(texts.ids), sorted(mails.ids)) == (sorted(ids["sms"]), sorted(ids["email"]))
 
 
 def test_events_tell_the_whole_way(config: dict[str, Any], topology: Topology) -> None:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import errno
 import http.client
 import smtplib
 import socket
 import ssl
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -33,6 +35,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from kafka_notify.classify import (
     PROVIDER_CODES,
+    SmtpPhase,
     classify_exception,
     classify_http,
     classify_smtp,
@@ -134,6 +137,26 @@ def test_a_503_that_names_a_time_is_a_throttle() -> None:
         ("twilio", 400, "21211", InvalidRecipientError),
         ("twilio", 400, 21408, PermanentError),
         ("twilio", 400, 21606, ProviderUnavailableError),
+        *(
+            ("twilio", 400, code, ProviderUnavailableError)
+            for code in (
+                20404,
+                21212,
+                21601,
+                21603,
+                21607,
+                21659,
+                21660,
+                21661,
+                21701,
+                21703,
+                21704,
+                21705,
+                63007,
+            )
+        ),
+        ("twilio", 400, 21268, InvalidRecipientError),
+        ("twilio", 429, 63038, ThrottledError),
         ("twilio", 403, 20003, ProviderUnavailableError),
         ("twilio", 429, 20429, ThrottledError),
         ("twilio", 500, 20500, UnknownOutcomeError),
@@ -256,6 +279,23 @@ def test_every_row_of_the_tables_makes_an_error(status: int, provider: str, data
         ({"X-RateLimit-Reset": str(int(NOW.timestamp()) + 42)}, 42),
         ({"X-RateLimit-Reset": str(int(NOW.timestamp()) - 42)}, 0),
         ({"X-RateLimit-Reset": "17"}, 17),
+        ({"X-RateLimit-Reset": str(int(NOW.timestamp() * 1000) + 42_500)}, 42.5),
+        ({"Retry-After": str(int(NOW.timestamp()) + 42)}, 42),
+        ({"Retry-After": str(int(NOW.timestamp() * 1000) + 42_000)}, 42),
+        ({"Retry-After": str(int(NOW.timestamp() * 1e6) + 42_000_000)}, 42),
+        ({"Retry-After": "30, 30"}, 30),
+        ({"Retry-After": "30,60"}, 60),
+        ({"Retry-After": "30, soon", "RateLimit-Reset": "7"}, 7),
+        ({"Retry-After-Ms": "1500", "Retry-After": "2"}, 1.5),
+        ({"RateLimit-Reset": "50"}, 50),
+        ({"X-Rate-Limit-Reset": str(int(NOW.timestamp()) + 42)}, 42),
+        ({"X-RateLimit-Reset-After": "1.25", "X-RateLimit-Reset": "9"}, 1.25),
+        ({"X-RateLimit-Reset": "2026-11-22T12:00:05Z"}, 5),
+        ({"RateLimit": '"default";r=0;t=50'}, 50),
+        ({"RateLimit": '"burst";r=0;t=5, "day";r=9;t=700'}, 700),
+        ({"RateLimit": "limit=10, remaining=0, reset=50"}, 50),
+        ({"RateLimit": "limit=10"}, None),
+        ({"Retry-After": "2026-11-22"}, None),
         ({"Retry-After": "soon", "x-ratelimit-reset": "17"}, 17),
         ({"Retry-After": "1", "x-ratelimit-reset": "17"}, 1),
         ({"Retry-After": "nan"}, None),
@@ -275,7 +315,7 @@ def test_retry_after_in_its_spellings(headers: Mapping[str, str], seconds: float
 @given(st.text() | st.integers() | st.floats() | st.binary() | st.none() | st.datetimes().map(str))
 def test_any_retry_after_is_a_bounded_wait_or_none(value: Any) -> None:
     """No value makes a wait below 0, above 15 minutes, or an exception."""
-    for name in ("Retry-After", "X-RateLimit-Reset"):
+    for name in ("Retry-After", "Retry-After-Ms", "X-RateLimit-Reset", "RateLimit"):
         seconds = retry_after({name: value}, now=NOW)
         assert seconds is None or 0 <= seconds <= 900
 
@@ -292,6 +332,17 @@ def test_headers_of_the_client_libraries_are_read() -> None:
     )
     for headers in types:
         assert retry_after(headers) == 4
+
+
+def test_the_reset_of_a_rate_limit_explains_a_throttle_alone() -> None:
+    """Providers send it with every response: a 503 with it is as open as one without, and a 409 waits no longer."""
+    headers = {"RateLimit-Reset": "600"}
+    throttled, conflict = classify_http(429, headers), classify_http(409, headers)
+    assert isinstance(throttled, ThrottledError)
+    assert throttled.retry_after == 600
+    assert isinstance(conflict, TransientError)
+    assert conflict.retry_after is None
+    assert shown(classify_http(503, headers)) == (UnknownOutcomeError, "http.503")
 
 
 # -- SMTP ------------------------------------------------------------------------------------------
@@ -312,7 +363,14 @@ def test_headers_of_the_client_libraries_are_read() -> None:
         (535, b"5.7.8 no", ProviderUnavailableError, "smtp.535-5.7.8"),
         (550, "5.1.1 <ada@example.org> unknown", InvalidRecipientError, "smtp.550-5.1.1"),
         (553, "5.1.3 bad address", InvalidRecipientError, "smtp.553-5.1.3"),
-        (553, "5.1.8 sender's domain", PermanentError, "smtp.553-5.1.8"),
+        (553, "5.1.7 sender's address", ProviderUnavailableError, "smtp.553-5.1.7"),
+        (553, "5.1.8 sender's domain", ProviderUnavailableError, "smtp.553-5.1.8"),
+        (553, "5.1.0 whose address?", PermanentError, "smtp.553-5.1.0"),
+        (550, "5.1.90 daily limit", ThrottledError, "smtp.550-5.1.90"),
+        (550, "5.4.5 daily quota", ThrottledError, "smtp.550-5.4.5"),
+        (432, "4.3.2 too many connections", ThrottledError, "smtp.432-4.3.2"),
+        (550, "5.7.26 no SPF, no DKIM", ProviderUnavailableError, "smtp.550-5.7.26"),
+        (550, "5.7.28 flood", ThrottledError, "smtp.550-5.7.28"),
         (550, "5.7.1 policy", PermanentError, "smtp.550-5.7.1"),
         (552, "5.3.4 too big", PermanentError, "smtp.552-5.3.4"),
         (552, "5.2.2 mailbox full", TransientError, "smtp.552-5.2.2"),
@@ -346,20 +404,73 @@ def test_a_mailbox_that_refuses_because_it_is_full_is_asked_again_much_later() -
 
 def test_a_full_mailbox_holds_up_nobody_else() -> None:
     """Replies about the recipient's mailbox throttle the recipient, others the provider."""
-    for code, text, scope in (
-        (452, "4.2.2", "recipient"),
-        (450, "4.2.1", "recipient"),
-        (421, "", "provider"),
-    ):
-        error = classify_smtp(code, text)
+    replies: list[tuple[int, str, SmtpPhase | None, str]] = [
+        (452, "4.2.2", None, "recipient"),
+        (450, "4.2.1", None, "recipient"),
+        (421, "", None, "provider"),
+        (450, "4.7.1 greylisted", None, "recipient"),
+        (450, "4.7.1 greylisted", "recipient", "recipient"),
+        (450, "4.7.0 later", "recipient", "recipient"),
+        (452, "", "recipient", "recipient"),
+        (452, "4.3.1 disk full", "recipient", "provider"),
+        (421, "4.7.0 too many", "recipient", "provider"),
+        (450, "4.7.1 too many of yours", "sender", "provider"),
+        (454, "Throttling failure", "data", "provider"),
+    ]
+    for code, text, phase, scope in replies:
+        error = classify_smtp(code, text, phase=phase)
         assert isinstance(error, ThrottledError)
         assert error.scope == scope
 
 
-@given(st.integers(0, 999) | ANYTHING, ANYTHING, ANYTHING, ANYTHING)
-def test_an_answer_for_every_smtp_reply(code: Any, message: Any, after_data: Any, provider: Any) -> None:
+@pytest.mark.parametrize(
+    ("phase", "later", "never"),
+    [
+        ("connect", ProviderUnavailableError, ProviderUnavailableError),
+        ("auth", ProviderUnavailableError, ProviderUnavailableError),
+        ("sender", ProviderUnavailableError, ProviderUnavailableError),
+        ("recipient", TransientError, PermanentError),
+        ("data", TransientError, PermanentError),
+        (None, TransientError, PermanentError),
+    ],
+)
+def test_whose_trouble_a_refusal_is_depends_on_the_command(
+    phase: SmtpPhase | None, later: type[DeliveryError], never: type[DeliveryError]
+) -> None:
+    """What is the same for every mail holds the lane; the rest is this recipient's or this message's."""
+    for code, text, kind in ((451, "4.3.0 local error", later), (550, "5.7.1 not allowed", never)):
+        assert type(classify_smtp(code, text, phase=phase)) is kind
+
+
+def test_an_address_is_called_invalid_only_when_it_is_the_trouble() -> None:
+    """Teams drop invalid addresses: our own address, a policy or a quota must not look like one."""
+    replies = ("5.1.0", "5.1.7", "5.1.8", "5.1.90", "5.4.5", "5.7.1", "5.7.26", "")
+    for text in replies:
+        for phase in PHASES:
+            kind = type(classify_smtp(550, text, phase=phase))
+            assert (kind is InvalidRecipientError) == (text == "5.1.0" and phase == "recipient")
+    for phase in PHASES:
+        kind = type(classify_smtp(550, "5.1.1", phase=phase))
+        assert (kind is InvalidRecipientError) == (phase in ("recipient", "data"))
+
+
+def test_without_a_reply_the_phase_tells_what_is_known() -> None:
+    """A connection that breaks while it is made is ours; before the final dot nothing was sent."""
+    for phase in PHASES:
+        kind = ProviderUnavailableError if phase in ("connect", "auth") else TransientError
+        assert type(classify_smtp(0, phase=phase)) is kind
+    assert type(classify_smtp(0, phase="data", after_data=True)) is UnknownOutcomeError
+
+
+PHASES: tuple[SmtpPhase, ...] = ("connect", "auth", "sender", "recipient", "data")
+
+
+@given(st.integers(0, 999) | ANYTHING, ANYTHING, ANYTHING, ANYTHING, st.sampled_from(PHASES) | ANYTHING)
+def test_an_answer_for_every_smtp_reply(
+    code: Any, message: Any, after_data: Any, provider: Any, phase: Any
+) -> None:
     """Whatever it is given, classify_smtp raises nothing and its code is a token."""
-    error = classify_smtp(code, message, after_data=after_data is True, provider=provider)
+    error = classify_smtp(code, message, after_data=after_data is True, provider=provider, phase=phase)
     if error is not None:
         assert error.code != "invalid_code"
         assert SECRET not in repr(error)
@@ -440,6 +551,14 @@ REFUSED = ConnectionRefusedError(111, SECRET)
         (TimeoutError(SECRET), U, "timeout"),
         (asyncio.TimeoutError(), U, "timeout"),
         (REFUSED, T, "ConnectionRefusedError"),
+        (OSError(errno.ENETUNREACH, SECRET), T, "connect.ENETUNREACH"),
+        (OSError(errno.EHOSTUNREACH, SECRET), T, "connect.EHOSTUNREACH"),
+        (OSError(errno.EADDRNOTAVAIL, SECRET), T, "connect.EADDRNOTAVAIL"),
+        (OSError(errno.ENETDOWN, SECRET), T, "connect.ENETDOWN"),
+        (OSError(errno.ETIMEDOUT, SECRET), U, "timeout"),
+        (OSError(errno.ECONNRESET, SECRET), U, "ConnectionResetError"),
+        (OSError(errno.ENETRESET, SECRET), U, "OSError.ENETRESET"),
+        (socket.herror(1, SECRET), T, "socket.herror"),
         (socket.gaierror(-2, SECRET), T, "socket.gaierror"),
         (ConnectionResetError(SECRET), U, "ConnectionResetError"),
         (BrokenPipeError(SECRET), U, "BrokenPipeError"),
@@ -524,6 +643,22 @@ REFUSED = ConnectionRefusedError(111, SECRET)
         (smtplib.SMTPRecipientsRefused({SECRET: (550, b"5.1.1 unknown")}), R, "smtp.550-5.1.1"),
         (smtplib.SMTPRecipientsRefused({"a": (550, b"5.1.1"), "b": (450, b"")}), T, "smtp.450"),
         (smtplib.SMTPConnectError(421, "busy"), H, "smtp.421"),
+        (smtplib.SMTPConnectError(554, "no"), C, "smtp.554"),
+        (smtplib.SMTPHeloError(501, b"5.5.2 your name?"), C, "smtp.501-5.5.2"),
+        (
+            smtplib.SMTPNotSupportedError("STARTTLS extension not supported by server."),
+            C,
+            "smtp.not_supported",
+        ),
+        (smtplib.SMTPNotSupportedError("SMTPUTF8 not supported by server"), P, "smtp.no_smtputf8"),
+        (smtplib.SMTPException("No suitable authentication method found."), C, "smtplib.SMTPException"),
+        (smtplib.SMTPSenderRefused(553, b"5.1.0 rejected", SECRET), C, "smtp.553-5.1.0"),
+        (smtplib.SMTPSenderRefused(552, b"5.3.4 too big", SECRET), P, "smtp.552-5.3.4"),
+        (smtplib.SMTPRecipientsRefused({SECRET: (450, b"4.7.1 greylisted")}), H, "smtp.450-4.7.1"),
+        (smtplib.SMTPRecipientsRefused({SECRET: (550, b"5.1.0 rejected")}), R, "smtp.550-5.1.0"),
+        (smtplib.SMTPDataError(-1, b"garbage"), U, "smtp.no_reply"),
+        (smtplib.SMTPDataError(251, b"odd"), U, "smtp.251"),
+        (smtplib.SMTPResponseException(500, "Line too long."), U, "smtp.500"),
         (smtplib.SMTPServerDisconnected(SECRET), U, "smtplib.SMTPServerDisconnected"),
         (aiosmtplib.SMTPDataError(452, "4.3.1"), H, "smtp.452-4.3.1"),
         (
@@ -531,11 +666,17 @@ REFUSED = ConnectionRefusedError(111, SECRET)
             R,
             "smtp.550-5.1.1",
         ),
-        (aiosmtplib.SMTPConnectTimeoutError(SECRET), T, "aiosmtplib.SMTPConnectTimeoutError"),
+        (aiosmtplib.SMTPRecipientRefused(450, "4.7.1 greylisted", SECRET), H, "smtp.450-4.7.1"),
+        (aiosmtplib.SMTPSenderRefused(550, "5.1.90 daily limit", SECRET), H, "smtp.550-5.1.90"),
+        (aiosmtplib.SMTPHeloError(504, "no"), C, "smtp.504"),
+        (aiosmtplib.SMTPException("SMTP STARTTLS extension not supported"), C, "aiosmtplib.SMTPException"),
+        (aiosmtplib.SMTPNotSupported("SMTPUTF8 is not supported by this server"), P, "smtp.no_smtputf8"),
+        (aiosmtplib.SMTPResponseException(-1, "Malformed SMTP response line"), U, "smtp.no_reply"),
+        (aiosmtplib.SMTPConnectTimeoutError(SECRET), C, "aiosmtplib.SMTPConnectTimeoutError"),
         (aiosmtplib.SMTPReadTimeoutError(SECRET), U, "aiosmtplib.SMTPReadTimeoutError"),
         (aiosmtplib.SMTPServerDisconnected(SECRET), U, "aiosmtplib.SMTPServerDisconnected"),
-        (aiosmtplib.SMTPConnectError(SECRET), T, "aiosmtplib.SMTPConnectError"),
-        (aiosmtplib.errors.SMTPConnectResponseError(554, "no"), P, "smtp.554"),
+        (aiosmtplib.SMTPConnectError(SECRET), C, "aiosmtplib.SMTPConnectError"),
+        (aiosmtplib.errors.SMTPConnectResponseError(554, "no"), C, "smtp.554"),
         # botocore
         (client_error("Throttling"), H, "aws.Throttling"),
         (client_error("AccountSuspendedException"), C, "aws.AccountSuspendedException"),
@@ -645,6 +786,132 @@ def test_a_subclass_is_read_as_its_base() -> None:
         pass
 
     assert shown(classify_exception(Slow(SECRET))) == (UnknownOutcomeError, "httpx.ReadTimeout")
+
+
+# -- several, and wrapped --------------------------------------------------------------------------
+
+
+class Group(Exception):
+    """Has the shape of an exception group on every supported Python."""
+
+    def __init__(self, *parts: BaseException) -> None:
+        self.exceptions = parts
+
+
+Group.__module__, Group.__name__ = "exceptiongroup", "BaseExceptionGroup"
+
+HELD = http_error(401)
+THROTTLED = http_error(429, {"Retry-After": "7"})
+BUSY_MAILBOX = smtplib.SMTPRecipientsRefused({SECRET: (450, b"4.7.1")})
+REFUSED_PORT = ConnectionRefusedError(111, SECRET)
+OPEN = httpx.ReadTimeout(SECRET)
+WRONG = http_error(400)
+GONE = smtplib.SMTPRecipientsRefused({SECRET: (550, b"5.1.1")})
+BUG = KeyError(SECRET)
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "code"),
+    [
+        ((HELD,), C, "http.401"),
+        ((Group(Group(HELD)),), C, "http.401"),
+        ((HELD, THROTTLED), C, "http.401"),
+        ((BUSY_MAILBOX, THROTTLED), H, "http.429"),
+        ((REFUSED_PORT, BUSY_MAILBOX), H, "smtp.450-4.7.1"),
+        ((WRONG, REFUSED_PORT), T, "ConnectionRefusedError"),
+        ((GONE, WRONG), P, "http.400"),
+        ((GONE, GONE), R, "smtp.550-5.1.1"),
+        *(((part, OPEN), U, "httpx.ReadTimeout") for part in (HELD, THROTTLED, REFUSED_PORT, WRONG, BUG)),
+        ((BUG, HELD), C, "http.401"),
+        ((BUG, REFUSED_PORT), T, "ConnectionRefusedError"),
+        ((TransientError("mine"), WRONG), T, "mine"),
+    ],
+)
+def test_a_group_is_read_part_by_part(
+    parts: tuple[Exception, ...], kind: type[DeliveryError], code: str
+) -> None:
+    """One part that may have been sent opens the whole; then what holds the lane; permanent comes last."""
+    assert shown(classify_exception(Group(*parts))) == (kind, code)
+    assert shown(classify_exception(Group(*reversed(parts)))) == (kind, code)
+
+
+@pytest.mark.parametrize("parts", [(BUG,), (BUG, WRONG), (BUG, GONE), ()])
+def test_a_part_that_is_not_known_keeps_the_rest_from_being_permanent(parts: tuple[Exception, ...]) -> None:
+    """It is left to the caller: a counted failure that is tried again."""
+    assert classify_exception(Group(*parts)) is None
+
+
+@given(st.lists(st.sampled_from([HELD, THROTTLED, BUSY_MAILBOX, REFUSED_PORT, WRONG, GONE, BUG, OPEN])))
+def test_certainly_not_sent_is_never_said_of_a_group_with_an_open_part(parts: list[Exception]) -> None:
+    """Whatever else is in it."""
+    error = classify_exception(Group(*parts))
+    assert isinstance(error, UnknownOutcomeError) == (OPEN in parts)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no task groups")
+def test_what_a_task_group_raises() -> None:
+    """The error of the one task that failed."""
+
+    async def fail() -> None:
+        raise HELD
+
+    async def send() -> None:
+        async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined]  # from Python 3.11
+            group.create_task(fail())
+
+    with pytest.raises(Exception, match="unhandled errors") as caught:
+        asyncio.run(send())
+    assert shown(classify_exception(caught.value)) == (C, "http.401")
+
+
+class AcmeError(Exception):
+    """A client's own exception, which says less than what it was raised for."""
+
+
+def raised_from(cause: Exception) -> Exception:
+    try:
+        raise AcmeError(SECRET) from cause
+    except AcmeError as e:
+        return e
+
+
+def raised_while_handling(handled: Exception) -> Exception:
+    try:
+        try:
+            raise handled
+        except Exception:
+            raise AcmeError(SECRET)  # noqa: B904  # what the test is about
+    except AcmeError as e:
+        return e
+
+
+def raised_in_place_of(hidden: Exception) -> Exception:
+    try:
+        try:
+            raise hidden
+        except Exception:
+            raise AcmeError(SECRET) from None
+    except AcmeError as e:
+        return e
+
+
+@pytest.mark.parametrize("cause", [HELD, THROTTLED, REFUSED_PORT, OPEN, WRONG, GONE, CERTIFICATE])
+def test_a_client_that_wraps_is_read_by_what_it_wraps(cause: Exception) -> None:
+    """`raise X from e` says that e is the reason; `from None` says that it is not."""
+    assert shown(classify_exception(raised_from(cause))) == shown(classify_exception(cause))
+    assert shown(classify_exception(raised_from(raised_from(cause)))) == shown(classify_exception(cause))
+    assert classify_exception(raised_in_place_of(cause)) is None
+
+
+@pytest.mark.parametrize(
+    ("handled", "kind"), [(REFUSED_PORT, T), (OPEN, U), (HELD, None), (THROTTLED, None), (WRONG, None)]
+)
+def test_what_was_being_handled_neither_holds_the_lane_nor_ends_the_notification(
+    handled: Exception, kind: type[DeliveryError] | None
+) -> None:
+    """It may be the first provider's refusal, while the exception is the second one's."""
+    error = classify_exception(raised_while_handling(handled))
+    assert (None if error is None else type(error)) is kind
 
 
 class HostileResponse(httpx.HTTPStatusError):

@@ -22,6 +22,7 @@ from kafka_notify._config import (
     opened,
     producer_config,
     redacted,
+    with_drain,
 )
 
 SERVERS: Config = {"bootstrap.servers": "127.0.0.1:1"}
@@ -368,3 +369,29 @@ def test_green_threads_are_refused(patch: str, said: str) -> None:
     )
     assert done.stdout.startswith(said), done
     assert "thread=False" in done.stdout or patch
+
+
+def test_a_hand_over_never_outlives_the_poll_interval() -> None:
+    """A drain that is longer than the default raises it; one that is longer than what somebody set is refused."""
+    config = consumer_config(SERVERS, "latency", "g")
+    name = "max.poll.interval.ms"
+
+    assert name not in with_drain(config, 20)
+    assert with_drain(config, 600)[name] == 605_000
+    assert with_drain({**config, name: 26_000}, 20)[name] == 26_000
+    with pytest.raises(ConfigError, match="raise it to 25000, or shorten drain_timeout"):
+        with_drain({**config, name: 24_000}, 20)
+
+
+def test_topics_do_not_come_into_being_under_a_worker() -> None:
+    """Whoever lets the broker make topics has source and retry topic with different numbers of partitions."""
+    config = {**SERVERS, "allow.auto.create.topics": True}
+
+    producer_config(config, "latency")  # the mock has no other way
+    refused = pytest.raises(ConfigError, match="with the broker's number of partitions")
+    with refused:
+        consumer_config(config, "latency", "g")
+    with refused:
+        producer_config(config, "latency", copies=True)
+    with refused:
+        client_config(config)

@@ -11,7 +11,6 @@ import pytest
 
 from kafka_notify import (
     CircuitBreaker,
-    CodecUnavailable,
     Notification,
     PermanentError,
     ProviderUnavailableError,
@@ -296,11 +295,10 @@ async def test_a_permanent_error_is_an_answer() -> None:
     assert (world.guard.probes.made, world.guard.probes.failed) == (4, 0)
 
 
-async def test_a_codec_that_is_unavailable_rotates() -> None:
-    """The record keeps its place in memory, behind the others."""
+async def test_a_codec_that_is_unavailable_holds_the_lane() -> None:
+    """It is told once."""
     world = World()
-    entry = world.entry()
-    world.guard.codec_unavailable(Place(), entry, CodecUnavailable("away"))
+    for n in range(3):
+        assert world.guard.codec_unavailable(Place(), world.entry(f"u{n}"))
 
-    assert world.ready == [entry]
     assert world.told == [events.LaneHeld("codec_unavailable", 1.0, "codec")]

@@ -76,8 +76,14 @@ async def test_never_runs_more_at_once_than_its_size() -> None:
 async def test_a_thread_that_was_given_up_is_replaced() -> None:
     """A function that never returns does not keep the others from running, and is noticed when it returns."""
     threads = SendThreads(1, asyncio.get_running_loop())
-    release, returned = threading.Event(), asyncio.Event()
-    stuck = threads.run(release.wait)
+    begun, release, returned = threading.Event(), threading.Event(), asyncio.Event()
+
+    def hang() -> None:
+        begun.set()
+        release.wait()
+
+    stuck = threads.run(hang)
+    await asyncio.to_thread(begun.wait)
     task: asyncio.Task[object] | None = asyncio.current_task()
     threads.give_up(stuck, task)
     stuck.cancel()
@@ -88,5 +94,52 @@ async def test_a_thread_that_was_given_up_is_replaced() -> None:
     assert await threads.run(lambda: "goes on") == "goes on"
     release.set()
     await asyncio.wait_for(returned.wait(), 10)
+    assert threads.stuck == 0
+    threads.close()
+
+
+async def test_what_no_thread_has_begun_is_not_run_once_it_was_given_up() -> None:
+    """A job that waits for a thread, and is given up meanwhile, is not stuck, and never runs."""
+    threads = SendThreads(1, asyncio.get_running_loop())
+    begun, release = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def hang() -> None:
+        begun.set()
+        release.wait()
+
+    busy = threads.run(hang)
+    await asyncio.to_thread(begun.wait)
+    waiting = threads.run(ran.append, "late")
+    threads.give_up(waiting, asyncio.current_task())
+
+    assert threads.stuck == 0
+    assert not threads.take_over(asyncio.current_task(), lambda: None)
+    release.set()
+    await busy
+    await threads.run(ran.append, "next")
+    assert ran == ["next"]
+    threads.close()
+
+
+async def test_hanging_threads_are_bounded() -> None:
+    """When as many threads hang as may run at once, no more are started for others: what comes then waits."""
+    threads = SendThreads(2, asyncio.get_running_loop())
+    begun, release = threading.Semaphore(0), threading.Event()
+
+    def hang() -> None:
+        begun.release()
+        release.wait()
+
+    for _ in range(4):
+        future = threads.run(hang)
+        await asyncio.to_thread(begun.acquire)
+        threads.give_up(future, None)
+    assert threads.stuck == 4
+
+    waiting = threads.run(lambda: "after all")
+    assert threads._threads == 4
+    release.set()
+    assert await waiting == "after all"
     assert threads.stuck == 0
     threads.close()

@@ -336,7 +336,8 @@ def test_value_that_does_not_fit_the_payload_class() -> None:
 
 def test_payload_class_that_nothing_can_fill_makes_the_lane_wait() -> None:
     """A deployment with a broken payload class dead-letters nothing: the records are fine."""
-    category = Category("raw", "high_priority", payload=RawData)
+    category = Category("raw", "high_priority")
+    object.__setattr__(category, "payload", RawData)  # a Category itself refuses it
     headers: Headers = [("notif-category", b"raw"), ("notif-channel", b"sms")]
     with pytest.raises(CodecUnavailable, match=r"RawData\.raw has the type <class 'bytes'>"):
         wire.decode(b"u1", b'{"raw":"x"}', headers, TOPIC, 0, 0, 0, JSON, {"raw": category})

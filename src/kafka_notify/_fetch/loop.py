@@ -10,13 +10,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from kafka_notify._config import opened
+from kafka_notify._fetch.fatal import ConsumerEnded, ended, is_fatal
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 from kafka_notify._fetch.topic_ids import TopicIds, changed
@@ -41,12 +42,33 @@ EPOCH_ENDED: Final = frozenset(
 successor's. So the assignment is over, whatever librdkafka still thinks."""
 
 
+MAX_COMMIT: Final = 400_000
+"""Bytes of metadata in one request. The broker writes what one request commits as one batch into `__consumer_offsets`,
+and refuses more than that topic's `max.message.bytes`, 1,048,588 by default."""
+
+
 def boottime() -> float:
     """Monotonic seconds that go on while the machine or the process is suspended."""
     return time.clock_gettime(_CLOCK)
 
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def parts(offsets: Sequence[TopicPartition]) -> Iterator[list[TopicPartition]]:
+    """Requests of at most `MAX_COMMIT` bytes of metadata; the halves of a pair, which are neighbours, stay together."""
+    part: list[TopicPartition] = []
+    size = 0
+    for i in range(0, len(offsets), 2):
+        pair = offsets[i : i + 2]
+        more = sum(100 + len(tp.topic) + len(tp.metadata or "") for tp in pair)
+        if part and size + more > MAX_COMMIT:
+            yield part
+            part, size = [], 0
+        part += pair
+        size += more
+    if part:
+        yield part
 
 
 @attrs.frozen
@@ -143,6 +165,8 @@ class FetchLoop:
         self._epoch = 0
         self._fenced = False
         """The broker refused our membership: nothing starts until a new assignment."""
+        self._fatal: ConsumerEnded | None = None
+        """Why this consumer cannot go on."""
         self._paused: set[int] = set()
         """Source partitions that are paused."""
         self._half_since: dict[int, float] = {}
@@ -257,6 +281,8 @@ class FetchLoop:
     def _turn(self, consumer: Consumer) -> None:
         while self._commits:
             self._receiver.committed(self._commit(consumer, self._commits.popleft()))
+        if self._fatal is not None:
+            raise self._fatal
         self._look_at_topics()
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
         may_start = not self._fenced and not self._topic_ids.awaited() and boottime() >= self._start_again_at
@@ -302,23 +328,29 @@ class FetchLoop:
             for topic, state in zip(self._topics, pair, strict=True)
         ]
         try:
-            answer = consumer.commit(offsets=offsets, asynchronous=False)
+            answer = [
+                tp
+                for part in parts(offsets)
+                for tp in consumer.commit(offsets=part, asynchronous=False) or ()
+            ]
         except KafkaException as e:
             return self._refused(request, sent_at, e.args[0])
         errors = {tp.partition: tp.error for tp in answer if tp.error is not None}
-        ended = next((error for error in errors.values() if error.code() in EPOCH_ENDED), None)
-        if ended is not None:
-            return self._refused(request, sent_at, ended)
+        over = next((e for e in errors.values() if e.code() in EPOCH_ENDED or is_fatal(e)), None)
+        if over is not None:
+            return self._refused(request, sent_at, over)
         first = next(iter(errors.values()), None)
         confirmed = frozenset(pairs) - frozenset(errors)
         return CommitResult(request, confirmed, sent_at, first.name() if first else None)
 
     def _refused(self, request: CommitRequest, sent_at: float, error: KafkaError) -> CommitResult:
-        ended = error.code() in EPOCH_ENDED
-        if ended:
+        if is_fatal(error):
+            self._fatal = ended(error, self._group)
+        over = self._fatal is not None or error.code() in EPOCH_ENDED
+        if over:
             self._started.clear()
             self._fenced = True
-        return CommitResult(request, frozenset(), sent_at, error.name(), ended)
+        return CommitResult(request, frozenset(), sent_at, error.name(), over)
 
     # -- rebalances -----------------------------------------------------------------------------------
 

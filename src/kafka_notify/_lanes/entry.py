@@ -153,7 +153,11 @@ class Entry:
         held = self.held
         if held is None or held.first_failed is None:
             return False
-        return self.attempt > 0 or held.error_code is None or not held.error_code.startswith("deferred.")
+        return (
+            self.attempt > 0
+            or held.error_code is None
+            or not held.error_code.startswith(("deferred.", "codec_unavailable"))
+        )
 
     def record_size(self) -> int:
         """Bytes of key, value and headers, roughly: what the budgets count."""

@@ -585,20 +585,31 @@ class Partition:
     def superseded(self, entry: Entry, now: int) -> bool:
         """Whether a newer one of its user, with the same collapse key and channel, waits behind it: then it is
         skipped in its place, without waiting for its due time."""
+        return self.superseder(entry, now) is not None
+
+    def superseder(self, entry: Entry, now: int) -> Entry | None:
+        """The newest one that supersedes `entry`. Of one that lives in the source nobody has looked at expiry or
+        payload yet: the caller does so before it skips `entry`, and says `will_not_be_sent` if need be."""
         key = entry.collapse
         if not key:
-            return False
+            return None
         later = entry.lane.later
         while later is not None:
             other = later.newest(key)
             if other is None or other.origin <= entry.origin:
-                return False
+                return None
+            held = other.held
             if other.busy is not Busy.DYING and (
-                other.held is None or other.held.expires is None or other.held.expires > now
+                held is None or (held.collapse and (held.expires is None or held.expires > now))
             ):
-                return True
+                return other
             later.pass_over_newest(key)  # for good
-        return False
+        return None
+
+    def will_not_be_sent(self, entry: Entry) -> None:
+        """The one that `superseder` named has expired or cannot be decoded: it supersedes nobody."""
+        if (later := entry.lane.later) is not None and later.newest(entry.collapse) is entry:
+            later.pass_over_newest(entry.collapse)
 
     def _sendable(self, head: Entry, held: Held) -> bool:
         if not held.foreign and (

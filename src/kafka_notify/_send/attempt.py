@@ -16,7 +16,19 @@ from typing_extensions import assert_never
 
 from kafka_notify import events
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._units import UTC
+from kafka_notify._units import UTC, clamped
+from kafka_notify._worker.limited_log import LimitedLog
+from kafka_notify._worker.outcome import (
+    INVALID,
+    check_error,
+    check_outcome,
+    check_receipt,
+    class_name,
+    is_error,
+    name_of,
+    unhandled,
+)
+from kafka_notify._worker.remember import Remember
 from kafka_notify.classify import classify_exception
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import (
@@ -28,8 +40,7 @@ from kafka_notify.errors import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify.limits import SeenStore
-from kafka_notify.notification import Attempt, Defer, Notification, Receipt, Send, Skip
+from kafka_notify.notification import Attempt, Defer, Notification, Send, Skip
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
 from kafka_notify.policy import RetryPolicy, deferred
 
@@ -39,13 +50,16 @@ SendCall = Callable[[Notification[Any], Attempt], Awaitable[Outcome]]
 
 THROTTLE_WAIT = 5.0
 """Seconds to wait after a throttle that does not say how long."""
+FALLBACK_DELAY = 60.0
+"""Seconds of a backoff that a policy of the team's own could not compute."""
 
 
 def outcome_of(
-    error: Exception,
+    error: BaseException,
     attempts_made: int,
     retry: RetryPolicy,
     classify: Callable[[Exception], DeliveryError | None],
+    tell: Callable[[str], object],
 ) -> Outcome:
     """How an exception of a send ends it.
 
@@ -54,27 +68,50 @@ def outcome_of(
         attempts_made: Counted attempts including this one.
         retry: Gives the backoff.
         classify: Turns an exception that is no `DeliveryError` into one, or None.
+        tell: Takes what is wrong with what user code raised or answered.
     """
-    if not isinstance(error, DeliveryError):
-        error = _classified(error, classify)
-    if isinstance(error, ThrottledError):
-        return Retry(THROTTLE_WAIT if error.retry_after is None else error.retry_after, False, error)
-    if isinstance(error, ProviderUnavailableError):
-        return Retry(retry.delay(1), False, error)
-    if isinstance(error, InvalidRecipientError):
-        return Dead("invalid_recipient", error)
-    if isinstance(error, PermanentError):
-        return Dead("permanent", error)
-    after = error.retry_after if isinstance(error, TransientError) else None
-    return Retry(retry.delay(attempts_made, after), True, error)
+    found, wrong = check_error(error if is_error(error) else _classified(error, classify, tell))
+    if wrong:
+        tell(wrong)
+    if isinstance(found, ThrottledError):
+        return Retry(THROTTLE_WAIT if found.retry_after is None else found.retry_after, False, found)
+    if isinstance(found, ProviderUnavailableError):
+        return Retry(_delay(retry, 1, None), False, found)
+    if isinstance(found, InvalidRecipientError):
+        return Dead("invalid_recipient", found)
+    if isinstance(found, PermanentError):
+        return Dead("permanent", found)
+    after = found.retry_after if isinstance(found, TransientError) else None
+    return Retry(_delay(retry, attempts_made, after), True, found)
 
 
-def _classified(error: Exception, classify: Callable[[Exception], DeliveryError | None]) -> DeliveryError:
+def _classified(
+    error: BaseException,
+    classify: Callable[[Exception], DeliveryError | None],
+    tell: Callable[[str], object],
+) -> DeliveryError:
+    if not issubclass(type(error), Exception):  # SystemExit and its like: the send failed, the worker goes on
+        tell(f"raised {name_of(error)}, which counts as a failed attempt")
+        return TransientError(unhandled(error))
     try:
-        found = classify(error) or classify_exception(error)
-    except Exception as e:  # a bug in the team's classify must not hide the failure it was asked about
-        return TransientError(f"classify.{type(e).__name__}")
-    return found if isinstance(found, DeliveryError) else TransientError(f"unhandled.{type(error).__name__}")
+        found: Any = classify(cast(Exception, error))
+    except BaseException as e:  # a bug in the team's classify must not hide the failure it was asked about
+        tell(f"classify raised {name_of(e)}")
+        return TransientError(f"classify.{name_of(e)[:50]}")
+    if found is not None and not is_error(found):
+        tell(f"classify returned a {name_of(found)}, not a DeliveryError or None")
+        found = None
+    if found is None:
+        found = classify_exception(error)
+    return TransientError(unhandled(error)) if found is None else found
+
+
+def _delay(retry: RetryPolicy, attempts_made: int, after: float | None) -> float:
+    try:
+        delay = clamped(retry.delay(attempts_made, after))
+    except Exception:  # a subclass of the team's
+        delay = None
+    return FALLBACK_DELAY if delay is None else delay
 
 
 class AttemptRunner:
@@ -101,6 +138,8 @@ class AttemptRunner:
         self._consumer = consumer
         self._retry = retry
         self._threads = threads
+        self._wrong = LimitedLog(log)
+        self._kind = class_name(type(consumer))
         self._async = inspect.iscoroutinefunction(consumer.send)
         call: SendCall = self._send_async if self._async else self._send_plain
         if middleware:
@@ -108,18 +147,43 @@ class AttemptRunner:
         if "should_send" in consumer._overridden:
             call = self._asking(call)
         if consumer.dedupe is not None:
-            call = _once(call, consumer.dedupe)
+            call = self._once(call, Remember(consumer.dedupe))
         self.run: SendCall = call
-        """Make one attempt; raises only what `failed` takes."""
+        """Make one attempt; `checked` takes what it returns, `failed` what it raises."""
         plain = call == self._send_async
         self.send: Callable[[Notification[Any], Attempt], Awaitable[object]] | None = (
             cast(Any, consumer.send) if plain else None
         )
         """The consumer's own `send` when nothing is wrapped around it: each layer costs 1 us per record."""
 
-    def failed(self, error: Exception, attempt: Attempt) -> Outcome:
-        """The outcome of an attempt that raised."""
-        return outcome_of(error, attempt.number, self._retry, self._consumer.classify)
+    def failed(self, error: BaseException, attempt: Attempt) -> Outcome:
+        """The outcome of an attempt that raised; whatever it raised, its fields can be trusted."""
+        return outcome_of(error, attempt.number, self._retry, self._consumer.classify, self._tell)
+
+    def checked(self, outcome: object, attempt: Attempt) -> Outcome:
+        """The outcome that `run` returned, so that everything behind can trust its fields; else that of a failure."""
+        found, wrong = check_outcome(outcome)
+        if wrong:
+            self._tell(wrong)
+        return self.failed(UnknownOutcomeError(INVALID), attempt) if found is None else found
+
+    def sent(self, receipt: object, attempt: Attempt) -> Outcome:
+        """The outcome of a `send` that returned; anything but a `Receipt` is a bug whose outcome is unknown."""
+        try:
+            return self._sent(receipt)
+        except UnknownOutcomeError as e:
+            return self.failed(e, attempt)
+
+    def _sent(self, receipt: object) -> Sent:
+        found, wrong = check_receipt(receipt)
+        if wrong:
+            self._tell(f"send returned {wrong}" if found is None else wrong)
+        if found is None:
+            raise UnknownOutcomeError("no_receipt", detail=f"send returned {wrong}")
+        return Sent(found)
+
+    def _tell(self, wrong: str) -> None:
+        self._wrong.warning(f"{self._kind}: {wrong}")
 
     def backoff(self, attempts_made: int) -> float:
         """Seconds of the retry policy after so many counted attempts."""
@@ -141,31 +205,53 @@ class AttemptRunner:
             raise
 
     async def _send_async(self, notification: Notification[Any], attempt: Attempt) -> Outcome:
-        return sent(await self._consumer.send(notification, attempt))  # type: ignore[misc]
+        return self._sent(await self._consumer.send(notification, attempt))  # type: ignore[misc]
 
     async def _send_plain(self, notification: Notification[Any], attempt: Attempt) -> Outcome:
         result = await self._on_thread(self._consumer.send, notification, attempt)
-        return sent(await result if inspect.isawaitable(result) else result)
+        return self._sent(await result if inspect.isawaitable(result) else result)
 
     def _asking(self, call: SendCall) -> SendCall:
         async def ask(notification: Notification[Any], attempt: Attempt) -> Outcome:
             verdict = await self.call(self._consumer.should_send, notification)
             if isinstance(verdict, Send):
                 return await call(notification, attempt)
-            if isinstance(verdict, Skip):
+            if isinstance(verdict, Skip) and isinstance(verdict.reason, str):
                 return Skipped(verdict.reason)
-            if isinstance(verdict, Defer):
-                wait = (verdict.until - dt.datetime.now(UTC)).total_seconds()
-                return Retry(max(wait, 0.0), False, deferred(verdict.reason))
+            wrong = "which is no verdict"
+            if isinstance(verdict, (Skip, Defer)):
+                wrong = "whose reason is not a str"
+            if isinstance(verdict, Defer) and isinstance(verdict.reason, str):
+                wait = clamped(verdict.until - dt.datetime.now(UTC))
+                if wait is not None:
+                    return Retry(wait, False, deferred(verdict.reason))
+                wrong = "whose until is more than 366 days away"
+            self._tell(f"should_send returned a {name_of(verdict)}, {wrong}")
             return self.failed(TransientError("should_send.no_verdict"), attempt)
 
         return ask
+
+    def _once(self, call: SendCall, remember: Remember) -> SendCall:
+        async def once(notification: Notification[Any], attempt: Attempt) -> Outcome:
+            if await remember.seen(notification.id):
+                return Skipped("duplicate")
+            outcome = self.checked(await call(notification, attempt), attempt)
+            if isinstance(outcome, Sent):
+                await remember.add(notification.id)
+            return outcome
+
+        return once
 
     def _chain(self, middleware: Sequence[Middleware], send: SendCall, topic: str, group: str) -> SendCall:
         async def innermost(context: SendContext) -> Outcome:
             try:
                 return await send(context.notification, context.attempt)
-            except Exception as e:  # a middleware sees outcomes, whatever the sender did
+            except (
+                asyncio.CancelledError,
+                GeneratorExit,
+            ):  # the end of this task, or `Sends` knows that it is not
+                raise
+            except BaseException as e:  # a middleware sees outcomes, whatever the sender did
                 return self.failed(e, context.attempt)
 
         call: Callable[[SendContext], Awaitable[Outcome]] = innermost
@@ -173,41 +259,9 @@ class AttemptRunner:
             call = _wrap(layer, call)
 
         async def run(notification: Notification[Any], attempt: Attempt) -> Outcome:
-            outcome = await call(SendContext(notification, attempt, topic, group))
-            if not isinstance(outcome, (Sent, Retry, Dead, Skipped)):
-                raise UnknownOutcomeError("middleware.no_outcome")
-            return outcome
+            return await call(SendContext(notification, attempt, topic, group))
 
         return run
-
-
-def _once(call: SendCall, store: SeenStore) -> SendCall:
-    """Skip what was accepted before. A store that fails costs a duplicate at most, never a notification."""
-
-    async def once(notification: Notification[Any], attempt: Attempt) -> Outcome:
-        try:
-            if await store.seen(notification.id):
-                return Skipped("duplicate")
-        except Exception as e:
-            log.warning(
-                "dedupe: seen() raised %s: notification %s is sent", type(e).__name__, notification.id
-            )
-        outcome = await call(notification, attempt)
-        if isinstance(outcome, Sent):
-            try:
-                await store.add(notification.id)
-            except Exception as e:
-                log.warning("dedupe: add() raised %s for notification %s", type(e).__name__, notification.id)
-        return outcome
-
-    return once
-
-
-def sent(receipt: object) -> Sent:
-    """The outcome of a `send` that returned; anything but a `Receipt` is a bug whose outcome is unknown."""
-    if isinstance(receipt, Receipt):
-        return Sent(receipt)
-    raise UnknownOutcomeError("no_receipt", detail=f"send returned {type(receipt).__name__}, not a Receipt")
 
 
 def _wrap(
@@ -228,5 +282,5 @@ def describe(outcome: Outcome) -> tuple[events.OutcomeKind, str | None, str | No
     if isinstance(outcome, (Retry, Dead)):
         error = outcome.error
         kind: events.OutcomeKind = "retry" if isinstance(outcome, Retry) else "dead"
-        return kind, error.provider if error else None, error.code if error else None
+        return kind, None if error is None else error.provider, None if error is None else error.code
     assert_never(outcome)

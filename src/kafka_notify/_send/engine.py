@@ -21,6 +21,7 @@ from confluent_kafka import Message
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.commits import Commits
+from kafka_notify._fetch.fatal import ended, is_fatal
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
 from kafka_notify._fetch.topic_ids import changed
@@ -117,10 +118,13 @@ class Engine:
         self.drain_timeout = drain_timeout
         self.ticked_at = boottime()
         """`boottime` of the last tick: an old one means that something blocks the loop."""
+        self.all_stuck_since: float | None = None
+        """`boottime` since when so many sends hang that none may start."""
         self.paused = paused
         self._loop = loop
         self._clock = Clock()
         self._source, self._retry_topic, _ = topics
+        self._group = group
         self._on_event = on_event
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -264,8 +268,13 @@ class Engine:
         log.warning("Kafka: %s (%s)", error.name(), error.str())
         if self._on_event:
             self._on_event(events.KafkaError(error.name(), error.fatal()))
-        if error.fatal():
-            self.fail(RuntimeError(f"fatal error of the Kafka client: {error.name()}"))
+        if is_fatal(error):
+            self.post(self._end, ended(error, self._group))
+
+    def _end(self, error: BaseException) -> None:
+        """The group has gone on without this worker: no send, no commit."""
+        self.fail(error)
+        self._forget(frozenset(self.partitions), True)
 
     def recreated(self, topic: str) -> None:
         """A topic is not the one any more that was there when its partitions started."""
@@ -492,7 +501,7 @@ class Engine:
     def park(self, entry: Entry) -> None:
         """Copy a source entry behind an earlier one of its user."""
         self.sends.counts.parked += 1
-        self._settler.park(entry)
+        self._settler.park(entry, supersedes=self.sends.supersedes(entry))
 
     def load(self, entry: Entry) -> None:
         """Read an evicted payload again."""
@@ -526,6 +535,10 @@ class Engine:
             log.warning("the wall clock jumped: nothing expires for a minute")
             self._timers.arm()
         self.sends.check_deadlines()
+        if self.sends.allowed():
+            self.all_stuck_since = None
+        elif self.all_stuck_since is None:
+            self.all_stuck_since = self.ticked_at
         self._apply_pauses()
         self.intake.look(idle=self.sends.idle)
         partitions = tuple(self.partitions.values())

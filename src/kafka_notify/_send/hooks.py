@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kafka_notify import events
 from kafka_notify._send.attempt import AttemptRunner
+from kafka_notify._worker.outcome import name_of
 from kafka_notify.consumer import Consumer
 from kafka_notify.notification import Notification, Receipt
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from kafka_notify.deadletters import DeadLetter
 
 log = logging.getLogger("kafka_notify.send")
+
+GRACE: Final = 5.0
+"""Seconds that a hook may go on after it was cancelled before it counts as stuck."""
 
 
 class Hooks:
@@ -29,9 +33,15 @@ class Hooks:
         self._runner = runner
         self._timeout = timeout
         self._on_event = on_event
+        self._left: set[asyncio.Task[str]] = set()
         defined = consumer._overridden
         self.on_sent = consumer.on_sent if "on_sent" in defined else None
         self.on_dead_letter = consumer.on_dead_letter if "on_dead_letter" in defined else None
+
+    @property
+    def stuck(self) -> int:
+        """Async hooks that ignored their cancellation and still run."""
+        return len(self._left)
 
     async def setup(self) -> None:
         """Run `setup`; whatever it raises stops the worker."""
@@ -54,9 +64,46 @@ class Hooks:
         await self._run("on_dead_letter", letter.id, self._consumer.on_dead_letter, letter)
 
     async def _run(self, name: str, id: str | None, hook: Callable[..., Any], *args: Any) -> None:
+        await absorb(asyncio.current_task())
+        task = asyncio.get_running_loop().create_task(self._outcome(hook, args))
         try:
-            await asyncio.wait_for(self._runner.call(hook, *args), self._timeout)
-        except Exception as e:
-            log.error("%s raised %s for notification %s", name, type(e).__name__, id)
+            await asyncio.wait({task}, timeout=self._timeout)
+            error = task.result() if task.done() else "TimeoutError"
+        finally:
+            task.cancel()  # also when the caller is: it must not outlive the worker
+        if not task.done():
+            await asyncio.wait({task}, timeout=GRACE)
+        if not task.done():
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+        if error:
+            log.error("%s raised %s for notification %s", name, error, id)
             if self._on_event:
-                self._on_event(events.HookFailed(name, id, type(e).__name__))
+                self._on_event(events.HookFailed(name, id, error))
+
+    async def _outcome(self, hook: Callable[..., Any], args: tuple[Any, ...]) -> str:
+        """The class of what the hook raised, empty when nothing: a task that never fails, whatever user code does."""
+        try:
+            await self._runner.call(hook, *args)
+        except BaseException as e:
+            return name_of(e)
+        return ""
+
+
+async def absorb(task: asyncio.Task[Any] | None) -> None:
+    """Take a cancellation that a send asked for of its own task: it comes out at the next wait, whosever that is."""
+    while getattr(
+        task, "cancelling", int
+    )():  # new in 3.11; before, the task ends, and another takes its place
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+        uncancel(task)
+
+
+def uncancel(task: asyncio.Task[Any] | None) -> None:
+    """A cancellation was not meant, or was acted upon: else `asyncio.timeout` in a later send goes wrong."""
+    undo = getattr(task, "uncancel", None)  # new in 3.11
+    if undo is not None:
+        undo()

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from kafka_notify._clock import Clock
 from kafka_notify._send.bucket import Bucket
+from kafka_notify._units import clamped
 from kafka_notify.limits import Grant, Limiter, Quota, RateLimit
 
 log = logging.getLogger("kafka_notify.send")
@@ -128,6 +129,10 @@ class SharedPace(Pace):
         self._quota = quota
         self._granted = 0
         self._good_until = 0.0
+        self._granted_at = 0.0
+        """When the limiter answered last; a call that was taken before is not of this grant."""
+        self._used = 0
+        """Calls taken of this grant."""
         self._asking: asyncio.Task[Any] | None = None
         self._away_until = 0.0
         self.away = False
@@ -149,13 +154,24 @@ class SharedPace(Pace):
         start = super().take(wanted)
         if start and self._granted:
             self._granted -= 1
+            self._used += 1
         return start
+
+    def give_back(self, start: float) -> None:
+        """As `Pace.give_back`: what was granted, and is still good, may be used for another send."""
+        super().give_back(start)
+        if self._used and start >= self._granted_at and self._clock.monotonic() <= self._good_until:
+            self._used -= 1
+            self._granted += 1
 
     async def _ask(self, wanted: int) -> None:
         grant, asked = Grant(0, AWAY), self._clock.monotonic()
         factor = self._bucket.factor(asked)
         try:
-            grant = await asyncio.wait_for(self._limiter.take(wanted, _slowed(self._quota, factor)), PATIENCE)
+            grant = _checked(
+                await asyncio.wait_for(self._limiter.take(wanted, _slowed(self._quota, factor)), PATIENCE),
+                wanted,
+            )
         except Exception as e:
             now = self._clock.monotonic()
             self._away_until = now + AWAY
@@ -166,12 +182,12 @@ class SharedPace(Pace):
                     self._quota.key,
                     type(e).__name__,
                 )
-            self.away, self._granted = True, 0
+            self.away, self._granted, self._used = True, 0, 0
         else:
             if self.away:
                 log.warning("the shared rate limit %s answers again", self._quota.key)
             self.away = False
-            self._granted = grant.calls
+            self._granted, self._used, self._granted_at = grant.calls, 0, self._clock.monotonic()
             self._good_until = asked + min(GOOD_FOR, self._quota.per * MARGIN_USED)
         finally:
             self._asking = None
@@ -189,6 +205,14 @@ class SharedPace(Pace):
             await asyncio.wait_for(self._limiter.close(), PATIENCE)
         except Exception as e:
             log.warning("closing the shared rate limit %s: %s", self._quota.key, type(e).__name__)
+
+
+def _checked(grant: Grant, wanted: int) -> Grant:
+    """What a limiter of the team's own says, or an exception: a limiter that says nonsense is away."""
+    wait = clamped(grant.wait)
+    if wait is None:
+        raise ValueError("Grant.wait is not a number of seconds")
+    return Grant(min(max(int(grant.calls), 0), wanted), wait)
 
 
 def _slowed(quota: Quota, factor: float) -> Quota:

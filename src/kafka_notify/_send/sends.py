@@ -18,14 +18,15 @@ from kafka_notify._fetch.loop import boottime
 from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition
 from kafka_notify._pause import Paused
-from kafka_notify._send.attempt import AttemptRunner, describe, sent
-from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.attempt import AttemptRunner, describe
+from kafka_notify._send.hooks import Hooks, absorb, uncancel
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.settle import Settler, known_reason
 from kafka_notify._worker.destinations import Circuits
 from kafka_notify._worker.guard import Guard, Place
+from kafka_notify._worker.outcome import name_of
 from kafka_notify.codec import Codec
 from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError
 from kafka_notify.notification import Attempt, Category, Notification, Receipt, new_attempt
@@ -39,9 +40,14 @@ TURN: Final = 100
 """Sends that a task makes without suspending before it lets the loop breathe."""
 CANCEL_GRACE: Final = 5.0
 """Seconds that an async send may go on after it was cancelled before it counts as stuck."""
+FEW: Final = 3
+"""Users whose records the codec cannot decode, in a row, before the lane waits."""
 FOREVER: Final = float("inf")
 SENT: Final = Sent(Receipt("unread"))
 """Any success, where nobody reads receipts: an object less per send."""
+
+
+_Place = tuple[int, Hashable]
 
 
 class Lease(Protocol):
@@ -70,7 +76,7 @@ class Counts:
 class _Slot(Place):
     """A task, and what it is at."""
 
-    __slots__ = ("deadline", "reason", "start", "stuck", "task")
+    __slots__ = ("deadline", "ends", "place", "reason", "start", "stuck", "task")
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +85,12 @@ class _Slot(Place):
         """Monotonic seconds at which the send is cancelled."""
         self.reason = ""
         """Why it was cancelled: `deadline`, `handover`, `close`; empty when it was not by us."""
+        self.place: _Place | None = None
+        """Partition and user that wait here until its send has really ended."""
         self.stuck = False
+        """Its send ignored its cancellation: it was left behind and replaced."""
+        self.ends = False
+        """It takes nothing more."""
         self.start = 0.0
         """When the rate limit let its send start."""
 
@@ -159,6 +170,8 @@ class Sends:
         self._on_event = on_event
         self._on_room = on_room
         self._fail = fail
+        self._undecided: set[bytes | None] = set()
+        """Users whose records the codec could not decode since it last decoded one."""
         self._ready = Ready()
         self.add = self._ready.add
         """Queue an attempt; `kick` after the last of a batch."""
@@ -166,7 +179,7 @@ class Sends:
         self._idle: list[asyncio.Future[None]] = []
         self._wave = 1
         self._kicking = False
-        self._lost = 0
+        self._lost: set[_Slot] = set()
         """Async sends that ignored their cancellation and still run."""
         self.guard = Guard(
             circuits,
@@ -186,8 +199,9 @@ class Sends:
         )
         self._lane = circuits.lane
         self._destinations = circuits.destinations
-        self._blocked: dict[tuple[int, Hashable], Lane] = {}
-        """Lanes that wait for a thread to return, by partition and user: whichever assignment they belong to."""
+        self._late: set[asyncio.Task[None]] = set()
+        self._blocked: dict[_Place, Lane] = {}
+        """Lanes that wait for a send to end, by partition and user: whichever assignment they belong to."""
 
     def _throttled(self) -> None:
         if self.pace is not None:
@@ -206,7 +220,15 @@ class Sends:
 
     def stuck(self) -> int:
         """Sends that outlived their deadline and still run."""
-        return self._threads.stuck + self._lost
+        return self._threads.stuck + len(self._lost) + self._hooks.stuck
+
+    def strays(self) -> int:
+        """Of `stuck`, async sends that ignored a hand-over: the next owner may be sending the same."""
+        return sum(slot.reason == "handover" for slot in tuple(self._lost))
+
+    def allowed(self) -> int:
+        """Sends that may be under way: as many may be stuck beside them, those beyond that take their places."""
+        return max(0, self._concurrency - max(0, self.stuck() - self._concurrency))
 
     def kick(self) -> None:
         """See that somebody works: first one task, then twice as many with each turn of the loop.
@@ -235,7 +257,8 @@ class Sends:
             if not future.done():
                 future.set_result(None)
                 count -= 1
-        while count and len(self._slots) < self._concurrency:
+        allowed = self.allowed()
+        while count and len(self._slots) < allowed:
             slot = _Slot()
             self._slots.add(slot)
             slot.task = self._loop.create_task(self._work(slot))
@@ -251,8 +274,10 @@ class Sends:
         new, due, failed, lane = ready.new, ready.due, ready.failed, self._lane
         turn = 0
         try:
-            while not slot.stuck:
+            while not slot.ends:
                 if not (new or due or failed) or not self._may_start(slot):
+                    if turn:
+                        await absorb(slot.task)
                     future = self._loop.create_future()
                     self._idle.append(future)
                     await future
@@ -267,10 +292,16 @@ class Sends:
                         new.popleft()
                     else:
                         new.rotate(-1)
-                await self._process(slot, entry)
+                try:
+                    await self._process(slot, entry)
+                except GeneratorExit:
+                    if asyncio.current_task(self._loop) is not slot.task:
+                        raise  # this coroutine is closed, with its loop
+                    # a future of user code failed with it: asyncio throws that in here, and closes what awaited it
                 turn += 1
                 if turn >= TURN:
                     turn = 0
+                    await absorb(slot.task)
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
             raise
@@ -279,7 +310,10 @@ class Sends:
             raise
         finally:
             self._slots.discard(slot)
-            self._lost -= slot.stuck
+            if slot.stuck:
+                self._lost.discard(slot)
+                self._release(slot)
+                self.kick()
 
     def _may_start(self, slot: _Slot) -> bool:
         if self._paused.whole:
@@ -298,7 +332,7 @@ class Sends:
 
     def _free(self) -> int:
         """Tasks that have nothing to do, or could be made."""
-        return len(self._idle) + self._concurrency - len(self._slots)
+        return len(self._idle) + max(0, self.allowed() - len(self._slots))
 
     def _not_sent(self, slot: _Slot) -> None:
         """What was allowed to start did not reach the provider: another send may."""
@@ -325,7 +359,7 @@ class Sends:
             self._not_sent(slot)
             self._expire(entry, notification)
             return
-        if notification.collapse_key is not None and partition.superseded(entry, now):
+        if notification.collapse_key is not None and self._superseded(entry, now):
             self._not_sent(slot)
             self._skip(entry, notification, "superseded")
             return
@@ -363,21 +397,28 @@ class Sends:
         try:
             if self._send is not None:
                 receipt = await self._send(notification, attempt)
-                outcome = SENT if type(receipt) is Receipt and self._receipts_unread else sent(receipt)
+                if type(receipt) is Receipt and self._receipts_unread:
+                    outcome = SENT
+                else:
+                    outcome = self._runner.sent(receipt, attempt)
             else:
-                outcome = await self._runner.run(notification, attempt)
+                outcome = self._runner.checked(await self._runner.run(notification, attempt), attempt)
         except asyncio.CancelledError:
             outcome = self._cancelled(slot, entry, attempt)
-        except Exception as e:
+        except BaseException as e:  # whatever user code raises is an outcome, also SystemExit
+            if issubclass(type(e), GeneratorExit) and asyncio.current_task(self._loop) is not slot.task:
+                raise  # this coroutine is closed, with its loop
             outcome = self._runner.failed(e, attempt)
-            e.__traceback__ = (
-                None  # it holds this frame, which holds the outcome, which holds it: a cycle per failure
-            )
-        finally:
-            slot.deadline = FOREVER
-            slot.entry = None
-            slot.reason = ""
-            partition.outstanding -= 1
+            # it holds this frame, which holds the outcome, which holds it: a cycle per failure
+            BaseException.with_traceback(e, None)
+        if slot.reason:
+            self._after_cancel(slot, entry)
+            if slot.stuck:
+                self.guard.leave(slot)
+                return  # it was settled when it was left behind
+        slot.deadline = FOREVER
+        slot.entry = None
+        partition.outstanding -= 1
         if outcome is None or not partition.alive:
             entry.busy = Busy.NO  # handed over: no attempt; whoever has the partition now sends it
             self.guard.give_up(slot, asked=True)
@@ -391,25 +432,42 @@ class Sends:
             outcome = self._judge(slot, entry, notification, outcome, started)
         if slot.of is not None:
             self.guard.leave(slot)
-        if self._on_event is not None:
-            self._tell(notification, attempt, outcome, started)
-        if isinstance(outcome, Sent):
+        if outcome is SENT:  # nobody else wants to know
             self.counts.sent += 1
-            if self._hooks.on_sent is not None:
-                await self._hooks.sent(notification, outcome.receipt, partition)
-                if not partition.alive:
-                    return
             partition.finish(entry, accepted=True, now=now)
             self._on_room(partition)
         else:
+            await self._ended(entry, notification, attempt, outcome, started)
+
+    async def _ended(
+        self,
+        entry: Entry,
+        notification: Notification[Any],
+        attempt: Attempt,
+        outcome: Outcome,
+        started: float,
+    ) -> None:
+        """Settle an attempt that ended, and tell of it."""
+        partition = entry.lane.partition
+        if self._on_event is not None:
+            self._tell(notification, attempt, outcome, started)
+        if not isinstance(outcome, Sent):
             self._settle(entry, notification, outcome)
+            return
+        self.counts.sent += 1
+        if self._hooks.on_sent is not None:
+            await self._hooks.sent(notification, outcome.receipt, partition)
+            if not partition.alive:
+                return
+        partition.finish(entry, accepted=True, now=self._clock.now())
+        self._on_room(partition)
 
     def _decoded(self, slot: _Slot, entry: Entry, partition: Partition) -> Notification[Any] | None:
         """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
         record = entry.record
         assert record is not None
         try:
-            return decode(
+            notification = decode(  # as `_decode`, without a call more per record
                 record.key(),
                 record.value(),
                 entry.headers,
@@ -420,29 +478,154 @@ class Sends:
                 self._codec,
                 self._categories,
             )
+            if self._undecided:
+                self._undecided.clear()
+            return notification
         except Undecodable as e:
             self.counts.dead += 1
             self._settler.bury(entry, e.reason, None, e.code)
-        except CodecUnavailable as e:
-            self.guard.codec_unavailable(slot, entry, e)
+        except CodecUnavailable:
+            self._codec_unavailable(slot, entry)
+        except BaseException as e:  # SystemExit and its like; `decode` takes the rest
+            self.counts.dead += 1
+            self._settler.bury(entry, "undecodable", None, f"codec.{name_of(e)[:50]}")
         return None
+
+    def _decode(self, entry: Entry) -> Notification[Any]:
+        record = entry.record
+        assert record is not None
+        return decode(
+            record.key(),
+            record.value(),
+            entry.headers,
+            self._source,
+            entry.lane.partition.number,
+            entry.origin,
+            record.timestamp()[1],
+            self._codec,
+            self._categories,
+        )
+
+    def _codec_unavailable(self, slot: _Slot, entry: Entry) -> None:
+        """One record that cannot be decoded now waits alone; the lane waits when those of a few users in a row cannot.
+
+        A probe that cannot be decoded waits alone, too, or it would be the next probe again, for ever.
+        """
+        undecided = self._undecided
+        if len(undecided) < FEW:
+            undecided.add(entry.key)
+        if len(undecided) >= FEW:
+            if not slot.token and not self._lane.held:
+                log.warning("the codec cannot decode the records of %d users now", FEW)
+            probe = slot.token
+            if self.guard.codec_unavailable(slot, entry) and not probe:
+                self._ready.add(entry)
+                return
+        died = self._settler.wait_for_codec(entry)
+        self.counts.expired += died == "expired"
+        self.counts.dead += died is not None and died != "expired"
+
+    def supersedes(self, entry: Entry) -> bool:
+        """Whether one that is parked now supersedes older ones: later its payload may not be in memory any more."""
+        return not entry.collapse or self._will_be_sent(entry, self._clock.now())
+
+    def _will_be_sent(self, entry: Entry, now: int) -> bool:
+        """Whether a record that waits can be decoded and has not expired; also when its payload is not in memory, as it
+        was looked at when it was parked."""
+        if entry.record is None:
+            return True
+        try:
+            notification = self._decode(entry)
+        except BaseException:  # the codec's own code runs here; it says so again when its turn comes
+            return False
+        return notification._expires_ms is None or notification._expires_ms > now
+
+    def _superseded(self, entry: Entry, now: int) -> bool:
+        partition = entry.lane.partition
+        while (other := partition.superseder(entry, now)) is not None:
+            if self._will_be_sent(other, now):
+                return True
+            partition.will_not_be_sent(other)
+        return False
 
     def _cancelled(self, slot: _Slot, entry: Entry, attempt: Attempt) -> Outcome | None:
         """What a cancellation means: the end of this task, a hand-over (None), or an unknown outcome."""
         if slot.reason == "close":
             raise asyncio.CancelledError
+        if slot.stuck or slot.reason == "handover" or not entry.lane.partition.alive:
+            return None
+        # without a reason of ours the sender's own code was cancelled
+        code = "timeout" if slot.reason == "deadline" else "cancelled"
+        return self._runner.failed(UnknownOutcomeError(code), attempt)
+
+    def _after_cancel(self, slot: _Slot, entry: Entry) -> None:
+        """A send that was cancelled has ended, or its thread was given up; whatever user code made of that."""
+        uncancel(slot.task)
+        if slot.stuck:
+            return
+        slot.reason = ""
         lane = entry.lane
         place = lane.partition.number, lane.key
         if self._threads.take_over(slot.task, lambda: self._unstick(place)):
             lane.stuck = True
             self._blocked[place] = lane
-        if slot.reason:
-            _uncancel(slot.task)
-        if slot.reason == "handover" or not entry.lane.partition.alive:
-            return None
-        # without a reason of ours the sender's own code was cancelled
-        code = "timeout" if slot.reason == "deadline" else "cancelled"
-        return self._runner.failed(UnknownOutcomeError(code), attempt)
+            slot.place = None
+            slot.ends = len(self._slots) > self.allowed()
+        else:
+            self._release(slot)
+
+    def _block(self, slot: _Slot, entry: Entry) -> None:
+        """Nothing of this user starts here until the send has ended, should the partition come back before."""
+        lane = entry.lane
+        slot.place = place = lane.partition.number, lane.key
+        self._blocked[place] = lane
+
+    def _release(self, slot: _Slot) -> None:
+        place, slot.place = slot.place, None
+        if place is not None:
+            self._unstick(place)
+
+    def _leave_behind(self, slot: _Slot) -> None:
+        """An async send ignored its cancellation: another task takes its place, and its user waits until it ends.
+
+        It is settled now, as an unknown outcome, or it would hold back the offset of its partition for as long as it
+        runs. What it says in the end comes too late to count.
+        """
+        entry = slot.entry
+        assert entry is not None
+        slot.stuck = slot.ends = True
+        slot.deadline = FOREVER
+        slot.entry = None
+        self._lost.add(slot)
+        self._slots.discard(slot)
+        self._block(slot, entry)
+        partition = entry.lane.partition
+        partition.outstanding -= 1
+        if slot.reason == "handover" or not partition.alive:
+            self.guard.give_up(slot, asked=True)
+            log.error(
+                "an async send ignored its cancellation at a hand-over of partition %d and still runs: the next owner "
+                "may send the same; let CancelledError through",
+                partition.number,
+            )
+            return
+        entry.lane.stuck = True
+        try:
+            notification = self._decode(
+                entry
+            )  # once more: nothing is kept of each send for the sake of these few
+        except BaseException:  # the codec has changed its mind: it stays open
+            self.guard.give_up(slot, asked=True)
+            return
+        attempt = new_attempt(
+            entry.attempt + 1, self._max_attempts, notification.id, self._send_timeout, None
+        )
+        started = self._clock.monotonic() - attempt.timeout - CANCEL_GRACE
+        failed = self._runner.failed(UnknownOutcomeError("timeout"), attempt)
+        outcome = self._judge(slot, entry, notification, failed, started)
+        task = self._loop.create_task(self._ended(entry, notification, attempt, outcome, started))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     def _expire(self, entry: Entry, notification: Notification[Any]) -> None:
         if self._clock.settled:
@@ -522,25 +705,27 @@ class Sends:
                 slot.deadline = now + CANCEL_GRACE
                 slot.task.cancel()
             else:
-                slot.stuck = True
-                slot.deadline = FOREVER
-                self.guard.give_up(slot, asked=True)
-                self._lost += 1
-                self._slots.discard(slot)
+                self._leave_behind(slot)
 
     def cancel(self, which: Callable[[Partition], bool]) -> None:
         """Cancel the sends of partitions that are handed over: no attempts."""
+        until = self._clock.monotonic() + CANCEL_GRACE
         for slot in tuple(self._slots):
-            if slot.entry is not None and slot.task is not None and which(slot.entry.partition):
-                slot.reason = "handover"
-                slot.task.cancel()
+            if slot.entry is None or slot.task is None or not which(slot.entry.partition):
+                continue
+            if not slot.reason:
+                slot.task.cancel()  # once: a second time would end what it does about the first
+            slot.reason = "handover"
+            slot.deadline = min(slot.deadline, until)
+            self._block(slot, slot.entry)
 
     async def close(self) -> None:
         """End all tasks."""
         self.guard.close()
-        tasks = {slot.task for slot in self._slots if slot.task is not None}
-        for slot in self._slots:
+        tasks = {slot.task for slot in (*self._slots, *self._lost) if slot.task is not None}
+        for slot in (*self._slots, *self._lost):
             slot.reason = "close"
+            slot.ends = True
         for task in tasks:
             task.cancel()
         if tasks:
@@ -551,19 +736,13 @@ class Sends:
         self._ready.drop(partition)
 
     def keep_blocked(self, partition: Partition) -> None:
-        """A partition came (back) to this worker: users of whom a thread still runs wait for it."""
+        """A partition came (back) to this worker: users of whom a send still runs here wait for its end."""
         for place in self._blocked:
             if place[0] == partition.number:
                 self._blocked[place] = partition.stick(place[1])
 
-    def _unstick(self, place: tuple[int, Hashable]) -> None:
-        lane = self._blocked.pop(place)
-        if lane.partition.alive:
+    def _unstick(self, place: _Place) -> None:
+        lane = self._blocked.pop(place, None)
+        if lane is not None and lane.partition.alive:
             lane.partition.unstick(lane, self._clock.now())
             self.kick()
-
-
-def _uncancel(task: asyncio.Task[None] | None) -> None:
-    uncancel = getattr(task, "uncancel", None)  # new in 3.11: else asyncio.timeout in a later send goes wrong
-    if uncancel is not None:
-        uncancel()

@@ -15,14 +15,17 @@ from typing import Any
 
 
 class _Job:
-    __slots__ = ("args", "call", "context", "error", "future", "late", "result", "stuck")
+    __slots__ = ("args", "call", "context", "error", "future", "late", "result", "started", "stuck", "task")
 
     def __init__(self, call: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
         self.call = call
         self.args = args
         self.context = contextvars.copy_context()
         self.future = future
+        self.started = False
         self.stuck = False
+        self.task: asyncio.Task[Any] | None = None
+        """On whose behalf it was given up, until somebody took it over."""
         self.late: Callable[[], object] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
@@ -32,7 +35,8 @@ class SendThreads:
     """At most `size` busy threads, started as they are needed; methods run on the event loop.
 
     A thread cannot be killed. One whose caller gave up is replaced, so that hanging sends do not
-    starve the others; `stuck` counts them.
+    starve the others; `stuck` counts them. There are never more than twice `size` threads: when as many as that hang,
+    nothing more is run until one of them returns.
     """
 
     def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,7 +58,7 @@ class SendThreads:
         job = _Job(call, args, future)
         self._running[future] = job
         self._open += 1
-        if self._open > self._threads and self._threads < self._size + self.stuck:
+        if self._open > self._threads and self._threads < self._size + min(self.stuck, self._size):
             self._threads += 1
             threading.Thread(
                 target=self._work, name=f"kafka-notify send {self._threads}", daemon=True
@@ -65,16 +69,21 @@ class SendThreads:
     def give_up(self, future: asyncio.Future[Any], task: asyncio.Task[Any] | None) -> None:
         """Stop waiting for a job, on behalf of `task`; its thread goes on, as it cannot be stopped."""
         job = self._running.get(future)
-        if job is not None:
+        if job is None:
+            return
+        future.cancel()
+        if job.started:  # else no thread has it, and none will run it
             self.stuck += 1
             job.stuck = True
+            job.task = task
             self._given_up[task] = job
 
     def take_over(self, task: asyncio.Task[Any] | None, late: Callable[[], object]) -> bool:
         """Have `late` called on the loop when the thread that `task` gave up returns; whether there is one."""
         job = self._given_up.pop(task, None)
-        if job is None or not job.stuck:
+        if job is None:
             return False
+        job.task = None
         job.late = late
         return True
 
@@ -85,8 +94,10 @@ class SendThreads:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
+            job.started = True  # before the look: either `give_up` sees it, or this sees that it was given up
             try:
-                job.result = job.context.run(job.call, *job.args)
+                if not job.future.cancelled():
+                    job.result = job.context.run(job.call, *job.args)
             except BaseException as e:  # whatever user code raises is the send's outcome, also SystemExit
                 job.error = e
             self._finished.append(job)
@@ -107,13 +118,15 @@ class SendThreads:
             if job.stuck:
                 self.stuck -= 1
                 job.stuck = False
+                if job.task is not None and self._given_up.get(job.task) is job:
+                    del self._given_up[job.task]
             if job.late is not None:
                 job.late()
             if job.future.done():
                 continue
             if job.error is None:
                 job.future.set_result(job.result)
-            elif isinstance(job.error, StopIteration):  # a future refuses it
-                job.future.set_exception(RuntimeError("StopIteration raised in a thread"))
+            elif issubclass(type(job.error), (StopIteration, GeneratorExit)):  # no future can carry these
+                job.future.set_exception(RuntimeError(f"{type(job.error).__name__} raised in a thread"))
             else:
                 job.future.set_exception(job.error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 
 from kafka_notify import events
 from kafka_notify._clock import Clock
@@ -41,8 +41,10 @@ from kafka_notify.wire import (
 log = logging.getLogger("kafka_notify.worker")
 
 MAX_WAIT_MS = 24 * 3600 * 1000
-"""How long a notification without expiry may be throttled or deferred before it is dead-lettered."""
+"""How long a notification without expiry may be throttled or deferred before it is dead-lettered; how long one whose
+codec cannot decode it, though it decodes others, may wait."""
 
+CODEC_UNAVAILABLE: Final = "codec_unavailable"
 DeadLetterHook = Callable[[DeadLetter], Awaitable[None]]
 
 
@@ -98,9 +100,17 @@ class Settler:
 
     # -- retry topic ----------------------------------------------------------------------------------
 
-    def park(self, entry: Entry) -> None:
-        """Put a source record behind an earlier one of its user: a copy with its attempts, due now."""
-        self._copy(entry, self._held(entry, self._clock.now()), entry.attempt)
+    def park(self, entry: Entry, *, supersedes: bool = True) -> None:
+        """Put a source record behind an earlier one of its user: a copy with its attempts, due now.
+
+        Args:
+            entry: Which.
+            supersedes: Whether it can be sent, so that it supersedes older ones with its collapse key.
+        """
+        held = self._held(entry, self._clock.now())
+        if not supersedes:
+            held.collapse = ""
+        self._copy(entry, held, entry.attempt)
 
     def pause(self, entry: Entry, notification: Notification[Any] | None, code: str = PAUSED) -> None:
         """Copy a source record whose category or channel is paused, or whose destination is held: no attempt, and due
@@ -108,6 +118,30 @@ class Settler:
         held = self._held(entry, self._clock.now(), notification)
         held.error_class, held.error_code = "Paused", code
         self._copy(entry, held, entry.attempt, notification)
+
+    def wait_for_codec(self, entry: Entry) -> str | None:
+        """Let a record wait in the retry topic that its codec cannot decode now, while it can decode others: as long as
+        it has waited so far, from a second to a minute. No attempt is counted.
+
+        Returns:
+            Why it was dead-lettered; None when it was not.
+        """
+        now = self._clock.now()
+        held = self._held(entry, now)
+        if held.first_failed is None:
+            held.first_failed = now
+        if held.expires is not None and held.expires <= now:
+            self.bury(entry, "expired", None, None)
+            return "expired"
+        waited = now - held.first_failed
+        if waited > MAX_WAIT_MS:
+            self.bury(entry, "undecodable", None, CODEC_UNAVAILABLE)
+            return "undecodable"
+        held.due = now + min(max(waited, 1_000), 60_000)
+        held.error_class, held.error_code = "CodecUnavailable", CODEC_UNAVAILABLE
+        entry.partition.copying(entry)
+        self._copy(entry, held, entry.attempt)
+        return None
 
     def carry(self, entry: Entry) -> None:
         """Copy a waiting retry forward as it is, so that the retry partition's frontier can move on."""

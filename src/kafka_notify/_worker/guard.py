@@ -22,7 +22,7 @@ from kafka_notify._send.ready import Ready
 from kafka_notify._settle.settle import Settler
 from kafka_notify._worker.circuit import DAY, Circuit, Kind, Try, kind_of, least_wait
 from kafka_notify._worker.destinations import Circuits, Destination
-from kafka_notify.errors import CodecUnavailable, DeliveryError, ThrottledError, TransientError
+from kafka_notify.errors import DeliveryError, ThrottledError, TransientError
 from kafka_notify.notification import Notification
 from kafka_notify.outcome import Dead, Outcome, Retry
 from kafka_notify.policy import is_deferred
@@ -373,27 +373,18 @@ class Guard:
             wait += min(verdict.wait / 4, 5.0) * random.random()
         return Retry(wait, counted, error)
 
-    def codec_unavailable(self, place: Place, entry: Entry, error: CodecUnavailable) -> None:
-        """The codec's own service does not answer: the lane is held, and the record keeps its place in memory, as
-        without a notification there is nothing to copy by. The next one is the next probe."""
+    def codec_unavailable(self, place: Place, entry: Entry) -> bool:
+        """The codec's own service does not answer, for several users in a row: whether the lane is held. It is not when
+        others were accepted just now."""
         lane, now = self.lane, self._clock.monotonic()
         was = lane.held
-        verdict = lane.failed(
-            self._try(place, entry, now), Kind.CODEC, CODEC, now, accepted=self._accepted_sends()
-        )
+        lane.failed(self._try(place, entry, now), Kind.CODEC, CODEC, now, accepted=self._accepted_sends())
         place.token = 0
-        log.warning("the codec cannot decode now: %s", error)
-        if lane.until <= now or not lane.held:  # others are decoded
-            self._loop.call_later(max(verdict.wait, 1.0), self._again, entry)
-            return
-        if not was:
-            self._tell_held(lane, now)
-        self._ready.add(entry)
-        self._look_again(lane.ask_again(now))
-
-    def _again(self, entry: Entry) -> None:
-        self._ready.add(entry)
-        self._kick()
+        if lane.held:
+            if not was:
+                self._tell_held(lane, now)
+            self._look_again(lane.ask_again(now))
+        return lane.held
 
     def _tell_held(self, circuit: Circuit, now: float) -> None:
         wait, lane = max(circuit.until - now, 0.0), circuit is self.lane

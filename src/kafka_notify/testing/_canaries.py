@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 import attrs
 
-from kafka_notify._payload import _is_list, _is_object
+from kafka_notify._payload_types import is_list, is_object
 
 MIN_LENGTH: Final = 6
 """Characters; shorter ones stand in log lines by chance."""
@@ -54,10 +54,10 @@ class Canaries:
 def _strings(value: object, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield path or "itself", value
-    elif _is_object(value):
+    elif is_object(value):
         for name, item in value.items():
             yield from _strings(item, f"{path}.{name}".lstrip("."))
-    elif _is_list(value):
+    elif is_list(value):
         for item in value:
             yield from _strings(item, path)
 

@@ -11,6 +11,7 @@ import attrs
 
 from kafka_notify._payload import unstructure
 from kafka_notify._units import Seconds, to_seconds
+from kafka_notify.codec import JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import (
     DeliveryError,
@@ -22,6 +23,7 @@ from kafka_notify.errors import (
 )
 from kafka_notify.notification import Notification
 from kafka_notify.testing._canaries import Canaries, overheard
+from kafka_notify.testing._deliver import travelled
 from kafka_notify.testing._sender_trial import ProviderStub, SenderFinding, SenderTrial, called
 from kafka_notify.topology import Topology
 
@@ -107,7 +109,8 @@ async def check_sender(
         log_level: What production logs at; client libraries that log at this level are heard.
 
     Raises:
-        ConfigError: A worker would refuse this consumer.
+        ConfigError: A worker would refuse this consumer, or a `Category` the class of the data.
+        InvalidNotification: `Producer.send` would refuse the data.
         ValueError: `without` names something unknown, or nothing could be looked for in logs.
     """
     unknown = set(without) - set(CHECKS) - set(EXPECTED)
@@ -116,6 +119,7 @@ async def check_sender(
             f"without: unknown {', '.join(sorted(unknown))}; known: {', '.join((*CHECKS, *EXPECTED))}"
         )
     canaries = Canaries.of(notification.recipient, unstructure(notification.data), secrets)
+    notification = travelled(notification, None, JsonCodec())
     consumer = make()
     check_consumer(consumer, Topology.default().extend(channels=consumer.channels))
     check = SenderTrial(consumer, stub, notification, without, canaries, to_seconds(patience, "patience"))

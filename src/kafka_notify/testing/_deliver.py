@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from kafka_notify._clock import Clock
+from kafka_notify._payload import is_payload_class
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._units import to_seconds
+from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import UnknownOutcomeError
-from kafka_notify.notification import Attempt, Notification
+from kafka_notify.notification import Attempt, Category, Notification
 from kafka_notify.outcome import Dead, Outcome, Retry, Skipped
 from kafka_notify.policy import LATENCY_RETRY, after_unknown, given_up, holds_lane
 from kafka_notify.topology import Topology
+from kafka_notify.wire import decode, encode
 
 
 async def deliver(
-    consumer: Consumer, notification: Notification[Any], /, *, attempt: int = 1, maybe_sent: bool = False
+    consumer: Consumer,
+    notification: Notification[Any],
+    /,
+    *,
+    attempt: int = 1,
+    maybe_sent: bool = False,
+    topology: Topology | None = None,
+    codec: Codec | None = None,
 ) -> Outcome:
     """Run one attempt of `consumer` as a worker would, and say what would become of the notification.
 
@@ -27,8 +38,9 @@ async def deliver(
             assert isinstance(outcome, Retry) and outcome.counted
 
     It asks `should_send`, calls `send` within its deadline, and reads what was raised as the worker does. There
-    is no Kafka, and no delay is waited for: `Retry.after` says how long it would be. The notification is handed
-    over as it is, not through a codec. `setup`, `teardown`, `on_sent` and `on_dead_letter` are not called.
+    is no Kafka, and no delay is waited for: `Retry.after` says how long it would be. The notification is encoded and
+    decoded as on its way through Kafka, so that `send` is given what a worker would give it. `setup`, `teardown`,
+    `on_sent` and `on_dead_letter` are not called.
 
     Runs on the caller's event loop; plain functions run on a thread, with the caller's context variables. A send
     that ignores its cancellation is waited for; a plain one that outlives its deadline is left behind. Cancelling
@@ -39,13 +51,16 @@ async def deliver(
         notification: What to send; an expired one is dead without a send.
         attempt: Number of this attempt, 1-based; a failure of the last one is dead, not a retry.
         maybe_sent: Whether an earlier attempt ended with an unknown outcome.
+        topology: Names the payload class of the notification's category; by default it is the class of the data.
+        codec: As for `Producer` and `Worker`; JSON when None.
 
     Returns:
         `Sent`; `Retry`; `Dead` with the reason that the dead letter would have; or `Skipped`, also
         (`other_channel`) when the notification's channel is not one of the consumer's.
 
     Raises:
-        ConfigError: A worker would refuse this consumer.
+        ConfigError: A worker would refuse this consumer, or a `Category` the class of the data.
+        InvalidNotification: `Producer.send` would refuse the data.
         ValueError: `attempt` is below 1 or above the consumer's `max_attempts`.
     """
     check_consumer(consumer, Topology.default().extend(channels=consumer.channels))
@@ -56,6 +71,7 @@ async def deliver(
         )
     if consumer.channels and notification.channel not in consumer.channels:
         return Skipped("other_channel")
+    notification = travelled(notification, topology, codec or JsonCodec())
     timeout = to_seconds(consumer.send_timeout, "send_timeout")
     clock = Clock()
     expires = notification._expires_ms
@@ -75,9 +91,33 @@ async def deliver(
     return _settled(outcome, this, expires, clock.now())
 
 
+def travelled(notification: Notification[Any], topology: Topology | None, codec: Codec) -> Notification[Any]:
+    """The notification as a worker gets it from its record.
+
+    Args:
+        topology: Names the payload class of its category; when None it is the class of the data.
+
+    Raises:
+        InvalidNotification, ConfigError: As for `deliver`.
+    """
+    category: Category[Any] | None = None
+    data: object = notification.data
+    kind = type(data)
+    if topology is not None:
+        category = topology.categories.get(notification.category)
+    elif is_payload_class(kind) or not issubclass(kind, Mapping):
+        category = Category("data", "lane", payload=kind)
+    key, value, headers = encode(notification, codec, _TOPIC, category)
+    categories = {} if category is None else {notification.category: category}
+    return decode(key, value, headers, _TOPIC, 0, 0, 0, codec, categories)
+
+
+_TOPIC: Final = "deliver"
+
+
 async def _run(runner: AttemptRunner, notification: Notification[Any], attempt: Attempt) -> Outcome:
     """The attempt within its deadline."""
-    task = asyncio.ensure_future(runner.run(notification, attempt))
+    task = asyncio.ensure_future(_attempt(runner, notification, attempt))
     try:
         _, overdue = await asyncio.wait({task}, timeout=attempt.timeout)
         if overdue:
@@ -88,10 +128,20 @@ async def _run(runner: AttemptRunner, notification: Notification[Any], attempt: 
         raise
     if task.cancelled():
         return runner.failed(UnknownOutcomeError("timeout" if overdue else "cancelled"), attempt)
-    error = task.exception()
-    if isinstance(error, Exception):
-        return runner.failed(error, attempt)
     return task.result()
+
+
+async def _attempt(runner: AttemptRunner, notification: Notification[Any], attempt: Attempt) -> Outcome:
+    """The attempt, whatever user code makes of it: asyncio would let SystemExit end the caller's loop."""
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    try:
+        return runner.checked(await runner.run(notification, attempt), attempt)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as e:
+        if issubclass(type(e), GeneratorExit) and asyncio.current_task(loop) is not this:
+            raise  # this coroutine is closed, with its loop
+        return runner.failed(e, attempt)
 
 
 def _settled(outcome: Outcome, attempt: Attempt, expires: int | None, now: int) -> Outcome:

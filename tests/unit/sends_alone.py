@@ -1,0 +1,213 @@
+"""A worker's sends without Kafka: the real `Sends`, partition, attempts, threads and copies on a test's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from kafka_notify import Category, Codec, Consumer, JsonCodec, Middleware, Notification, RetryPolicy
+from kafka_notify._clock import Clock
+from kafka_notify._fetch.offsets import Committed
+from kafka_notify._lanes.entry import Entry, Lane
+from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._pause import Paused
+from kafka_notify._send.attempt import AttemptRunner
+from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.pace import Pace
+from kafka_notify._send.sends import Sends
+from kafka_notify._send.threads import SendThreads
+from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._settle.settle import Settler
+from kafka_notify._worker.destinations import Circuits
+from kafka_notify.events import Event
+from kafka_notify.wire import Headers, encode
+
+CATEGORIES: Mapping[str, Category[Any]] = {"otp": Category("otp", "l")}
+
+
+class Record:
+    """A record as the broker gives it."""
+
+    def __init__(self, key: bytes | None, value: bytes | None, headers: Headers, timestamp: int = 1) -> None:
+        self._parts = key, value, headers, timestamp
+
+    def key(self) -> bytes | None:
+        return self._parts[0]
+
+    def value(self) -> bytes | None:
+        return self._parts[1]
+
+    def headers(self) -> Headers:
+        return self._parts[2]
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self._parts[3]
+
+
+class Acknowledged:
+    """A delivery report."""
+
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+
+    def offset(self) -> int:
+        return self._offset
+
+
+class Alone:
+    """One partition's work on the running loop; the lease never ends, copies are acknowledged at once.
+
+    Args:
+        consumer: The team's.
+        middleware: Outermost first.
+        send_timeout: Seconds.
+        max_attempts: Of the retry policy, whose delays are short.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        middleware: tuple[Middleware, ...] = (),
+        *,
+        send_timeout: float = 30.0,
+        max_attempts: int = 3,
+        codec: Codec | None = None,
+    ) -> None:
+        self.lease_until = float("inf")
+        self.written: list[tuple[str, Headers]] = []
+        self.failed: list[BaseException] = []
+        self.events: list[Event] = []
+        self.loop = asyncio.get_running_loop()
+        self.clock = Clock()
+        self.consumer = consumer
+        retry = RetryPolicy(max_attempts, first=0.01, factor=1, jitter=0)
+        threads = SendThreads(consumer.concurrency, self.loop)
+        runner = AttemptRunner(consumer, retry, middleware, threads)
+        codec = codec or JsonCodec()
+        hooks = Hooks(consumer, runner, send_timeout, None)
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self.settler = Settler(
+            CopyWriter(cast(Any, self), self.loop, None, reopen=lambda: cast(Any, self)),
+            self.clock,
+            topics=("source", "retry", "dlq"),
+            group="group",
+            categories=CATEGORIES,
+            codec=codec,
+            on_event=self.events.append,
+            on_dead_letter=None,
+            spawn=lambda coroutine: self._tasks.add(asyncio.ensure_future(coroutine)),
+        )
+        self.threads = threads
+        self.sends = Sends(
+            self.loop,
+            self.clock,
+            concurrency=consumer.concurrency,
+            send_timeout=send_timeout,
+            max_attempts=max_attempts,
+            source="source",
+            categories=CATEGORIES,
+            codec=codec,
+            runner=runner,
+            circuits=Circuits(consumer.breaker, self.clock.monotonic(), consumer.concurrency),
+            destination=None,
+            unknown=consumer.unknown_outcome,
+            hooks=hooks,
+            threads=threads,
+            settler=self.settler,
+            lease=cast(Any, self),
+            paused=Paused("l", "", frozenset()),
+            on_event=self.events.append,
+            on_room=lambda partition: None,
+            fail=self.failed.append,
+        )
+        self.send = self.sends.add
+        self.partition = self.assign()
+        self.position = 0
+
+    def assign(self) -> Partition:
+        """A new assignment of the partition."""
+        none = Committed(0)
+        self.partition = Partition(
+            0, none, none, source_range=(0, 0), retry_range=(0, 0), writer="w", redrive_writer="r",
+            effects=self, budget=PayloadBudget(10**6),
+        )  # fmt: skip
+        self.position = 0
+        self.sends.keep_blocked(self.partition)
+        self.partition.confirmed(none, self.clock.now())
+        return self.partition
+
+    def lose(self) -> None:
+        """The partition is given away."""
+        self.partition.close()
+        self.sends.cancel(lambda p: not p.alive)
+
+    def put(self, notification: Notification[Any]) -> None:
+        """Read it from the source."""
+        self.put_record(Record(*encode(notification, JsonCodec(), "source", None)))
+
+    def put_record(self, record: Record) -> None:
+        """Read a record from the source."""
+        offset, self.position = self.position, self.position + 1
+        self.partition.on_source(offset, record.key(), record, None, 100, lambda: ("", 0), self.clock.now())
+        self.sends.kick()
+
+    async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+        """Turn the worker's clockwork until a condition holds."""
+        deadline = self.clock.monotonic() + seconds
+        while not condition():
+            assert self.clock.monotonic() < deadline, (self.sends.counts, self.failed)
+            self.turn()
+            await asyncio.sleep(0.001)
+
+    def turn(self) -> None:
+        """One tick."""
+        self.sends.check_deadlines()
+        self.partition.confirmed(self.partition.snapshot()[0], self.clock.now())
+        self.sends.kick()
+
+    async def close(self) -> None:
+        """End the sends."""
+        await self.sends.close()
+        self.threads.close()
+        for task in self._tasks:
+            with contextlib.suppress(BaseException):
+                await task
+
+    # -- effects of the partition, lease, and producer handle --------------------------------------------
+
+    def tell_lease(self) -> None:
+        """Never."""
+
+    def park(self, entry: Entry) -> None:
+        self.settler.park(entry, supersedes=self.sends.supersedes(entry))
+
+    def load(self, entry: Entry) -> None:
+        raise AssertionError("nothing is evicted")
+
+    def bury(self, entry: Entry) -> None:
+        raise AssertionError("all retry headers can be read")
+
+    def wake(self, lane: Lane, at: int) -> None:
+        self.loop.call_later(max(0, at - self.clock.now()) / 1000, self._step, lane)
+
+    def _step(self, lane: Lane) -> None:
+        lane.timer = 0
+        if lane.partition.alive:
+            lane.partition.step(lane, self.clock.now())
+            self.sends.kick()
+
+    def produce(
+        self, topic: str, value: Any, key: Any, headers: Headers, partition: int = -1, on_delivery: Any = None
+    ) -> None:
+        """Take a copy."""
+        offset = len(self.written)
+        self.written.append((topic, headers))
+        self.loop.call_soon(on_delivery, None, Acknowledged(offset))
+
+
+def limited(alone: Alone, pace: Pace) -> Alone:
+    """The same under a rate limit."""
+    alone.sends.pace = pace
+    return alone

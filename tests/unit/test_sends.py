@@ -1,0 +1,303 @@
+"""Sends that do not happen, and what they may not cost: real `Sends`, no Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import threading
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from kafka_notify import (
+    Attempt,
+    CircuitBreaker,
+    CodecContext,
+    CodecUnavailable,
+    Consumer,
+    JsonCodec,
+    Notification,
+    RateLimit,
+    Receipt,
+    SeenStore,
+    TransientError,
+    events,
+)
+from kafka_notify._clock import Clock
+from kafka_notify._fetch.loop import MAX_COMMIT, parts
+from kafka_notify._send.pace import SharedPace
+from kafka_notify._worker import remember
+from kafka_notify.limits import Grant, Quota
+from kafka_notify.wire import encode, read_retry
+from tests.unit.sends_alone import Alone, Record
+
+
+class Accepting(Consumer):
+    """Accepts everything that its `failing` does not name."""
+
+    def __init__(self, *failing: str) -> None:
+        self.failing = set(failing)
+        self.sent: list[str] = []
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        if notification.data["name"] in self.failing:
+            raise TransientError("busy", retry_after=3_600)
+        self.sent.append(notification.data["name"])
+        return Receipt("p")
+
+
+def note(name: str, user: str = "", **fields: Any) -> Notification[Any]:
+    return Notification(user_id=user or name, category="otp", channel="sms", data={"name": name}, **fields)
+
+
+def expired(name: str, user: str = "", **fields: Any) -> Notification[Any]:
+    then = dt.datetime.now(dt.timezone.utc) - dt.timedelta(hours=1)
+    return note(name, user, created_at=then, expires_at=then + dt.timedelta(minutes=1), **fields)
+
+
+def undecodable(notification: Notification[Any]) -> Record:
+    key, _, headers = encode(notification, JsonCodec(), "source", None)
+    return Record(key, b"no JSON", headers)
+
+
+def skipped(alone: Alone) -> list[str]:
+    return [event.reason for event in alone.events if isinstance(event, events.NotificationSkipped)]
+
+
+# -- a shared rate limit ---------------------------------------------------------------------------------
+
+
+class Counting:
+    """A limiter that grants ten calls in all."""
+
+    def __init__(self) -> None:
+        self.left = 10
+
+    async def take(self, wanted: int, quota: Quota) -> Grant:
+        calls = min(wanted, self.left)
+        self.left -= calls
+        return Grant(calls, 3_600.0)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def shared(alone: Alone, limiter: Any, clock: Clock) -> Alone:
+    """The same under a shared limit."""
+    limit = RateLimit(1_000, shared=limiter)
+    quota = limit.quota("l", "")
+    alone.sends.pace = SharedPace(limiter, quota, limit, 1.0, alone.loop, clock, alone.sends.kick)
+    return alone
+
+
+async def test_what_reaches_no_provider_costs_no_call_of_a_shared_limit() -> None:
+    """Four hundred that have expired use up none of the ten calls that are left. Time stands still, so that no grant
+    grows old."""
+    consumer, limiter = Accepting(), Counting()
+    alone = shared(Alone(consumer), limiter, Clock(monotonic=lambda: 5.0))
+    for n in range(400):
+        alone.put(expired(f"old {n}"))
+    for n in range(10):
+        alone.put(note(f"new {n}"))
+    await alone.until(lambda: len(consumer.sent) == 10)
+    assert alone.sends.counts.expired == 400
+    await alone.close()
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [None, Grant(None, 1), Grant(3, float("nan")), Grant("x", 1), Grant(10**9, "soon")],  # type: ignore[arg-type]
+)
+async def test_a_limiter_that_says_nonsense_is_away(grant: Any) -> None:
+    """The worker uses its static share, and goes on."""
+
+    class Nonsense(Counting):
+        async def take(self, wanted: int, quota: Quota) -> Grant:
+            return grant  # type: ignore[no-any-return]
+
+    consumer = Accepting()
+    alone = shared(Alone(consumer), Nonsense(), Clock())
+    assert alone.sends.pace is not None
+    alone.sends.pace.set_share(1, 1)
+    alone.put(note("a"))
+    await alone.until(lambda: consumer.sent == ["a"])
+    assert alone.failed == []
+    await alone.close()
+
+
+# -- collapse keys ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("later", ["expired", "undecodable"])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_what_will_not_be_sent_supersedes_nobody(later: str, waits: bool) -> None:
+    """An older one is sent, or goes on waiting for its retry, when the newer one has expired or cannot be decoded."""
+    consumer = Accepting("old") if waits else Accepting()
+    alone = Alone(consumer)
+    if waits:
+        alone.put(note("old", "u", collapse_key="k"))
+        await alone.until(lambda: alone.sends.counts.retried == 1 and alone.partition.open == 0)
+    else:
+        alone.put(note("first", "u"))
+        alone.put(note("old", "u", collapse_key="k"))
+    new = expired("new", "u", collapse_key="k") if later == "expired" else note("new", "u", collapse_key="k")
+    if later == "expired":
+        alone.put(new)
+    else:
+        alone.put_record(undecodable(new))
+    alone.put(note("other"))
+    await alone.until(lambda: "other" in consumer.sent)
+    if waits:
+        # nothing tells that it goes on waiting; a better one still supersedes it, which tells that it was there
+        alone.put(note("good", "u", collapse_key="k"))
+        await alone.until(lambda: "good" in consumer.sent)
+        assert skipped(alone) == ["superseded"]
+        assert consumer.sent == ["other", "good"]
+    else:
+        await alone.until(lambda: "old" in consumer.sent)
+        assert skipped(alone) == []
+    await alone.until(lambda: alone.sends.counts.expired + alone.sends.counts.dead == 1)
+    await alone.close()
+
+
+# -- remembered ids --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["seen", "add", "both"])
+async def test_a_store_that_hangs_neither_repeats_nor_delays_for_long(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accepted is accepted, also when the deadline passes while the store is told; then the store is left alone."""
+
+    class Hanging:
+        async def seen(self, id: str) -> bool:
+            calls.append("seen")
+            if what != "add":
+                await asyncio.Event().wait()
+            return False
+
+        async def add(self, id: str) -> None:
+            calls.append("add")
+            if what != "seen":
+                await asyncio.Event().wait()
+
+    monkeypatch.setattr(remember, "PATIENCE", 0.05)
+    calls: list[str] = []
+    consumer = Accepting()
+    consumer.dedupe = cast(SeenStore, Hanging())
+    alone = Alone(consumer, send_timeout=0.02 if what == "add" else 30.0)
+    for name in ("a", "b"):
+        alone.put(note(name, "u"))
+    await alone.until(lambda: alone.sends.counts.sent == 2)
+    assert consumer.sent == ["a", "b"]
+    assert alone.sends.counts.unknown == 0
+    assert calls.count("seen") == (2 if what == "add" else 1)
+    await alone.close()
+
+
+# -- a codec whose service is away -----------------------------------------------------------------------
+
+
+class Registry(JsonCodec):
+    """A codec that cannot decode now what `unknown` names."""
+
+    def __init__(self, *unknown: str) -> None:
+        self.unknown = set(unknown)
+        self.asked: list[str] = []
+
+    def decode(self, value: bytes, context: CodecContext, /) -> Any:
+        data = super().decode(value, context)
+        self.asked.append(data["name"])
+        if data["name"] in self.unknown or "all" in self.unknown:
+            raise CodecUnavailable("the registry is away")
+        return data
+
+
+async def test_a_record_that_alone_cannot_be_decoded_holds_nobody() -> None:
+    """It waits in the retry topic, its user's later ones behind it, and no attempt is counted; others are sent."""
+    consumer, codec = Accepting(), Registry("odd")
+    alone = Alone(consumer, codec=codec)
+    alone.put(note("odd", "u"))
+    alone.put(note("behind", "u"))
+    for n in range(5):
+        alone.put(note(f"n{n}"))
+    await alone.until(lambda: len(consumer.sent) == 5)
+    assert not alone.sends.guard.lane.held
+    await alone.until(lambda: len(alone.written) == 2)
+    state = read_retry(alone.written[0][1], "source", 0)
+    assert state is not None
+    assert (state.attempt, state.error_code) == (0, "codec_unavailable")
+
+    codec.unknown.clear()
+    await alone.until(lambda: len(consumer.sent) == 7)
+    assert consumer.sent[-2:] == ["odd", "behind"]
+    await alone.close()
+
+
+async def test_a_codec_that_decodes_nothing_holds_the_lane_and_its_probes_rotate() -> None:
+    """When those of three users in a row cannot be decoded, the lane waits; each probe is another record."""
+    consumer, codec = Accepting(), Registry("all")
+    consumer.breaker = CircuitBreaker(first_wait=0.02, max_wait=0.02)
+    alone = Alone(consumer, codec=codec)
+    for n in range(12):
+        alone.put(note(f"n{n}"))
+    await alone.until(lambda: alone.sends.guard.lane.held)
+    assert len(codec.asked) == 3
+    await alone.until(lambda: len(set(codec.asked)) >= 6)
+    assert len(alone.written) < 12  # what waits stays where it is
+    codec.unknown.clear()
+    await alone.until(lambda: len(consumer.sent) == 12)
+    assert alone.sends.counts.dead == 0
+    await alone.close()
+
+
+# -- one commit request ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 100, 4_095])
+@pytest.mark.parametrize("pairs", [1, 30, 400])
+def test_a_commit_is_split_between_pairs(size: int, pairs: int) -> None:
+    """No request is too large for the brokers, and both halves of a pair travel together."""
+    topics = ("source", "retry")
+    offsets = [TopicPartition(topic, n, 1, "x" * size) for n in range(pairs) for topic in topics]
+    made = list(parts(offsets))
+    assert [tp for part in made for tp in part] == offsets
+    for part in made:
+        assert sum(len(tp.metadata or "") for tp in part) <= MAX_COMMIT
+        assert [tp.topic for tp in part] == list(topics) * (len(part) // 2)
+    assert len(made) == 1 or size == 4_095
+
+
+# -- sends that hang -------------------------------------------------------------------------------------
+
+
+async def test_hanging_threads_are_bounded_and_the_worker_says_so() -> None:
+    """When twice as many sends hang as may run at once nothing more starts; it goes on once they return."""
+
+    class Hanging(Consumer):
+        concurrency = 2
+        breaker = None
+
+        def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+            begun.append(notification.user_id)
+            release.wait()
+            return Receipt("p")
+
+    begun: list[str] = []
+    release = threading.Event()
+    alone = Alone(Hanging(), send_timeout=0.02)
+    sends = alone.sends
+    for n in range(10):
+        alone.put(note(f"u{n}"))
+    await alone.until(lambda: sends.stuck() == 4 and not sends.in_flight())
+    for _ in range(20):
+        alone.turn()
+        await asyncio.sleep(0)
+    assert sends.allowed() == 0
+    assert len(begun) == len(set(begun)) == alone.threads._threads == 4
+
+    release.set()
+    await alone.until(lambda: sends.counts.sent == 10)
+    assert (sends.stuck(), sends.allowed()) == (0, 2)
+    await alone.close()
