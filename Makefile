@@ -27,7 +27,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types docs bench soak requirements clean
+.PHONY: help setup demo test lint format types docs bench simulation soak requirements clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -58,7 +58,11 @@ docs: $(READY)  ## run and type-check the Python blocks of README.md and docs/
 bench: $(READY)  ## measure throughput and latency on this machine
 	$(BIN)/python -m benchmarks $(ARGS)
 
+simulation: $(READY)  ## the circuits in all simulated worlds: ARGS="--seeds 20 --world bad20"
+	$(BIN)/python -m tests.simulation $(ARGS)
+
 soak: $(READY)  ## kill, freeze and stop workers and brokers at random: ARGS="--minutes 60"
+	$(BIN)/python -m tests.simulation
 	$(BIN)/python -m tests.guarantees.soak $(ARGS)
 
 requirements: $(UV)  ## pin the dependencies anew, with hashes

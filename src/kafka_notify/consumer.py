@@ -43,8 +43,11 @@ class Consumer:
     rate_limit: RateLimit | None = None
     """How many sends may start per second, of all workers together; by default as many as they can."""
     breaker: CircuitBreaker | None = CircuitBreaker()
-    """When the provider counts as down, so that the lane waits instead of using up attempts. None leaves that to
-    what `send` says: `ProviderUnavailableError`, and `ThrottledError` of scope `sender` or `provider`."""
+    """When the provider counts as unavailable, so that the lane waits instead of using up attempts. None leaves that
+    to what `send` says: `ProviderUnavailableError`, and `ThrottledError` of scope `sender` or `provider`."""
+    destination_share: float | None = None
+    """Share of `concurrency`, above 0 and at most 1, that sends to one destination may take, so that one which does not
+    answer leaves senders for the others. By default a quarter when `destination` is defined, otherwise all."""
     unknown_outcome: UnknownOutcome = "retry"
     """What follows when nobody knows whether the provider accepted: `retry` (with the same idempotency key; may
     arrive twice), `dead_letter` (a person decides), or `assume_sent` (may not arrive at all)."""
@@ -58,7 +61,7 @@ class Consumer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        hooks = ("should_send", "on_sent", "on_dead_letter", "classify", "setup", "teardown")
+        hooks = ("destination", "should_send", "on_sent", "on_dead_letter", "classify", "setup", "teardown")
         cls._overridden = frozenset(h for h in hooks if getattr(cls, h) is not getattr(Consumer, h))
 
     def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt | Awaitable[Receipt]:
@@ -74,6 +77,17 @@ class Consumer:
         """Asked just before each attempt: `Send()`, `Skip(reason)` (terminal) or `Defer(until, reason)`
         (waits like a retry, is no attempt). An exception here counts like one of `send`."""
         return _SEND
+
+    def destination(self, notification: Notification[Any], /) -> str | None:
+        """Name the server that a notification is sent to, where each recipient may have another one (a webhook's host);
+        None for those that share everything. By default the channel, when the consumer sends several.
+
+        Each destination is throttled, refused and held alone: while one is, its notifications wait in the retry topic,
+        attempts unchanged, and nobody else does. Called on the worker's event loop before each send: it must be quick
+        and depend on the notification alone. An exception here is an attempt, like one of `should_send`. The first 255
+        characters count; the 1,000 that began to fail last are known. Names are kept in memory, never logged.
+        """
+        return notification.channel
 
     def setup(self) -> None | Awaitable[None]:
         """Open clients. Runs once, on the worker's loop or thread, before the first record; an exception stops it."""
@@ -150,6 +164,15 @@ def check_consumer(consumer: Consumer, topology: Topology) -> None:
         consumer.rate_limit.lane_share("", topology.lanes)
     if consumer.breaker is not None and not isinstance(consumer.breaker, CircuitBreaker):
         raise ConfigError(f"{kind}.breaker must be a CircuitBreaker or None, not {consumer.breaker!r}")
+    if inspect.iscoroutinefunction(consumer.destination):
+        raise ConfigError(f"{kind}.destination must be a plain function: it is asked before each send starts")
+    share = consumer.destination_share
+    if share is not None and (
+        isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1
+    ):
+        raise ConfigError(
+            f"{kind}.destination_share must be None, or a number above 0 and at most 1, not {share!r}"
+        )
     if consumer.unknown_outcome not in get_args(UnknownOutcome):
         known = ", ".join(map(repr, get_args(UnknownOutcome)))
         raise ConfigError(f"{kind}.unknown_outcome must be one of {known}, not {consumer.unknown_outcome!r}")

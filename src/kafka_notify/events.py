@@ -66,6 +66,8 @@ class AttemptEnded(Event):
     """How long the call took."""
     age: float
     """Seconds since the notification was created."""
+    counted: bool = True
+    """Whether it counts towards `max_attempts`: a failure that is the provider's does not."""
 
 
 @attrs.frozen
@@ -214,22 +216,58 @@ class LeaseExpired(Event):
     """Since the last confirmed commit."""
 
 
+HoldCause = Literal["failures", "account", "throttle", "codec"]
+
+
 @attrs.frozen
 class LaneHeld(Event):
-    """The provider (or the codec's service) is away: nothing of the lane is sent but a probe now and then."""
+    """The provider (or the codec's service) is unavailable: nothing of the lane is sent but a probe now and then."""
 
     reason: str
     """Code of the error."""
-    seconds: float
-    """Until the first probe."""
+    wait: float
+    """Seconds until the first probe."""
+    cause: HoldCause
+    """Many users' failures, a refusal of the account, a throttle of the sender, or the codec."""
 
 
 @attrs.frozen
 class LaneResumed(Event):
-    """A probe was answered: the lane is sent again."""
+    """Probes were accepted: the lane is sent again."""
 
-    seconds: float
-    """How long it was held."""
+    held: float
+    """Seconds for which it was held."""
+    probes: int
+    """Probes that were made meanwhile."""
+
+
+@attrs.frozen
+class DestinationHeld(Event):
+    """One destination is held (a channel, or what `Consumer.destination` names), all others go on. Its name may be
+    personal, so it is not told."""
+
+    reason: str
+    """Code of the error."""
+    wait: float
+    """Seconds until the first probe."""
+    cause: HoldCause
+
+
+@attrs.frozen
+class DestinationResumed(Event):
+    """Probes were accepted: notifications to the destination are sent again."""
+
+    held: float
+    """Seconds for which it was held."""
+    probes: int
+
+
+@attrs.frozen
+class RefusalDisbelieved(Event):
+    """A refusal (401, 402, 403) was not the account's: others were accepted within seconds. For ten minutes such
+    refusals count as failures of their notifications."""
+
+    code: str
 
 
 @attrs.frozen

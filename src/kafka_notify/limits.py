@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -179,57 +179,93 @@ class RateLimit:
 
 @attrs.frozen(init=False)
 class CircuitBreaker:
-    """When the provider counts as down: the lane then waits, with a probe now and then, and attempts do not count.
+    """When the provider counts as unavailable: the lane is then held, with a probe now and then.
 
-    What counts are `TransientError` and `UnknownOutcomeError` that a sender raised or a client library's
-    exception was read as (a 503, a refused connection, a time-out), once per user: one user's failures never
-    open it, and neither do exceptions that nobody knows, which are taken for bugs. It opens when `failures`
-    different users failed and failures were at least `share` of all sends meanwhile, or when a quarter as many
-    (at least 3) failed over 5 seconds or more in which nothing was accepted.
+    A failed first send of a user adds 1 to a score, an accepted send takes off `accepted`, and at a score of
+    `failures` (half of it once nothing was accepted for 1.5 s) the lane is held. Failures are `TransientError` and
+    `UnknownOutcomeError` that a sender raised or a client library's exception was read as (a 503, a refused
+    connection, a time-out). A failed retry weighs as much as such retries are usually accepted, and a user adds at
+    most once between two accepted sends: notifications that always fail do not hold a lane. Exceptions that nobody
+    knows are taken for bugs and say nothing.
 
-    Open, it lets one probe through after `first_wait` seconds, doubled with each probe that fails, up to
-    `max_wait`. Each probe that is answered lets one more send run at once; after `probes` answers it closes. One that
-    fails among answered ones takes back an answer, and counts as an attempt: the provider is there.
+    While the lane is held, one probe starts after `first_wait` and then every `max_wait`; a notification that never
+    failed is preferred. Once a probe is accepted, probes follow each other, more and more at once, and at a score of
+    0 the lane is released. What fails meanwhile is no attempt. Only when all that waits failed before, so that nothing
+    tells an outage from notifications that always fail, each failed probe is an attempt of its notification, whose
+    last one is kept for `patience`.
 
     Args:
-        failures: Different users.
-        share: Of all sends since the first of these failures, 0 to 1.
-        first_wait: Seconds.
-        max_wait: Seconds: how long a recovery may go unnoticed.
-        probes: Answers that close it, less the failures among them.
+        failures: Users who fail for the first time while nothing is accepted.
+        accepted: What an accepted send takes off: 3 means that more than three of four sends must fail.
+        first_wait: Seconds until the first probe.
+        max_wait: Seconds between probes: how long a recovery goes unnoticed.
+        account_wait: The same, in seconds, while the account is refused or the sender throttled: waits are doubled from
+            `first_wait` up to it.
+        patience: Seconds since its first failure for which a notification keeps its last attempt, while nothing is
+            accepted and only such notifications wait.
 
     Raises:
         ConfigError: A value is out of range.
     """
 
     failures: int
-    share: float
+    accepted: float
     first_wait: float
     max_wait: float
-    probes: int
+    account_wait: float
+    patience: float
 
     def __init__(
         self,
-        failures: int = 20,
+        failures: int = 12,
         *,
-        share: float = 0.5,
+        accepted: float = 3,
         first_wait: Seconds = 1.0,
-        max_wait: Seconds = 30.0,
-        probes: int = 5,
+        max_wait: Seconds = 1.5,
+        account_wait: Seconds = 30.0,
+        patience: Seconds = 3600.0,
+        **removed: object,
     ) -> None:
+        for name in removed:
+            if name not in _REMOVED:
+                raise TypeError(f"CircuitBreaker() has no argument {name!r}")
+            raise ConfigError(f"CircuitBreaker.{name} was removed: {_REMOVED[name]}")
         if not _whole(failures) or failures < 2:
             raise ConfigError(
-                f"CircuitBreaker.failures must be a whole number >= 2, not {failures!r}: one user's trouble is his own"
+                f"CircuitBreaker.failures must be a whole number >= 2, not {failures!r}: one user "
+                "alone must not hold the lane"
             )
-        if not 0 < share <= 1:
-            raise ConfigError(f"CircuitBreaker.share must lie between 0 and 1, not {share!r}")
-        if not _whole(probes) or probes < 1:
-            raise ConfigError(f"CircuitBreaker.probes must be a whole number >= 1, not {probes!r}")
+        if (
+            isinstance(accepted, bool)
+            or not isinstance(accepted, (int, float))
+            or not 0 < accepted <= failures
+        ):
+            raise ConfigError(
+                f"CircuitBreaker.accepted must be a number above 0 and at most `failures`, not {accepted!r}"
+            )
         first = to_seconds(first_wait, "CircuitBreaker.first_wait")
         longest = to_seconds(max_wait, "CircuitBreaker.max_wait")
+        account = to_seconds(account_wait, "CircuitBreaker.account_wait")
         if not 0 < first <= longest:
             raise ConfigError("CircuitBreaker.first_wait must be > 0 and at most max_wait")
-        put(self, failures=failures, share=share, first_wait=first, max_wait=longest, probes=probes)
+        if account < first:
+            raise ConfigError("CircuitBreaker.account_wait must be at least first_wait")
+        put(
+            self,
+            failures=failures,
+            accepted=accepted,
+            first_wait=first,
+            max_wait=longest,
+            account_wait=account,
+            patience=to_seconds(patience, "CircuitBreaker.patience"),
+        )
+
+
+_REMOVED: Final = {
+    "share": "write accepted=3 (the lane is held when more than three of four sends fail); `accepted` says what an "
+    "accepted send takes off the score",
+    "probes": "the score also releases the lane: after failures / accepted accepted probes",
+}
 
 
 class SeenStore(Protocol):

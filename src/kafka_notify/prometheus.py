@@ -124,7 +124,12 @@ class Metrics:
         )
         self._commit_failures = counter("commit_failures", "Commits that failed.", *worker)
         self._leases = counter("lease_expirations", "Times without a confirmed commit for too long.", *worker)
-        self._holds = counter("lane_holds", "Times the provider was away and the lane waited.", *worker)
+        self._holds = counter("lane_holds", "Times the lane was held, by cause.", *worker, "cause")
+        self._destination_holds = counter(
+            "destination_holds", "Times a destination was held, by cause.", *worker, "cause"
+        )
+        self._uncounted = counter("uncounted_failures", "Failures that cost no attempt.", *worker, "code")
+        self._disbelieved = counter("refusals_disbelieved", "Refusals that were not the account's.", *worker)
         self._halts = counter("partition_halts", "Partitions that need a person.", *worker)
         self._removed = counter("records_removed", "Removed by retention before they were finished.", *worker)
         self._offsets_missing = counter("offsets_missing", "Partitions whose offsets were gone.", *worker)
@@ -189,7 +194,11 @@ class Metrics:
             case events.LeaseExpired():
                 self._leases.labels(*worker).inc()
             case events.LaneHeld():
-                self._holds.labels(*worker).inc()
+                self._holds.labels(*worker, event.cause).inc()
+            case events.DestinationHeld():
+                self._destination_holds.labels(*worker, event.cause).inc()
+            case events.RefusalDisbelieved():
+                self._disbelieved.labels(*worker).inc()
             case events.PartitionHalted():
                 self._halts.labels(*worker).inc()
             case events.RecordsRemoved():
@@ -212,8 +221,17 @@ class Metrics:
     def _begin_at_zero(self, of: _Labels) -> None:
         """Show what should stay at zero before it happens: `increase` does not see a series' first value."""
         worker = of.worker
-        for counter in (self._copy_failures, self._commit_failures, self._leases, self._holds, self._halts):
+        for counter in (
+            self._copy_failures,
+            self._commit_failures,
+            self._leases,
+            self._disbelieved,
+            self._halts,
+        ):
             counter.labels(*worker)
+        for cause in get_args(events.HoldCause):
+            self._holds.labels(*worker, cause)
+            self._destination_holds.labels(*worker, cause)
         for category in of.own_categories:
             for reason in get_args(DlqReason):
                 self._letters.labels(*worker, category, reason)
@@ -238,6 +256,8 @@ class Metrics:
             series.age.observe(event.age)
         else:
             self._errors.labels(*of.worker, key[-1], code).inc()
+            if not event.counted:
+                self._uncounted.labels(*of.worker, code).inc()
 
     def _attempt_series(
         self, worker: tuple[str, str], category: str, channel: str, outcome: str, provider: str
@@ -309,7 +329,9 @@ _GAUGES: Final[tuple[tuple[str, str, _Read], ...]] = (
     ("waiting", "Notifications that live in the retry topic.", lambda s: s.waiting),
     ("stuck_sends", "Sends that outlived their deadline and still run.", lambda s: s.stuck),
     ("partitions", "Partitions that are being sent.", lambda s: len(s.partitions)),
-    ("lane_held", "Workers that wait for their provider to come back.", lambda s: s.held),
+    ("lane_held", "Workers whose lane is held.", lambda s: s.held),
+    ("destinations_held", "Destinations that are held alone.", lambda s: s.destinations_held),
+    ("circuit_score", "Score of the lane's circuit: at `failures` it is held.", lambda s: s.circuit_score),
 )
 _COUNTERS: Final[tuple[tuple[str, str, _Read], ...]] = (
     (
@@ -319,6 +341,8 @@ _COUNTERS: Final[tuple[tuple[str, str, _Read], ...]] = (
     ),
     ("parked", "Put behind an earlier notification of their user.", lambda s: s.parked),
     ("passed_over", "Records of other consumers' channels.", lambda s: s.passed_over),
+    ("probes", "Sends that were to find out whether a provider works again.", lambda s: s.probes),
+    ("probes_failed", "Those of them that failed.", lambda s: s.probes_failed),
 )
 
 
@@ -345,6 +369,15 @@ class _WorkerCollector(Collector):
             for labels, each in stats.items():
                 counter.add_metric(labels, sum(map(read, each)))
             yield counter
+        shares = GaugeMetricFamily(
+            "kafka_notify_retry_success_ratio",
+            "Share of retries that are accepted, by counted attempts before.",
+            labels=(*names, "attempts"),
+        )
+        for labels, each in stats.items():
+            for attempts, values in enumerate(zip(*(s.retry_shares for s in each), strict=False)):
+                shares.add_metric((*labels, str(attempts)), sum(values) / len(values))
+        yield shares
         for name, text, look in _LOOKS:
             gauge = GaugeMetricFamily(f"kafka_notify_{name}", text, labels=names)
             for labels, workers in groups.items():

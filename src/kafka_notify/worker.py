@@ -78,7 +78,16 @@ class WorkerStats:
     stuck: int = 0
     """Sends that outlived their deadline and still run."""
     held: bool = False
-    """The provider is away: nothing but a probe is sent."""
+    """The provider is unavailable: nothing but a probe is sent."""
+    destinations_held: int = 0
+    """Destinations (channels, or what `Consumer.destination` names) that are held alone."""
+    circuit_score: float = 0.0
+    """Of the lane, up to `CircuitBreaker.failures`, at which it is held."""
+    probes: int = 0
+    """Sends that were to find out whether a held provider works again, and were answered or failed."""
+    probes_failed: int = 0
+    retry_shares: tuple[float, ...] = ()
+    """Share of retries that are accepted, by counted attempts: 0, 1, 2, and 3 or more."""
     partitions: tuple[int, ...] = ()
     paused: tuple[Pause, ...] = ()
     """What must not be sent now: see `Pauses`."""
@@ -93,6 +102,8 @@ class Health:
     """What is wrong, worst first; each a sentence for a person."""
     live: bool = True
     """False when only a restart of the process helps: what a liveness probe should ask."""
+    notes: tuple[str, ...] = ()
+    """What others have to look after while it does its work: destinations that the consumer names are held."""
 
 
 class Worker:
@@ -275,7 +286,8 @@ class Worker:
         if self._stopped:
             return Health(False, ("stopped",))
         problems = self._running.problems()
-        return Health(not problems, problems, self._running.lives())
+        notes = tuple(self._running.engine.sends.guard.notes())
+        return Health(not problems, problems, self._running.lives(), notes)
 
     def acknowledge(self) -> None:
         """Take out of `health` what cannot be undone, now that a person has seen it: records that retention removed,
@@ -325,6 +337,7 @@ class _Running:
             topics=self.topics,
             group=group,
             categories=topology.categories,
+            channel_count=len(consumer.channels or topology.channels),
             codec=w._codec,
             middleware=w._middleware,
             on_event=on_event,
@@ -431,7 +444,7 @@ class _Running:
             self.loop.close()
 
     def stats(self) -> WorkerStats:
-        counts, engine = self.engine.sends.counts, self.engine
+        counts, engine, guard = self.engine.sends.counts, self.engine, self.engine.sends.guard
         partitions = tuple(engine.partitions.values())
         return WorkerStats(
             sent=counts.sent,
@@ -446,7 +459,12 @@ class _Running:
             buffered=engine.intake.buffered,
             waiting=sum(len(p.pending) for p in partitions),
             stuck=engine.sends.stuck(),
-            held=engine.sends.gate.shut,
+            held=guard.lane.held,
+            destinations_held=len(guard.destinations_held()),
+            circuit_score=guard.lane.score,
+            probes=guard.probes.made,
+            probes_failed=guard.probes.failed,
+            retry_shares=guard.lane.retry_shares,
             partitions=tuple(sorted(p.number for p in partitions if p.active)),
             paused=engine.paused.active(),
         )
@@ -506,8 +524,7 @@ class _Running:
             found.append(
                 f"{strays} async sends ignored their cancellation at a hand-over and still run beside the next owner's"
             )
-        if engine.sends.gate.shut:
-            found.append(f"the provider is away ({engine.sends.gate.reason}): the lane waits")
+        found += engine.sends.guard.problems()
         halves = [
             n for n, since in self.fetch.half_assigned().items() if boottime() - since > HALF_ASSIGNED_LIMIT
         ]

@@ -73,21 +73,22 @@ def answer(step: str, call: Recorded, notification: Notification[Any], is_open: 
             raise ThrottledError("provider.429", retry_after=0.3, scope="provider")
         case "throttle" if not is_open:
             raise ThrottledError("provider.429", retry_after=0.3, scope="recipient")
+        case "throttle_now" if not is_open:
+            raise ThrottledError("provider.429", retry_after=0, scope="recipient")
         case "away" if not is_open:
             raise ProviderUnavailableError("provider.402")
         case "throttle_young" if young(notification):
             raise ThrottledError("provider.429", retry_after=0.3, scope="recipient")
         case "away_young" if young(notification):
             raise ProviderUnavailableError("provider.402")
-        case "throttle" | "away" | "throttle_young" | "away_young":
+        case "throttle" | "throttle_now" | "away" | "throttle_young" | "away_young":
             return RECEIPT
-        case "401" | "429" | "503" if not is_open:
-            error = classify_http(
-                int(step), {"retry-after": "0.3"} if step == "429" else {}, provider="provider"
-            )
+        case "401" | "403" | "429" | "429_900" | "503" if not is_open:
+            headers = {"429": {"retry-after": "0.3"}, "429_900": {"retry-after": "900"}}.get(step, {})
+            error = classify_http(int(step[:3]), headers, provider="provider")
             assert error is not None
             raise error
-        case "401" | "429" | "503":
+        case "401" | "403" | "429" | "429_900" | "503":
             return RECEIPT
         case "leak":
             raise TransientError(CANARY, detail=CANARY) from ValueError(CANARY)
@@ -116,7 +117,8 @@ def gate_open(notification: Notification[Any], attempt: Attempt) -> bool:
 
 def waits(step: str, notification: Notification[Any], attempt: Attempt) -> bool:
     """Whether the provider does not answer yet."""
-    return step not in ("throttle", "away", "401", "429", "503") and not gate_open(notification, attempt)
+    keeps_saying = ("throttle", "throttle_now", "away", "401", "403", "429", "429_900", "503")
+    return step not in keeps_saying and not gate_open(notification, attempt)
 
 
 class AsyncSender(Consumer):
@@ -143,6 +145,14 @@ class AsyncSender(Consumer):
     def step(self, planned: str, notification: Notification[Any]) -> str:
         """What happens instead of what was planned."""
         return planned
+
+
+class Webhooks(AsyncSender):
+    """Sends each notification to the host that `data["host"]` names."""
+
+    def destination(self, notification: Notification[Any]) -> str | None:
+        host = notification.data.get("host")
+        return None if host is None else str(host)
 
 
 class Stubborn(AsyncSender):
@@ -191,6 +201,8 @@ class Choosy(AsyncSender):
         verdict = notification.data.get("verdict")
         if verdict == "skip":
             return Skip("unsubscribed")
+        if verdict == "defer_past" and not gate_open(notification, Attempt(1, 1, notification.id, 1.0, None)):
+            return Defer(dt.datetime.now(dt.timezone.utc) - dt.timedelta(hours=1), "broken_clock")
         if verdict == "defer" and notification.id not in self._deferred:
             self._deferred.add(notification.id)
             until = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=0.5)
@@ -277,5 +289,5 @@ class ProductionSync(InProduction, SyncSender):
 
 CONSUMERS: dict[str, type[AsyncSender] | type[SyncSender]] = {
     cls.__name__: cls
-    for cls in (AsyncSender, SyncSender, Stubborn, Choosy, BadHooks, Production, ProductionSync)
+    for cls in (AsyncSender, SyncSender, Webhooks, Stubborn, Choosy, BadHooks, Production, ProductionSync)
 }

@@ -23,6 +23,7 @@ from kafka_notify.testing.attempt_log import (
     Scheduled,
     Skipped,
     Started,
+    Uncounted,
 )
 from kafka_notify.testing.guarantees import Guarantees, Letter, LogEnds, Observation, SourceRecord
 
@@ -98,9 +99,9 @@ RIGHT: dict[str, list[Observation]] = {
         *TWO, Started("a", "n0", "u", 1, 1.0, at=0), *send("n0", "b", 2), Ended("a", "n0", 1, "OSError", True),
         *send("n1", "b"),
     ],
-    "no attempt while the lane waits": [
-        *ONE, *send("n0", outcome="UnknownOutcomeError"), LaneHeld("a", True), *send("n0", outcome="TransientError"),
-        LaneHeld("a", False), *send("n0"),
+    "no attempt, as the failure is the provider's": [
+        *ONE, *send("n0", outcome="UnknownOutcomeError"), Uncounted("a", "n0", 1), LaneHeld("a", True),
+        *send("n0", outcome="TransientError"), Uncounted("a", "n0", 1), LaneHeld("a", False), *send("n0"),
     ],
     "finished beyond the frontier": [*TWO, Skipped("a", "n1", "x"), committed(0, gaps="01"), *send("n0"), *END],
 }  # fmt: skip
@@ -140,6 +141,11 @@ WRONG: dict[str, tuple[str, list[Observation]]] = {
     "attempt not counted after the lane waited": (
         "AttemptsBounded",
         [*ONE, LaneHeld("a", True), LaneHeld("a", False), *send("n0", outcome="TransientError"), *send("n0")],
+    ),
+    "attempt not counted, another one was the provider's": (
+        "AttemptsBounded",
+        [*TWO, *send("n0", outcome="TransientError"), *send("n1", outcome="TransientError"),
+         Uncounted("a", "n1", 1), *send("n0")],
     ),
     "sent to another user": ("Conserved", [Produced("n0", "v", 0, 0), *send("n0")]),
     "sent, never produced": ("Conserved", [*ONE, *send("n0"), *send("n9")]),

@@ -38,7 +38,7 @@ SUSPENDED: Final = 1.02
 """A loaded machine suspends processes between the decision and the call; `tests/unit/test_rate_limit.py` has no
 such tolerance."""
 CONCURRENCY: Final = 50
-PROBES: Final = {"first_wait": 0.05, "max_wait": 0.5}
+PROBES: Final = {"first_wait": 0.05, "max_wait": 0.5, "account_wait": 0.5}
 """Of an outage of ten minutes compressed to ten seconds."""
 
 

@@ -210,6 +210,9 @@ def test_a_lane_whose_provider_is_away(
     back = threading.Event()
 
     class Sms(Consumer):
+        name = "sms"
+        channels = frozenset({"sms"})
+
         async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
             if not back.is_set():
                 raise ProviderUnavailableError("http.401", provider="acme")
@@ -230,7 +233,7 @@ def test_a_lane_whose_provider_is_away(
     assert away.value("lane_held") == 1
     assert away.value("healthy") == 0
     assert away.value("oldest_open_age_seconds") > 0
-    assert away.value("lane_holds_total") == 1
+    assert away.value("lane_holds_total", cause="account") == 1
     assert away.value("attempt_errors_total", provider="acme", code="http.401") >= 1
     assert Scrape(endpoint).value("lane_held") == 0
     lane = [e for e in told if isinstance(e, (events.LaneHeld, events.LaneResumed))]

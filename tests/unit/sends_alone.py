@@ -20,6 +20,7 @@ from kafka_notify._send.sends import Sends
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
+from kafka_notify._worker.destinations import Circuits
 from kafka_notify.events import Event
 from kafka_notify.wire import Headers, encode
 
@@ -109,7 +110,8 @@ class Alone:
             categories=CATEGORIES,
             codec=codec,
             runner=runner,
-            breaker=consumer.breaker,
+            circuits=Circuits(consumer.breaker, self.clock.monotonic(), consumer.concurrency),
+            destination=None,
             unknown=consumer.unknown_outcome,
             hooks=hooks,
             threads=threads,

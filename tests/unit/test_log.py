@@ -93,8 +93,8 @@ def test_worker_says_who_it_is(caplog: pytest.LogCaptureFixture) -> None:
 
     worker = Told(Sms, {"bootstrap.servers": "127.0.0.1:1"}, lane="high_priority")
     log_events(worker)
-    worker.tell(events.LaneHeld("http.401", 1.0))
-    assert caplog.messages == ["lane_held reason=http.401 seconds=1.000 lane=high_priority"]
+    worker.tell(events.LaneHeld("http.401", 1.0, "account"))
+    assert caplog.messages == ["lane_held reason=http.401 wait=1.000 cause=account lane=high_priority"]
 
 
 def test_listening_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

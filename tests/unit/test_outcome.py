@@ -294,7 +294,7 @@ def test_sends_survive_anything(made: list[Callable[[], Any]], plain: bool, wrap
                 alone.put(Notification(user_id=f"u{n}", category="otp", channel="sms", data={"case": n}))
             await alone.until(lambda: counts.sent + counts.retried + counts.dead > len(made))
             assert alone.failed == []
-            assert counts.sent >= 1 or alone.sends.gate.shut
+            assert counts.sent >= 1 or alone.sends.guard.lane.held
         finally:
             await alone.close()
 
@@ -448,5 +448,5 @@ def test_a_listener_that_raises_anything_changes_nothing(error: BaseException) -
     told: list[object] = []
     emit = emitter(lambda event: raiser(error)(), told.append)
     assert emit is not None
-    emit(LaneResumed(1.0))
-    assert told == [LaneResumed(1.0)]
+    emit(LaneResumed(1.0, 1))
+    assert told == [LaneResumed(1.0, 1)]

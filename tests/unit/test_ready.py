@@ -52,16 +52,6 @@ def test_many_retries_leave_every_second_turn() -> None:
     assert not ready
 
 
-def test_put_back_is_the_next_of_its_kind() -> None:
-    """What could not start is not sent to the end of the queue."""
-    ready, p = Ready(), partition()
-    for origin in range(3):
-        ready.add(entry(origin, p))
-    first = ready.pop()
-    ready.put_back(first)
-    assert [ready.pop().origin for _ in range(3)] == [0, 1, 2]
-
-
 def test_partitions_take_turns() -> None:
     """What one partition has queued does not stand in front of another one's first."""
     ready, busy, quiet = Ready(), partition(0), partition(1)

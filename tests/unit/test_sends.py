@@ -223,7 +223,7 @@ async def test_a_record_that_alone_cannot_be_decoded_holds_nobody() -> None:
     for n in range(5):
         alone.put(note(f"n{n}"))
     await alone.until(lambda: len(consumer.sent) == 5)
-    assert not alone.sends.gate.shut
+    assert not alone.sends.guard.lane.held
     await alone.until(lambda: len(alone.written) == 2)
     state = read_retry(alone.written[0][1], "source", 0)
     assert state is not None
@@ -242,7 +242,7 @@ async def test_a_codec_that_decodes_nothing_holds_the_lane_and_its_probes_rotate
     alone = Alone(consumer, codec=codec)
     for n in range(12):
         alone.put(note(f"n{n}"))
-    await alone.until(lambda: alone.sends.gate.shut)
+    await alone.until(lambda: alone.sends.guard.lane.held)
     assert len(codec.asked) == 3
     await alone.until(lambda: len(set(codec.asked)) >= 6)
     assert len(alone.written) < 12  # what waits stays where it is

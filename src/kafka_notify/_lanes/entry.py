@@ -161,6 +161,18 @@ class Entry:
             headers = headers_of(self.record)  # not kept: a dozen objects for as long as the entry waits
         return collapse_of(headers)
 
+    @property
+    def failed(self) -> bool:
+        """Whether a send of it failed before, counted or not; `should_send` putting it off is no failure."""
+        held = self.held
+        if held is None or held.first_failed is None:
+            return False
+        return (
+            self.attempt > 0
+            or held.error_code is None
+            or not held.error_code.startswith(("deferred.", "codec_unavailable"))
+        )
+
     def record_size(self) -> int:
         """Bytes of key, value and headers, roughly: what the budgets count."""
         return record_size(self.key, self.value, self.headers)

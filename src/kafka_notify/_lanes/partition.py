@@ -116,7 +116,7 @@ class Partition:
         "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_confirmed", "_effects", "_end_seen",
         "_farthest", "_fence_before", "_moving", "_order", "_paused", "_redrive_writer", "_redriven", "_seen",
         "_stash", "_tainted", "_uncovered", "_unparked", "_unreached", "active", "alive", "closing", "due",
-        "epoch", "lanes", "makes_room", "new", "number", "open", "open_bytes", "outstanding", "pending",
+        "epoch", "failed", "lanes", "makes_room", "new", "number", "open", "open_bytes", "outstanding", "pending",
         "restore_end", "retry", "source", "source_end", "topic_id", "writer",
     )  # fmt: skip
 
@@ -158,7 +158,9 @@ class Partition:
         self.new: deque[Entry] = deque()
         """Queued attempts of entries that live in the source alone, for the turns between partitions."""
         self.due: deque[Entry] = deque()
-        """Queued attempts of entries that live in the retry topic."""
+        """Queued attempts of entries that live in the retry topic, and never failed."""
+        self.failed: deque[Entry] = deque()
+        """Queued attempts of entries that failed before."""
         self.open_bytes = 0
         """Bytes of the records that `open` counts."""
         self.makes_room = False
@@ -869,8 +871,8 @@ class Partition:
         self.step(lane, now)
 
     def pause(self, entry: Entry, now: int) -> None:
-        """An attempt did not start, as the entry's category or channel is paused: it waits where it is until `resume`
-        or its expiry.
+        """An attempt did not start, as the entry's category or channel is paused, or its destination held: it waits
+        where it is until `resume` or `unpause`, or its expiry.
 
         An entry that lives in the source alone is marked so that its copy waits: the caller writes that.
         """
@@ -885,6 +887,12 @@ class Partition:
             held.size = 0
             entry.evict()
         self.step(entry.lane, now)
+
+    def unpause(self, lane: Lane, now: int) -> None:
+        """What this lane's head waited for has come."""
+        lane.paused = None
+        self._paused.pop(lane, None)
+        self.step(lane, now)
 
     def resume(self) -> None:
         """Less is paused than before: `step_blocked` looks again at what waits for that."""

@@ -185,6 +185,10 @@ class AttemptRunner:
     def _tell(self, wrong: str) -> None:
         self._wrong.warning(f"{self._kind}: {wrong}")
 
+    def backoff(self, attempts_made: int) -> float:
+        """Seconds of the retry policy after so many counted attempts."""
+        return self._retry.delay(attempts_made)
+
     async def call(self, hook: Callable[..., Any], *args: Any) -> Any:
         """Call a hook of the consumer: on the loop when it is async, else on a thread."""
         if inspect.iscoroutinefunction(hook):

@@ -40,6 +40,7 @@ from kafka_notify._send.sends import Sends
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
+from kafka_notify._worker.destinations import Circuits, Destinations
 from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.codec import Codec
 from kafka_notify.consumer import Consumer
@@ -80,6 +81,7 @@ class Engine:
         topics: Names of source, retry and dead-letter topic.
         group: The consumer group.
         categories: Of the topology.
+        channel_count: How many channels the consumer sends.
         codec: Value bytes to data.
         middleware: The team's, outermost first.
         on_event: Guarded; None costs nothing.
@@ -105,6 +107,7 @@ class Engine:
         topics: tuple[str, str, str],
         group: str,
         categories: Mapping[str, Category[Any]],
+        channel_count: int,
         codec: Codec,
         middleware: tuple[Middleware, ...],
         on_event: OnEvent | None,
@@ -203,7 +206,13 @@ class Engine:
             categories=categories,
             codec=codec,
             runner=runner,
-            breaker=consumer.breaker,
+            circuits=Circuits(
+                consumer.breaker,
+                self._clock.monotonic(),
+                consumer.concurrency,
+                _destinations(consumer, channel_count),
+            ),
+            destination=consumer.destination if "destination" in consumer._overridden else None,
             unknown=consumer.unknown_outcome,
             hooks=self._hooks,
             threads=threads,
@@ -569,6 +578,7 @@ class Engine:
         """Stop one partition, loudly: going on would skip or repeat what nobody could find again."""
         self.sends.drop(partition)
         partition.close()
+        self.sends.guard.drop_closed()
         self.partitions.pop(partition.number, None)
         self._removed.pop(partition.number, None)
         self.intake.forget(partition.number)
@@ -592,6 +602,7 @@ class Engine:
             if partition := self.partitions.pop(n, None):
                 self.sends.drop(partition)
                 partition.close()
+        self.sends.guard.drop_closed()
         if numbers and self._on_event:
             self._on_event(events.PartitionsRevoked(self._source, tuple(sorted(numbers)), lost))
         self.sends.cancel(lambda p: not p.alive)
@@ -693,3 +704,11 @@ class Engine:
                 self._settler.carry(entry)
         self._look_on(partitions)
         self.commits.tick()
+
+
+def _destinations(consumer: Consumer, channels: int) -> Destinations[Entry] | None:
+    """What the answers of a provider hold alone: what the consumer names, or its channels when it has several."""
+    named = "destination" in consumer._overridden
+    if not named and channels < 2:
+        return None
+    return Destinations(consumer.breaker, consumer.concurrency, consumer.destination_share, named=named)

@@ -9,30 +9,34 @@ from kafka_notify._lanes.partition import Partition
 
 
 class Ready:
-    """Queued attempts: of new notifications, and of retries that are due, taken in turns; within each kind the
-    partitions take turns, and within a partition it is first come, first served.
+    """Queued attempts: of new notifications, of copies that are due, and of those that failed before. New ones and
+    the others take turns; within each kind the partitions take turns, and within a partition it is first come, first
+    served.
 
     A lane has at most one attempt queued, so within a partition users take turns by themselves.
     """
 
-    __slots__ = ("_retry_next", "due", "new")
+    __slots__ = ("_failed_next", "_newest_next", "_retry_next", "due", "failed", "new")
 
     def __init__(self) -> None:
         self.new: deque[deque[Entry]] = deque()
         """The queues of partitions that have something: the first one is next."""
         self.due: deque[deque[Entry]] = deque()
+        self.failed: deque[deque[Entry]] = deque()
         self._retry_next = True
+        self._failed_next = True
+        self._newest_next = False
 
     def __len__(self) -> int:
-        return sum(map(len, self.new)) + sum(map(len, self.due))
+        return sum(map(len, self.new)) + sum(map(len, self.due)) + sum(map(len, self.failed))
 
     def __bool__(self) -> bool:
-        return bool(self.new or self.due)
+        return bool(self.new or self.due or self.failed)
 
     def up_to(self, most: int) -> int:
         """How many are queued, counted no further than `most`."""
         queued = 0
-        for ring in (self.due, self.new):
+        for ring in (self.due, self.new, self.failed):
             for queue in ring:
                 queued += len(queue)
                 if queued >= most:
@@ -45,31 +49,36 @@ class Ready:
             queue = entry.lane.partition.new
             if not queue:
                 self.new.append(queue)
+        elif entry.failed:
+            queue = entry.lane.partition.failed
+            if not queue:
+                self.failed.append(queue)
         else:
             queue = entry.lane.partition.due
             if not queue:
                 self.due.append(queue)
         queue.append(entry)
 
-    def put_back(self, entry: Entry) -> None:
-        """It could not be sent after all: it is the next of its kind again."""
-        partition = entry.lane.partition
-        ring, queue = (self.new, partition.new) if entry.held is None else (self.due, partition.due)
-        if queue:
-            ring.remove(queue)
-        queue.appendleft(entry)
-        ring.appendleft(queue)
+    def pop(self, *, probe: bool = False) -> Entry:
+        """The next one; an IndexError when there is none.
 
-    def pop(self) -> Entry:
-        """The next one; an IndexError when there is none."""
-        ring = self.new
-        if self.due and (self._retry_next or not ring):
+        Args:
+            probe: It is to find out whether the provider works: one that never failed. When there is none, the one that
+                is due longest and the one that became due last by turns: these differ in what they failed of.
+        """
+        ring, newest = self.new, False
+        if probe:
+            ring = self.new or self.due or self.failed
+            if ring is self.failed:
+                newest = self._newest_next = not self._newest_next
+        elif (self.due or self.failed) and (self._retry_next or not ring):
             self._retry_next = False
-            ring = self.due
+            self._failed_next = not self._failed_next
+            ring = self.failed if self.failed and (self._failed_next or not self.due) else self.due
         else:
             self._retry_next = True
         queue = ring[0]
-        entry = queue.popleft()
+        entry = queue.pop() if newest else queue.popleft()
         if not queue:
             ring.popleft()
         elif len(ring) > 1:
@@ -78,7 +87,11 @@ class Ready:
 
     def drop(self, partition: Partition) -> None:
         """Its assignment has ended."""
-        for ring, queue in ((self.new, partition.new), (self.due, partition.due)):
+        for ring, queue in (
+            (self.new, partition.new),
+            (self.due, partition.due),
+            (self.failed, partition.failed),
+        ):
             if queue:
                 ring.remove(queue)
                 queue.clear()

@@ -19,24 +19,19 @@ from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
-from kafka_notify._send.gate import Failures, Gate, providers_trouble
 from kafka_notify._send.hooks import Hooks, absorb, uncancel
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._settle.settle import CODEC_UNAVAILABLE, Settler, known_reason
+from kafka_notify._settle.settle import Settler, known_reason
+from kafka_notify._worker.destinations import Circuits
+from kafka_notify._worker.guard import Guard, Place
 from kafka_notify._worker.outcome import name_of
 from kafka_notify.codec import Codec
-from kafka_notify.errors import (
-    CodecUnavailable,
-    ThrottledError,
-    TransientError,
-    UnknownOutcomeError,
-)
-from kafka_notify.limits import CircuitBreaker
+from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError
 from kafka_notify.notification import Attempt, Category, Notification, Receipt, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
-from kafka_notify.policy import UnknownOutcome, after_unknown, holds_lane, is_deferred
+from kafka_notify.policy import UnknownOutcome, after_unknown
 from kafka_notify.wire import Undecodable, decode
 
 log = logging.getLogger("kafka_notify.send")
@@ -78,16 +73,14 @@ class Counts:
     unknown: int = 0
 
 
-class _Slot:
+class _Slot(Place):
     """A task, and what it is at."""
 
-    __slots__ = (
-        "deadline", "ends", "entry", "place", "probe", "reason", "start", "stuck", "task",
-    )  # fmt: skip
+    __slots__ = ("deadline", "ends", "place", "reason", "start", "stuck", "task")
 
     def __init__(self) -> None:
+        super().__init__()
         self.task: asyncio.Task[None] | None = None
-        self.entry: Entry | None = None
         self.deadline = FOREVER
         """Monotonic seconds at which the send is cancelled."""
         self.reason = ""
@@ -98,8 +91,6 @@ class _Slot:
         """Its send ignored its cancellation: it was left behind and replaced."""
         self.ends = False
         """It takes nothing more."""
-        self.probe = 0
-        """Round of the gate for which its send is a probe; 0 is none."""
         self.start = 0.0
         """When the rate limit let its send start."""
 
@@ -117,7 +108,8 @@ class Sends:
         categories: Of the topology.
         codec: Value bytes to data.
         runner: Makes one attempt.
-        breaker: When the provider counts as down; None leaves that to what senders say.
+        circuits: The lane's, and those of its destinations.
+        destination: Names a notification's destination, when the consumer does.
         unknown: What follows on an unknown outcome.
         hooks: `on_sent`.
         threads: Of plain senders: some may be stuck.
@@ -141,7 +133,8 @@ class Sends:
         categories: Mapping[str, Category[Any]],
         codec: Codec,
         runner: AttemptRunner,
-        breaker: CircuitBreaker | None,
+        circuits: Circuits[Entry],
+        destination: Callable[[Notification[Any]], str | None] | None,
         unknown: UnknownOutcome,
         hooks: Hooks,
         threads: SendThreads,
@@ -153,10 +146,8 @@ class Sends:
         fail: Callable[[BaseException], object],
     ) -> None:
         self.counts = Counts()
-        self.gate = Gate(breaker or CircuitBreaker())
         self.pace: Pace | None = None
         """The rate limit, when the consumer has one."""
-        self._failures = Failures(breaker) if breaker is not None else None
         self._unknown: UnknownOutcome = unknown
         self._assumed = 0
         """Of what counts as sent: nobody said so."""
@@ -190,16 +181,38 @@ class Sends:
         self._kicking = False
         self._lost: set[_Slot] = set()
         """Async sends that ignored their cancellation and still run."""
+        self.guard = Guard(
+            circuits,
+            destination,
+            max_attempts=max_attempts,
+            concurrency=concurrency,
+            loop=loop,
+            clock=clock,
+            runner=runner,
+            settler=settler,
+            ready=self._ready,
+            places=self._slots,
+            accepted=lambda: self.counts.sent - self._assumed,
+            throttled=self._throttled,
+            kick=self.kick,
+            on_event=on_event,
+        )
+        self._lane = circuits.lane
+        self._destinations = circuits.destinations
         self._late: set[asyncio.Task[None]] = set()
         self._blocked: dict[_Place, Lane] = {}
         """Lanes that wait for a send to end, by partition and user: whichever assignment they belong to."""
+
+    def _throttled(self) -> None:
+        if self.pace is not None:
+            self.pace.throttled()
 
     # -- queue and tasks ------------------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
         """Whether more could be sent than is queued."""
-        return not self._ready and not self.gate.shut and not self._paused.whole
+        return not self._ready and not self._lane.held and not self._paused.whole
 
     def in_flight(self) -> int:
         """Sends under way."""
@@ -232,8 +245,8 @@ class Sends:
         if not count or self._paused.whole or boottime() > self._lease.lease_until:
             self._kicking = False  # a confirmed commit kicks again, and so does a resume
             return
-        if self.gate.shut:
-            count = min(count, self.gate.room(self._clock.monotonic()))  # its time, or an answer, kicks again
+        if self._lane.gated:
+            count = min(count, self.guard.room(len(self._slots) - len(self._idle)))  # an outcome kicks again
         if self.pace is not None and (free := self._ready.up_to(self._free())):
             count = min(count, self.pace.room(free))  # it kicks once there is room again
         if count <= 0:
@@ -250,7 +263,7 @@ class Sends:
             self._slots.add(slot)
             slot.task = self._loop.create_task(self._work(slot))
             count -= 1
-        if count or self.gate.shut:
+        if count or self._lane.held:
             self._kicking = False  # all are at it; each takes the next entry when it is done
             return
         self._wave = min(self._wave * 2, 1_024)
@@ -258,11 +271,11 @@ class Sends:
 
     async def _work(self, slot: _Slot) -> None:
         ready = self._ready
-        new, due = ready.new, ready.due
+        new, due, failed, lane = ready.new, ready.due, ready.failed, self._lane
         turn = 0
         try:
             while not slot.ends:
-                if not (new or due) or not self._may_start(slot):
+                if not (new or due or failed) or not self._may_start(slot):
                     if turn:
                         await absorb(slot.task)
                     future = self._loop.create_future()
@@ -270,8 +283,8 @@ class Sends:
                     await future
                     turn = 0
                     continue
-                if due:
-                    entry = ready.pop()
+                if due or failed:
+                    entry = ready.pop(probe=lane.held)
                 else:
                     queue = new[0]
                     entry = queue.popleft()
@@ -308,14 +321,12 @@ class Sends:
         if boottime() > self._lease.lease_until:
             self._lease.tell_lease()
             return False
-        if self.gate.shut:
-            slot.probe = self.gate.pass_probe(self._clock.monotonic())
-            if not slot.probe:
-                return False
+        if self._lane.gated and not self.guard.start(slot, len(self._slots) - len(self._idle) - 1):
+            return False
         if self.pace is not None:
             slot.start = self.pace.take(self._ready.up_to(self._free() + 1))
             if not slot.start:
-                self._no_probe(slot)
+                self.guard.give_up(slot)
                 return False
         return True
 
@@ -325,15 +336,9 @@ class Sends:
 
     def _not_sent(self, slot: _Slot) -> None:
         """What was allowed to start did not reach the provider: another send may."""
-        self._no_probe(slot)
+        self.guard.give_up(slot)
         if slot.start and self.pace is not None:
             self.pace.give_back(slot.start)
-
-    def _no_probe(self, slot: _Slot) -> None:
-        """If it was a probe, it said nothing."""
-        if slot.probe:
-            self.gate.give_up(slot.probe)
-            slot.probe = 0
 
     # -- one send -------------------------------------------------------------------------------------
 
@@ -369,6 +374,15 @@ class Sends:
             if is_new:
                 self._settler.pause(entry, notification)
             return
+        if (
+            (destinations := self._destinations) is not None
+            and (destinations.counted or destinations.known)
+            and (admitted := self.guard.admit(slot, entry, notification)) is not True
+        ):
+            self._not_sent(slot)
+            if admitted is not False:
+                self._settle(entry, notification, admitted)
+            return
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
         attempt = new_attempt(entry.attempt + 1, self._max_attempts, notification.id, timeout, remaining)
         if (held := entry.held) is not None:
@@ -400,18 +414,24 @@ class Sends:
         if slot.reason:
             self._after_cancel(slot, entry)
             if slot.stuck:
+                self.guard.leave(slot)
                 return  # it was settled when it was left behind
         slot.deadline = FOREVER
         slot.entry = None
         partition.outstanding -= 1
         if outcome is None or not partition.alive:
             entry.busy = Busy.NO  # handed over: no attempt; whoever has the partition now sends it
-            self._no_probe(slot)
+            self.guard.give_up(slot, asked=True)
+            self.guard.leave(slot)
             return
-        if not isinstance(outcome, Sent):
-            outcome = self._judge(slot, entry, outcome)
-        elif slot.probe:
-            self._answered(slot)
+        if isinstance(outcome, Sent):
+            lane = self._lane
+            if slot.of is not None or entry.held is not None or lane.alert or lane.failing:
+                self.guard.sent(slot, entry, started)
+        else:
+            outcome = self._judge(slot, entry, notification, outcome, started)
+        if slot.of is not None:
+            self.guard.leave(slot)
         if outcome is SENT:  # nobody else wants to know
             self.counts.sent += 1
             partition.finish(entry, accepted=True, now=now)
@@ -497,13 +517,11 @@ class Sends:
         if len(undecided) < FEW:
             undecided.add(entry.key)
         if len(undecided) >= FEW:
-            if not slot.probe and not self.gate.shut:
-                log.warning("the codec cannot decode the records of %d users now: the lane waits", FEW)
-            probe = slot.probe
-            self._shut(CODEC_UNAVAILABLE, None, probe)
-            slot.probe = 0
-            if not probe:
-                self._ready.put_back(entry)
+            if not slot.token and not self._lane.held:
+                log.warning("the codec cannot decode the records of %d users now", FEW)
+            probe = slot.token
+            if self.guard.codec_unavailable(slot, entry) and not probe:
+                self._ready.add(entry)
                 return
         died = self._settler.wait_for_codec(entry)
         self.counts.expired += died == "expired"
@@ -586,7 +604,7 @@ class Sends:
         partition = entry.lane.partition
         partition.outstanding -= 1
         if slot.reason == "handover" or not partition.alive:
-            self._no_probe(slot)
+            self.guard.give_up(slot, asked=True)
             log.error(
                 "an async send ignored its cancellation at a hand-over of partition %d and still runs: the next owner "
                 "may send the same; let CancelledError through",
@@ -598,13 +616,14 @@ class Sends:
             # once more: nothing is kept of each send for the sake of these few
             notification = self._decode(entry)
         except BaseException:  # the codec has changed its mind: it stays open
-            self._no_probe(slot)
+            self.guard.give_up(slot, asked=True)
             return
         attempt = new_attempt(
             entry.attempt + 1, self._max_attempts, notification.id, self._send_timeout, None
         )
-        outcome = self._judge(slot, entry, self._runner.failed(UnknownOutcomeError("timeout"), attempt))
         started = self._clock.monotonic() - attempt.timeout - CANCEL_GRACE
+        failed = self._runner.failed(UnknownOutcomeError("timeout"), attempt)
+        outcome = self._judge(slot, entry, notification, failed, started)
         task = self._loop.create_task(self._ended(entry, notification, attempt, outcome, started))
         self._late.add(task)
         task.add_done_callback(self._late_ended)
@@ -625,34 +644,14 @@ class Sends:
         self._ready.add(entry)
         self.kick()
 
-    def _judge(self, slot: _Slot, entry: Entry, outcome: Outcome) -> Outcome:
-        """What an outcome other than sent says about the provider; what becomes of the notification."""
+    def _judge(
+        self, slot: _Slot, entry: Entry, notification: Notification[Any], outcome: Outcome, started: float
+    ) -> Outcome:
+        """What becomes of a notification that was not sent, after what that says about the provider."""
         error = outcome.error if isinstance(outcome, (Retry, Dead)) else None
-        now = self._clock.monotonic()
-        if error is None or is_deferred(error):
-            self._not_sent(slot)
-        elif holds_lane(error):
-            throttle = error if isinstance(error, ThrottledError) else None
-            news = self._shut(error.code, throttle.retry_after if throttle else None, slot.probe)
-            if throttle and news and self.pace is not None:
-                self.pace.throttled()
-            outcome = Retry(max(self.gate.until - now, 0.0), False, error)
-        elif not providers_trouble(error):
-            if isinstance(error, (TransientError, UnknownOutcomeError)):
-                self._no_probe(slot)  # a bug says nothing about the provider
-            elif slot.probe:
-                self._answered(slot)
-        elif slot.probe and self.gate.failed(slot.probe):
-            self.kick()  # its place is free; the failure counts, as the provider answers others
-        elif self._failures is None:
-            self._no_probe(slot)
-        elif self.gate.shut or self._failures.add(entry.key, self.counts.sent - self._assumed, now):
-            self._failures.clear()
-            self._shut(error.code, None, slot.probe)
-            if isinstance(outcome, Retry):  # not this notification's trouble: it loses no attempt
-                wait = max(outcome.after, self.gate.until - now)
-                outcome = attrs.evolve(outcome, counted=False, after=wait)
-        slot.probe = 0
+        outcome, asked = self.guard.not_sent(slot, entry, notification, outcome, started)
+        if not asked and slot.start and self.pace is not None:
+            self.pace.give_back(slot.start)
         if isinstance(error, UnknownOutcomeError) and isinstance(outcome, Retry):
             self.counts.unknown += 1
             outcome = after_unknown(outcome, error, self._unknown)
@@ -695,32 +694,9 @@ class Sends:
                 code,
                 self._clock.monotonic() - started,
                 (self._clock.now() - notification._created_ms) / 1000,
+                not isinstance(outcome, Retry) or outcome.counted,
             )
         )
-
-    # -- the gate -------------------------------------------------------------------------------------
-
-    def _shut(self, reason: str, wait: float | None, probe: int) -> bool:
-        now = self._clock.monotonic()
-        opened = not self.gate.shut
-        news = self.gate.close(now, wait, reason, probe)
-        self._loop.call_later(max(self.gate.until - now, 0.001), self.kick)
-        if opened:
-            log.warning("the lane waits: %s; a probe follows in %.0f s", reason, self.gate.until - now)
-            if self._on_event is not None:
-                self._on_event(events.LaneHeld(reason, self.gate.until - now))
-        return news
-
-    def _answered(self, slot: _Slot) -> None:
-        if self.gate.answered(slot.probe):
-            held = self._clock.monotonic() - self.gate.since
-            log.warning("the lane goes on: the provider answers again after %.0f s", held)
-            if self._on_event is not None:
-                self._on_event(events.LaneResumed(held))
-            if self._failures is not None:
-                self._failures.clear()
-        slot.probe = 0
-        self.kick()
 
     # -- deadlines and ends ---------------------------------------------------------------------------
 
@@ -751,6 +727,7 @@ class Sends:
 
     async def close(self) -> None:
         """End all tasks."""
+        self.guard.close()
         tasks = {slot.task for slot in (*self._slots, *self._lost) if slot.task is not None}
         for slot in (*self._slots, *self._lost):
             slot.reason = "close"

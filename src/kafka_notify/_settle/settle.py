@@ -115,10 +115,11 @@ class Settler:
             held.collapse = ""
         self._copy(entry, held, entry.attempt)
 
-    def pause(self, entry: Entry, notification: Notification[Any]) -> None:
-        """Copy a source record whose category or channel is paused: no attempt, and due as soon as it is resumed."""
+    def pause(self, entry: Entry, notification: Notification[Any] | None, code: str = PAUSED) -> None:
+        """Copy a source record whose category or channel is paused, or whose destination is held: no attempt, and due
+        as soon as it is resumed."""
         held = self._held(entry, self._clock.now(), notification)
-        held.error_class, held.error_code = "Paused", PAUSED
+        held.error_class, held.error_code = "Paused", code
         self._copy(entry, held, entry.attempt, notification)
 
     def wait_for_codec(self, entry: Entry) -> str | None:

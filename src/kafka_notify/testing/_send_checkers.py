@@ -14,11 +14,11 @@ from kafka_notify.testing.attempt_log import (
     Copied,
     DeadLettered,
     Ended,
-    LaneHeld,
     Produced,
     Scheduled,
     Skipped,
     Started,
+    Uncounted,
 )
 from kafka_notify.wire import DlqReason
 
@@ -190,9 +190,6 @@ class AttemptsBounded(CallChecker):
         """Counted attempts by id, as acknowledged copies say."""
         self._doubtful: set[str] = set()
         """Workers that were frozen or fenced: their later copies may be a zombie's, which count for nothing."""
-        self._held: dict[str, bool] = {}
-        """Workers whose lane waits or has waited: what fails meanwhile, or opened the breaker, is no attempt."""
-        self._held_at: defaultdict[str, list[int]] = defaultdict(list)
         self._suspects: list[tuple[Call, str, int]] = []
         self._found: list[str] = []
 
@@ -212,14 +209,13 @@ class AttemptsBounded(CallChecker):
             self._suspects.append((call, worker, line))
 
     def _on_end(self, call: Call, seen: Ended) -> None:
-        if seen.counted and not self._held.get(seen.worker):
+        if seen.counted:
             self._made[seen.id] = (seen.attempt, seen.worker, call.line)
 
     def _on_other(self, seen: Observation) -> None:
-        if isinstance(seen, LaneHeld):
-            self._held[seen.worker] = seen.held
-            if seen.held:
-                self._held_at[seen.worker].append(self.line)
+        if isinstance(seen, Uncounted):  # it was the provider's
+            if self._made.get(seen.id, (0, "", 0))[0] == seen.attempt:
+                del self._made[seen.id]
         elif isinstance(seen, Scheduled):
             doubtful = any(how in ("paused", "fenced") for _, how in self._disturbances[seen.worker])
             if not doubtful:
@@ -231,7 +227,6 @@ class AttemptsBounded(CallChecker):
             f"{worker}, which made it before"
             for call, worker, line in self._suspects
             if not self.disturbed(worker, line, call.line, cluster=True)
-            and not any(line < at < call.line for at in self._held_at[worker])
         ]
 
 

@@ -149,8 +149,17 @@ class PausesSeen(Line):
 
 
 @attrs.frozen
+class Uncounted(Line):
+    """A worker found that a failure was the provider's: it cost no attempt."""
+
+    worker: str
+    id: str
+    attempt: int
+
+
+@attrs.frozen
 class LaneHeld(Line):
-    """A worker found its provider away, or well again: failures in between count as no attempts."""
+    """A worker holds its lane, or goes on with it."""
 
     worker: str
     held: bool
@@ -223,8 +232,8 @@ class Committed(Line):
 _KINDS: Final[dict[str, type[Line]]] = {
     kind.__name__: kind
     for kind in (
-        Produced, Owned, Released, LaneHeld, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled, Disturbed,
-        Failing, PausesSeen, Copied, Committed, Sampled,
+        Produced, Owned, Released, LaneHeld, Uncounted, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled,
+        Disturbed, Failing, PausesSeen, Copied, Committed, Sampled,
     )
 }  # fmt: skip
 _UNCOUNTED: Final = frozenset({"ThrottledError", "ProviderUnavailableError"})
@@ -293,8 +302,10 @@ class AttemptLog:
                 self.write(Scheduled(self.worker, event.id, event.attempt, event.offset))
             case events.PausesChanged():
                 self.write(PausesSeen(self.worker, list(event.paused)))
+            case events.AttemptEnded(outcome="retry", counted=False):
+                self.write(Uncounted(self.worker, event.id, event.attempt))
             case events.LaneHeld():
-                self.write(LaneHeld(self.worker, True, event.seconds, event.reason))
+                self.write(LaneHeld(self.worker, True, event.wait, event.reason))
             case events.LaneResumed():
                 self.write(LaneHeld(self.worker, False))
             case events.PartitionsRevoked(lost=False):

@@ -1,0 +1,496 @@
+"""What protects providers: tells circuits how sends ended, settles what failures cost, and has destinations wait.
+
+Runs on the event loop. The circuits decide (`circuit`, `destinations`); here their decisions become outcomes, copies,
+timers, events and log lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import attrs
+
+from kafka_notify import events
+from kafka_notify._clock import Clock
+from kafka_notify._lanes.entry import Busy, Entry
+from kafka_notify._send.attempt import AttemptRunner
+from kafka_notify._send.ready import Ready
+from kafka_notify._settle.settle import Settler
+from kafka_notify._worker.circuit import DAY, Circuit, Kind, Try, kind_of, least_wait
+from kafka_notify._worker.destinations import Circuits, Destination
+from kafka_notify.errors import DeliveryError, ThrottledError, TransientError
+from kafka_notify.notification import Notification
+from kafka_notify.outcome import Dead, Outcome, Retry
+from kafka_notify.policy import is_deferred
+from kafka_notify.wire import channel_of
+
+log = logging.getLogger("kafka_notify.send")
+
+FOREVER: Final = float("inf")
+HELD: Final = "destination_held"
+"""Error code of copies that were written because their destination is held."""
+CODEC: Final = "codec_unavailable"
+OVERDUE: Final = 100
+"""Of what waits for a destination that was held for a day, looked at in one turn."""
+
+
+class Place:
+    """Where a send happens: a sender's, one after the other."""
+
+    __slots__ = ("entry", "of", "of_token", "token")
+
+    def __init__(self) -> None:
+        self.entry: Entry | None = None
+        self.token = 0
+        """Of the lane's circuit: not 0 when the send is a probe."""
+        self.of: Destination[Entry] | None = None
+        """Where the send goes, when that is counted, or known to fail."""
+        self.of_token = 0
+        """As `token`, of the destination's circuit."""
+
+
+@attrs.define
+class Probes:
+    """Sends that were to find out whether a provider works again, and were answered or failed."""
+
+    made: int = 0
+    failed: int = 0
+
+
+class Guard:
+    """The circuits of one worker, and what follows from them.
+
+    Args:
+        circuits: The lane's, and those of its destinations.
+        destination: Names a notification's; None when the destinations are channels, or there are none.
+        max_attempts: Of the retry policy.
+        concurrency: Sends at once; also how many source records may wait in memory for one destination.
+        loop: Runs the timer.
+        clock: Epoch milliseconds, and monotonic seconds.
+        runner: Knows the backoff.
+        settler: Writes the copies of what waits for a held destination.
+        ready: Queued attempts.
+        places: Of all sends under way.
+        accepted: How many sends were accepted since the start.
+        throttled: Called when the provider asked to slow down.
+        kick: Called when more may start.
+        on_event: Guarded; None when nobody listens.
+    """
+
+    def __init__(
+        self,
+        circuits: Circuits[Entry],
+        destination: Callable[[Notification[Any]], str | None] | None,
+        *,
+        max_attempts: int,
+        concurrency: int,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        runner: AttemptRunner,
+        settler: Settler,
+        ready: Ready,
+        places: Collection[Place],
+        accepted: Callable[[], int],
+        throttled: Callable[[], object],
+        kick: Callable[[], object],
+        on_event: events.OnEvent | None,
+    ) -> None:
+        self.lane = circuits.lane
+        """The lane's circuit."""
+        self.probes = Probes()
+        self._circuits = circuits
+        self._destinations = circuits.destinations
+        self._destination = destination
+        self._max_attempts = max_attempts
+        self._concurrency = concurrency
+        self._loop = loop
+        self._clock = clock
+        self._runner = runner
+        self._settler = settler
+        self._ready = ready
+        self._places = places
+        self._accepted_sends = accepted
+        self._throttled = throttled
+        self._kick = kick
+        self._on_event = on_event
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = FOREVER
+
+    def close(self) -> None:
+        """The worker has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # -- seen from outside, from any thread -----------------------------------------------------------
+
+    def destinations_held(self) -> list[Circuit]:
+        """Circuits of the destinations that are held."""
+        return [] if self._destinations is None else self._destinations.held
+
+    def problems(self) -> list[str]:
+        """What is held, as sentences for `health`."""
+        now = self._clock.monotonic()
+        found: list[str] = []
+        if self.lane.held:
+            found.append(f"provider unavailable ({_how(self.lane, now)})")
+        elif self.lane.uncounted(now):
+            found.append("degraded: half of all sends fail, so failures do not count as attempts")
+        if self._destinations is not None and not self._destinations.named:
+            found += self._held()
+        return found
+
+    def notes(self) -> list[str]:
+        """What others have to look after, as sentences for `health`: destinations that the consumer names."""
+        return self._held() if self._destinations is not None and self._destinations.named else []
+
+    def _held(self) -> list[str]:
+        held = self.destinations_held()
+        if not held:
+            return []
+        longest = min(held, key=lambda circuit: circuit.since)
+        what = "destinations" if self._destinations is not None and self._destinations.named else "channels"
+        return [f"{len(held)} {what} unavailable, longest: {_how(longest, self._clock.monotonic())}"]
+
+    # -- before a send --------------------------------------------------------------------------------
+
+    def room(self, running: int) -> int:
+        """How many sends the lane's circuit lets start, while `running` are under way; asked only while it is `gated`.
+        When it is none, something wakes the senders later."""
+        now = self._clock.monotonic()
+        room = self.lane.room(now, running)
+        if room <= 0:
+            self._look_again(self.lane.ask_again(now))
+        return room
+
+    def start(self, place: Place, running: int) -> bool:
+        """Whether a send may start; then it is noted as a probe, if it is one."""
+        if self.room(running) <= 0:
+            return False
+        place.token = self.lane.start(self._clock.monotonic())
+        return True
+
+    def admit(self, place: Place, entry: Entry, notification: Notification[Any]) -> bool | Outcome:
+        """Whether the notification's destination lets it start now; asked when destinations are counted or known.
+
+        Otherwise it is put aside, and no sender waits. It lives in memory like one that is queued, up to `concurrency`
+        per destination; beyond, and whenever the destination is held, in the retry topic: one copy with unchanged
+        attempts, however long it waits.
+
+        Returns:
+            An outcome when it ends, as its destination was held for a day or cannot be named.
+        """
+        destinations = self._destinations
+        assert destinations is not None
+        if destinations.named:
+            try:
+                name = self._name(notification)
+            except Exception as e:
+                log.error("destination() raised %s for notification %s", type(e).__name__, notification.id)
+                error = TransientError(f"destination.{type(e).__name__}")
+                return Retry(self._runner.backoff(entry.attempt + 1), True, error)
+        else:
+            name = notification.channel
+            if not destinations.counted and name not in destinations.known:
+                return True
+        if name is None:
+            return True
+        of, now = destinations.get(name), self._clock.monotonic()
+        if destinations.room(of, now) > 0:
+            place.of, place.of_token = of, destinations.start(of, now)
+            return True
+        circuit, at = of.circuit, self._clock.now()
+        if (
+            circuit is not None
+            and circuit.held
+            and now - circuit.since >= DAY
+            and notification._expires_ms is None
+            and at - entry.created > DAY * 1000
+        ):
+            return Dead("throttle_timeout")
+        destinations.put_aside(of, entry, tried=entry.failed, waits=_waits)
+        if entry.held is not None:
+            entry.lane.partition.pause(entry, at)
+        elif of.held or len(of.fresh) > self._concurrency:
+            self._put_in_kafka(entry, notification)
+        self._look_again(destinations.ask_again(of, now))
+        return False
+
+    def _name(self, notification: Notification[Any]) -> str | None:
+        assert self._destination is not None
+        name = self._destination(notification)
+        if name is not None and not isinstance(name, str):
+            raise TypeError
+        return name
+
+    def _put_in_kafka(self, entry: Entry, notification: Notification[Any] | None) -> None:
+        partition = entry.lane.partition
+        if partition.alive and not partition.closing:
+            partition.pause(entry, self._clock.now())
+            self._settler.pause(entry, notification, HELD)
+
+    # -- after a send ---------------------------------------------------------------------------------
+
+    def give_up(self, place: Place, *, asked: bool = False) -> None:
+        """If the send was a probe, it said nothing.
+
+        Args:
+            place: The send.
+            asked: Whether the provider was asked.
+        """
+        if place.token:
+            self.lane.give_up(place.token, asked=asked)
+        if place.of_token and place.of is not None and place.of.circuit is not None:
+            place.of.circuit.give_up(place.of_token, asked=asked)
+        place.token = place.of_token = 0
+
+    def sent(self, place: Place, entry: Entry, started: float) -> None:
+        """The provider accepted. Need not be called for a first send while the lane's circuit is not `alert`, nobody is
+        in `failing`, and the destination is not known."""
+        if place.of is not None:
+            place.of.accepted += 1
+        if self._tells(place, entry):
+            self._accepted(place, entry, started, seen=True)
+
+    def not_sent(
+        self, place: Place, entry: Entry, notification: Notification[Any], outcome: Outcome, started: float
+    ) -> tuple[Outcome, bool]:
+        """What an outcome other than `Sent` says about the provider.
+
+        Returns:
+            What becomes of the notification, and whether the provider was asked at all.
+        """
+        error = outcome.error if isinstance(outcome, (Retry, Dead)) else None
+        kind = kind_of(error)
+        if error is not None and kind in (Kind.FAILURE, Kind.ACCOUNT, Kind.THROTTLE):
+            return self._blame(place, entry, notification, outcome, error, kind, started), True
+        asked = error is not None and not is_deferred(error)
+        if kind is not Kind.ANSWER:
+            self.give_up(place, asked=asked)
+        elif self._tells(place, entry):
+            self._accepted(place, entry, started, seen=False)
+        if isinstance(outcome, Retry) and not outcome.counted:
+            outcome = attrs.evolve(outcome, after=least_wait(outcome.after, self._age(entry)))
+        return outcome, asked
+
+    def _tells(self, place: Place, entry: Entry) -> bool:
+        """Whether circuits have to be told that this send was accepted: nearly never of a first send."""
+        lane, of = self.lane, place.of
+        if lane.alert or entry.held is not None:
+            return True
+        if of is None:
+            return bool(lane.failing) and entry.key in lane.failing
+        circuit = of.circuit
+        return of.name in lane.failing or (
+            circuit is not None and (circuit.alert or entry.key in circuit.failing)
+        )
+
+    def _age(self, entry: Entry) -> float:
+        """Seconds since it failed first, or was put off."""
+        held = entry.held
+        if held is None or held.first_failed is None:
+            return 0.0
+        return max((self._clock.now() - held.first_failed) / 1000, 0.0)
+
+    def _try(self, place: Place, entry: Entry, started: float) -> Try:
+        last = entry.attempt + 1 >= self._max_attempts
+        return Try(entry.key, started, place.token, entry.attempt, entry.failed, self._age(entry), last)
+
+    def _accepted(self, place: Place, entry: Entry, started: float, *, seen: bool) -> None:
+        lane, of, now = self.lane, place.of, self._clock.monotonic()
+        circuit = of.circuit if of is not None else None
+        was, of_was = lane.held, circuit is not None and circuit.held
+        self.probes.made += place.token != 0 or place.of_token != 0
+        if self._circuits.accepted(self._try(place, entry, started), now, of, place.of_token, seen=seen):
+            code = circuit.reason if circuit is not None and of_was else lane.reason
+            log.warning(
+                "%s is not everybody's: others are accepted; for 10 minutes nothing is held for it", code
+            )
+            if self._on_event is not None:
+                self._on_event(events.RefusalDisbelieved(code))
+        place.token = place.of_token = 0
+        if was and not lane.held:
+            self._tell_resumed(lane, now)
+        if circuit is not None and of_was and not circuit.held:
+            self._tell_resumed(circuit, now)
+        if was or lane.gated:
+            self._kick()
+
+    def _blame(
+        self,
+        place: Place,
+        entry: Entry,
+        notification: Notification[Any],
+        outcome: Outcome,
+        error: DeliveryError,
+        kind: Kind,
+        started: float,
+    ) -> Outcome:
+        """A failure that may be the provider's: whether it counts, and how long it waits."""
+        lane, now = self.lane, self._clock.monotonic()
+        if self._destinations is not None and not self._destinations.named and place.of is None:
+            place.of = self._channel(notification.channel)
+            place.of.busy += 1  # until `leave`
+        of = place.of
+        was, of_was = lane.held, of is not None and of.held
+        probe = place.token != 0 or place.of_token != 0
+        self.probes.made += probe
+        self.probes.failed += probe
+        verdict, dropped = self._circuits.failed(
+            self._try(place, entry, started),
+            kind,
+            error.code,
+            now,
+            asked=error.retry_after if isinstance(error, ThrottledError) else None,
+            accepted=self._accepted_sends(),
+            of=of,
+            of_token=place.of_token,
+        )
+        place.token = place.of_token = 0
+        if lane.held:
+            if not was:
+                self._tell_held(lane, now)
+            self._look_again(lane.ask_again(now))
+        if of is not None and of.held and not of_was:
+            self._destination_held(of, now)
+        if dropped is not None:
+            self._release(dropped)
+        if kind is Kind.THROTTLE and (probe or was != lane.held or (of is not None and of.held != of_was)):
+            self._throttled()
+        if not isinstance(outcome, Retry):
+            return outcome
+        wait, counted = verdict.wait, verdict.counted
+        if kind is Kind.FAILURE:
+            wait = max(wait, outcome.after)
+            if not outcome.counted:  # as a middleware says
+                counted, wait = False, least_wait(wait, self._age(entry))
+        elif counted:  # a refusal that was not the account's
+            wait = max(wait, self._runner.backoff(entry.attempt + 1))
+        if not counted:  # spread, or all that failed in an outage would be due together
+            wait += min(verdict.wait / 4, 5.0) * random.random()
+        return Retry(wait, counted, error)
+
+    def codec_unavailable(self, place: Place, entry: Entry) -> bool:
+        """The codec's own service does not answer, for several users in a row: whether the lane is held. It is not when
+        others were accepted just now."""
+        lane, now = self.lane, self._clock.monotonic()
+        was = lane.held
+        lane.failed(self._try(place, entry, now), Kind.CODEC, CODEC, now, accepted=self._accepted_sends())
+        place.token = 0
+        if lane.held:
+            if not was:
+                self._tell_held(lane, now)
+            self._look_again(lane.ask_again(now))
+        return lane.held
+
+    def _tell_held(self, circuit: Circuit, now: float) -> None:
+        wait, lane = max(circuit.until - now, 0.0), circuit is self.lane
+        what = "the lane" if lane else "a destination"
+        log.warning(
+            "%s is held: %s (%s); a probe follows in %.1f s", what, circuit.reason, circuit.cause, wait
+        )
+        if self._on_event is not None:
+            held = events.LaneHeld if lane else events.DestinationHeld
+            self._on_event(held(circuit.reason, wait, circuit.cause))
+
+    def _tell_resumed(self, circuit: Circuit, now: float) -> None:
+        held, lane = now - circuit.since, circuit is self.lane
+        what = "the lane" if lane else "a destination"
+        log.warning(
+            "%s goes on after %.1f s: %d of %d probes failed",
+            what, held, circuit.probes_failed, circuit.probes,
+        )  # fmt: skip
+        if self._on_event is not None:
+            resumed = events.LaneResumed if lane else events.DestinationResumed
+            self._on_event(resumed(held, circuit.probes))
+
+    # -- what waits -----------------------------------------------------------------------------------
+
+    def _look_again(self, at: float) -> None:
+        """See at monotonic `at` what a held lane or destination lets start."""
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = self._loop.call_later(max(at - self._clock.monotonic(), 0.001), self._look)
+
+    def _look(self) -> None:
+        self._timer, self._timer_at = None, FOREVER
+        now = self._clock.monotonic()
+        if self._destinations is not None:
+            for of in self._destinations.waiting():
+                if of.circuit is not None and of.circuit.held and now - of.circuit.since >= DAY:
+                    self._destinations.rotate(of, OVERDUE, self._set_off)
+                self._release(of)
+        if self._ready and self.lane.held:
+            self._look_again(self.lane.ask_again(now))
+        self._kick()
+
+    def leave(self, place: Place) -> None:
+        """The send has ended, however: another to the same destination may start."""
+        of, place.of = place.of, None
+        if of is not None and self._destinations is not None:
+            of.busy -= 1
+            self._release(of)
+            self._destinations.forget(of)
+
+    def drop_closed(self) -> None:
+        """Partitions have ended: keep nothing of theirs."""
+        if self._destinations is not None:
+            self._destinations.sweep(_waits)
+
+    def _release(self, of: Destination[Entry]) -> None:
+        assert self._destinations is not None
+        if of.fresh or of.tried:
+            now = self._clock.monotonic()
+            self._destinations.release(of, now, self._set_off)
+            if of.fresh or of.tried:
+                self._look_again(self._destinations.ask_again(of, now))
+            self._kick()
+
+    def _set_off(self, entry: Entry) -> bool:
+        """Queue what waited for its destination; whether it still waited."""
+        if not _waits(entry):
+            return False
+        lane = entry.lane
+        if lane.paused is entry:
+            lane.partition.unpause(lane, self._clock.now())
+        else:
+            self._ready.add(entry)
+        return True
+
+    def _channel(self, name: str) -> Destination[Entry]:
+        """A channel failed: from now on what is under way of it is counted."""
+        destinations = self._destinations
+        assert destinations is not None
+        of = destinations.known.get(name)
+        if of is None:
+            of = destinations.get(name)
+            for place in self._places:
+                entry = place.entry
+                if entry is not None and place.of is None and channel_of(entry.headers or []) == name:
+                    place.of = of
+                    of.busy += 1
+        return of
+
+    def _destination_held(self, of: Destination[Entry], now: float) -> None:
+        assert of.circuit is not None
+        self._tell_held(of.circuit, now)
+        for entry in tuple(of.fresh):
+            if entry.held is None and entry.busy is Busy.SENDING:
+                self._put_in_kafka(entry, None)
+        self._look_again(of.circuit.ask_again(now))
+
+
+def _how(circuit: Circuit, now: float) -> str:
+    return f"{circuit.reason}, held for {now - circuit.since:.0f} s, {circuit.probes_failed} probes failed"
+
+
+def _waits(entry: Entry) -> bool:
+    """Whether what was put aside for its destination still waits for it: it may have expired, or be elsewhere."""
+    if not entry.partition.alive:
+        return False
+    return entry.lane.paused is entry or (entry.held is None and entry.busy is Busy.SENDING)

@@ -1,0 +1,304 @@
+"""What becomes of circuits' decisions: outcomes, what waits, and events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kafka_notify import (
+    CircuitBreaker,
+    Notification,
+    PermanentError,
+    ProviderUnavailableError,
+    ThrottledError,
+    TransientError,
+    events,
+)
+from kafka_notify._lanes.entry import Busy
+from kafka_notify._worker.circuit import DAY
+from kafka_notify._worker.destinations import FAILURES, Circuits, Destinations
+from kafka_notify._worker.guard import HELD, OVERDUE, Guard, Place
+from kafka_notify.outcome import Dead, Outcome, Retry
+
+DEFAULT = CircuitBreaker()
+
+
+class Thing:
+    """One like an entry or a lane."""
+
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+
+class Partition:
+    """What a guard asks of one."""
+
+    def __init__(self) -> None:
+        self.alive, self.closing = True, False
+        self.stepped: list[Any] = []
+
+    def pause(self, entry: Any, now: int) -> None:
+        entry.lane.paused, entry.busy = entry, Busy.NO if entry.held else Busy.COPYING
+
+    def unpause(self, lane: Any, now: int) -> None:
+        lane.paused = None
+        self.stepped.append(lane)
+
+
+class World:
+    """A guard, and what it did."""
+
+    def __init__(
+        self, destination: Callable[[Notification[Any]], str | None] | None = None, *, channels: bool = False,
+        concurrency: int = 8,
+    ) -> None:  # fmt: skip
+        destinations: Destinations[Any] | None = None
+        if destination is not None or channels:
+            destinations = Destinations(DEFAULT, concurrency, None, named=destination is not None)
+        self.now = 1_000.0
+        self.clock = SimpleNamespace(monotonic=lambda: self.now, now=lambda: int(self.now * 1000))
+        self.partition = Partition()
+        self.ready: list[Any] = []
+        self.copies: list[Any] = []
+        self.told: list[events.Event] = []
+        self.places: list[Place] = []
+        self.kicks = self.throttles = 0
+        self.guard = Guard(
+            Circuits(DEFAULT, self.now, concurrency, destinations), destination,
+            max_attempts=4, concurrency=concurrency, loop=asyncio.get_running_loop(), clock=self.clock,  # type: ignore[arg-type]
+            runner=SimpleNamespace(backoff=lambda n: 10.0 * n),  # type: ignore[arg-type]
+            settler=SimpleNamespace(pause=lambda entry, n, code: self.copies.append((entry, code))),  # type: ignore[arg-type]
+            ready=SimpleNamespace(add=self.ready.append), places=self.places, accepted=lambda: 0,  # type: ignore[arg-type]
+            throttled=self.throttle, kick=self.kick, on_event=self.told.append,
+        )  # fmt: skip
+
+    def throttle(self) -> None:
+        self.throttles += 1
+
+    def kick(self) -> None:
+        self.kicks += 1
+
+    def entry(self, user: str = "u", *, held: bool = False, channel: str = "sms", attempt: int = 0) -> Any:
+        lane = Thing(partition=self.partition, paused=None)
+        return Thing(
+            lane=lane, partition=self.partition, key=user.encode(), attempt=attempt, busy=Busy.SENDING,
+            held=SimpleNamespace(first_failed=None) if held else None, failed=attempt > 0, created=0,
+            headers=[("notif-channel", channel.encode())],
+        )  # fmt: skip
+
+    def send(
+        self, answer: Outcome | None, user: str = "u", channel: str = "sms", **data: Any
+    ) -> tuple[bool | Outcome, Outcome | None]:
+        """One send, if it may start: what `admit` said, and what becomes of it."""
+        entry, place = self.entry(user, channel=channel), Place()
+        made = note(channel, **data)
+        admitted = self.guard.admit(place, entry, made)
+        if admitted is not True:
+            return admitted, None
+        outcome = answer
+        if answer is None:
+            self.guard.sent(place, entry, self.now)
+        else:
+            outcome, _ = self.guard.not_sent(place, entry, made, answer, self.now)
+        self.guard.leave(place)
+        return True, outcome
+
+
+def note(channel: str = "sms", **data: Any) -> Notification[Any]:
+    """A notification without expiry."""
+    return Notification(user_id="u", category="otp", channel=channel, data=data)
+
+
+def failure(code: str = "http.503") -> Retry:
+    return Retry(2.0, True, TransientError(code))
+
+
+async def test_a_channel_that_fails_is_counted_from_then_on() -> None:
+    """Sends that were under way when it failed first are known, and every place is given back."""
+    world = World(channels=True)
+    others = [Place() for _ in range(3)]
+    for place, channel in zip(others, ("sms", "sms", "push"), strict=True):
+        place.entry = world.entry(channel=channel)
+        world.places.append(place)
+    world.send(failure())
+    destinations = world.guard._destinations
+    assert destinations is not None
+    assert {name: of.busy for name, of in destinations.known.items()} == {"sms": 2}
+    assert [place.of is not None for place in others] == [True, True, False]
+    for place in others:
+        world.guard.leave(place)
+    for n in range(20):
+        world.send(failure(), f"u{n}")
+
+    assert [of.busy for of in destinations.known.values()] == [0]
+    assert [type(event) for event in world.told] == [events.DestinationHeld]
+    assert world.send(None, channel="push") == (True, None)
+    assert world.guard.problems()[0].startswith("1 channels unavailable, longest: http.503, held for 0 s")
+
+
+async def test_what_waits_for_a_held_destination_is_one_copy() -> None:
+    """Those that live in the source are copied once, the others not at all; each is set off when it may be probed."""
+    world = World(lambda n: n.data["host"])
+    for n in range(FAILURES):
+        world.send(failure(), f"u{n}", host="bad")
+    first, second = world.entry("a"), world.entry("b", held=True, attempt=1)
+    for entry in (first, second):
+        assert world.guard.admit(Place(), entry, note(host="bad")) is False
+
+    assert world.copies == [(first, HELD)]
+    assert first.lane.paused is first
+    assert second.lane.paused is second
+    assert world.send(None, host="good") == (True, None)
+    world.now += 1.0
+    world.guard._look()
+    assert world.partition.stepped == [first.lane]
+    world.now += 1.6
+    world.guard._look()
+    assert world.partition.stepped == [first.lane, second.lane]
+    assert world.guard.problems() == []
+    assert world.guard.notes()[0].startswith("1 destinations unavailable")
+
+
+async def test_what_waits_for_a_share_stays_in_memory() -> None:
+    """As many as may be sent at once; beyond they are copied, and all are when the destination is held."""
+    world = World(lambda n: n.data["host"], concurrency=8)
+    running = [Place() for _ in range(2)]
+    for place in running:
+        assert world.guard.admit(place, world.entry(), note(host="a")) is True
+    waiting = [world.entry(f"w{n}") for n in range(10)]
+    for entry in waiting:
+        assert world.guard.admit(Place(), entry, note(host="a")) is False
+    assert [entry for entry, _ in world.copies] == waiting[8:]
+    world.guard.leave(running[0])
+    assert world.ready == waiting[:1]
+    world.partition.alive = False
+    world.guard.drop_closed()
+    world.guard.leave(running[1])
+
+    assert world.ready == waiting[:1]
+    assert world.guard._destinations is not None
+    assert not world.guard._destinations.known
+
+
+async def test_those_in_memory_are_copied_when_it_is_held() -> None:
+    """They would pin the frontier for as long."""
+    world = World(lambda n: n.data["host"], concurrency=8)
+    running = [Place() for _ in range(2)]
+    for place in running:
+        place.entry = world.entry()
+        assert world.guard.admit(place, world.entry(), note(host="a")) is True
+    waiting = world.entry("w")
+    assert world.guard.admit(Place(), waiting, note(host="a")) is False
+    assert world.copies == []
+    refused = Retry(1.0, False, ProviderUnavailableError("http.403"))
+    outcome, asked = world.guard.not_sent(running[0], world.entry(), note(host="a"), refused, world.now)
+
+    assert asked
+    assert isinstance(outcome, Retry)
+    assert not outcome.counted
+    assert world.copies == [(waiting, HELD)]
+
+
+@pytest.mark.parametrize("wrong", [KeyError("x"), 5, ["host"]])
+async def test_a_destination_that_cannot_be_named_is_an_attempt(
+    wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Like a bug in `should_send`: counted, logged without its text."""
+
+    def destination(notification: Notification[Any]) -> str | None:
+        if isinstance(wrong, Exception):
+            raise wrong
+        return wrong  # type: ignore[no-any-return]
+
+    world = World(destination)
+    admitted, _ = world.send(None)
+
+    assert isinstance(admitted, Retry)
+    assert (admitted.counted, admitted.after) == (True, 10.0)
+    assert admitted.error is not None
+    assert admitted.error.code in ("destination.KeyError", "destination.TypeError")
+    assert "destination() raised" in caplog.text
+
+
+async def test_a_destination_held_for_a_day_keeps_nothing_older() -> None:
+    """What has no expiry and is as old is dead-lettered, a hundred at each look."""
+    world = World(lambda n: n.data["host"])
+    for n in range(10):
+        world.send(failure(), f"u{n}", host="bad")
+    entries = [world.entry(f"w{n}") for n in range(150)]
+    for entry in entries:
+        world.guard.admit(Place(), entry, note(host="bad"))
+    world.now += DAY + 10
+    world.guard._look()
+    assert len(world.partition.stepped) >= OVERDUE
+    for n in range(10):  # probes fail again
+        world.send(failure(), f"v{n}", host="bad")
+
+    assert world.guard.admit(Place(), world.entry("old"), note(host="bad")) == Dead("throttle_timeout")
+
+
+async def test_waits_that_are_asked_for_have_a_floor() -> None:
+    """A recipient's `Retry-After: 0`; what the provider was not asked for at all; what a middleware says."""
+    world = World()
+    for error in (ThrottledError("http.429", retry_after=0, scope="recipient"), None):
+        outcome, asked = world.guard.not_sent(
+            Place(), world.entry(), note(), Retry(0.0, False, error), world.now
+        )
+        assert isinstance(outcome, Retry)
+        assert outcome.after == 0.1
+        assert asked is (error is not None)
+
+
+async def test_a_throttle_slows_the_rate_limit_down_once() -> None:
+    """Of a hundred sends under way that are throttled, one is news."""
+    world = World()
+    for n in range(100):
+        answer = Retry(5.0, False, ThrottledError("http.429", retry_after=3))
+        world.guard.not_sent(Place(), world.entry(f"u{n}"), note(), answer, world.now)
+
+    assert world.throttles == 1
+    assert world.told == [events.LaneHeld("http.429", 3.0, "throttle")]
+
+
+async def test_a_refusal_among_accepted_ones_counts() -> None:
+    """It is disbelieved, said so, and then waits as the retry policy says."""
+    world = World()
+    refused = Retry(1.0, False, ProviderUnavailableError("http.403"))
+    world.guard.not_sent(Place(), world.entry(), note(), refused, world.now)
+    for n in range(4):
+        world.guard.sent(Place(), world.entry(f"v{n}"), world.now)
+    outcome, _ = world.guard.not_sent(Place(), world.entry(), note(), refused, world.now)
+
+    assert outcome == Retry(10.0, True, refused.error)
+    kinds = [events.LaneHeld, events.RefusalDisbelieved, events.LaneResumed]
+    assert [type(event) for event in world.told] == kinds
+
+
+async def test_a_permanent_error_is_an_answer() -> None:
+    """The provider works: it ends a hold like an accepted send."""
+    world = World()
+    for n in range(12):
+        world.guard.not_sent(Place(), world.entry(f"u{n}"), note(), failure(), world.now)
+    assert world.guard.lane.held
+    world.now += 1
+    for n in range(4):
+        place = Place()
+        assert world.guard.start(place, 0)
+        dead = Dead("permanent", PermanentError("http.400"))
+        assert world.guard.not_sent(place, world.entry(f"p{n}"), note(), dead, world.now) == (dead, True)
+
+    assert not world.guard.lane.held
+    assert (world.guard.probes.made, world.guard.probes.failed) == (4, 0)
+
+
+async def test_a_codec_that_is_unavailable_holds_the_lane() -> None:
+    """It is told once."""
+    world = World()
+    for n in range(3):
+        assert world.guard.codec_unavailable(Place(), world.entry(f"u{n}"))
+
+    assert world.told == [events.LaneHeld("codec_unavailable", 1.0, "codec")]
