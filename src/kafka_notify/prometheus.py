@@ -303,6 +303,15 @@ _GAUGES: Final[tuple[tuple[str, str, _Read], ...]] = (
     ("waiting", "Notifications that live in the retry topic.", lambda s: s.waiting),
     ("stuck_sends", "Sends that outlived their deadline and still run.", lambda s: s.stuck),
     ("partitions", "Partitions that are being sent.", lambda s: len(s.partitions)),
+    (
+        "memory_buffered_bytes",
+        "Source records in memory, those polled and not looked at yet included.",
+        lambda s: s.buffered_bytes,
+    ),
+    ("memory_waiting_bytes", "Payloads that waiting retries keep.", lambda s: s.waiting_bytes),
+    ("memory_loading_bytes", "Payloads read again for their send.", lambda s: s.loading_bytes),
+    ("memory_table_bytes", "The table of waiting retries, without payloads.", lambda s: s.table_bytes),
+    ("memory_limit_bytes", "What all budgets allow together.", lambda s: s.memory_limit),
     ("lane_held", "Workers that wait for their provider to come back.", lambda s: s.held),
 )
 _COUNTERS: Final[tuple[tuple[str, str, _Read], ...]] = (

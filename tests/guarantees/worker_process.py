@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -22,12 +22,19 @@ from kafka_notify import (
     Worker,
     events,
 )
+from kafka_notify._fetch import intake, loop
 from kafka_notify._send import engine
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog
 from tests.guarantees import bugs
 from tests.guarantees.provider import CONSUMERS
 
+BUDGETS: Final[dict[str, tuple[Any, str]]] = {
+    "waiting": (engine, "PAYLOAD_BUDGET"),
+    "loading": (engine, "LOAD_BUDGET"),
+    "buffered": (intake, "BUFFER_BYTES"),
+    "transit": (loop, "TRANSIT_BYTES"),
+}
 said = logging.getLogger("tests.worker")
 
 
@@ -48,6 +55,8 @@ class Spec:
     drain_timeout: float = 20.0
     bug: str = ""
     payload_budget: int | None = None
+    budgets: dict[str, int] = attrs.field(factory=dict)
+    """Bytes of the budgets that `BUDGETS` names."""
 
 
 def consumer_class(name: str, attributes: dict[str, Any]) -> Any:
@@ -101,6 +110,8 @@ def main() -> None:
         bugs.BUGS[spec.bug]()
     if spec.payload_budget is not None:
         engine.PAYLOAD_BUDGET = spec.payload_budget  # type: ignore[misc]
+    for name, size in spec.budgets.items():
+        setattr(*BUDGETS[name], size)
     worker = make_worker(spec, AttemptLog(spec.log, f"{spec.name}-{os.getpid()}"))
     signal.signal(signal.SIGUSR1, lambda *_: tell(worker))
     worker.run()

@@ -21,6 +21,7 @@ from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
 from kafka_notify._send.gate import Failures, Gate, providers_trouble
 from kafka_notify._send.hooks import Hooks, absorb, uncancel
+from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
@@ -156,6 +157,8 @@ class Sends:
         self.gate = Gate(breaker or CircuitBreaker())
         self.pace: Pace | None = None
         """The rate limit, when the consumer has one."""
+        self.loader: Loader
+        """Reads evicted payloads again before they are queued here."""
         self._failures = Failures(breaker) if breaker is not None else None
         self._unknown: UnknownOutcome = unknown
         self._assumed = 0
@@ -222,6 +225,8 @@ class Sends:
 
         A task whose sends do not suspend empties the queue alone; waking the others would be waste.
         """
+        if self.loader.waiting:
+            self.loader.fill()
         if self._ready and not self._kicking:
             self._kicking = True
             self._wave = 1
@@ -260,11 +265,13 @@ class Sends:
         ready = self._ready
         new, due = ready.new, ready.due
         turn = 0
+        entry: Entry | None
         try:
             while not slot.ends:
                 if not (new or due) or not self._may_start(slot):
                     if turn:
                         await absorb(slot.task)
+                    entry = None  # a task that waits must not keep the last payload in memory
                     future = self._loop.create_future()
                     self._idle.append(future)
                     await future
@@ -272,6 +279,8 @@ class Sends:
                     continue
                 if due:
                     entry = ready.pop()
+                    if entry.held is not None and entry.held.loaded:
+                        self.loader.started(entry)
                 else:
                     queue = new[0]
                     entry = queue.popleft()
@@ -318,6 +327,14 @@ class Sends:
                 self._no_probe(slot)
                 return False
         return True
+
+    def loads_wanted(self) -> int:
+        """Evicted payloads that may be in memory for sends to come: none while no send could start."""
+        if self._paused.whole or boottime() > self._lease.lease_until:
+            return 0
+        if self.gate.shut:
+            return max(self.gate.room(self._clock.monotonic()), 0)
+        return min(AHEAD * self._concurrency, AT_MOST)
 
     def _free(self) -> int:
         """Tasks that have nothing to do, or could be made."""
@@ -616,8 +633,9 @@ class Sends:
             self._loop.call_later(1.0, self._again, entry)
 
     def _again(self, entry: Entry) -> None:
-        self._ready.add(entry)
-        self.kick()
+        if entry.lane.partition.alive:
+            self._ready.add(entry)
+            self.kick()
 
     def _judge(self, slot: _Slot, entry: Entry, outcome: Outcome) -> Outcome:
         """What an outcome other than sent says about the provider; what becomes of the notification."""
