@@ -352,6 +352,19 @@ def with_drain(config: dict[str, Any], drain_timeout: float) -> dict[str, Any]:
     return config
 
 
+def client_bytes(reading: Mapping[str, Any], writing: Mapping[str, Any]) -> int:
+    """Bytes that librdkafka buffers at most: its prefetch, one fetch beyond that, and the queue of copies, of which
+    Python holds the other half until they are acknowledged."""
+    queued = int(reading["queued.max.messages.kbytes"]) * 1_024
+    # what librdkafka makes of a limit that nobody has set
+    fetch = max(min(52_428_800, queued), int(reading.get("message.max.bytes", 1_000_000)))
+    return (
+        queued
+        + int(reading.get("fetch.max.bytes", fetch))
+        + 2 * int(writing["queue.buffering.max.kbytes"]) * 1_024
+    )
+
+
 def opened(factory: Callable[[dict[str, Any]], _Client], config: dict[str, Any]) -> _Client:
     """A client made by `factory`, such as `confluent_kafka.Producer`.
 

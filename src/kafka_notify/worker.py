@@ -19,16 +19,17 @@ from confluent_kafka import Message
 from typing_extensions import Self
 
 from kafka_notify._clock import Clock
-from kafka_notify._config import Config, consumer_config, producer_config, with_drain
-from kafka_notify._fetch import lease
+from kafka_notify._config import Config, client_bytes, consumer_config, producer_config, with_drain
+from kafka_notify._fetch import intake, lease
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
-from kafka_notify._fetch.loop import FetchLoop, boottime
+from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop, boottime
 from kafka_notify._fetch.reread import Rereader
 from kafka_notify._handle import ProducerHandle
-from kafka_notify._lanes.entry import Entry
 from kafka_notify._pause import Pause, Paused
+from kafka_notify._send import engine
 from kafka_notify._send.engine import Engine
+from kafka_notify._send.loader import Load
 from kafka_notify._send.pace import Pace, SharedPace
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._units import Seconds, to_seconds
@@ -47,6 +48,8 @@ STUCK_SHARE: Final = 0.1
 BLOCKED_LIMIT: Final = 60.0
 """Seconds of a blocked event loop, or of nothing but hanging sends, after which the worker does not count as alive:
 only a restart helps."""
+TABLE_ENTRY_BYTES: Final = 900
+"""What a waiting retry takes without its payload: entry, queue of its user, wake-up, places in tables (measured)."""
 GC_THRESHOLD: Final = (100_000, 20, 100)
 """Objects by which the number of those alive must grow before the young ones are walked: above what full and empty
 buffers differ by, as the library itself leaves no cycles. At half of it a collection of 70 ms came every 1.5 s, and
@@ -91,6 +94,22 @@ class WorkerStats:
     partitions: tuple[int, ...] = ()
     paused: tuple[Pause, ...] = ()
     """What must not be sent now: see `Pauses`."""
+    buffered_bytes: int = 0
+    """Bytes of `buffered`, and of records that were polled and are not looked at yet."""
+    waiting_bytes: int = 0
+    """Bytes of payloads that waiting retries keep; those that do not fit are read again before their send."""
+    loading_bytes: int = 0
+    """Bytes of payloads that were read again, or are being read: until their send has ended."""
+    table_bytes: int = 0
+    """Bytes of the table of waiting retries without their payloads, by `TABLE_ENTRY_BYTES`."""
+    memory_limit: int = 0
+    """Bytes that the four above, the client's prefetch and the queue of copies can reach together at most. What sends
+    that are under way decode, and what the sender keeps, comes on top."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the budgets count now: `memory_limit` bounds them."""
+        return self.buffered_bytes + self.waiting_bytes + self.loading_bytes + self.table_bytes
 
 
 @attrs.frozen
@@ -327,6 +346,10 @@ class _Running:
         )
         self.handle = self._open_handle()
         self.writer = CopyWriter(self.handle, self.loop, on_event, reopen=self._reopen)
+        self._memory_limit = (
+            intake.BUFFER_BYTES + TRANSIT_BYTES + engine.PAYLOAD_BUDGET + engine.LOAD_BUDGET
+            + TABLE_ENTRY_BYTES * intake.MAX_HELD + client_bytes(reading, writing)
+        )  # fmt: skip
         channels = Channels(frozenset(consumer.channels), frozenset(consumer.dropped_channels))
         self.fetch = FetchLoop(reading, self.topics[0], self.topics[1], channels)
         self.rereader = Rereader(reading, self.topics[1], self._loaded)
@@ -376,7 +399,7 @@ class _Running:
         self.handle = self._open_handle()
         return self.handle
 
-    def _loaded(self, answers: Sequence[tuple[Entry, Message | None]]) -> None:
+    def _loaded(self, answers: Sequence[tuple[Load, Message | None]]) -> None:
         self.engine.post(self.engine.loaded, answers)
 
     def _run_loop(self) -> None:
@@ -467,6 +490,11 @@ class _Running:
             retry_shares=guard.lane.retry_shares,
             partitions=tuple(sorted(p.number for p in partitions if p.active)),
             paused=engine.paused.active(),
+            buffered_bytes=engine.intake.buffered_bytes + self.fetch.transit_bytes,
+            waiting_bytes=max(engine.budget.used - engine.budget.loaded, 0),
+            loading_bytes=engine.budget.loaded,
+            table_bytes=TABLE_ENTRY_BYTES * sum(len(p.pending) for p in partitions),
+            memory_limit=self._memory_limit,
         )
 
     def oldest_age(self) -> float | None:

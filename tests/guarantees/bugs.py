@@ -11,6 +11,7 @@ import attrs
 
 from kafka_notify._fetch import intake
 from kafka_notify._fetch.offsets import Committed, Tracker
+from kafka_notify._lanes.entry import Held
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._send.ready import Ready
 from kafka_notify._settle.settle import Settler
@@ -114,11 +115,12 @@ def stop_reading_for_all() -> None:
 def keep_every_payload() -> None:
     """The payloads of waiting retries stay in memory whether they fit or not."""
 
-    def generous(self: PayloadBudget, size: int) -> bool:
+    def generous(self: PayloadBudget, held: Held, size: int) -> bool:
+        held.bytes = held.size = size
         self.used += size
         return True
 
-    PayloadBudget.take = generous  # type: ignore[method-assign]
+    PayloadBudget.keep = generous  # type: ignore[method-assign]
 
 
 def keep_what_was_given_away() -> None:

@@ -1,6 +1,8 @@
-"""What a worker takes while everything fails, and when it finds a mountain of waiting retries.
+"""What a worker takes while everything fails, when it finds a mountain of waiting retries, and when partitions with
+large payloads come and go during an outage.
 
-`python -m tests.guarantees.memory` measures both at full length and prints a report.
+`python -m tests.guarantees.memory` measures all of it at full length and prints a report; `make soak
+ARGS="--handovers 50"` the last one alone.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Copied, Disturbed, Owned, Started, now_ms
 from kafka_notify.testing.guarantees import CaughtUp, Guarantees, NothingLost
-from tests.guarantees.fleet import Fleet
+from tests.guarantees.fleet import QUICK, Fleet
 
 MEGABYTE = 1_000_000
 FAILING = {"max_attempts": 10_000, "first": 2.0, "factor": 1.0, "cap": 2.0}
@@ -211,6 +214,117 @@ def backlog(fleet: Fleet, *, count: int, delay: float, overdue: bool = False) ->
     )
 
 
+SMALL: Final = {"waiting": 8 * 2**20, "loading": 4 * 2**20, "buffered": 16 * 2**20, "transit": 8 * 2**20}
+"""Budgets that a test can fill."""
+LITTLE: Final = {
+    "budgets": SMALL,
+    "consumer_config": {**QUICK, "queued.max.messages.kbytes": 4_096, "fetch.max.bytes": 1_048_576},
+    "producer_config": {"queue.buffering.max.kbytes": 4_096},
+}
+"""Settings of workers for `handovers`."""
+CLIENT: Final = 13 * 2**20
+"""Bytes of the client with these: its prefetch and one fetch beyond it, and the queue of copies, twice."""
+
+
+@attrs.frozen
+class Handovers:
+    """A worker that lost partitions again and again and got them back, during an outage, with large payloads."""
+
+    base: Sample
+    """Before there was anything to do."""
+    samples: Sequence[Sample]
+    handovers: int
+    payloads: int
+    """Bytes of everything that was produced."""
+
+    @property
+    def peak(self) -> int:
+        """The most resident bytes in any sample."""
+        return max(sample.rss for sample in self.samples)
+
+    @property
+    def allowed(self) -> int:
+        """Bytes of the process without work, and of all budgets."""
+        return self.base.rss + sum(SMALL.values()) + CLIENT
+
+    def highest(self, first: float, last: float) -> int:
+        """The most resident bytes in a part of the run, whose ends are given as shares of it."""
+        count = len(self.samples)
+        return max(sample.rss for sample in self.samples[int(first * count) : max(int(last * count), 1)])
+
+    def __str__(self) -> str:
+        thirds = [self.highest(n / 3, (n + 1) / 3) / MEGABYTE for n in range(3)]
+        return (
+            f"{self.handovers} hand-overs during an outage, {self.payloads / MEGABYTE:.0f} MB of payloads: RSS "
+            f"{self.base.rss / MEGABYTE:.0f} MB before, highest of each third {thirds[0]:.0f}, {thirds[1]:.0f}, "
+            f"{thirds[2]:.0f} MB, {self.allowed / MEGABYTE:.0f} MB by the budgets"
+        )
+
+
+def handovers(fleet: Fleet, *, count: int, times: int, size: int = 100_000) -> Handovers:
+    """Make retries with large payloads wait through an outage, and let another worker come and go meanwhile.
+
+    Args:
+        fleet: Without workers yet, with the settings `LITTLE`.
+        count: Notifications, each of another user: half of them wait for their retry, and are due before it ends.
+        times: How often the other worker comes and goes.
+        size: Bytes of a payload.
+    """
+    gate = fleet.directory / "open"
+    settings = {
+        "retry": {"max_attempts": 20, "first": 2.0, "factor": 1.0, "cap": 2.0},
+        "concurrency": 50,
+        "breaker": None,  # half of all first attempts fail; what is away holds the lane all the same
+    }
+    fleet.start("a", attributes=settings)
+    fleet.until_owned("a")
+    began, pid = time.monotonic(), _pid(fleet, "a")
+    base, samples = look(pid, began), list[Sample]()
+
+    def watch() -> bool:
+        if not samples or time.monotonic() - began > samples[-1].seconds + 0.2:
+            samples.append(look(pid, began))
+        return True
+
+    pad = "x" * size
+    for chunk in _chunks(count, 100):
+        fleet.produce(
+            fleet.notification(
+                f"u{n}",
+                plan=["transient" if n % 2 else "ok", "away"],
+                seconds=0,
+                gate=str(gate),
+                gate_from=2,
+                pad=pad,
+            )
+            for n in chunk
+        )
+        watch()
+    for _ in range(times):
+        fleet.start("b", attributes=settings)
+        fleet.until(lambda: watch() and fleet.owned("b"), "partition for b")
+        fleet.stop("b")
+        seen = len(fleet.all(Owned))
+        fleet.until(lambda seen=seen: watch() and len(fleet.all(Owned)) > seen, "partitions back at a")  # type: ignore[misc]
+    gate.touch()
+    ids = {p.id for p in fleet.produced}
+    fleet.until(lambda: watch() and ids <= fleet.terminal, "end of all notifications", 120)
+    fleet.until_caught_up()
+    watch()
+    fleet.end()
+    fleet.verify(Guarantees.all(max_attempts=20))
+    return Handovers(base, samples, times, count * size)
+
+
+def long_handovers(kafka: LocalKafka, times: int) -> Handovers:
+    """`handovers` with as many payloads as so many of them take."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Fleet(kafka.bootstrap_servers, Path(directory), partitions=4, **LITTLE) as fleet,
+    ):
+        return handovers(fleet, count=1_000 + 200 * times, times=times)
+
+
 def _chunks(count: int, size: int) -> Iterator[range]:
     for begin in range(0, count, size):
         yield range(begin, min(begin + size, count))
@@ -221,12 +335,15 @@ def _pid(fleet: Fleet, name: str) -> int:
 
 
 def main() -> int:
-    """Measure both, and print what came of it."""
+    """Measure all of it, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="how long all sends fail")
     parser.add_argument("--users", type=int, default=1_000, help="for how many users; two notifications each")
     parser.add_argument("--backlog", type=int, default=100_000, help="waiting retries at the restart")
     parser.add_argument("--delay", type=float, default=150.0, help="seconds until those are due")
+    parser.add_argument(
+        "--handovers", type=int, default=10, help="hand-overs during an outage, of 100 kB payloads"
+    )
     options = parser.parse_args()
     with LocalKafka() as kafka:
         with (
@@ -243,6 +360,8 @@ def main() -> int:
             Fleet(kafka.bootstrap_servers, Path(directory)) as fleet,
         ):
             sys.stdout.write(f"{backlog(fleet, count=options.backlog, delay=options.delay)}\n")
+            sys.stdout.flush()
+        sys.stdout.write(f"{long_handovers(kafka, options.handovers)}\n")
     return 0
 
 

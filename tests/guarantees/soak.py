@@ -24,7 +24,7 @@ import confluent_kafka
 from kafka_notify.testing import LocalKafka
 from tests.guarantees.chaos import Chaos, Report, variant
 from tests.guarantees.fleet import Fleet
-from tests.guarantees.memory import MEGABYTE
+from tests.guarantees.memory import MEGABYTE, long_handovers
 from tests.guarantees.production import Mix
 
 CALM: Final = 20.0
@@ -47,7 +47,17 @@ def main() -> int:
         "--debug", help="librdkafka's debug contexts for the workers' consumers, such as cgrp"
     )
     parser.add_argument("--report", type=Path, help="a JSON file, written anew after each run")
+    parser.add_argument(
+        "--handovers",
+        type=int,
+        help="no chaos: so many hand-overs with payloads of 100 kB during an outage, and the memory that they take",
+    )
     options = parser.parse_args()
+    if options.handovers:
+        with LocalKafka() as kafka:
+            seen = long_handovers(kafka, options.handovers)
+        say(str(seen))
+        return int(seen.peak > 1.2 * seen.allowed)
     deadline = time.monotonic() + options.minutes * 60
     reports: list[tuple[str, Report]] = []
     with LocalKafka(brokers=options.brokers) as kafka:

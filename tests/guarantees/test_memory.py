@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
 
 from kafka_notify._fetch import intake
+from kafka_notify._lanes.entry import Entry
+from kafka_notify._send import engine
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.hostile import NEWS, SMS, Hostile, Intruder
-from tests.guarantees.memory import MEGABYTE, backlog, soak
+from tests.guarantees.memory import LITTLE, MEGABYTE, backlog, handovers, soak
 
 pytestmark = pytest.mark.kafka
 
@@ -35,6 +38,56 @@ def test_backlog_survives_restart(fleet: Fleets, overdue: bool) -> None:
     seen = backlog(f, count=5_000, delay=10, overdue=overdue)
     assert seen.after.peak <= 400 * MEGABYTE, seen
     assert set(seen.owned.values()) == {1}, seen
+
+
+def test_rebalances_during_an_outage(fleet: Fleets) -> None:
+    """With payloads of 100 kB, an outage and partitions that go and come back, a worker takes what its budgets say,
+    and no more in the end than before."""
+    seen = handovers(fleet(partitions=4, **LITTLE), count=1_000, times=3)
+    assert seen.peak <= 1.2 * seen.allowed, seen
+    assert seen.highest(2 / 3, 1) <= 1.2 * seen.highest(0, 2 / 3), seen
+
+
+def entries_given_away() -> list[Entry]:
+    """Notifications that are in memory although their assignment has ended: whoever still refers to them."""
+    return [o for o in gc.get_objects() if type(o) is Entry and not o.partition.alive]
+
+
+def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When partitions go to another worker, nothing keeps their notifications in memory: no timer of those that wait,
+    no queue of those that are ready while the provider is away, no payload that was to be read again, no copy under
+    way."""
+    monkeypatch.setattr(engine, "PAYLOAD_BUDGET", 200_000)
+    monkeypatch.setattr(engine, "LOAD_BUDGET", 100_000)
+    f = fleet(partitions=4)
+    gate, pad = str(f.directory / "open"), "x" * 2_000
+    retry = {"max_attempts": 20, "first": 12.0, "cap": 12.0, "jitter": 0}
+    settings = {"retry": retry, "concurrency": 10, "breaker": None}
+
+    def produce(user: str, *plan: str, gate_from: int = 1) -> None:
+        f.produce(
+            f.notification(f"{user}{n}", plan=plan, seconds=0, gate=gate, gate_from=gate_from, pad=pad)
+            for n in range(100)
+        )
+
+    with f.worker_here(attributes=settings) as worker:
+        running = worker._running
+        assert running is not None
+        produce("late", "transient", "ok", gate_from=2)
+        produce("soon", "throttle")
+        f.until(lambda: worker.stats().waiting == 200, "waiting retries")
+        produce("new", "away")
+        f.until(lambda: worker.stats().held, "outage")
+        f.until(lambda: running.engine.loader.waiting, "payloads to be read again")
+        f.start("b")
+        f.until(lambda: f.owned("b"), "partition for b")
+        f.until(lambda: len(worker.stats().partitions) < 4, "end of the hand-over")
+        f.until(lambda: not entries_given_away(), "end of all references")
+        assert len(running.engine._timers) <= worker.stats().waiting
+        (f.directory / "open").touch()
+        f.until_all_terminal()
+        f.stop("b")
+    assert not entries_given_away()
 
 
 def test_large_headers(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:

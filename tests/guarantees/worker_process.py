@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -23,6 +23,7 @@ from kafka_notify import (
     Worker,
     events,
 )
+from kafka_notify._fetch import intake, loop
 from kafka_notify._send import engine
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog
@@ -30,6 +31,12 @@ from kafka_notify.testing.worker_samples import WorkerSampler
 from tests.guarantees import bugs
 from tests.guarantees.provider import CONSUMERS
 
+BUDGETS: Final[dict[str, tuple[Any, str]]] = {
+    "waiting": (engine, "PAYLOAD_BUDGET"),
+    "loading": (engine, "LOAD_BUDGET"),
+    "buffered": (intake, "BUFFER_BYTES"),
+    "transit": (loop, "TRANSIT_BYTES"),
+}
 said = logging.getLogger("tests.worker")
 
 
@@ -54,6 +61,8 @@ class Spec:
     """Directory by which the test switches its provider."""
     samples: bool = False
     """Write samples of the worker to the log, for the checkers of times and memory."""
+    budgets: dict[str, int] = attrs.field(factory=dict)
+    """Bytes of the budgets that `BUDGETS` names."""
 
 
 def consumer_class(name: str, attributes: dict[str, Any], switches: str) -> Any:
@@ -108,6 +117,8 @@ def main() -> None:
         bugs.BUGS[spec.bug]()
     if spec.payload_budget is not None:
         engine.PAYLOAD_BUDGET = spec.payload_budget  # type: ignore[misc]
+    for name, size in spec.budgets.items():
+        setattr(*BUDGETS[name], size)
     log = AttemptLog(spec.log, f"{spec.name}-{os.getpid()}")
     worker = make_worker(spec, log)
     signal.signal(signal.SIGUSR1, lambda *_: tell(worker))

@@ -31,7 +31,7 @@ class Asked:
     def park(self, entry: Entry, /) -> None:
         self.parks.append(entry)
 
-    def load(self, entry: Entry, /) -> None:
+    def load(self, entry: Entry, /, *, to_copy: bool = False) -> None:
         self.loads.append(entry)
 
     def bury(self, entry: Entry, /) -> None:

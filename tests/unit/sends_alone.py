@@ -15,6 +15,7 @@ from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.loader import Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.sends import Sends
 from kafka_notify._send.threads import SendThreads
@@ -122,6 +123,7 @@ class Alone:
             on_room=lambda partition: None,
             fail=self.failed.append,
         )
+        self.sends.loader = Loader(PayloadBudget(10**6), lambda load: None, self.sends.loads_wanted)
         self.send = self.sends.add
         self.partition = self.assign()
         self.position = 0
@@ -183,7 +185,7 @@ class Alone:
     def park(self, entry: Entry) -> None:
         self.settler.park(entry, supersedes=self.sends.supersedes(entry))
 
-    def load(self, entry: Entry) -> None:
+    def load(self, entry: Entry, *, to_copy: bool = False) -> None:
         raise AssertionError("nothing is evicted")
 
     def bury(self, entry: Entry) -> None:

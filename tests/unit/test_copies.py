@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -135,3 +136,72 @@ async def test_gives_up_only_when_nobody_wants_it() -> None:
         await asyncio.wait_for(written(handle, wanted=lambda: False), 0.2)
 
     assert handle.produced == 1
+
+
+async def test_an_assignment_that_has_ended_keeps_nothing() -> None:
+    """What is kept for the answer to a copy goes with the assignment, whether the copy lies in the client's queue or
+    waits to be written again; the answer of a dead letter is still awaited, as somebody is told of it."""
+
+    class Payload:
+        """Can be watched."""
+
+    class SilentHandle(ScriptedHandle):
+        """Answers when it is told to."""
+
+        count = 0
+
+        def produce(
+            self, *args: Any, on_delivery: Callable[[Any, Any], None] | None = None, **_: Any
+        ) -> None:
+            self.count += 1
+            assert on_delivery is not None
+            reports.append(on_delivery)
+
+    reports: list[Callable[[Any, Any], None]] = []
+    alive, done, letter, failure = (
+        True,
+        list[int](),
+        asyncio.get_running_loop().create_future(),
+        asyncio.Event(),
+    )
+    handle = SilentHandle()
+    writer = CopyWriter(handle, asyncio.get_running_loop(), None, reopen=lambda: handle)
+    payloads = [Payload(), Payload()]
+    seen = [weakref.ref(one) for one in payloads]
+
+    def write(payload: Payload) -> None:
+        writer.write(
+            "r",
+            0,
+            b"u",
+            b"v",
+            [],
+            wanted=lambda: alive,
+            failed=failure.set,
+            done=lambda at: done.append((payload, at)[1]),
+        )
+
+    write(payloads[0])
+    write(payloads[1])
+    writer.write(
+        "d",
+        0,
+        b"u",
+        b"v",
+        [],
+        wanted=lambda: alive,
+        done=letter.set_result,
+        failed=lambda: None,
+        outlives=True,
+    )
+    payloads.clear()
+    reports[1](Refusal(), Report(None))
+    await failure.wait()
+    writer.give_up()
+    assert [ref() is None for ref in seen] == [False, False]
+    alive = False
+    writer.give_up()
+    assert [ref() is None for ref in seen] == [True, True]
+    reports[0](None, Report(1))
+    reports[2](None, Report(2))
+    assert (await letter, done, handle.count) == (2, [], 3)

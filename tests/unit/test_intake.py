@@ -37,6 +37,7 @@ class Engine:
     def __init__(self, partitions: int, **how: Any) -> None:
         self.seconds = 0.0
         self.taken = 0
+        self.batch = 1_000
         self.hold = False
         self.wanted: frozenset[int] = frozenset()
         self.gates = self.passed_over = 0
@@ -111,7 +112,7 @@ class Engine:
     def park(self, entry: Entry, /) -> None:
         self.parked.append(entry)
 
-    def load(self, entry: Entry, /) -> None: ...
+    def load(self, entry: Entry, /, *, to_copy: bool = False) -> None: ...
     def bury(self, entry: Entry, /) -> None: ...
     def wake(self, lane: Lane, at: int, /) -> None: ...
     def identity(self, entry: Entry, /) -> tuple[str, int]: ...  # type: ignore[empty-body]

@@ -49,6 +49,8 @@ PATIENCE: Final = 0.3
 what was prefetched, and is harmless as long as the queue moves on."""
 MAX_PARKED: Final = 50_000
 """Waiting retries of a partition beyond which no backlog is parked for others: then all wait for the busy user."""
+POLL_BYTES: Final = 8 * 2**20
+"""Bytes of one poll, roughly, as the records before it were."""
 CHUNK: Final = 64
 """Waiting records of a partition let in before the next partition has its turn."""
 CHECK_AFTER: Final = 4 * 2**20
@@ -80,6 +82,7 @@ class Reading(Protocol):
     """The fetch thread, as the loop sees it: ints and references, atomic under the GIL."""
 
     taken: int
+    batch: int
     hold: bool
     wanted: frozenset[int]
 
@@ -164,19 +167,30 @@ class Intake:
         return self._budget.open + self._waiting
 
     @property
+    def buffered_bytes(self) -> int:
+        """Bytes of these."""
+        partitions, unread = tuple(self._partitions.values()), tuple(self._unread.values())
+        return sum(p.open_bytes for p in partitions) + sum(waiting.bytes for waiting in unread)
+
+    @property
     def _waiting(self) -> int:
         return sum(map(len, tuple(self._unread.values())))
 
     # -- records in -----------------------------------------------------------------------------------
 
-    def feed(self, batch: list[Message]) -> None:
-        """Take in what there is room and time for; the rest waits."""
+    def feed(self, batch: list[Message], total: int | None = None) -> None:
+        """Take in what there is room and time for; the rest waits.
+
+        Args:
+            batch: Records and end-of-partition marks, in order.
+            total: Bytes of their values, if they were added up already.
+        """
         reading = self._reading
-        reading.taken += len(batch)
         if not batch:
             return
-        if len(batch) < BATCH or reading.taken - self._mark[0] >= TURNOVER:
-            self._mark = reading.taken, self._clock.monotonic()
+        polled = reading.taken + len(batch)
+        if len(batch) < reading.batch or polled - self._mark[0] >= TURNOVER:
+            self._mark = polled, self._clock.monotonic()
         now = self._clock.now()
         partitions, source, budget, unread = self._partitions, self._source, self._budget, self._unread
         low, share, take, turn = self._low, self._share, self._take, Turn(self._clock.monotonic)
@@ -187,7 +201,8 @@ class Intake:
         waiting: Waiting | None = None
         copies: deque[Message] | None = None
         room = False
-        mean = sum(map(len, batch)) // len(batch)
+        later = 0
+        mean = (sum(map(len, batch)) if total is None else total) // len(batch)
         size = mean
         for index, message in enumerate(batch):
             number: Any = message.partition()
@@ -223,11 +238,16 @@ class Intake:
                 if copies is None:
                     copies = self._copies[number] = deque()
                 copies.append(message)
+                later += 1
         if self._unread or self._copies:
             self._rest()
         self._unchecked += size * len(batch)
         if self._unread or self._heavy or reading.hold or self._unchecked >= CHECK_AFTER:
             self._check_room()
+        reading.taken += (
+            len(batch) - later
+        )  # a copy counts once it is taken out: what waits here is bounded, too
+        reading.batch = min(max(POLL_BYTES // max(size, 1), 1), BATCH)
         self._fed(touched)
         reading.open_gate()
 
@@ -351,11 +371,12 @@ class Intake:
             number, records = copies
             partition = self._partitions.get(number)
             if partition is None:
-                del self._copies[number]
+                self.forget(number)
                 continue
             touched[partition] = None
-            while records and not left:
+            while records and partition.alive and not left:
                 message = records.popleft()
+                self._reading.taken += 1
                 self._take(partition, message, None, 0, now)
                 left = turn.over()
             if not records:
@@ -375,6 +396,7 @@ class Intake:
             left = turn.late
         if touched:
             self._fed(touched)
+            self._reading.open_gate()
         return left
 
     def _let_in_some(self, number: int, now: int) -> bool:
@@ -396,7 +418,7 @@ class Intake:
     def forget(self, number: int) -> None:
         """A partition is not ours any more: its next owner reads again what waited."""
         self._unread.pop(number, None)
-        self._copies.pop(number, None)
+        self._reading.taken += len(self._copies.pop(number, ()))
 
     # -- back-pressure --------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ BATCH: Final = 1_000
 """Records handed over at once."""
 IN_TRANSIT: Final = 3_000
 """Records handed over and not yet taken; beyond that the thread waits."""
+TRANSIT_BYTES: Final = 32 * 2**20
+"""Bytes of their values beyond which it waits, too; one batch always passes."""
 POLL: Final = 0.05
 """Seconds of one idle poll: bounds how long a commit waits, as nothing can wake a poll."""
 CALL_TIMEOUT: Final = 10.0
@@ -115,8 +117,8 @@ class CommitResult:
 class Receiver(Protocol):
     """The engine, as this thread sees it. Each call is safe from this thread and returns at once, but `drain`."""
 
-    def feed(self, batch: list[Message], /) -> None:
-        """Records and end-of-partition marks, in order."""
+    def feed(self, batch: list[Message], size: int, /) -> None:
+        """Records and end-of-partition marks, in order, and the bytes of their values."""
 
     def started(self, start: Start, /) -> None:
         """A partition pair may be restored; its records follow."""
@@ -202,11 +204,17 @@ class FetchLoop:
         self._ids: dict[int, tuple[str, ...]] = {}
         """Of the topics that each pair's offsets belong to."""
         self._handed = 0
+        self._transit: deque[tuple[int, int]] = deque()
+        """Of each batch that is not taken: what `taken` is once it is, and its bytes."""
+        self.transit_bytes = 0
+        """Bytes handed over and not yet taken."""
         self._start_again_at = 0.0
 
         # set by the engine, read here: ints and references, atomic under the GIL
         self.taken = 0
         """Messages that the engine has taken out of `feed`."""
+        self.batch = BATCH
+        """Records that one poll takes at most: fewer when they are large."""
         self.hold = False
         """Poll nothing for now: cheaper than pausing, which throws the prefetch away."""
         self.wanted: frozenset[int] = frozenset()
@@ -316,14 +324,23 @@ class FetchLoop:
         if waiting and may_start:
             self._start_pairs(consumer, waiting)
         self._apply_pauses(consumer)
-        if self.hold or self._handed - self.taken > IN_TRANSIT:
+        if self.hold or self._is_far_ahead():
             self._gate.clear()
-            if self.hold or self._handed - self.taken > IN_TRANSIT:  # else it opened between the two lines
+            if self.hold or self._is_far_ahead():  # else it opened between the two lines
                 self._gate.wait(POLL)
             return
-        if batch := poll_batch(consumer, POLL, BATCH):
+        if batch := poll_batch(consumer, POLL, self.batch):
+            size = sum(map(len, batch))
             self._handed += len(batch)
-            self._receiver.feed(batch)
+            self._transit.append((self._handed, size))
+            self.transit_bytes += size
+            self._receiver.feed(batch, size)
+
+    def _is_far_ahead(self) -> bool:
+        transit = self._transit
+        while transit and transit[0][0] <= self.taken:
+            self.transit_bytes -= transit.popleft()[1]
+        return self._handed - self.taken > IN_TRANSIT or self.transit_bytes > TRANSIT_BYTES
 
     def _look_at_topics(self, consumer: Consumer) -> None:
         if (settings := self._retention.settings()) is not None:

@@ -16,8 +16,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from kafka_notify._config import opened
-from kafka_notify._lanes.entry import Entry
 from kafka_notify._polling import poll_batch
+from kafka_notify._send.loader import Load
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -25,10 +25,16 @@ BATCH: Final = 500
 """Requests served by one assignment."""
 SEEK_BEYOND: Final = 2_000
 """Offsets to the next wanted record from which a seek is cheaper than reading on."""
+FETCHES: Final = {
+    "queued.max.messages.kbytes": 2_048,
+    "fetch.message.max.bytes": 524_288,
+    "fetch.wait.max.ms": 100,
+}
+"""Of this consumer, whose records are wanted now: large fetches, and little prefetch beyond what is wanted."""
 PATIENCE: Final = 30.0
 """Seconds without any record after which a batch is asked for again."""
 
-Loaded = Callable[[Sequence[tuple[Entry, "Message | None"]]], object]
+Loaded = Callable[[Sequence[tuple[Load, "Message | None"]]], object]
 
 
 class Rereader:
@@ -37,27 +43,26 @@ class Rereader:
     Args:
         config: A complete consumer configuration; membership in the group is not used.
         topic: The retry topic.
-        loaded: Given entries with their record, or None when the record is gone (retention removed it).
+        loaded: Given requests with their record, or None when the record is gone (retention removed it).
     """
 
     def __init__(self, config: Mapping[str, Any], topic: str, loaded: Loaded) -> None:
         drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
-        self._config = {k: v for k, v in config.items() if k not in drop}
+        self._config = {k: v for k, v in config.items() if k not in drop} | FETCHES
         self._topic = topic
         self._loaded = loaded
-        self._requests: queue.SimpleQueue[tuple[int, int, Entry] | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Load | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopping = False
 
-    def request(self, entry: Entry) -> None:
+    def request(self, load: Load) -> None:
         """Ask for the payload of an entry that lives in the retry topic."""
-        assert entry.held is not None
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._run, name=f"kafka-notify reread {self._topic}", daemon=True
             )
             self._thread.start()
-        self._requests.put((entry.partition.number, entry.held.at, entry))
+        self._requests.put(load)
 
     def close(self) -> None:
         """Stop, and wait for the thread."""
@@ -80,24 +85,25 @@ class Rereader:
         finally:
             consumer.close()
 
-    def _take(self) -> dict[int, dict[int, Entry]]:
-        wanted: dict[int, dict[int, Entry]] = {}
+    def _take(self) -> dict[int, dict[int, Load]]:
+        wanted: dict[int, dict[int, Load]] = {}
         for _ in range(BATCH):
             request = self._requests.get()
             if request is None:
                 break
-            number, at, entry = request
-            wanted.setdefault(number, {})[at] = entry
+            if request.entry is not None:
+                wanted.setdefault(request.number, {})[request.at] = request
             if self._requests.empty():
                 break
         return wanted
 
-    def _serve(self, consumer: Consumer, wanted: dict[int, dict[int, Entry]]) -> dict[int, dict[int, Entry]]:
+    def _serve(self, consumer: Consumer, wanted: dict[int, dict[int, Load]]) -> dict[int, dict[int, Load]]:
         """Read one batch; what is left of it is to be asked for again."""
         consumer.assign([TopicPartition(self._topic, n, min(offsets)) for n, offsets in wanted.items()])
         quiet_since = time.monotonic()
         while wanted and not self._stopping and time.monotonic() - quiet_since < PATIENCE:
-            answers: list[tuple[Entry, Message | None]] = []
+            answers: list[tuple[Load, Message | None]] = []
+            self._drop_cancelled(consumer, wanted)
             for message in poll_batch(consumer, 0.1, BATCH):
                 quiet_since = time.monotonic()
                 error = message.error()
@@ -121,3 +127,11 @@ class Rereader:
                 self._loaded(answers)
         consumer.unassign()
         return wanted
+
+    def _drop_cancelled(self, consumer: Consumer, wanted: dict[int, dict[int, Load]]) -> None:
+        """Stop reading for partitions that were given away."""
+        for number in [
+            n for n, loads in wanted.items() if all(load.entry is None for load in loads.values())
+        ]:
+            del wanted[number]
+            consumer.incremental_unassign([TopicPartition(self._topic, number)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 from enum import IntEnum
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -28,7 +29,7 @@ class Busy(IntEnum):
     DYING = 3
     """A dead letter of it is on its way."""
     LOADING = 4
-    """Its evicted payload is being read again."""
+    """Its evicted payload is to be read again, or is being read."""
 
 
 _NO: Final = Busy.NO  # found 70 ns faster than the member, at each record
@@ -38,8 +39,8 @@ class Held:
     """Where and since when an entry lives in the retry topic."""
 
     __slots__ = (
-        "at", "collapse", "created", "due", "error_class", "error_code", "expires", "first_failed",
-        "foreign", "id", "provider", "redrives", "size", "stranger", "superseded", "tainted", "topic", "unknown",
+        "at", "bytes", "collapse", "created", "due", "error_class", "error_code", "expires", "first_failed", "foreign",
+        "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted", "topic", "unknown",
     )  # fmt: skip
 
     def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
@@ -64,6 +65,10 @@ class Held:
         """Id of the topic that its origin is in, or `OTHER_TOPIC`; empty when that is not known."""
         self.size = 0
         """Bytes counted against the payload budget."""
+        self.bytes = 0
+        """Size of its payload, also while that is evicted."""
+        self.loaded = False
+        """Its payload was read again for a send or a copy, or is being read: see `PayloadBudget`."""
         self.first_failed: int | None = None
         self.error_class: str | None = None
         self.error_code: str | None = None
@@ -93,6 +98,36 @@ class Record(HasHeaders, Protocol):
     def key(self, /) -> Any: ...
     def value(self, /) -> Any: ...
     def timestamp(self, /) -> Any: ...
+
+
+class Packed:
+    """A record that waits in memory, as four objects: as it came from Kafka it is a dozen and more, with a tuple for
+    each header, which the garbage collector walks again and again."""
+
+    __slots__ = ("_headers", "_key", "_time", "_value", "size")
+
+    def __init__(self, record: Record, headers: Headers | None) -> None:
+        self._key: bytes | None = record.key()
+        self._value: bytes | None = record.value()
+        self._time: tuple[int, int] = record.timestamp()
+        self._headers = marshal.dumps(headers) if headers else b""
+        self.size = 300 + len(self._key or b"") + len(self._value or b"") + len(self._headers)
+        """Bytes that it takes in memory, roughly."""
+
+    def key(self) -> bytes | None:
+        """As `confluent_kafka.Message.key`; the others likewise."""
+        return self._key
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def timestamp(self) -> tuple[int, int]:
+        return self._time
+
+    def headers(self) -> Headers | None:
+        """A list that belongs to the caller."""
+        packed = self._headers  # made above, of what came from Kafka: no bytes from elsewhere are unpacked
+        return marshal.loads(packed) if packed else None  # noqa: S302
 
 
 class Entry:
@@ -176,6 +211,15 @@ class Entry:
     def record_size(self) -> int:
         """Bytes of key, value and headers, roughly: what the budgets count."""
         return record_size(self.key, self.value, self.headers)
+
+    def pack(self) -> int:
+        """Make its payload small, as it may wait for long; the bytes that it takes then."""
+        record = self.record
+        assert record is not None
+        if not isinstance(record, Packed):
+            record = Packed(record, self.headers)
+            self.load(record)
+        return record.size
 
     def evict(self) -> None:
         """Forget key, value and headers: they can be read again by offset."""

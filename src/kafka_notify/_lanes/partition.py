@@ -37,6 +37,8 @@ PARK_AT_ONCE: Final = 64
 """First copies that one event writes at most (some 3 ms); their acknowledgements write the next ones."""
 STEP_AT_ONCE: Final = 64
 """Lanes that one event looks at; the rest stays on the agenda."""
+PACKED_FROM: Final = 16 * 2**20
+"""Bytes of waiting payloads from which on they are packed: that costs 8 us a retry, and pays where many wait."""
 READ_WINDOW: Final = 18_000
 """Source records read beyond the frontier; below WINDOW, so that one more batch still fits the bitmap."""
 CARRY_BATCH: Final = 200
@@ -52,8 +54,8 @@ class Effects(Protocol):
     def park(self, entry: Entry, /) -> None:
         """Copy a source entry behind an earlier one; answered by `copied` or asked again by the caller."""
 
-    def load(self, entry: Entry, /) -> None:
-        """Read an evicted payload again; answered by `loaded`."""
+    def load(self, entry: Entry, /, *, to_copy: bool = False) -> None:
+        """Read an evicted payload again, for a send once one may start, or to copy it; answered by `loaded`."""
 
     def bury(self, entry: Entry, /) -> None:
         """Write a dead letter of a retry record that cannot be read; answered by `finish`."""
@@ -71,24 +73,55 @@ class PayloadBudget:
 
     Args:
         limit: Bytes of payloads that waiting retries may keep; what does not fit is read again by offset.
+        loads: Bytes, beside those, of payloads that were read again: those being read, waiting for their send, and
+            being sent. What the waiting ones leave of their limit may be used, too. One record always passes.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, loads: int = 32 * 2**20) -> None:
         self.limit = limit
+        self.loads = loads
         self.used = 0
+        """Bytes of payloads of waiting retries, kept or read again."""
+        self.loaded = 0
+        """Of these, bytes that were read again or are being read."""
         self.open = 0
         """Source records in memory that are not finished and have no copy yet."""
 
-    def take(self, size: int) -> bool:
-        """Count `size` bytes if they fit."""
+    def keep(self, held: Held, size: int) -> bool:
+        """Count the payload of a waiting retry if it fits."""
+        held.bytes = size
         if self.used + size > self.limit:
             return False
+        held.size = size
         self.used += size
         return True
 
-    def give(self, size: int) -> None:
-        """Return bytes taken earlier."""
-        self.used -= size
+    def may_load(self, held: Held) -> bool:
+        """Whether its payload may be read again now."""
+        return not self.loaded or self.used + held.bytes <= self.limit + self.loads
+
+    def load(self, held: Held, size: int) -> None:
+        """Count a payload that is to be read again, or was: the answer corrects what the request reserved."""
+        self.give(held)
+        held.size = held.bytes = size
+        held.loaded = True
+        self.used += size
+        self.loaded += size
+
+    def rest(self, held: Held) -> bool:
+        """What was read again is not sent now: whether its payload may stay."""
+        if held.loaded and self.used <= self.limit:
+            held.loaded = False
+            self.loaded -= held.size
+        return not held.loaded
+
+    def give(self, held: Held) -> None:
+        """Return what was counted for it."""
+        self.used -= held.size
+        if held.loaded:
+            self.loaded -= held.size
+            held.loaded = False
+        held.size = 0
 
 
 class TopicRecreated(Exception):
@@ -550,8 +583,7 @@ class Partition:
         if lane.paused is old:
             lane.paused = None
         self.pending[new.origin] = new
-        self._budget.give(held.size)
-        held.size = 0
+        self._budget.give(held)
         self._keep_payload(new)
 
     def _forget(self, entry: Entry) -> None:
@@ -568,8 +600,7 @@ class Partition:
         held = entry.held
         if held is not None:
             self.pending.pop(entry.origin, None)
-            self._budget.give(held.size)
-            held.size = 0
+            self._budget.give(held)
             if lane.paused is entry:
                 lane.paused = None
                 self._paused.pop(lane, None)
@@ -589,10 +620,8 @@ class Partition:
         assert held is not None
         if entry.record is None or held.size:
             return
-        size = entry.record_size()
-        if self._budget.take(size):
-            held.size = size
-        elif not entry.busy:
+        size = entry.record_size() if self._budget.used < PACKED_FROM else entry.pack()
+        if not self._budget.keep(held, size) and not entry.busy:
             entry.evict()
 
     # -- who is next ----------------------------------------------------------------------------------
@@ -770,7 +799,7 @@ class Partition:
                 return
             if entry.record is None:
                 entry.busy = Busy.LOADING
-                self._effects.load(entry)
+                self._effects.load(entry, to_copy=True)
             else:
                 entry.busy = Busy.COPYING
                 yield entry
@@ -782,10 +811,16 @@ class Partition:
         entry.load(record)
         entry.busy = Busy.NO
         assert entry.held is not None
-        size = entry.record_size()
-        entry.held.size = size
-        self._budget.used += size  # above the limit if need be: a head must be sent
+        self._budget.load(entry.held, entry.record_size())
         self.step(entry.lane, now)
+
+    def rest(self, entry: Entry) -> None:
+        """A payload was read again and is not needed now: it stays if there is room."""
+        held = entry.held
+        assert held is not None
+        if held.loaded and not self._budget.rest(held):
+            self._budget.give(held)
+            entry.evict()
 
     def copying(self, entry: Entry) -> None:
         """A failed attempt's copy is on its way."""
@@ -811,7 +846,7 @@ class Partition:
             self.source.complete(origin)
         else:
             self.retry.complete(old.at)
-            self._budget.give(old.size)
+            self._budget.give(old)
             # it may have been set apart while its copy was on its way
             held.foreign, held.stranger, held.topic = old.foreign, old.stranger, old.topic
         if held.at >= self.retry.position:
@@ -878,14 +913,11 @@ class Partition:
         """
         entry.lane.paused = entry
         self._paused[entry.lane] = None
-        if (held := entry.held) is None:
+        if entry.held is None:
             self.copying(entry)
             return
         entry.busy = Busy.NO
-        if held.size and self._budget.used > self._budget.limit:  # it was read again for nothing
-            self._budget.give(held.size)
-            held.size = 0
-            entry.evict()
+        self.rest(entry)
         self.step(entry.lane, now)
 
     def unpause(self, lane: Lane, now: int) -> None:
@@ -919,17 +951,28 @@ class Partition:
         self._hold(self._stash.pop(origin))
 
     def close(self) -> None:
-        """The assignment is over: whatever still holds this object changes nothing with it."""
+        """The assignment is over: whatever still holds this object changes nothing with it, and finds nothing in it.
+
+        A send that still runs keeps its own entry, and a wake-up its lane; neither keeps a payload or another entry.
+        """
         self.alive = self.active = False
         for lane in self.lanes.values():
             for entry in lane.entries:
                 if entry.held is None:
                     self._leave_source(entry)
                 else:
-                    self._budget.give(entry.held.size)
-        self.lanes.clear()
-        self.pending.clear()
-        self._acknowledged.clear()
+                    self._budget.give(entry.held)
+                entry.evict()
+            lane.head = lane.later = lane.paused = lane.blocked = None
+        for table in (
+            self.lanes, self.pending, self._moving, self._seen, self._acknowledged, self._stash, self._redriven,
+            self._agenda, self._unparked, self._backlogs, self._paused, self._unreached, self._uncovered,
+            self._tainted, self._beyond,
+        ):  # fmt: skip
+            table.clear()
+        self.source = Tracker(Committed(self.source.frontier))
+        self.retry = Tracker(Committed(self.retry.frontier))
+        self._confirmed, self._fence_before = Committed(0), None
 
     # -- commits --------------------------------------------------------------------------------------
 

@@ -14,10 +14,15 @@ from kafka_notify._worker.turn import Turn
 
 LONGEST_SLEEP: Final = 1.0
 """Seconds: due times are wall-clock times, and the wall clock may be set."""
+SPARE: Final = 1_000
+"""Wake-ups beyond twice the lanes that wait for one from which those that nobody waits for are removed."""
 
 
 class Timers:
     """Looks at a lane again when its head is due.
+
+    A wake-up counts as long as its lane still waits for it: `Lane.timer` is its time. One that was replaced stays in
+    the heap until the heap has doubled: the number of lanes bounds it, at constant work per wake-up.
 
     Args:
         loop: Runs the one timer there is.
@@ -39,17 +44,35 @@ class Timers:
         self._after = after
         self._heap: list[tuple[int, int, Lane]] = []
         self._sequence = itertools.count()
+        self._limit = SPARE
+        """Wake-ups in the heap at which it is cleaned."""
         self._timer: asyncio.TimerHandle | None = None
         self._next = float("inf")
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def add(self, lane: Lane, at: int) -> None:
-        """Step `lane` at epoch ms `at`; one that has nothing to do then is left alone."""
+        """Step `lane` at epoch ms `at`, which is its `timer`; one that has nothing to do then is left alone."""
         heapq.heappush(self._heap, (at, next(self._sequence), lane))
+        if len(self._heap) > self._limit:
+            self.clean()
         if at < self._next:
             self.arm()
 
+    def clean(self) -> None:
+        """Remove the wake-ups that no lane waits for: of lanes that were replaced, emptied, or given away."""
+        wanted = {
+            lane: (at, number, lane)
+            for at, number, lane in self._heap
+            if lane.timer == at and lane.head is not None and lane.partition.alive
+        }
+        self._heap = list(wanted.values())
+        heapq.heapify(self._heap)
+        self._limit = 2 * len(self._heap) + SPARE
+
     def arm(self) -> None:
-        """Set the timer anew: something earlier came in, or the wall clock jumped."""
+        """Set the timer again: something earlier came in, or the wall clock jumped."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -64,9 +87,12 @@ class Timers:
         heap = self._heap
         turn = Turn()
         while heap and heap[0][0] <= now and not turn.over():
-            lane = heapq.heappop(heap)[2]
+            at, _, lane = heapq.heappop(heap)
+            if lane.timer != at:
+                continue  # replaced by another wake-up
             lane.timer = 0
             if lane.partition.alive:
                 lane.partition.step(lane, now)
+            heap = self._heap  # a step may have added one, and that may have cleaned it
         self.arm()
         self._after()

@@ -35,6 +35,7 @@ from kafka_notify._pause import Paused
 from kafka_notify._retention import DAY_MS, keepable
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.loader import Load, Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.sends import Sends
 from kafka_notify._send.threads import SendThreads
@@ -56,8 +57,10 @@ log = logging.getLogger("kafka_notify.worker")
 TICK: Final = 0.05
 SAVE_BATCH: Final = 5_000
 """Copies that one look at the log start writes at most, when retention passes what waits."""
-PAYLOAD_BUDGET: Final = 128 * 2**20
-"""Bytes of waiting retries' payloads kept in memory; the others are read again when they are due."""
+PAYLOAD_BUDGET: Final = 96 * 2**20
+"""Bytes of waiting retries' payloads kept in memory; the others are read again just before their send."""
+LOAD_BUDGET: Final = 32 * 2**20
+"""Bytes, beside those, of payloads that were read again: until their send has ended."""
 
 RECREATED: Final = (
     "{} was deleted and created anew: the offsets that the group has committed are the old topic's, and what lay in "
@@ -91,7 +94,7 @@ class Engine:
         loop: Runs all of this.
         writer: Writes copies.
         fetch: Reads and commits.
-        load: Reads an evicted payload again; answered by `loaded`.
+        load: Requests that an evicted payload is read again; answered by `loaded`.
         pace: Makes the rate limit, if there is one, from what wakes the sends.
         count_partitions: Asks how many the source topic has; blocks.
         channels: What the consumer sends.
@@ -117,7 +120,7 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
         writer: CopyWriter,
         fetch: FetchLoop,
-        load: Callable[[Entry], object],
+        load: Callable[[Load], object],
         pace: Callable[[Clock, Callable[[], object]], Pace | None],
         count_partitions: Callable[[], int],
         channels: Channels,
@@ -128,7 +131,7 @@ class Engine:
         self.alarms = Alarms()
         self._removed: dict[int, tuple[Removed, Removed]] = {}
         """Of source and retry partition."""
-        self.budget = PayloadBudget(PAYLOAD_BUDGET)
+        self.budget = PayloadBudget(PAYLOAD_BUDGET, LOAD_BUDGET)
         self.error: BaseException | None = None
         """Why the worker cannot go on."""
         self.ended = threading.Event()
@@ -153,7 +156,6 @@ class Engine:
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._fetch = fetch
-        self._load = load
         threads = SendThreads(consumer.concurrency, loop)
         runner = AttemptRunner(consumer, retry, middleware, threads, topic=self._source, group=group)
         self._threads = threads
@@ -223,6 +225,9 @@ class Engine:
             on_room=self.intake.on_room,
             fail=self.fail,
         )
+        self.loader = Loader(self.budget, load, self.sends.loads_wanted)
+        self.sends.loader = self.loader
+        self._writer = writer
         self.send: Callable[[Entry], None] = self.sends.add
         """Queue an attempt: one of the effects below, without a call in between."""
         self.sends.pace = pace(self._clock, self.sends.kick)
@@ -264,9 +269,9 @@ class Engine:
 
     # -- called by the fetch thread -------------------------------------------------------------------
 
-    def feed(self, batch: list[Message]) -> None:
-        """Records and end-of-partition marks, in order."""
-        self.post(self.intake.feed, batch)
+    def feed(self, batch: list[Message], size: int) -> None:
+        """Records and end-of-partition marks, in order, and the bytes of their values."""
+        self.post(self.intake.feed, batch, size)
 
     def started(self, start: Start) -> None:
         """A partition pair may be restored; its records follow."""
@@ -404,18 +409,19 @@ class Engine:
     def _pass_over(self) -> None:
         self.sends.counts.passed_over += 1
 
-    def loaded(self, answers: Sequence[tuple[Entry, Message | None]]) -> None:
+    def loaded(self, answers: Sequence[tuple[Load, Message | None]]) -> None:
         """Evicted payloads are here again."""
         now = self._clock.now()
         removed: list[Entry] = []
-        for entry, message in answers:
-            partition = entry.partition
-            if not partition.alive:
-                continue
+        for load, message in answers:
+            entry = load.entry
+            if entry is None:
+                continue  # its partition was given away
             if message is None:
+                self.loader.gone(load)
                 removed.append(entry)
                 continue
-            partition.loaded(entry, message, now)
+            self.loader.loaded(load, message, now)
         self._bury_removed(removed)
         self.sends.kick()
 
@@ -424,6 +430,8 @@ class Engine:
     def _start(self, start: Start) -> None:
         number = start.number
         self.halted.pop(number, None)
+        if (earlier := self.partitions.get(number)) is not None:
+            self._let_go(earlier)
         self.commits.forget(number)
         self.intake.forget(number)
         partition = self.partitions[number] = Partition(
@@ -576,12 +584,8 @@ class Engine:
 
     def _halt(self, partition: Partition, reason: str) -> None:
         """Stop one partition, loudly: going on would skip or repeat what nobody could find again."""
-        self.sends.drop(partition)
-        partition.close()
-        self.sends.guard.drop_closed()
         self.partitions.pop(partition.number, None)
-        self._removed.pop(partition.number, None)
-        self.intake.forget(partition.number)
+        self._let_go(partition)
         self.halted[partition.number] = reason
         self._share_rate()
         self.intake.publish_wanted()
@@ -589,20 +593,28 @@ class Engine:
         if self._on_event:
             self._on_event(events.PartitionHalted(partition.number, reason))
 
+    def _let_go(self, *partitions: Partition) -> None:
+        """End these assignments and free all that is kept of them, but sends that still run."""
+        for partition in partitions:
+            self.sends.drop(partition)
+            partition.close()
+            self._unfinished.pop(partition, None)
+            self._removed.pop(partition.number, None)
+            self.commits.forget(partition.number)
+            self.intake.forget(partition.number)
+            self.loader.drop(partition)
+        self.sends.guard.drop_closed()
+        self._timers.clean()
+        self._writer.give_up()
+
     def _halt_all(self, reason: str) -> None:
         for partition in tuple(self.partitions.values()):
             self._halt(partition, reason)
 
     def _forget(self, numbers: frozenset[int], lost: bool) -> None:
         for n in numbers:
-            self.commits.forget(n)
             self.halted.pop(n, None)
-            self.intake.forget(n)
-            self._removed.pop(n, None)
-            if partition := self.partitions.pop(n, None):
-                self.sends.drop(partition)
-                partition.close()
-        self.sends.guard.drop_closed()
+        self._let_go(*(self.partitions.pop(n) for n in numbers if n in self.partitions))
         if numbers and self._on_event:
             self._on_event(events.PartitionsRevoked(self._source, tuple(sorted(numbers)), lost))
         self.sends.cancel(lambda p: not p.alive)
@@ -655,9 +667,9 @@ class Engine:
         self.sends.counts.parked += 1
         self._settler.park(entry, supersedes=self.sends.supersedes(entry))
 
-    def load(self, entry: Entry) -> None:
-        """Read an evicted payload again."""
-        self._load(entry)
+    def load(self, entry: Entry, *, to_copy: bool = False) -> None:
+        """Read an evicted payload again: for its send once there is room, or to copy it."""
+        self.loader.add(entry, to_copy=to_copy)
 
     def bury(self, entry: Entry) -> None:
         """Dead-letter a retry record that cannot be read."""
@@ -703,6 +715,7 @@ class Engine:
             for entry in partition.carry():
                 self._settler.carry(entry)
         self._look_on(partitions)
+        self.loader.tidy()
         self.commits.tick()
 
 

@@ -20,6 +20,7 @@ from kafka_notify._lanes.partition import Partition
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
 from kafka_notify._send.hooks import Hooks, absorb, uncancel
+from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
@@ -148,6 +149,8 @@ class Sends:
         self.counts = Counts()
         self.pace: Pace | None = None
         """The rate limit, when the consumer has one."""
+        self.loader: Loader
+        """Reads evicted payloads again before they are queued here."""
         self._unknown: UnknownOutcome = unknown
         self._assumed = 0
         """Of what counts as sent: nobody said so."""
@@ -235,6 +238,8 @@ class Sends:
 
         A task whose sends do not suspend empties the queue alone; waking the others would be waste.
         """
+        if self.loader.waiting:
+            self.loader.fill()
         if self._ready and not self._kicking:
             self._kicking = True
             self._wave = 1
@@ -273,11 +278,13 @@ class Sends:
         ready = self._ready
         new, due, failed, lane = ready.new, ready.due, ready.failed, self._lane
         turn = 0
+        entry: Entry | None
         try:
             while not slot.ends:
                 if not (new or due or failed) or not self._may_start(slot):
                     if turn:
                         await absorb(slot.task)
+                    entry = None  # a task that waits must not keep the last payload in memory
                     future = self._loop.create_future()
                     self._idle.append(future)
                     await future
@@ -285,6 +292,8 @@ class Sends:
                     continue
                 if due or failed:
                     entry = ready.pop(probe=lane.held)
+                    if entry.held is not None and entry.held.loaded:
+                        self.loader.started(entry)
                 else:
                     queue = new[0]
                     entry = queue.popleft()
@@ -329,6 +338,18 @@ class Sends:
                 self.guard.give_up(slot)
                 return False
         return True
+
+    def loads_wanted(self) -> int:
+        """Evicted payloads that may be in memory for sends to come: none while no send could start."""
+        if self._paused.whole or boottime() > self._lease.lease_until:
+            return 0
+        if self._lane.gated:
+            return min(
+                max(self.guard.room(len(self._slots) - len(self._idle)), 0),
+                AHEAD * self._concurrency,
+                AT_MOST,
+            )
+        return min(AHEAD * self._concurrency, AT_MOST)
 
     def _free(self) -> int:
         """Tasks that have nothing to do, or could be made."""
@@ -641,8 +662,9 @@ class Sends:
             self._loop.call_later(1.0, self._again, entry)
 
     def _again(self, entry: Entry) -> None:
-        self._ready.add(entry)
-        self.kick()
+        if entry.lane.partition.alive:
+            self._ready.add(entry)
+            self.kick()
 
     def _judge(
         self, slot: _Slot, entry: Entry, notification: Notification[Any], outcome: Outcome, started: float

@@ -101,6 +101,7 @@ class SendThreads:
             except BaseException as e:  # whatever user code raises is the send's outcome, also SystemExit
                 job.error = e
             self._finished.append(job)
+            del job  # it holds the notification, and the wait for the next one may be long
             if not self._woken:
                 self._woken = True
                 try:

@@ -46,6 +46,14 @@ class Handle(Protocol):
         """Queue a record; BufferError when the queue is full."""
 
 
+def _never() -> bool:
+    return False
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
 def _called(call: Callable[..., object], *args: Any) -> object:
     return call(*args)
 
@@ -54,7 +62,7 @@ class Copy:
     """One record to be written, and whom to tell."""
 
     __slots__ = (
-        "done", "failed", "failures", "headers", "key", "offset",
+        "done", "failed", "failures", "headers", "key", "offset", "outlives",
         "partition", "reason", "too_large", "topic", "value", "wanted", "writer",
     )  # fmt: skip
 
@@ -71,8 +79,10 @@ class Copy:
         done: Callable[[int], object],
         failed: Callable[[], object],
         too_large: Callable[[Copy], bool] | None,
+        outlives: bool,
     ) -> None:
         self.writer = writer
+        self.outlives = outlives
         self.topic = topic
         self.partition = partition
         self.key = key
@@ -98,6 +108,12 @@ class Copy:
             else:
                 self.offset = offset
         self.writer.answered(self)
+
+    def give_up(self) -> None:
+        """Its assignment has ended: keep nothing alive for an answer that nobody waits for."""
+        self.key = self.value = self.too_large = None
+        self.headers = []
+        self.wanted, self.done, self.failed = _never, _nothing, _nothing
 
     def hopeless(self) -> bool:
         """Whether it was refused for a size that no setting of a topic has to allow."""
@@ -130,6 +146,8 @@ class CopyWriter:
         self._loop = loop
         self._on_event = on_event
         self._answered: deque[Copy] = deque()
+        self._open: set[Copy] = set()
+        """Copies that are not acknowledged, and that nobody needs once their assignment has ended."""
         self._take = InTurns(lambda call: loop.call_soon(self.guarded, call), self._take_some)
         self._woken = False
         self.guarded: Callable[..., object] = _called
@@ -149,6 +167,7 @@ class CopyWriter:
         done: Callable[[int], object],
         failed: Callable[[], object],
         too_large: Callable[[Copy], bool] | None = None,
+        outlives: bool = False,
     ) -> None:
         """Write a copy until the broker acknowledges it.
 
@@ -161,6 +180,7 @@ class CopyWriter:
             failed: Called after each failure: the record may have been written all the same.
             too_large: Called when it is refused for a size beyond `FITS_EVERYWHERE`: makes it smaller and says
                 that it is to be written, or says False.
+            outlives: Whether its answer counts also after `give_up`.
         """
         copy = Copy(
             self,
@@ -173,8 +193,17 @@ class CopyWriter:
             done=done,
             failed=failed,
             too_large=too_large,
+            outlives=outlives,
         )
+        if not outlives:
+            self._open.add(copy)
         self._produce(copy)
+
+    def give_up(self) -> None:
+        """Free what is kept for copies whose assignment has ended; what librdkafka has of them, it writes."""
+        for copy in [copy for copy in self._open if not copy.wanted()]:
+            copy.give_up()
+            self._open.discard(copy)
 
     def _produce(self, copy: Copy) -> None:
         try:
@@ -221,6 +250,7 @@ class CopyWriter:
             else:
                 if copy.failures:
                     self.failing -= 1
+                self._open.discard(copy)
                 copy.done(copy.offset)
             if turn.over():
                 break
@@ -241,18 +271,20 @@ class CopyWriter:
         self._loop.call_later(backoff, self.guarded, self._again, copy)
 
     def _make_smaller(self, copy: Copy) -> None:
-        assert copy.too_large is not None
-        if copy.too_large(copy):
+        if copy.too_large is not None and copy.too_large(copy):
             copy.reason = ""
             self._produce(copy)
         else:
             self.failing -= 1
+            self._open.discard(copy)
 
     def _again(self, copy: Copy) -> None:
         if copy.wanted():
             copy.reason = ""
             self._produce(copy)
-        elif copy.failures:
+            return
+        self._open.discard(copy)
+        if copy.failures:
             self.failing -= 1
 
 

@@ -434,6 +434,7 @@ class Settler:
             done=done,
             failed=lambda: None,
             too_large=too_large,
+            outlives=True,  # `on_dead_letter` is told of a letter that was written
         )
 
     def _place(self, entry: Entry) -> tuple[str, int, int]:

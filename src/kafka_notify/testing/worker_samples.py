@@ -9,7 +9,7 @@ from typing import Final
 
 from typing_extensions import Self
 
-from kafka_notify._fetch import intake
+from kafka_notify._fetch import intake, loop
 from kafka_notify.testing.attempt_log import AttemptLog, Sampled
 from kafka_notify.worker import Worker
 
@@ -93,13 +93,12 @@ def _limited(worker: Worker) -> bool:
 
 
 def _budgets(worker: Worker) -> dict[str, list[int]]:
-    running = worker._running
+    running, stats = worker._running, worker.stats()
     if running is None:
         return {}
-    engine = running.engine
-    buffered = sum(p.open_bytes for p in tuple(engine.partitions.values()))
-    buffered += sum(w.bytes for w in tuple(engine.intake._unread.values()))
+    budget = running.engine.budget
     return {
-        "buffered": [buffered, intake.BUFFER_BYTES],
-        "waiting": [engine.budget.used, engine.budget.limit],
+        "buffered": [stats.buffered_bytes, intake.BUFFER_BYTES + loop.TRANSIT_BYTES],
+        "waiting": [stats.waiting_bytes, budget.limit],
+        "loading": [stats.loading_bytes, budget.loads],
     }

@@ -1,0 +1,77 @@
+"""How far the thread that reads may be ahead of the event loop."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from kafka_notify._fetch import loop
+from kafka_notify._fetch.loop import BATCH, FetchLoop
+
+POLL = 0.001
+
+
+class Reader:
+    """A consumer that always has more records."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.polls = 0
+
+    def poll(self, seconds: float) -> bytes:
+        self.polls += 1
+        return bytes(self.size)
+
+    def consume(self, count: int, seconds: float) -> list[bytes]:
+        return [bytes(self.size) for _ in range(count)]
+
+
+class Loop:
+    """The engine, when it does not get to what was read."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+
+    def feed(self, batch: list[Any], size: int) -> None:
+        self.batches.append((len(batch), size))
+
+
+@pytest.fixture
+def fetch(monkeypatch: pytest.MonkeyPatch) -> FetchLoop:
+    monkeypatch.setattr(loop, "POLL", POLL)
+    config = {"bootstrap.servers": "", "test.mock.num.brokers": 1, "group.id": "g"}
+    fetch = FetchLoop(config, "s", "r")
+    fetch._receiver = cast(Any, Loop())
+    return fetch
+
+
+def turns(fetch: FetchLoop, reader: Reader, count: int = 20) -> list[tuple[int, int]]:
+    """What was handed over in so many turns."""
+    for _ in range(count):
+        fetch._turn(cast(Any, reader))
+    return cast(Any, fetch._receiver).batches  # type: ignore[no-any-return]
+
+
+def test_small_records_are_bounded_by_their_number(fetch: FetchLoop) -> None:
+    """3,000 records and one batch, until the loop has taken some."""
+    reader = Reader(100)
+    assert turns(fetch, reader) == [(BATCH, BATCH * 100)] * 4
+    fetch.taken = 2 * BATCH
+    assert len(turns(fetch, reader)) == 6
+
+
+def test_large_records_are_bounded_by_their_bytes(fetch: FetchLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few batches of large records are too much, and when they are taken, more are read. One always passes."""
+    monkeypatch.setattr(loop, "TRANSIT_BYTES", 1_000_000)
+    fetch.batch = 10
+    reader = Reader(50_000)
+    assert turns(fetch, reader) == [(10, 500_000)] * 3
+    assert fetch.transit_bytes == 1_500_000
+    fetch.taken = 20
+    assert len(turns(fetch, reader)) == 5
+    assert fetch.transit_bytes == 1_500_000
+    fetch.taken = 50
+    reader.size = 200_000
+    assert turns(fetch, reader)[5:] == [(10, 2_000_000)]
+    assert fetch.transit_bytes == 2_000_000
