@@ -65,6 +65,9 @@ class _Queue:
 
     def wake(self, lane: Lane, at: int, /) -> None: ...
 
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        return f"id{entry.origin}", 0
+
     def commit(self) -> None:
         self.partition.confirmed(self.partition.snapshot()[0], NOW)
 

@@ -351,7 +351,8 @@ class Intake:
             partition.makes_room = (
                 idle
                 and partition.has_backlog
-                and (number in self._unread or number in self._heavy)
+                # what waits only for its turn needs no room
+                and (not partition.has_window if number in self._unread else number in self._heavy)
                 and len(partition.pending) < min(few, MAX_PARKED)
             )
             if partition.makes_room:
