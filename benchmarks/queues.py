@@ -60,9 +60,6 @@ class _Queue:
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None: ...
     def bury(self, entry: Entry, /) -> None: ...
-    def identity(self, entry: Entry, /) -> tuple[str, int]:
-        return str(entry.origin), 0
-
     def wake(self, lane: Lane, at: int, /) -> None: ...
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:

@@ -186,6 +186,7 @@ def test_those_that_never_failed_take_turns_with_the_others() -> None:
     entries = b.add(10)
     tried = Entry(Lane(cast(Any, b.partitions[0]), "t"), 0, cast(Any, None), None, 0)
     tried.attempt, tried.held = 1, Held(77, 0, None, "", 0)
+    tried.held.first_failed = 1
     b.loader.add(tried, to_copy=False)
     b.loader.fill()
     assert [load.at for load in b.asked] == [0, 77, 1, 2]

@@ -288,13 +288,14 @@ def test_sends_survive_anything(made: list[Callable[[], Any]], plain: bool, wrap
     async def main() -> None:
         consumer = (ToldPlain if plain else Told)([*made, lambda: Receipt("p")])
         alone = Alone(consumer, (passing,) if wrapped else ())
-        counts = alone.sends.counts
+        counts, lane = alone.sends.counts, alone.sends.guard.lane
         try:
             for n in range(len(made) + 1):
                 alone.put(Notification(user_id=f"u{n}", category="otp", channel="sms", data={"case": n}))
-            await alone.until(lambda: counts.sent + counts.retried + counts.dead > len(made))
+            # a case may say that the provider asks to wait for a year: then the lane is held
+            await alone.until(lambda: counts.sent + counts.retried + counts.dead > len(made) or lane.held)
             assert alone.failed == []
-            assert counts.sent >= 1 or alone.sends.guard.lane.held
+            assert counts.sent >= 1 or lane.held
         finally:
             await alone.close()
 
