@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, Message
 
 from kafka_notify import _handle
 from kafka_notify._handle import ProducerHandle, log, reason
+from kafka_notify._limited_log import LimitedLog
 from kafka_notify._units import from_millis
 from kafka_notify.errors import NotifyError, ProduceError
 
@@ -42,17 +43,18 @@ class SendTimeout(ProduceError, TimeoutError):
 class PendingSend:
     """A notification that was accepted by the producer's queue and awaits the broker's acknowledgement.
 
-    Safe to use from any thread. It needs no attention: a failure is in `result`, in callbacks, and in
-    `events.ProduceFailed`.
+    Safe to use from any thread. A failure is in `result`, in callbacks, and in `events.ProduceFailed`; where nobody
+    looks at any of them, it is logged as an error, with the id and what to do, once a minute for each topic and reason.
     """
 
     # No future, no condition, and itself the delivery callback: tens of thousands of these are made in a second
     # and live at once, where each further object would also be the garbage collector's; few are waited for.
-    __slots__ = ("_callbacks", "_handle", "_report", "_topic")
+    __slots__ = ("_callbacks", "_handle", "_id", "_report", "_topic")
 
-    def __init__(self, handle: ProducerHandle, topic: str) -> None:
+    def __init__(self, handle: ProducerHandle, topic: str, id: str) -> None:
         self._handle = handle
         self._topic = topic
+        self._id = id
         self._report: KafkaError | Message | None = None
         self._callbacks: list[Callable[[PendingSend], object]] | None = None
 
@@ -108,11 +110,21 @@ class PendingSend:
         Setting `_report` before looking at `_callbacks`, while `add_done_callback` does the reverse, means that
         one of the two sees the other; `pop` gives each callback to one of them only.
         """
-        self._report = record if error is None else error
+        if error is None:
+            self._report = record
+        else:
+            self._report = error
+            self.__class__ = _Unseen
         if self._callbacks:
             self._call_back()
 
+    def seen(self) -> None:
+        """Somebody looks at how it ended: nothing need be logged."""
+        if type(self) is _Unseen:
+            object.__setattr__(self, "__class__", PendingSend)
+
     def _call_back(self) -> None:
+        self.seen()
         callbacks = self._callbacks or []
         while True:
             try:
@@ -126,6 +138,7 @@ class PendingSend:
 
     def _outcome(self) -> RecordMetadata:
         report = self._report
+        self.seen()
         if report is None:
             raise self._timed_out(0)
         if isinstance(report, KafkaError):
@@ -143,6 +156,25 @@ class PendingSend:
             f"{self._topic}: no acknowledgement within {timeout:g} s; it may still come, and the record may "
             "have been written: send it again with the same id if it must arrive"
         )
+
+
+class _Unseen(PendingSend):
+    """One that failed, and of which nobody has looked at the result. Another class, so that a send that is acknowledged
+    pays nothing for it."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        report = self._report
+        if isinstance(report, KafkaError):
+            _failures.error(
+                f"{self._topic}: a notification was not acknowledged ({reason(report)}), and nobody looked at what "
+                f"its send returned{_advice(report)}",
+                f"id {self._id}",
+            )
+
+
+_failures: Final = LimitedLog(log)
 
 
 def written_at(report: Message) -> int | None:
@@ -164,8 +196,8 @@ class AwaitedSend(PendingSend):
 
     __slots__ = ("_mailbox", "future")
 
-    def __init__(self, handle: ProducerHandle, topic: str, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(handle, topic)
+    def __init__(self, handle: ProducerHandle, topic: str, id: str, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(handle, topic, id)
         self._mailbox = _mailbox(loop)
         self.future: asyncio.Future[RecordMetadata] = loop.create_future()
 

@@ -109,7 +109,7 @@ class Producer:
         pauses: _Pauses | None = None
         while True:
             handle = self._lane_handle(category.lane)
-            pending = PendingSend(handle, topic)
+            pending = PendingSend(handle, topic, notification.id)
             report: OnDelivery = pending
             if self._emit is not None:
                 report = _Observed(self._emit, pending, notification, topic)
@@ -147,7 +147,7 @@ class Producer:
         pauses: _Pauses | None = None
         while True:
             handle = self._lane_handle(category.lane)
-            pending = AwaitedSend(handle, topic, loop)
+            pending = AwaitedSend(handle, topic, notification.id, loop)
             report: OnDelivery = pending
             if self._emit is not None:
                 report = _Observed(self._emit, pending, notification, topic)
@@ -287,6 +287,8 @@ class _Observed:
     def __call__(self, error: KafkaError | None, record: Message) -> None:
         n = self._notification
         self._report(error, record)
+        if error is not None and isinstance(self._report, PendingSend):
+            self._report.seen()  # whoever listens is told
         offset = written_at(record) if error is None else None
         if offset is None:
             why = NO_OFFSET if error is None else reason(error)

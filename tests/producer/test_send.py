@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from kafka_notify import (
 )
 from kafka_notify._config import producer_config
 from kafka_notify.testing import MockKafka
-from tests.producer.conftest import NOWHERE, note
+from tests.producer.conftest import NOWHERE, new_topology, note
 from tests.producer.records import ids, read_all
 
 TINY: Config = {"queue.buffering.max.messages": 3}
@@ -55,6 +57,39 @@ def test_a_send_is_acknowledged_with_its_place(
 def test_a_user_is_where_a_java_producer_would_put_him(producer: Producer, user_id: str) -> None:
     """The partition is murmur2 of the UTF-8 user id, whatever characters it has."""
     assert producer.send(note(user_id)).result(10).partition == murmur2(user_id.encode(), 4)
+
+
+def test_a_failure_that_nobody_looks_at_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """As asyncio does for futures: an error with id, topic and reason; once, not once for each of thousands. Who looks
+    at the result, gives a callback or listens to events is told there alone."""
+    config: Config = {**NOWHERE, "delivery.timeout.ms": 100, "linger.ms": 0}
+
+    def fail(
+        look: Callable[[PendingSend], object] | None, on_event: events.OnEvent | None = None
+    ) -> list[str]:
+        caplog.clear()
+        producer = Producer(config, topology=new_topology(), on_event=on_event)
+        for n in range(3):
+            pending = producer.send(note(f"u{n}", id=f"id-{n}"))
+            if look is not None:
+                look(pending)
+            del pending
+        with suppress(NotifyError):
+            producer.close(10)
+        gc.collect()
+        return [r.getMessage() for r in caplog.records if "nobody looked" in r.getMessage()]
+
+    def looked(pending: PendingSend) -> None:
+        with pytest.raises(ProduceError):
+            pending.result(10)
+
+    (said,) = fail(None)
+    assert "id-" in said
+    assert "_MSG_TIMED_OUT" in said
+    assert "send it again with the same id" in said
+    assert fail(looked) == []
+    assert fail(lambda pending: pending.add_done_callback(lambda _: None)) == []
+    assert fail(None, on_event=lambda _: None) == []
 
 
 def test_an_unknown_category_or_channel_is_refused_with_the_known_ones(producer: Producer) -> None:

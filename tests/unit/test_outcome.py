@@ -33,8 +33,8 @@ from kafka_notify import (
     TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify._limited_log import MAX_TEXTS, LimitedLog
 from kafka_notify._units import LONGEST, clamped
-from kafka_notify._worker.limited_log import MAX_TEXTS, LimitedLog
 from kafka_notify._worker.outcome import check_error, check_outcome, check_receipt
 from kafka_notify.errors import ThrottleScope, valid_code
 from kafka_notify.events import LaneResumed, emitter

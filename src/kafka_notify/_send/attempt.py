@@ -15,9 +15,9 @@ from typing import Any, cast
 from typing_extensions import assert_never
 
 from kafka_notify import events
+from kafka_notify._limited_log import LimitedLog
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._units import UTC, clamped
-from kafka_notify._worker.limited_log import LimitedLog
 from kafka_notify._worker.outcome import (
     INVALID,
     check_error,

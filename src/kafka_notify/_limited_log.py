@@ -1,4 +1,4 @@
-"""Warnings that a fault repeats with every record, written once a minute each."""
+"""Lines that a fault would repeat with every record, written once a minute each."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ class LimitedLog:
 
     def warning(self, text: str) -> None:
         """Write it as a warning, unless it was written within the last minute. The text holds no personal value."""
+        self._write(logging.WARNING, text, "")
+
+    def error(self, text: str, detail: str) -> None:
+        """The same as an error, with what is another thing each time: the detail of the first is written."""
+        self._write(logging.ERROR, text, detail)
+
+    def _write(self, level: int, text: str, detail: str) -> None:
         now = self._clock()
         at, left_out = self._texts.get(text, (-EVERY, 0))
         if now - at < EVERY:
@@ -37,7 +44,8 @@ class LimitedLog:
         if len(self._texts) >= MAX_TEXTS:
             del self._texts[next(iter(self._texts))]
         self._texts[text] = now, 0
+        line = f"{text}: {detail}" if detail else text
         if left_out:
-            self._log.warning("%s (and %d times more in the last %.0f s)", text, left_out, now - at)
+            self._log.log(level, "%s (and %d times more in the last %.0f s)", line, left_out, now - at)
         else:
-            self._log.warning("%s", text)
+            self._log.log(level, "%s", line)
