@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify.testing.attempt_log import Copied, LaneHeld, Started, Uncounted
+from kafka_notify.testing.attempt_log import Copied, DestinationHeld, LaneHeld, Started, Uncounted
 from tests.guarantees.fleet import Fleet
 
 pytestmark = pytest.mark.kafka
@@ -93,7 +93,7 @@ def test_one_endpoint(fleet: Fleets, step: str) -> None:
     ids = {p.id for p in sent if int(p.user[1:]) % 9 == 3}
     f.until(lambda: {p.id for p in sent} - ids <= f.terminal, "end of the others' notifications")
     assert not ids & f.terminal
-    assert any(line.held for line in f.all(LaneHeld))
+    assert any(line.held for line in f.all(DestinationHeld))
     calls = sum(line.id in ids for line in f.all(Started))
     print(f"\n{step}: {calls} calls of the endpoint until 800 others were sent")
     assert calls < len(ids)
@@ -125,7 +125,7 @@ def test_one_channel(fleet: Fleets, step: str) -> None:
     )
     f.until(lambda: {p.id for p in pushes} <= f.terminal, "end of the other channel's notifications")
     assert not {p.id for p in [*texts, *both]} & f.terminal
-    assert any(line.held for line in f.all(LaneHeld))
+    assert any(line.held for line in f.all(DestinationHeld))
     gate.touch()
     if step != "429_900":
         f.finish()
