@@ -18,6 +18,11 @@ QUICK: Final[dict[str, Any]] = {"max_attempts": 4, "first": 0.3, "factor": 2, "c
 PROBES: Final = {"first_wait": 0.05, "max_wait": 0.1, "account_wait": 0.5}
 
 
+def holds(f: Fleet) -> list[LaneHeld | DestinationHeld]:
+    """Whatever was held: the lane, or one of its channels or servers."""
+    return [*f.all(LaneHeld), *f.all(DestinationHeld)]
+
+
 @pytest.mark.parametrize("percent", [10, 20, 35])
 def test_users_who_always_fail(fleet: Fleets, percent: int) -> None:
     """Many users whose every send ends with a 500: all others are sent, the failing ones are dead-lettered, and the
@@ -32,7 +37,7 @@ def test_users_who_always_fail(fleet: Fleets, percent: int) -> None:
     f.start("a")
     f.finish()
     bad = {p.id for p in sent if int(p.user[1:]) % 20 < percent / 5}
-    assert f.all(LaneHeld) == []
+    assert holds(f) == []
     assert set(f.accepted()) == {p.id for p in sent} - bad
     assert {id for id, _ in Counter(line.id for line in f.all(Started)).items()} == {p.id for p in sent}
     assert len(f.letters()) == len(bad)
@@ -69,7 +74,7 @@ def test_retries_that_fail_twice(fleet: Fleets) -> None:
     )
     f.start("a")
     f.finish()
-    assert f.all(LaneHeld) == []
+    assert holds(f) == []
     assert set(f.accepted()) == {p.id for p in sent}
     f.verify()
 
@@ -144,7 +149,7 @@ def test_an_endpoint_that_does_not_answer(fleet: Fleets) -> None:
     f.until(lambda: {p.id for p in others} <= f.terminal, "end of the others' notifications")
     ids = {p.id for p in hanging}
     assert sum(line.id in ids for line in f.all(Started)) == 5
-    assert f.all(LaneHeld) == []
+    assert holds(f) == []
     gate.touch()
     f.finish()
     copied = {line.id for line in f.all(Copied)}
@@ -181,7 +186,7 @@ def test_nothing_but_failing_ones(fleet: Fleets) -> None:
     f.until(lambda: all(f.copies(p.id) for p in f.produced), "retry copies")
     f.kill("a")
     f.start("b")
-    f.until(lambda: any(line.held for line in f.all(LaneHeld)), "held lane")
+    f.until(lambda: any(line.held for line in holds(f)), "a hold")
     [good] = f.produce([f.notification("good")])
     f.until(lambda: good.id in f.terminal, "end of the untroubled notification")
     f.finish()
