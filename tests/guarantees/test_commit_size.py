@@ -6,6 +6,7 @@ import random
 import uuid
 from typing import Any
 
+import attrs
 import confluent_kafka
 import pytest
 from confluent_kafka import TopicPartition
@@ -41,6 +42,7 @@ def test_a_commit_of_many_full_partitions_is_stored(local_kafka: LocalKafka) -> 
         assert (result.error, len(result.confirmed)) == (None, PAIRS)
         asked = [TopicPartition(topic, n) for topic in (source, retry) for n in range(PAIRS)]
         for tp in consumer.committed(asked, 30):
-            assert decode_metadata(tp.offset, tp.metadata, source, tp.topic, tp.partition) == full
+            stored = decode_metadata(tp.offset, tp.metadata, source, tp.topic, tp.partition)
+            assert attrs.evolve(stored, channels=()) == full
     finally:
         consumer.close()

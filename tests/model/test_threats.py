@@ -119,6 +119,23 @@ def working() -> Bench:
     return b
 
 
+def test_read_no_further_than_can_be_committed() -> None:
+    """What was read beyond the bitmap to reach a restored origin would be sent again: its end cannot be committed."""
+    b = bench(source_end=WINDOW + 2, retry_end=1)
+    b.retry(0, origin=WINDOW + 1, writer=BEFORE)
+    b.commit()
+    assert b.partition.wants_source(room=False)
+
+    b.source(0, "slow")
+    b.source(WINDOW - 1, "other")
+    assert not b.partition.must_read
+    assert not b.partition.wants_source(room=True)
+
+    b.partition.finish(b.asked.sends[0], accepted=True, now=NOW)
+    b.commit()
+    assert b.partition.wants_source(room=False)
+
+
 def test_unreadable_record_keeps_its_payload() -> None:
     """A retry record that nobody can read reaches its dead letter with its payload, however full the memory."""
     b = bench(budget=0)

@@ -1004,8 +1004,9 @@ class Partition:
 
     @property
     def must_read(self) -> bool:
-        """Whether a restored origin is still to be reached: its lane could not move otherwise."""
-        return self.source.position <= self._farthest
+        """Whether a restored origin is still to be reached: its lane could not move otherwise. What the bitmap could
+        not say is not read for that either: the frontier moves on without, as copies are always written."""
+        return self.source.position <= self._farthest and self.source.position - self.source.frontier < WINDOW
 
     @property
     def has_window(self) -> bool:

@@ -170,6 +170,14 @@ class LaneHeld(Line):
 
 
 @attrs.frozen
+class DestinationHeld(Line):
+    """A worker holds one destination, or goes on with it; which one is not told."""
+
+    worker: str
+    held: bool
+
+
+@attrs.frozen
 class Failing(Line):
     """The state of the provider, written by the test that decides it: just before it begins to fail, and just after
     it works again. Without `user` and `destination` it fails for everybody."""
@@ -232,8 +240,8 @@ class Committed(Line):
 _KINDS: Final[dict[str, type[Line]]] = {
     kind.__name__: kind
     for kind in (
-        Produced, Owned, Released, LaneHeld, Uncounted, Started, Accepted, Ended, Skipped, DeadLettered, Scheduled,
-        Disturbed, Failing, PausesSeen, Copied, Committed, Sampled,
+        Produced, Owned, Released, LaneHeld, DestinationHeld, Uncounted, Started, Accepted, Ended, Skipped,
+        DeadLettered, Scheduled, Disturbed, Failing, PausesSeen, Copied, Committed, Sampled,
     )
 }  # fmt: skip
 _UNCOUNTED: Final = frozenset({"ThrottledError", "ProviderUnavailableError"})
@@ -308,6 +316,10 @@ class AttemptLog:
                 self.write(LaneHeld(self.worker, True, event.wait, event.reason))
             case events.LaneResumed():
                 self.write(LaneHeld(self.worker, False))
+            case events.DestinationHeld():
+                self.write(DestinationHeld(self.worker, True))
+            case events.DestinationResumed():
+                self.write(DestinationHeld(self.worker, False))
             case events.PartitionsRevoked(lost=False):
                 self.write(Released(self.worker, list(event.partitions)))
             case events.PartitionsRevoked(lost=True) | events.CommitFailed(epoch_ended=True):
