@@ -114,7 +114,7 @@ class PendingSend:
             self._report = record
         else:
             self._report = error
-            self.__class__ = _Unseen
+            object.__setattr__(self, "__class__", _Unseen)
         if self._callbacks:
             self._call_back()
 
