@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks import isolation, latency, producing, queues, retrying, scaling, throughput
+from benchmarks import isolation, latency, mixes, producing, queues, retrying, scaling, throughput
 from benchmarks.bench import Bench
 from benchmarks.cluster import Cluster
 from benchmarks.peers.rows import peers
@@ -32,6 +33,8 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "latencies": throughput.by_latency,
     "isolation": isolation.isolation,
     "queues": queues.queues,
+    "mixes": mixes.mixes,
+    **{f"mix-{mix}": functools.partial(mixes.mixes, only=(mix,)) for mix in mixes.MIXES},
     "peers": peers,
 }
 
@@ -42,7 +45,7 @@ def main() -> None:
     where = {**machine(), **({"note": options.note} if options.note else {})}
     print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
     rows: list[Row] = []
-    names = options.only or [name for name in ROWS if name != "peers"]
+    names = options.only or [name for name in ROWS if name != "peers" and not name.startswith("mix-")]
     for name in [*names, *(["peers"] if options.peers and "peers" not in names else [])]:
         began = time.monotonic()
         # A cluster of its own for each row: no row pays for the log, or the topics, of another one.
