@@ -276,7 +276,8 @@ def handovers(fleet: Fleet, *, count: int, times: int, size: int = 100_000) -> H
         "concurrency": 50,
         "breaker": None,  # half of all first attempts fail; what is away holds the lane all the same
     }
-    fleet.start("a", attributes=settings)
+    # "Webhooks" without a server named: the outage holds the lane, not a channel alone
+    fleet.start("a", consumer="Webhooks", attributes=settings)
     fleet.until_owned("a")
     began, pid = time.monotonic(), _pid(fleet, "a")
     base, samples = look(pid, began), list[Sample]()
@@ -301,7 +302,7 @@ def handovers(fleet: Fleet, *, count: int, times: int, size: int = 100_000) -> H
         )
         watch()
     for _ in range(times):
-        fleet.start("b", attributes=settings)
+        fleet.start("b", consumer="Webhooks", attributes=settings)
         fleet.until(lambda: watch() and fleet.owned("b"), "partition for b")
         fleet.stop("b")
         seen = len(fleet.all(Owned))
