@@ -37,7 +37,9 @@ from kafka_notify.testing.attempt_log import (
     Committed,
     Copied,
     DeadLettered,
+    DestinationHeld,
     Disturbed,
+    LaneHeld,
     Line,
     LogTail,
     Owned,
@@ -294,6 +296,10 @@ class Deployment:
     def copies(self, id: str) -> list[Copied]:
         """The retry copies of a notification that the watch saw so far."""
         return [line for line in self.all(Copied) if line.id == id]
+
+    def holds(self) -> list[LaneHeld | DestinationHeld]:
+        """Whatever was held so far, and goes on: the lane, or one of its channels or servers."""
+        return [*self.all(LaneHeld), *self.all(DestinationHeld)]
 
     def accepted(self) -> Counter[str]:
         """How often each notification was accepted."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify.testing.attempt_log import Copied, DestinationHeld, LaneHeld, Started, Uncounted
+from kafka_notify.testing.attempt_log import Copied, DestinationHeld, Started, Uncounted
 from tests.guarantees.fleet import Fleet
 
 pytestmark = pytest.mark.kafka
@@ -16,11 +16,6 @@ pytestmark = pytest.mark.kafka
 Fleets = Callable[..., Fleet]
 QUICK: Final[dict[str, Any]] = {"max_attempts": 4, "first": 0.3, "factor": 2, "cap": 1.2}
 PROBES: Final = {"first_wait": 0.05, "max_wait": 0.1, "account_wait": 0.5}
-
-
-def holds(f: Fleet) -> list[LaneHeld | DestinationHeld]:
-    """Whatever was held: the lane, or one of its channels or servers."""
-    return [*f.all(LaneHeld), *f.all(DestinationHeld)]
 
 
 @pytest.mark.parametrize("percent", [10, 20, 35])
@@ -37,7 +32,7 @@ def test_users_who_always_fail(fleet: Fleets, percent: int) -> None:
     f.start("a")
     f.finish()
     bad = {p.id for p in sent if int(p.user[1:]) % 20 < percent / 5}
-    assert holds(f) == []
+    assert f.holds() == []
     assert set(f.accepted()) == {p.id for p in sent} - bad
     assert {id for id, _ in Counter(line.id for line in f.all(Started)).items()} == {p.id for p in sent}
     assert len(f.letters()) == len(bad)
@@ -74,7 +69,7 @@ def test_retries_that_fail_twice(fleet: Fleets) -> None:
     )
     f.start("a")
     f.finish()
-    assert holds(f) == []
+    assert f.holds() == []
     assert set(f.accepted()) == {p.id for p in sent}
     f.verify()
 
@@ -149,7 +144,7 @@ def test_an_endpoint_that_does_not_answer(fleet: Fleets) -> None:
     f.until(lambda: {p.id for p in others} <= f.terminal, "end of the others' notifications")
     ids = {p.id for p in hanging}
     assert sum(line.id in ids for line in f.all(Started)) == 5
-    assert holds(f) == []
+    assert f.holds() == []
     gate.touch()
     f.finish()
     copied = {line.id for line in f.all(Copied)}
@@ -186,7 +181,7 @@ def test_nothing_but_failing_ones(fleet: Fleets) -> None:
     f.until(lambda: all(f.copies(p.id) for p in f.produced), "retry copies")
     f.kill("a")
     f.start("b")
-    f.until(lambda: any(line.held for line in holds(f)), "a hold")
+    f.until(lambda: any(line.held for line in f.holds()), "a hold")
     [good] = f.produce([f.notification("good")])
     f.until(lambda: good.id in f.terminal, "end of the untroubled notification")
     f.finish()

@@ -80,7 +80,7 @@ def test_outage(fleet: Fleets, step: str) -> None:
     assert max(Counter(line.attempt for line in f.all(Started))) <= 2
     assert f.letters() == {}
     assert len(f.accepted()) == 500
-    assert [line.held for line in f.all(LaneHeld) if line.held]
+    assert any(line.held for line in f.holds())
     f.verify()
 
 
@@ -95,7 +95,7 @@ def test_probe_and_rebalance(fleet: Fleets) -> None:
     away, answers = f.directory / "away", f.directory / "answers"
     f.produce([f.notification("u", plan=["401"], gate=str(away))])
     with f.worker_here():
-        f.until(lambda: f.all(LaneHeld), "lane that waits")
+        f.until(f.holds, "a hold")
         [probe] = f.produce([f.notification("v", gate=str(answers))])
         f.until(lambda: f.starts(probe.id), "probe")
         f.add_partitions(2)
