@@ -141,5 +141,6 @@ async def test_hanging_threads_are_bounded() -> None:
     assert threads._threads == 4
     release.set()
     assert await waiting == "after all"
-    assert threads.stuck == 0
+    while threads.stuck:  # noqa: ASYNC110 - the others return in their own time
+        await asyncio.sleep(0.001)
     threads.close()
