@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import click
@@ -23,7 +23,7 @@ from kafka_notify.errors import ConfigError, NotifyError
 from kafka_notify.topology import Topology
 
 F = TypeVar("F", bound=Callable[..., Any])
-MAX_CELL = 20_000
+MAX_CELL: Final = 20_000
 """Characters: a payload that `dlq show --reveal` shows is shown whole, as far as a person would read."""
 
 
