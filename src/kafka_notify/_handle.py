@@ -27,6 +27,8 @@ EXIT_SECONDS: Final = 30.0
 """How long a process that ends waits for acknowledgements."""
 _POLL_SECONDS: Final = 0.1
 _METADATA_SECONDS: Final = 1.0
+_NEW_TOPIC_SECONDS: Final = 5.0
+"""How long a topic may be unknown to a broker: its metadata follows the controller, on a busy machine by seconds."""
 _LAST_REPORTS_SECONDS: Final = 5.0
 
 
@@ -122,27 +124,42 @@ class ProducerHandle:
             The number of partitions of each topic.
 
         Raises:
-            ConfigError: A topic does not exist.
-            NotifyError: No broker answered in time.
+            ConfigError: A topic does not exist (asked for 5 seconds: brokers learn of a new one with a delay).
+            NotifyError: No broker answered in time, or a topic may not be described.
         """
-        deadline = time.monotonic() + timeout
+        begin = time.monotonic()
+        deadline = begin + timeout
         partitions: dict[str, int] = {}
         for topic in topics:
-            producer = self._producer
-            if producer is None or self.dead is not None:
-                raise HandleDead(f"{self.name}: {self.dead}")
-            try:
-                metadata = producer.list_topics(topic, max(0.1, deadline - time.monotonic()))
-            except KafkaException as e:
-                raise NotifyError(
-                    f"{self.name}: no broker answered within {timeout:g} s ({reason(e.args[0])}); "
-                    "check bootstrap.servers, the network and the credentials"
-                ) from None
-            error = metadata.topics[topic].error
-            if error is not None:
-                raise ConfigError(f"{topic}: {reason(error)}; create it with Topology.create()")
-            partitions[topic] = len(metadata.topics[topic].partitions)
+            while True:
+                found = self._describe(topic, timeout, deadline)
+                if found.error is None:
+                    break
+                code = found.error.code()
+                if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise NotifyError(f"{topic}: {reason(found.error)}; allow Describe on this topic")
+                now = time.monotonic()
+                if code == KafkaError.UNKNOWN_TOPIC_OR_PART and now >= min(
+                    deadline, begin + _NEW_TOPIC_SECONDS
+                ):
+                    raise ConfigError(f"{topic}: {reason(found.error)}; create it with Topology.create()")
+                if now >= deadline:
+                    raise NotifyError(f"{topic}: {reason(found.error)}; see the brokers' logs")
+                time.sleep(_POLL_SECONDS)
+            partitions[topic] = len(found.partitions)
         return partitions
+
+    def _describe(self, topic: str, timeout: float, deadline: float) -> Any:
+        producer = self._producer
+        if producer is None or self.dead is not None:
+            raise HandleDead(f"{self.name}: {self.dead}")
+        try:
+            return producer.list_topics(topic, max(0.1, deadline - time.monotonic())).topics[topic]
+        except KafkaException as e:
+            raise NotifyError(
+                f"{self.name}: no broker answered within {timeout:g} s ({reason(e.args[0])}); "
+                "check bootstrap.servers, the network and the credentials"
+            ) from None
 
     def flush(self, timeout: float) -> int:
         """Wait up to `timeout` seconds until all reports have run; return how many have not."""

@@ -100,6 +100,7 @@ class Deployment:
         self._producer = self.open.enter_context(
             Producer({**self._config, "delivery.timeout.ms": 120_000}, topology=self.topology)
         )
+        self._producer.warm_up([LANE])  # the broker knows the topics now
         self.open.enter_context(self._watch)
         return self
 

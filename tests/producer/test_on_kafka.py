@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from confluent_kafka import murmur2
@@ -46,6 +49,28 @@ def test_users_spread_over_many_partitions_as_java_spreads_them(local_kafka: Ext
     assert len(records) == 1_000
     assert all(record.partition() == murmur2(record.key() or b"", 30) for record in records)
     assert len({record.partition() for record in records}) == 30
+
+
+def test_a_topic_that_brokers_do_not_know_yet_is_asked_for_again(local_kafka: ExternalKafka) -> None:
+    """A broker learns of a new topic with a delay: warm_up does not call it missing at the first answer."""
+    topology = new_topology()
+    config = {"bootstrap.servers": local_kafka.bootstrap_servers}
+    with Producer(config, topology=topology) as producer:
+        handle = producer._lane_handle("high")
+        ask, asked = handle._describe, threading.Event()
+
+        def watched(topic: str, timeout: float, deadline: float) -> Any:
+            try:
+                return ask(topic, timeout, deadline)
+            finally:
+                asked.set()
+
+        handle._describe = watched  # type: ignore[method-assign]
+        with ThreadPoolExecutor(1) as pool:
+            warm = pool.submit(producer.warm_up, ["high"])
+            assert asked.wait(20)
+            topology.create(config)
+            warm.result(60)
 
 
 def test_a_brokers_death_costs_nothing(local_kafka_cluster: LocalKafka) -> None:
