@@ -7,8 +7,12 @@ from typing import Final
 
 import pytest
 from _pytest.terminal import TerminalReporter
+from hypothesis import settings
 
 from kafka_notify.testing import pytest_plugin
+
+settings.register_profile("any-machine", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("any-machine")
 
 REQUIRED: Final = any(
     os.environ.get(name, "") not in ("", "0") for name in ("CI", "KAFKA_NOTIFY_TEST_REQUIRE_KAFKA")
