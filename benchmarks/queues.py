@@ -12,6 +12,7 @@ from benchmarks.report import Row
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.wide import Spill
 from kafka_notify.wire import Headers, RetryState
 
 SIZES: Final = (1_000, 10_000, 50_000, 200_000)
@@ -64,6 +65,8 @@ class _Queue:
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
         return f"id{entry.origin}", 0
+
+    def spill(self, partition: Partition, written: Spill, /) -> None: ...
 
     def commit(self) -> None:
         self.partition.confirmed(self.partition.snapshot()[0], NOW)

@@ -39,6 +39,11 @@ DlqPayload = Literal["intact", "redacted"]
 T = TypeVar("T")
 
 REDRIVE_WRITER: Final = "redrive"
+SPILL_ORIGIN: Final = MAX_OFFSET
+"""Origin of a spill: no record has it. A spill has the headers of a retry copy, so that versions which know of none
+take it for the copy of another writer."""
+SPILL_WRITER: Final = "spill:"
+"""What the writer of a spill begins with: no fence admits it, so it is passed over like another writer's copy."""
 _MAX_TOKEN: Final = 128
 _PAYLOADS: Final[Mapping[bytes | None, DlqPayload]] = {b"intact": "intact", b"redacted": "redacted"}
 
@@ -66,6 +71,11 @@ class RetryState:
     origin_topic_id: str | None = None
     """Of the topic that `origin` is an offset of: one of the same name may have come after it. None when it is not
     known, as of older versions; `-` when it is known to be another one than the present."""
+
+    @property
+    def is_spill(self) -> bool:
+        """Whether it is no copy, but says which offsets are finished."""
+        return self.origin == SPILL_ORIGIN and self.writer.startswith(SPILL_WRITER)
 
 
 def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int) -> RetryState | None:

@@ -60,7 +60,7 @@ def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]
         wanted[source] = Wanted(source, "source", lane.partitions, 7 * _DAY_MS, _RECORD_BYTES)
         for name in names:
             retry = topology.retry_topic(lane.name, name)
-            wanted[retry] = Wanted(retry, "retry", lane.partitions, _retry_retention(lane), _COPY_BYTES)
+            wanted[retry] = Wanted(retry, "retry", lane.partitions, retry_retention(lane), _COPY_BYTES)
         other = wanted.get(dlq)
         partitions = max(lane.partitions, other.partitions if other else 0)
         wanted[dlq] = Wanted(dlq, "dlq", partitions, 14 * _DAY_MS, _COPY_BYTES)
@@ -83,7 +83,8 @@ def topic_config(topic: Wanted, replicas: int) -> dict[str, str]:
     }
 
 
-def _retry_retention(lane: Lane) -> int:
+def retry_retention(lane: Lane) -> int:
+    """Milliseconds for which its retry topic should keep a record."""
     longest = max(_LONGEST_WAIT_MS, round(lane.retry.cap * (1 + lane.retry.jitter) * 1000))
     return 2 * longest + 7 * _DAY_MS
 

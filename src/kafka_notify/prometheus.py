@@ -327,6 +327,11 @@ _GAUGES: Final[tuple[tuple[str, str, _Read], ...]] = (
     ("in_flight", "Sends under way.", lambda s: s.in_flight),
     ("buffered", "Source records in memory, those in flight included.", lambda s: s.buffered),
     ("waiting", "Notifications that live in the retry topic.", lambda s: s.waiting),
+    (
+        "wide_partitions",
+        "Partitions whose retries need more than the commit of an older version can say.",
+        lambda s: s.wide_partitions,
+    ),
     ("stuck_sends", "Sends that outlived their deadline and still run.", lambda s: s.stuck),
     ("partitions", "Partitions that are being sent.", lambda s: len(s.partitions)),
     (
@@ -349,6 +354,23 @@ _COUNTERS: Final[tuple[tuple[str, str, _Read], ...]] = (
         lambda s: s.unknown,
     ),
     ("parked", "Put behind an earlier notification of their user.", lambda s: s.parked),
+    (
+        "carried_window",
+        "Waiting retries written again, as no wide retries are allowed.",
+        lambda s: s.carried_window,
+    ),
+    (
+        "carried_retention",
+        "Waiting retries written again before retention ends.",
+        lambda s: s.carried_retention,
+    ),
+    ("carried_sparse", "Waiting retries written again in a sparse partition.", lambda s: s.carried_sparse),
+    ("spills", "Records that say what is finished in a retry partition.", lambda s: s.spills),
+    (
+        "spill_failures",
+        "Those that were not acknowledged; they are written again.",
+        lambda s: s.spill_failures,
+    ),
     ("passed_over", "Records of other consumers' channels.", lambda s: s.passed_over),
     ("probes", "Sends that were to find out whether a provider works again.", lambda s: s.probes),
     ("probes_failed", "Those of them that failed.", lambda s: s.probes_failed),

@@ -16,6 +16,8 @@ from kafka_notify import _headers as h
 from kafka_notify._headers import MAX_MILLIS, Headers, Undecodable, read_integer, read_text
 from kafka_notify._hops import (
     REDRIVE_WRITER,
+    SPILL_ORIGIN,
+    SPILL_WRITER,
     DeadLetterState,
     DlqPayload,
     DlqReason,
@@ -33,6 +35,8 @@ from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification,
 
 __all__ = [
     "REDRIVE_WRITER",
+    "SPILL_ORIGIN",
+    "SPILL_WRITER",
     "DeadLetterState",
     "DlqPayload",
     "DlqReason",

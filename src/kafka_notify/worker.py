@@ -26,12 +26,14 @@ from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop, boottime
 from kafka_notify._fetch.reread import Rereader
 from kafka_notify._handle import ProducerHandle
+from kafka_notify._partition.wide import LongWaits
 from kafka_notify._pause import Pause, Paused
 from kafka_notify._send import engine
 from kafka_notify._send.engine import Engine
 from kafka_notify._send.loader import Load
 from kafka_notify._send.pace import Pace, SharedPace
 from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._topic_rules import retry_retention
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
@@ -78,6 +80,20 @@ class WorkerStats:
     """Source records in memory, those in flight included."""
     waiting: int = 0
     """Notifications that live in the retry topic."""
+    carried_window: int = 0
+    """Waiting retries that were written again as the commit could not reach beyond them: without wide retries."""
+    carried_retention: int = 0
+    """The same, as they neared the end of the retry topic's retention."""
+    carried_sparse: int = 0
+    """The same, as a restart would have read mostly finished ones."""
+    spills: int = 0
+    """Records in the retry topic that say what is finished there, as the commit has no room for it."""
+    spill_failures: int = 0
+    """Those that were not acknowledged; they are written again."""
+    wide_partitions: int = 0
+    """Partitions whose retries need more than the commit of an older version can say: see operations.md."""
+    longest_window: int = 0
+    """Offsets of a retry partition between the oldest waiting retry and the last that ended, in the widest one."""
     stuck: int = 0
     """Sends that outlived their deadline and still run."""
     held: bool = False
@@ -143,6 +159,9 @@ class Worker:
         middleware: Wraps each send, outermost first.
         on_event: Called with each `Event`, mostly on the worker's event loop: it must not block.
         drain_timeout: Seconds that running sends get when partitions are handed over or the worker stops.
+        wide_retries: Whether more retries may wait in one partition than a commit of an older version can tell apart
+            (20,000): a worker of such a version stops on that partition. False while older ones run, and before a
+            roll-back; then each retry beyond 20,000 has everything in front of it written again.
         loop_factory: Makes the event loop, for example `uvloop.new_event_loop`.
 
     Raises:
@@ -162,6 +181,7 @@ class Worker:
         middleware: Sequence[Middleware] = (),
         on_event: OnEvent | None = None,
         drain_timeout: Seconds = 20.0,
+        wide_retries: bool = True,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
     ) -> None:
         self._given = consumer
@@ -174,6 +194,7 @@ class Worker:
         self._middleware = tuple(middleware)
         self._listeners: tuple[OnEvent, ...] = () if on_event is None else (on_event,)
         self._drain_timeout = to_seconds(drain_timeout, "drain_timeout")
+        self._wide_retries = wide_retries
         self._loop_factory = loop_factory
         self._lock = threading.Lock()
         self._running: _Running | None = None
@@ -367,6 +388,7 @@ class _Running:
             session_timeout=session_timeout,
             drain_timeout=w._drain_timeout,
             paused=Paused(lane.name, consumer.name, consumer.channels),
+            long_waits=LongWaits(w._wide_retries, retry_retention(lane)),
             loop=self.loop,
             writer=self.writer,
             fetch=self.fetch,
@@ -469,6 +491,7 @@ class _Running:
     def stats(self) -> WorkerStats:
         counts, engine, guard = self.engine.sends.counts, self.engine, self.engine.sends.guard
         partitions = tuple(engine.partitions.values())
+        long_waits, windows = engine.long_waits, [p.window for p in partitions]
         return WorkerStats(
             sent=counts.sent,
             retried=counts.retried,
@@ -481,6 +504,13 @@ class _Running:
             in_flight=engine.sends.in_flight(),
             buffered=engine.intake.buffered,
             waiting=sum(len(p.pending) for p in partitions),
+            carried_window=long_waits.carried["window"],
+            carried_retention=long_waits.carried["retention"],
+            carried_sparse=long_waits.carried["sparse"],
+            spills=long_waits.spills,
+            spill_failures=long_waits.spill_failures,
+            wide_partitions=sum(window > 0 for window in windows),
+            longest_window=max(windows, default=0),
             stuck=engine.sends.stuck(),
             held=guard.lane.held,
             destinations_held=len(guard.destinations_held()),

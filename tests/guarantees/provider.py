@@ -190,7 +190,7 @@ class SyncSender(Consumer):
 
 
 class Choosy(AsyncSender):
-    """Asks `data["verdict"]` before each send: `skip`, or `defer`, once."""
+    """Asks `data["verdict"]` before each send: `skip`, `defer`, once, or `later`: not before the gate is open."""
 
     def __init__(self, log: AttemptLog) -> None:
         super().__init__(log)
@@ -203,6 +203,11 @@ class Choosy(AsyncSender):
             return Skip("unsubscribed")
         if verdict == "defer_past" and not gate_open(notification, Attempt(1, 1, notification.id, 1.0, None)):
             return Defer(dt.datetime.now(dt.timezone.utc) - dt.timedelta(hours=1), "broken_clock")
+        if verdict == "later" and not os.path.exists(notification.data["gate"]):
+            return Defer(
+                dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=notification.data["seconds_later"]),
+                "night",
+            )
         if verdict == "defer" and notification.id not in self._deferred:
             self._deferred.add(notification.id)
             until = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=0.5)

@@ -103,6 +103,13 @@ RIGHT: dict[str, list[Observation]] = {
         *ONE, *send("n0", outcome="UnknownOutcomeError"), Uncounted("a", "n0", 1), LaneHeld("a", True),
         *send("n0", outcome="TransientError"), Uncounted("a", "n0", 1), LaneHeld("a", False), *send("n0"),
     ],
+    "a copy whose newer one is open is left out again": [
+        *ONE, copied("n0", 0, offset=1), copied("n0", 0, offset=2, attempts=2), committed(0, retry_gaps="01"),
+        committed(0), *send("n0"),
+    ],
+    "what a fence keeps out is left out again": [
+        *ONE, copied("n0", 0, offset=1, writer="z"), committed(0, retry_gaps="01"), committed(0), *send("n0"),
+    ],
     "finished beyond the frontier": [*TWO, Skipped("a", "n1", "x"), committed(0, gaps="01"), *send("n0"), *END],
 }  # fmt: skip
 
@@ -165,6 +172,17 @@ WRONG: dict[str, tuple[str, list[Observation]]] = {
     "source went back": ("CommitsOnlyGrow", [*ONE, *send("n0"), committed(1), committed(0)]),
     "retry went back": ("CommitsOnlyGrow", [committed(1, 5), committed(1, 4)]),
     "gap forgotten": ("CommitsOnlyGrow", [*TWO, *send("n1"), committed(0, gaps="01"), committed(0), *send("n0")]),
+    "copy forgotten": ("CommitsOnlyGrow", [copied("n0", 0, offset=1), committed(0, retry_gaps="01"), committed(0)]),
+    "copy forgotten whose newer one is finished": (
+        "CommitsOnlyGrow",
+        [
+            copied("n0", 0, offset=1), copied("n0", 0, offset=2, attempts=2), committed(0, retry_gaps="011"),
+            committed(0, retry_gaps="001"),
+        ],
+    ),
+    "retry offset forgotten, and nobody knows of what": (
+        "CommitsOnlyGrow", [committed(0, retry_gaps="01"), committed(0)],
+    ),
     "sent twice": ("DuplicatesBounded", [*ONE, *send("n0"), *send("n0")]),
     "sent twice after a good end": (
         "DuplicatesBounded", [*ONE, *send("n0"), Disturbed("a", "stopped"), *send("n0", "b")],

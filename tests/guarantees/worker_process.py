@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from typing import Any, Final
+from unittest import mock
 
 import attrs
 
@@ -24,6 +25,8 @@ from kafka_notify import (
     events,
 )
 from kafka_notify._fetch import intake, loop
+from kafka_notify._lanes import partition
+from kafka_notify._partition import spill, wide
 from kafka_notify._send import engine
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog
@@ -63,6 +66,9 @@ class Spec:
     """Write samples of the worker to the log, for the checkers of times and memory."""
     budgets: dict[str, int] = attrs.field(factory=dict)
     """Bytes of the budgets that `BUDGETS` names."""
+    wide_retries: bool = True
+    small: bool = False
+    """Whether a few dozen waiting retries make a partition wide, and a dozen ends a spill."""
 
 
 def consumer_class(name: str, attributes: dict[str, Any], switches: str) -> Any:
@@ -98,6 +104,7 @@ def make_worker(spec: Spec, log: AttemptLog) -> Worker:
         producer_config=spec.producer_config,
         on_event=lambda event: observe(event, log),
         drain_timeout=spec.drain_timeout,
+        wide_retries=spec.wide_retries,
     )
 
 
@@ -119,6 +126,11 @@ def main() -> None:
         engine.PAYLOAD_BUDGET = spec.payload_budget  # type: ignore[misc]
     for name, size in spec.budgets.items():
         setattr(*BUDGETS[name], size)
+    if spec.small:
+        for module in (partition, wide):
+            mock.patch.object(module, "WINDOW", 50).start()
+        mock.patch.object(spill, "DELTA_CHARS", 40).start()
+        mock.patch.multiple(wide, ROOM=60, DELTA_OFFSETS=20).start()
     log = AttemptLog(spec.log, f"{spec.name}-{os.getpid()}")
     worker = make_worker(spec, log)
     signal.signal(signal.SIGUSR1, lambda *_: tell(worker))

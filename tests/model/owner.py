@@ -9,22 +9,40 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from kafka_notify._fetch.offsets import Committed
+from kafka_notify._fetch import offsets
+from kafka_notify._fetch.offsets import Committed, Fence
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.strangers import place
-from kafka_notify.wire import RetryState, collapse_of
+from kafka_notify._partition import spill, wide
+from kafka_notify._partition.wide import LongWaits, Spill
+from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, RetryState, collapse_of
 from tests.model.promises import REDRIVE, Bytes, Copy, Finished, Record
-from tests.model.world import MAX_ATTEMPTS, TOPIC, Request, World
+from tests.model.world import MAX_ATTEMPTS, RETENTION, TOPIC, USERS, Request, World
 
 Step = Callable[[], None]
 _BUDGET: Final = 700  # of about 200 bytes each
+
+
+class OldPartition(Partition):
+    """What the version before wide halves does."""
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        self._half.last_end = -1  # or it would carry until it is narrow
+        source, _ = super().snapshot()
+        frontier = self.retry.frontier
+        before = self._fence_before if self.restore_end > frontier + offsets.WINDOW else None
+        fence = Fence(self.restore_end, self.writer, before)
+        return source, Committed(frontier, self.retry.gaps(offsets.WINDOW), fence)
 
 
 class Owner:
     """One assignment; also `Effects`."""
 
     partition_class: type[Partition] = Partition
+    marks = True
+    """Whether it marks the topic ids while the retry half is wide."""
+    carries_aged = True
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -37,6 +55,17 @@ class Owner:
         self.topic_id = (TOPIC, "")[world.choose(2)] if "strangers" in world.features else ""
         self.paused = world.paused
         """What it knows: before its first send what there was at the assignment, later changes with a tick."""
+        self.old = "mixed" in world.features and not world.calm and world.choose(4) == 3
+        """Whether it is of the version before wide halves."""
+        self.wide = "wide" in world.features and world.choose(8) > 0
+        self.halted = False
+        """An old one that has met a wide half."""
+        self.said: list[tuple[Committed, Finished]] = []
+        """Each retry half that was asked for, and what it says is finished."""
+        self.spilled: dict[int, Finished] = {}
+        """What each spill says is finished, by its checksum."""
+        self.unsaid: dict[int, int] = {}
+        """Last offsets of what was sent beyond the window and has ended, in no half that can be said, by origin."""
         self.alive = True
         """False once the engine has let the partition go: what is still under way changes nothing in it."""
         self.flight: list[tuple[str, Step]] = []
@@ -65,7 +94,23 @@ class Owner:
     @property
     def idle(self) -> bool:
         """Whether it works, and has nothing to do."""
-        return self._partition is not None and self._partition.active and not self.flight
+        return self.works and not self.flight
+
+    @property
+    def works(self) -> bool:
+        """Whether its fence holds."""
+        return self._partition is not None and self._partition.active
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the version before could go on where it is."""
+        return self.works and not self.partition.window
+
+    def under_way(self) -> set[int]:
+        """Retry offsets of what is being sent, copied, or waits for that."""
+        p = self.partition
+        entries = [*(e for e in p.pending.values() if e.busy), *p._stash.values()]
+        return {e.held.at for e in entries if e.held is not None}
 
     def describe(self) -> str:
         if self._partition is None:
@@ -80,7 +125,7 @@ class Owner:
 
     def steps(self) -> list[Step]:
         """What may happen next; the kindest first."""
-        if not self.alive:
+        if not self.alive or self.halted:
             return [partial(self._land, i) for i in range(len(self.flight))]
         if self._is_slow("start") and self._partition is None:
             return []
@@ -119,7 +164,19 @@ class Owner:
         self.flight.pop(index)[1]()
 
     def _fetch(self) -> None:
-        self.fetched = self.world.fetch(self.world.stored_source), self.world.fetch(self.world.stored_retry)
+        world = self.world
+        source, retry = world.fetch(world.stored_source), world.fetch(world.stored_retry)
+        if self.old:
+            self.halted = source.marked or retry.marked
+            retry = Committed(retry.frontier, b"" if retry.wide else retry.gaps, retry.fence)
+        elif retry.wide and retry.wide.spill and world.happens("unread", 50):
+            return  # it cannot be read now: try again, do not start
+        else:
+            retry = self._with_spill(retry)
+        self.fetched = source, retry
+
+    def _with_spill(self, retry: Committed) -> Committed:
+        return self.world.with_spill(retry)
 
     def _look_up_retry_end(self) -> None:
         self.retry_end = len(self.world.retry)
@@ -127,18 +184,22 @@ class Owner:
     def _start(self) -> None:
         assert self.fetched is not None
         assert self.retry_end is not None
-        self._partition = self.partition_class(
+        self._partition = (OldPartition if self.old else self.partition_class)(
             0,
             *self.fetched,
             source_range=(
                 self.world.low,
                 len(self.world.source),
             ),  # after the retry end: no copy lies past it
-            retry_range=(0, self.retry_end),
+            retry_range=(self.world.retry_low, self.retry_end),
             writer=self.writer,
             redrive_writer=REDRIVE,
             effects=self,
             budget=self.budget,
+            long_waits=LongWaits(
+                self.wide and not self.old,
+                RETENTION if "ages" in self.world.features and self.carries_aged and not self.old else None,
+            ),
             topic_id=self.topic_id,
         )
 
@@ -156,6 +217,12 @@ class Owner:
             return
         if copy.attempt < 0:
             p.on_retry(at, "?", None, Bytes(b"?", b"?"), None, lambda: ("", 0, None, ""), self.now)
+            return
+        if copy.origin == SPILL_ORIGIN and not self.old:
+            p.on_spill(at)
+            return
+        if copy.origin == SPILL_ORIGIN:
+            self._read_unknown(at, copy)
             return
         record = self._record(copy.what)
         state = RetryState(
@@ -175,7 +242,18 @@ class Owner:
         )
         facts = (copy.id, copy.origin, record.expires, collapse_of(record.headers))
         value = b"value%d" % copy.what
-        p.on_retry(at, record.user, state, Bytes(record.key, value), record.headers, lambda: facts, self.now)
+        seen = Bytes(record.key, value, copy.time)
+        p.on_retry(at, record.user, state, seen, record.headers, lambda: facts, self.now)
+
+    def _read_unknown(self, at: int, copy: Copy) -> None:
+        """An old owner meets a spill, which looks like another writer's copy."""
+        p = self.partition
+        fence = p._fence_before
+        p.retry.observe(at)
+        restored = at < p.restore_end and not p.retry.is_done(at)
+        if restored and (fence is None or fence.admits(at, copy.writer)) and not self.world.lossy:
+            self.world.fail("JUNK", f"{self.writer} takes the spill at {at} for a notification")
+        p.retry.complete(at)
 
     def _read_source(self) -> None:
         p, log, world = self.partition, self.world.source, self.world
@@ -216,7 +294,13 @@ class Owner:
     def _tick(self) -> None:
         if self.world.happens("skew", 10):
             self.skew = -self.skew
-        for entry in self.partition.carry():
+        p, world = self.partition, self.world
+        for entry in p.pending.values():
+            held = entry.held
+            copy = world.retry[held.at] if held else None
+            if held and copy and not entry.busy and world.now - copy.time > RETENTION * 3 // 4:
+                world.attended[held.at] += 1
+        for entry in p.carry(self.now):
             assert entry.held is not None
             self._copy(entry, entry.attempt, entry.held.due)
         for entry in self.partition.pending.values():
@@ -250,6 +334,35 @@ class Owner:
 
     def wake(self, lane: Lane, at: int, /) -> None:
         self.timers.append((at, lane))
+
+    def spill(self, _: Partition, spill: Spill, /) -> None:
+        self.spilled[spill.checksum] = dict(self.finished)
+        self.flight.append(("spill", partial(self._write_spill, spill)))
+
+    def _write_spill(self, spill: Spill) -> None:
+        world = self.world
+        copy = self._spill_copy(spill)
+        if world.happens("refused", 40):
+            if world.choose(2):
+                world.write(copy)
+            world.log("{} is told that its spill failed", self.writer)
+            if self.alive:
+                self.flight.append(("spill", partial(self._write_spill, spill)))
+            return
+        at = world.write(copy)
+        self.flight.append(("spilled", partial(self._spilled, spill, at)))
+
+    def _spill_copy(self, written: Spill) -> Copy:
+        return Copy(SPILL_ORIGIN, 0, 0, 0, SPILL_WRITER + self.writer, spill=written.value)
+
+    def _spilled(self, written: Spill, at: int) -> None:
+        if self.alive:
+            half = self.partition._half
+            if self.partition.spilled(written, at):
+                assert half._ready is not None
+                self.said.append((half._ready, self.spilled[written.checksum]))
+            base, gaps = spill.unpack(written.value)
+            self._is_said(Committed(base, gaps))
 
     # -- sends ----------------------------------------------------------------------------------------
 
@@ -317,11 +430,14 @@ class Owner:
         if counted:
             what = origin, entry.held.redrives if entry.held else 0
             self.counted[what] = self.counted.get(what, entry.attempt) + 1
+        wait = 1 + world.choose(9)
+        if world.happens("wide", 40):
+            wait = 40 + world.choose(120)
         if attempt >= MAX_ATTEMPTS or world.chance(15):
             self._bury(entry, expired=False)
         else:
             self.partition.copying(entry)
-            self._copy(entry, attempt, self.now + 1 + world.choose(9))
+            self._copy(entry, attempt, self.now + wait)
 
     def _return(self, lane: Lane, user: str, origin: int) -> None:
         del self.running[user]
@@ -334,6 +450,12 @@ class Owner:
         if self.alive:
             held = entry.held
             self.finished[self._what(entry)] = (held.redrives, held.at) if held else (0, None)
+            far = held is not None and held.last >= self.partition.retry.frontier + offsets.WINDOW
+            if held is not None and (far or self.partition.window):
+                self.unsaid[entry.origin] = held.last
+                # what was under way when it became wide does not count
+                if len(self.unsaid) > wide.ROOM + USERS:
+                    self.world.fail("BOUND", f"{self.unsaid} have ended, and no half can say so")
             self.partition.finish(entry, accepted=accepted, now=self.now)
 
     # -- copies and dead letters ----------------------------------------------------------------------
@@ -348,7 +470,8 @@ class Owner:
             held.stranger, held.topic, held.id, held.created = old.stranger, old.topic, old.id, old.created
         held.collapse = collapse_of(record.headers)
         origin = held.stranger if held.stranger >= 0 else origin
-        copy = Copy(origin, held.redrives, attempt, due, self.writer, held.id.startswith("old"), held.topic)
+        is_old = held.id.startswith("old")
+        copy = Copy(origin, held.redrives, attempt, due, self.writer, old=is_old, topic=held.topic)
         self.flight.append(("copy", partial(self._produce, entry, held, copy)))
 
     def _produce(self, entry: Entry, held: Held, copy: Copy) -> None:
@@ -383,6 +506,9 @@ class Owner:
         failed = world.happens("timeouts", 20)
         if not failed or world.choose(2):
             if held is not None and not held.id:
+                copy = world.retry[held.at]
+                if copy and copy.spill is not None:
+                    world.fail("JUNK", f"{self.writer} dead-letters the spill at {held.at}")
                 world.buried.add(held.at)
             else:
                 redrives, what = held.redrives if held else 0, self._what(entry)
@@ -417,7 +543,27 @@ class Owner:
     def _commit(self) -> None:
         """One in flight: the client repeats requests, and an older one must not land after a newer one."""
         self.committing = True
-        self.world.requests.append(Request(self, *self.snapshot(), dict(self.finished)))
+        source, retry = self.snapshot()
+        said = self._what_is_said(retry)
+        fresh = {origin: what for origin, what in self.finished.items() if what[1] is None}
+        self.world.requests.append(Request(self, source, retry, {**said, **fresh}))
+
+    def _what_is_said(self, half: Committed) -> Finished:
+        """What a retry half must say: an older one what it said before; a spill, what was finished when it was made."""
+        for known, finished in self.said:
+            if known is half:
+                return finished
+        finished = dict(self.finished)
+        self.said.append((half, finished))
+        if half.wide is None:
+            self.unsaid.clear()
+        else:
+            gaps = spill.decode_runs(half.wide.delta)
+            self._is_said(self.world.with_spill(Committed(half.frontier, gaps, wide=half.wide)))
+        return finished
+
+    def _is_said(self, half: Committed) -> None:
+        self.unsaid = {origin: last for origin, last in self.unsaid.items() if not half.covers(last)}
 
     def committed(self, request: Request, stored: bool) -> None:
         self.flight.append(("confirmed", partial(self._confirmed, request.source, stored)))
@@ -488,5 +634,8 @@ class Owner:
             self.world.fail("BUDGET", f"{self.budget.loaded} bytes counted as read again, {loaded} are")
         unsent = [entry for entry in entries if entry.held is None]
         counted = (self.budget.used, self.budget.open, self.partition.open_bytes)
+        sent = sum(entry.held is not None and entry.held.counted for entry in entries)
+        if self.partition.alive and self.partition._half.under_way != sent:
+            self.world.fail("BUDGET", f"{self.partition._half.under_way} counted as sent, {sent} are")
         if counted != (held, len(unsent), sum(entry.size for entry in unsent)):
             self.world.fail("BUDGET", f"{counted} counted, {held} bytes held, {len(unsent)} unsent")

@@ -10,6 +10,8 @@
 - BUDGET: what counts as held in memory is what is held.
 - PINNED: nothing stays in the source behind a notification that waits in the retry topic.
 - CROWD: while a busy user keeps others out, what waits behind their head is parked.
+- BOUND: of what has ended beyond the window of the bitmap, a bounded number is in no half that can be said.
+- JUNK: nobody takes a spill for a notification.
 - SKIPPED: what is superseded, is so by a newer one of its user.
 - STUCK: once the world is calm, everything is finished and committed.
 """
@@ -20,14 +22,17 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 
-from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._fetch.offsets import MAX_METADATA, Committed, decode_metadata, encode_metadata
 from kafka_notify._lanes.strangers import place
+from kafka_notify.wire import SPILL_ORIGIN
 
 if TYPE_CHECKING:
     from kafka_notify.wire import Headers
     from tests.model.owner import Owner
 
 REDRIVE: Final = "redrive"
+IDS: Final = ("idS", "idR")
+"""Of the topics."""
 SOURCE, RETRY = ("workers", "source", 0), ("workers", "retry", 0)
 
 Finished = dict[int, tuple[int, int | None]]
@@ -49,8 +54,8 @@ class Violation(AssertionError):
 class Bytes:
     """What an entry reads of a record from Kafka."""
 
-    def __init__(self, key: bytes | None, value: bytes | None) -> None:
-        self._key, self._value = key, value
+    def __init__(self, key: bytes | None, value: bytes | None, time: int = 0) -> None:
+        self._key, self._value, self._time = key, value, time
 
     def key(self) -> bytes | None:
         return self._key
@@ -62,7 +67,7 @@ class Bytes:
         return None
 
     def timestamp(self) -> tuple[int, int]:
-        return (1, 0)
+        return (1, self._time)
 
 
 @attrs.frozen
@@ -95,6 +100,9 @@ class Copy:
     attempt: int
     due: int
     writer: str
+    time: int = 0
+    spill: bytes | None = None
+    """Its value, if it is a spill."""
     old: bool = False
     """Whether its origin is an offset of a source topic that was deleted since."""
     topic: str = ""
@@ -118,9 +126,10 @@ class Stored:
     frontier: int = 0
     metadata: str = ""
 
-    def put(self, committed: Committed) -> None:
+    def put(self, committed: Committed, marked: bool) -> None:
         self.frontier = committed.frontier
-        self.metadata = encode_metadata(committed, *self.where)
+        self.metadata = encode_metadata(committed, *self.where, IDS, marked=marked)
+        assert len(self.metadata) <= MAX_METADATA
 
     def get(self) -> Committed:
         return decode_metadata(self.frontier, self.metadata, *self.where)
@@ -135,6 +144,7 @@ class Promises:
         """None is an offset that is never delivered: compacted, or a transaction marker."""
         self.low = 0
         """Log start of the source."""
+        self.retry_low = 0
         self.strangers: dict[int, tuple[Record, Copy]] = {}
         """What died in a source topic before this one, and was redriven since."""
         self.retry: list[Copy | None] = []
@@ -172,9 +182,9 @@ class Promises:
         committed, fence = self.committed_retry, self.committed_retry.fence
         for at in range(committed.frontier, len(self.retry)):
             copy = self.retry[at]
-            if copy is None or committed.covers(at):
+            if copy is None or committed.covers(at) or copy.origin == SPILL_ORIGIN:
                 continue
-            if fence is None or at < fence.end or copy.writer in (fence.writer, REDRIVE):
+            if fence is None or copy.writer == REDRIVE or fence.admits(at, copy.writer):
                 held[copy.what] = max(held.get(copy.what, 0), copy.redrives)
         return held
 

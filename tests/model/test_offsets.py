@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterator
 from unittest import mock
 
@@ -20,9 +21,14 @@ from kafka_notify._fetch.offsets import (
     Fence,
     OffsetRewound,
     Tracker,
+    Wide,
     decode_metadata,
     encode_metadata,
 )
+from kafka_notify._fetch.topic_ids import changed
+from kafka_notify._partition import spill
+from kafka_notify._partition.spill import MAX_WINDOW, SpillName
+from kafka_notify._partition.wide import RetryHalf, RetryTracker, Spill
 
 SMALL = 8
 WHERE = ("group", "notif.high_priority", 7)
@@ -258,6 +264,247 @@ def test_bitmap_beyond_the_window() -> None:
     state = Committed(0, b"1" * (WINDOW + 1))
 
     assert decode_metadata(0, encode_metadata(state, *WHERE), *WHERE) == Committed(0)
+
+
+# -- wide halves ------------------------------------------------------------------------------------
+
+OTHERS = "|c:" + "0" * 197
+"""What others may append."""
+far = st.one_of(
+    st.lists(st.integers(0, 5_000), max_size=60, unique=True),
+    st.lists(st.integers(0, MAX_WINDOW - 1), max_size=20, unique=True),
+    st.tuples(st.integers(0, 200_000), st.integers(0, 3_000)).map(lambda t: [*range(t[0], t[0] + t[1])]),
+).map(sorted)
+names = st.builds(SpillName, offset, st.uuids().map(lambda id: id.hex), offset, st.integers(0, 2**32 - 1))
+
+
+def released_decode(frontier: int, metadata: str, group: str, topic: str, partition: int) -> Committed:
+    """How the version before wide halves reads metadata, word for word."""
+    plain = Committed(frontier)
+    if not metadata or len(metadata) > MAX_METADATA:
+        return plain
+    text, _, checksum = metadata.rpartition("|")
+    fields = text.split("|")
+    if fields[0] not in ("kn1", "kn2") or len(fields) < 4:
+        return plain
+    if checksum != offsets._checksum(text, frontier, group, topic, partition):
+        return plain
+    try:
+        gaps = offsets._decode_bits(fields[1])
+        fence = None
+        for end, writer in reversed(list(zip(fields[2].split(","), fields[3].split(","), strict=True))):
+            fence = Fence(int(end), writer, fence) if writer else None
+    except ValueError:
+        return plain
+    return Committed(frontier, gaps, fence, tuple(fields[4].split(",")) if len(fields) > 4 else ())
+
+
+@given(far)
+def test_runs_round_trip(distances: list[int]) -> None:
+    """Offsets written as runs are read again, or do not fit."""
+    frontier = 10**12
+    text = spill.encode_runs([frontier + d for d in distances], frontier)
+    assert text is not None
+    assert len(text) <= spill.DELTA_CHARS
+    assert spill.offsets_of(spill.decode_runs(text), frontier) == [frontier + d for d in distances]
+
+
+def test_about_a_thousand_scattered_offsets_fit() -> None:
+    """What a commit can say without a spill: a thousand scattered offsets, not ten thousand; any number in a row."""
+    rng = random.Random(1)
+    assert spill.encode_runs(sorted(rng.sample(range(60_000), 1_000)), 0) is not None
+    assert spill.encode_runs(sorted(rng.sample(range(60_000), 10_000)), 0) is None
+    assert spill.encode_runs(range(MAX_WINDOW), 0) is not None
+
+
+@given(offset, gaps)
+def test_spill_round_trip(base: int, bits: bytes) -> None:
+    """What a spill says is read again, from any later frontier."""
+    value = spill.pack(base, bits)
+    name = SpillName(7, "w", base, zlib.crc32(value))
+    assert spill.unpack(value) == (base, bits)
+    for later in (0, 1, len(bits) // 2, len(bits), len(bits) + 5):
+        assert spill.believed(name, "spill:w", value, base + later) == bits[later:]
+
+
+def test_largest_spill_fits_into_a_record() -> None:
+    """Whatever is finished in the widest window, one record of any topic holds it."""
+    bits = format(random.Random(0).getrandbits(MAX_WINDOW) | 1, f"0{MAX_WINDOW}b").encode()
+    value = spill.pack(0, bits)
+    assert len(value) < 600_000
+    assert spill.unpack(value) == (0, bits)
+
+
+@given(gaps, st.data())
+def test_any_other_spill(bits: bytes, data: st.DataObject) -> None:
+    """A record that is not the named one, or was altered, or counts from a later offset, says nothing."""
+    value = spill.pack(100, bits)
+    name = SpillName(7, "w", 100, zlib.crc32(value))
+    at = data.draw(st.integers(0, len(value)))
+    altered = (
+        value[:at] + data.draw(st.binary(min_size=1, max_size=3)) + value[at + data.draw(st.integers(0, 3)) :]
+    )
+    if altered != value:
+        assert spill.believed(name, "spill:w", altered, 200) is None
+    assert spill.believed(name, "spill:x", value, 200) is None
+    assert spill.believed(name, "w", value, 200) is None
+    assert spill.believed(name, "", None, 200) is None
+    assert spill.believed(name, "spill:w", value, 99) is None
+    assert spill.believed(attrs.evolve(name, base=101), "spill:w", value, 200) is None
+
+
+@given(st.binary(max_size=80))
+@example(b"12345678z" + zlib.compress(b"0" * (MAX_WINDOW // 8 + 1)))
+@example(b"12345678b" + b"\1" * (MAX_WINDOW // 8 + 1))
+def test_no_spill_at_all(value: bytes) -> None:
+    """Whatever a record holds, reading it ends with an answer."""
+    name = SpillName(7, "w", int.from_bytes(value[:8], "big"), zlib.crc32(value))
+    found = spill.believed(name, "spill:w", value, name.base)
+    assert found is None or len(found) <= MAX_WINDOW
+
+
+@given(offset, fences(), far, names | st.none())
+def test_wide_round_trip(
+    frontier: int, fence: Fence | None, distances: list[int], name: SpillName | None
+) -> None:
+    """A wide half is read again, and the version before reads its fences, and topic ids that are others than ours."""
+    delta = spill.encode_runs([frontier + d for d in distances], frontier)
+    assert delta is not None
+    state = Committed(frontier, b"", fence, wide=Wide(delta, name))
+
+    text = encode_metadata(state, *WHERE, IDS, marked=True)
+    seen = decode_metadata(frontier, text, *WHERE)
+
+    assert attrs.evolve(seen, gaps=b"") == attrs.evolve(state, topic_ids=IDS, marked=True)
+    assert spill.offsets_of(seen.gaps, frontier) == [frontier + d for d in distances]
+    old = released_decode(frontier, text, *WHERE)
+    assert (old.frontier, old.gaps, old.fence) == (frontier, b"", fence)
+    assert changed(("s", "r"), old.topic_ids, IDS) == ("s", "r")
+    assert len(text) + len(OTHERS) <= MAX_METADATA
+
+
+def test_longest_wide_half() -> None:
+    """The longest delta beside eight fences, the longest name and what others append."""
+    longest = _longest()
+    name = SpillName(2**63 - 1, "f" * 32, 2**63 - 1, 2**32 - 1)
+    state = attrs.evolve(longest, gaps=b"", wide=Wide("r" + "A" * (spill.DELTA_CHARS - 1), name))
+    assert len(encode_metadata(state, *WHERE, IDS, marked=True)) + len(OTHERS) <= MAX_METADATA
+    assert len(encode_metadata(longest, *WHERE, IDS, marked=True)) + len(OTHERS) <= MAX_METADATA
+
+
+@given(committed)
+def test_narrow_halves_are_read_by_the_version_before(state: Committed) -> None:
+    """Byte for byte what it would have written; the source half beside a wide one says other topic ids alone."""
+    text = encode_metadata(state, *WHERE, IDS)
+    assert released_decode(state.frontier, text, *WHERE) == attrs.evolve(state, topic_ids=IDS)
+    beside = encode_metadata(state, *WHERE, IDS, marked=True)
+    assert decode_metadata(state.frontier, beside, *WHERE) == attrs.evolve(state, topic_ids=IDS, marked=True)
+    assert changed(("s", "r"), released_decode(state.frontier, beside, *WHERE).topic_ids, IDS) == ("s", "r")
+
+
+@given(offset, far, names, st.data())
+def test_wide_mutated(frontier: int, distances: list[int], name: SpillName, data: st.DataObject) -> None:
+    """A wide half that was altered in any place says nothing."""
+    delta = spill.encode_runs([frontier + d for d in distances], frontier)
+    text = encode_metadata(Committed(frontier, wide=Wide(delta or "", name)), *WHERE, IDS, marked=True)
+    at = data.draw(st.integers(0, len(text)))
+    altered = text[:at] + data.draw(st.text(max_size=3)) + text[at + data.draw(st.integers(0, 3)) :]
+    if altered != text:
+        assert decode_metadata(frontier, altered, *WHERE) == Committed(frontier)
+
+
+@pytest.mark.parametrize(
+    "field", ["d:x", "d:rAQ", "d:r////", "d:rAAA=", "d:|s:1,w,1", "d:|s:1,,1,00000000", "d:zAAAA"]
+)
+def test_odd_field(field: str) -> None:
+    """A delta or name that is checked, and yet cannot be understood, says nothing; fences and ids count."""
+    body = f"kn2||5|w|w:a,w:b|{field}"
+    seen = decode_metadata(3, f"{body}|{offsets._checksum(body, 3, *WHERE)}", *WHERE)
+    assert seen == Committed(3, b"", Fence(5, "w"), ("a", "b"), wide=Wide(), marked=True)
+
+
+def test_with_another_record_the_delta_alone_counts() -> None:
+    """When the record that a half names is not its spill, what the metadata itself says is still known."""
+    delta = spill.encode_runs([12], 10)
+    state = attrs.evolve(Committed(10, b"001"), wide=Wide(delta or "", SpillName(50, "w", 9, 1)))
+    assert state.with_spill("spill:w", b"junk") == attrs.evolve(state, wide=Wide(delta or ""))
+
+
+class HalvesOfARetryPartition(RuleBasedStateMachine):
+    """Each half that is committed covers what the one before did, and says nothing that is not so."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.patches = [
+            mock.patch.object(offsets, "WINDOW", SMALL),
+            mock.patch.multiple("kafka_notify._partition.wide", WINDOW=SMALL, DELTA_OFFSETS=6),
+            mock.patch.object(spill, "DELTA_CHARS", 13),
+        ]
+        for patch in self.patches:
+            patch.start()
+        self.log: dict[int, tuple[str, bytes]] = {}
+        self.position = 0
+        self.done: set[int] = set()
+        self.assign(Committed(0))
+
+    def teardown(self) -> None:
+        for patch in getattr(self, "patches", ()):
+            patch.stop()
+
+    def assign(self, state: Committed) -> None:
+        self.tracker = RetryTracker(state)
+        self.half = RetryHalf(state, self.tracker)
+        self.spilling: list[Spill] = []
+        self.said: set[int] = set()
+        self.stored = state
+
+    @rule(ahead=st.integers(0, 40))
+    def end(self, ahead: int) -> None:
+        self.half.end(self.tracker.frontier + ahead)
+        self.done.add(self.tracker.frontier + ahead)
+
+    @rule(count=st.integers(1, 6))
+    def end_first(self, count: int) -> None:
+        for offset in range(self.tracker.frontier, self.tracker.frontier + count):
+            self.half.end(offset)
+            self.done.add(offset)
+
+    @rule()
+    def commit(self) -> None:
+        half, started = self.half.snapshot(Fence(0, "me"), active=True)
+        if started is not None:
+            self.spilling.append(started)
+        text = encode_metadata(half, *WHERE, IDS, marked=half.wide is not None)
+        stored = decode_metadata(half.frontier, text, *WHERE)
+        name = stored.wide.spill if stored.wide else None
+        stored = stored.with_spill(*self.log.get(name.offset if name else -1, ("", None)))
+        assert name is None or (stored.wide and stored.wide.spill)
+        covered = {o for o in range(half.frontier + 5_000) if stored.covers(o)}
+        # nothing is invented, nothing is forgotten; and one that says all it has to says all
+        assert covered <= self.done | set(range(half.frontier))
+        assert self.said <= covered
+        if not self.half.spilling:
+            assert self.done <= covered
+        self.said, self.stored = covered, stored
+
+    @rule()
+    def acknowledge(self) -> None:
+        if self.spilling:
+            written = self.spilling.pop(0)
+            self.position += 40
+            self.log[self.position] = ("spill:me", written.value)
+            if self.half.acknowledged(written, self.position, "me"):
+                self.done.add(self.position)
+
+    @rule()
+    def take_over(self) -> None:
+        self.done = {o for o in range(self.stored.frontier + 5_000) if self.stored.covers(o)}
+        said, stored = self.said, self.stored
+        self.assign(stored)
+        self.said = said
+
+
+TestHalvesOfARetryPartition = HalvesOfARetryPartition.TestCase
 
 
 CHANNELS = tuple(f"{n:04x}" for n in range(32))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Any
+from unittest import mock
 
 import attrs
 import pytest
 
-from kafka_notify._fetch.offsets import Committed
+from kafka_notify._fetch.offsets import Committed, Fence, Wide
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition
+from kafka_notify._partition import spill
+from kafka_notify._partition.wide import RetryHalf, Spill
 from tests.model.owner import Owner
 from tests.model.promises import REDRIVE, Copy, Violation
 from tests.model.world import World, run
@@ -123,13 +126,13 @@ class NoCoverage(Partition):
 class NoWindow(Partition):
     """A copy is sent although the bitmap cannot hold that it is finished."""
 
-    def _sendable(self, head: Entry, held: Held) -> bool:
-        frontier = self.retry.frontier
-        self.retry.frontier = 1_000_000
-        try:
-            return super()._sendable(head, held)
-        finally:
-            self.retry.frontier = frontier
+    @property
+    def _sayable(self) -> int:
+        return 10**9
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        self._half.last_end = -1
+        return super().snapshot()
 
 
 class ExpiryBeforeCoverage(Partition):
@@ -302,6 +305,144 @@ class KeepsFirst(Partition):
         super()._park(entry)
 
 
+class NamedBeforeAcknowledged(Owner):
+    """A commit names a spill that is still on its way."""
+
+    def spill(self, partition: Partition, written: Spill, /) -> None:
+        super().spill(partition, written)
+        partition.spilled(written, len(self.world.retry))
+
+
+class AnySpill(Owner):
+    """A restore takes the newest spill in the log, a zombie's too."""
+
+    def _with_spill(self, retry: Committed) -> Committed:
+        found = [copy.spill for copy in self.world.retry if copy and copy.spill]
+        if not found:
+            return retry
+        base, gaps = spill.unpack(found[-1])
+        shifted = (
+            gaps[retry.frontier - base :] if base <= retry.frontier else b"0" * (base - retry.frontier) + gaps
+        )
+        return attrs.evolve(retry, gaps=spill.union(retry.gaps, shifted), wide=retry.wide or Wide())
+
+
+class WrongBase(Owner):
+    """The bits of a spill are counted from the committed frontier."""
+
+    def _with_spill(self, retry: Committed) -> Committed:
+        right = super()._with_spill(retry)
+        name = right.wide.spill if right.wide else None
+        if name is None or (copy := self.world.retry[name.offset]) is None or copy.spill is None:
+            return right
+        return attrs.evolve(retry, gaps=spill.union(retry.gaps, spill.unpack(copy.spill)[1]))
+
+
+class WithHalf(Partition):
+    """One whose retry half is decided by another class."""
+
+    half: type[RetryHalf]
+
+    def __init__(self, number: int, source: Committed, retry: Committed, **more: Any) -> None:
+        super().__init__(number, source, retry, **more)
+        self._half = self.half(retry, self.retry)
+
+
+class TrimmedDelta(WithHalf):
+    """What does not fit into the metadata is left out."""
+
+    class half(RetryHalf):
+        def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
+            half, _ = super().snapshot(fence, active=False)
+            since = sorted({o for o in self._tracker.since or () if o >= self._tracker.frontier})
+            if self.is_wide and since:
+                delta = spill.encode_runs(since[:1], self._tracker.frontier) or ""
+                half = Committed(self._tracker.frontier, b"", fence, wide=Wide(delta, self.spill))
+            return half, None
+
+
+class DeltaLeftOut(WithHalf):
+    """A commit that names a spill says nothing of what has ended since."""
+
+    class half(RetryHalf):
+        def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
+            half, started = super().snapshot(fence, active=active)
+            if half.wide and half.wide.spill and half.wide.delta:
+                half = attrs.evolve(half, wide=Wide("", half.wide.spill))
+            return half, started
+
+
+class StaleHalf(WithHalf):
+    """While a spill is on its way, an older wide half than the last narrow one is committed."""
+
+    class half(RetryHalf):
+        def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
+            ready, narrow = self._ready, not self.is_wide
+            half = super().snapshot(fence, active=active)
+            if narrow and ready is not None:
+                self._ready = ready
+            return half
+
+
+class NoRoom(WithHalf):
+    """Sends go on beyond the window although no spill is acknowledged."""
+
+    class half(RetryHalf):
+        @property
+        def has_room(self) -> bool:
+            return True
+
+
+class FencesDropped(Partition):
+    """Older fences are forgotten as soon as a new one holds."""
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        self._fence_before = None if self.active else self._fence_before
+        return super().snapshot()
+
+
+class NoCarryAtRetention(Owner):
+    """What nears the end of its retention stays where it is."""
+
+    carries_aged = False
+
+
+class NarrowAtOnce(WithHalf):
+    """A worker that may not be wide commits in the format of the version before, whatever is far already."""
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        if not self.goes_far:
+            self._half.last_end = -1
+        return super().snapshot()
+
+    half = RetryHalf
+
+
+class NoMark(Owner):
+    """The topic ids are not marked: a worker of the version before goes on."""
+
+    marks = False
+
+
+class SpillWithoutHeaders(Owner):
+    """A spill does not look like a retry copy."""
+
+    def _spill_copy(self, written: Spill) -> Copy:
+        return attrs.evolve(super()._spill_copy(written), origin=-1, attempt=-1)
+
+
+class AdmittedSpill(Owner):
+    """A spill has the same writer as the copies of its assignment."""
+
+    def _spill_copy(self, written: Spill) -> Copy:
+        return attrs.evolve(super()._spill_copy(written), writer=self.writer)
+
+    def _with_spill(self, retry: Committed) -> Committed:
+        with mock.patch.object(spill, "SPILL_WRITER", ""):
+            return super()._with_spill(retry)
+
+
+_WIDE = frozenset({"wide", "gaps", "refused", "zombies", "drain", "timeouts"})
 _ZOMBIES = frozenset({"zombies", "drain", "timeouts"})
 BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (HighestPolled, "LOSS", None),
@@ -335,6 +476,19 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (NotCleared, "STUCK", frozenset({"redrive"})),
     (NotContinued, "PINNED", None),
     (KeepsFirst, "CROWD", frozenset({"crowds", "windows"})),
+    (NamedBeforeAcknowledged, "DUP", _WIDE),
+    (AnySpill, "LOSS", frozenset({"wide", "zombies", "gaps", "crowds", "pause"})),
+    (WrongBase, "LOSS", _WIDE),
+    (TrimmedDelta, "DUP", _WIDE),
+    (DeltaLeftOut, "DUP", _WIDE),
+    (StaleHalf, "DUP", _WIDE),
+    (NoRoom, "BOUND", _WIDE),
+    (FencesDropped, "DUP", None),
+    (NoCarryAtRetention, "LOSS", _WIDE | {"ages"}),
+    (NarrowAtOnce, "DUP", _WIDE | {"rollback"}),
+    (NoMark, "DUP", _WIDE | {"mixed"}),
+    (SpillWithoutHeaders, "JUNK", _WIDE),
+    (AdmittedSpill, "JUNK", _WIDE | {"mixed"}),
 ]
 """The bug, the check that is there for it, and the adversities that bring it out; None is any."""
 

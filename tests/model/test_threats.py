@@ -5,9 +5,10 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from kafka_notify._fetch.offsets import WINDOW, Committed, Fence
+from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, decode_metadata, encode_metadata
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
+from kafka_notify._lanes.partition import SLACK, SPARSE_AFTER, Partition, PayloadBudget, TopicRecreated
+from kafka_notify._partition.wide import ROOM, LongWaits, Spill
 from kafka_notify.wire import RetryState
 from tests.model.promises import Bytes
 
@@ -24,6 +25,7 @@ class Asked:
         self.loads: list[Entry] = []
         self.letters: list[Entry] = []
         self.wakes: list[tuple[Lane, int]] = []
+        self.spills: list[Spill] = []
 
     def send(self, entry: Entry, /) -> None:
         self.sends.append(entry)
@@ -39,6 +41,9 @@ class Asked:
 
     def wake(self, lane: Lane, at: int, /) -> None:
         self.wakes.append((lane, at))
+
+    def spill(self, partition: Partition, spill: Spill, /) -> None:
+        self.spills.append(spill)
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
         return f"id{entry.origin}", 0
@@ -97,6 +102,8 @@ def bench(
     source_end: int = 0,
     retry_end: int = 0,
     budget: int = 1_000_000,
+    long_waits: LongWaits | None = None,
+    knows_topics: bool = True,
 ) -> Bench:
     asked = Asked()
     partition = Partition(
@@ -109,6 +116,8 @@ def bench(
         redrive_writer=REDRIVE,
         effects=asked,
         budget=PayloadBudget(budget),
+        long_waits=long_waits,
+        knows_topics=knows_topics,
     )
     return Bench(asked, partition)
 
@@ -215,7 +224,7 @@ def test_redrive_waits_until_what_it_supersedes_can_be_remembered() -> None:
     b.partition.step_blocked(NOW)
     assert b.sent == []
 
-    carried = list(b.partition.carry())
+    carried = list(b.partition.carry(NOW))
     assert [entry.origin for entry in carried] == [0]
     b.copy(carried[0], at=WINDOW + 2, attempt=0)
     assert b.sent == []
@@ -348,3 +357,105 @@ def test_copy_without_its_source_record() -> None:
     assert held is not None
     assert (held.stranger, held.id) == (1_000, "id1000")
     assert b.asked.sends[0].busy is Busy.SENDING
+
+
+def look(b: Bench) -> None:
+    while b.partition.step_blocked(NOW):
+        pass
+
+
+def far_bench(count: int, long_waits: LongWaits, *, knows_topics: bool = True) -> Bench:
+    """One that waits for long at the frontier, and `count` users whose retries are due, beyond the window."""
+    b = bench(
+        Committed(count + 1),
+        source_end=count + 1,
+        retry_end=WINDOW + count,
+        long_waits=long_waits,
+        knows_topics=knows_topics,
+        budget=10**9,
+    )
+    waits = RetryState("source", 0, 0, 0, NOW + 9, None, None, None, None, False, BEFORE, 0)
+    facts = ("id0", 0, None, "")
+    b.partition.on_retry(0, "long", waits, Bytes(b"u", b"value"), None, lambda: facts, NOW)
+    for n in range(count):
+        state = RetryState("source", 0, n + 1, 1, NOW, None, None, None, None, False, BEFORE, 0)
+        b.partition.on_retry(
+            WINDOW + n, n, state, Bytes(b"u", b"value"), None, lambda: ("id", 0, None, ""), NOW
+        )
+    b.partition.on_source_end(count + 1)
+    b.commit()
+    look(b)
+    return b
+
+
+def test_far_retries_are_sent_and_their_ends_committed() -> None:
+    """A retry beyond the window is sent when it is due; the next owner knows that it has ended, and nothing else."""
+    b = far_bench(10, LongWaits(True))
+    assert b.sent == list(range(1, 11))
+    for entry in b.asked.sends[:5]:
+        b.partition.finish(entry, accepted=True, now=NOW)
+    assert b.commit()[1].wide is None  # what lies between is too much for the metadata: as before
+    (spill,) = b.asked.spills
+    b.partition.spilled(spill, WINDOW + 10)
+    source, retry = b.commit()
+    assert list(b.partition.carry(NOW)) == []
+    stored = decode_metadata(retry.frontier, encode_metadata(retry, "g", "t", 0), "g", "t", 0)
+    stored = stored.with_spill(f"spill:{ME}", spill.value)
+
+    heir = bench(source, stored, source_end=11, retry_end=WINDOW + 10, long_waits=LongWaits(True))
+
+    assert [heir.partition.retry.is_done(WINDOW + n) for n in range(10)] == [True] * 5 + [False] * 5
+    assert not heir.partition.retry.is_done(0)
+
+
+@pytest.mark.parametrize(("wide", "knows_topics"), [(False, True), (True, False)])
+def test_narrow_workers_send_nothing_far(wide: bool, knows_topics: bool) -> None:
+    """Without wide retries, or when an older version could not be told, what lies in front is carried instead."""
+    b = far_bench(3, LongWaits(wide), knows_topics=knows_topics)
+    assert b.sent == []
+    assert [entry.origin for entry in b.partition.carry(NOW)] == [0]
+
+
+def test_far_retries_wait_for_room() -> None:
+    """Of those beyond the window a bounded number is sent while no half can say what has ended; each spill makes
+    room."""
+    b = far_bench(2 * ROOM, LongWaits(True))
+    assert len(b.sent) == ROOM
+    for entry in b.asked.sends[:ROOM]:
+        b.partition.finish(entry, accepted=True, now=NOW)
+    look(b)
+    assert len(b.sent) == ROOM
+    b.commit()
+    (spill,) = b.asked.spills
+    look(b)
+    assert len(b.sent) == ROOM
+    b.partition.spilled(spill, WINDOW + 2 * ROOM)
+    look(b)
+    assert len(b.sent) == 2 * ROOM
+
+
+def test_what_nears_retention_is_carried_once() -> None:
+    """A copy is written again at half of the retention of its topic, not before, and not again at once."""
+    b = bench(Committed(1), source_end=1, retry_end=1, long_waits=LongWaits(True, retention_ms=1_000))
+    state = RetryState("source", 0, 0, 0, NOW * 9, None, None, None, None, False, BEFORE, 0)
+    b.partition.on_retry(0, "u", state, Bytes(b"u", b"value", NOW), None, lambda: ("id0", 0, None, ""), NOW)
+    b.commit()
+    assert list(b.partition.carry(NOW + 500)) == []
+    (entry,) = b.partition.carry(NOW + 501)
+    held = Held(1, NOW * 9, None, "id0", 0)
+    b.partition.copied(entry, held, 0, NOW + 501)
+    assert list(b.partition.carry(NOW + 1_001)) == []
+    assert len(list(b.partition.carry(NOW + 1_002))) == 1
+
+
+def test_a_sparse_window_is_carried_after_a_minute() -> None:
+    """What lies at the beginning of a window in which nearly everything is finished is written again, so that a
+    restart need not read it all; not when it is so for a moment."""
+    b = bench(Committed(1), source_end=1, retry_end=SLACK + 9, long_waits=LongWaits(True))
+    state = RetryState("source", 0, 0, 0, NOW + 10**6, None, None, None, None, False, BEFORE, 0)
+    b.partition.on_retry(0, "u", state, Bytes(b"u", b"value"), None, lambda: ("id0", 0, None, ""), NOW)
+    b.partition.on_retry_end(SLACK + 9)
+    b.commit()
+    assert list(b.partition.carry(NOW)) == []
+    assert list(b.partition.carry(NOW + SPARSE_AFTER - 1)) == []
+    assert [entry.origin for entry in b.partition.carry(NOW + SPARSE_AFTER)] == [0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 from unittest import mock
@@ -19,6 +20,7 @@ from kafka_notify._fetch import offsets
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 from kafka_notify._lanes import later, partition
 from kafka_notify._lanes.strangers import OTHER_TOPIC
+from kafka_notify._partition import spill, wide
 from tests.model.promises import REDRIVE, Copy, Finished, Promises, Record, Stored
 
 if TYPE_CHECKING:
@@ -36,8 +38,12 @@ TOPIC, OLD_TOPIC = "present", "old"
 
 FEATURES: Final = frozenset(
     """gaps expiry skew throttle unknown hang timeouts partial zombies drain redrive retention metadata windows
-    budget unreadable room release crowds pause collapse strangers""".split()
+    budget unreadable room release crowds pause collapse strangers wide refused unread ages mixed
+    rollback""".split()
 )
+ATTENDED: Final = 1 + RECORDS // 2
+RETENTION: Final = 240
+"""Turns that the retry topic keeps a record for, with the feature `ages`."""
 
 
 @attrs.frozen
@@ -74,6 +80,11 @@ class World(Promises):
         self.requests: list[Request] = []
         self.takeovers = 0
         self.zombies: list[Owner] = []
+        self.attended: Counter[int] = Counter()
+        """How often its owner could have carried a retry that was old."""
+        self.rolled_back = False
+        self.lossy = False
+        """Metadata was lost: an old owner may not know that a record is a spill."""
         self.owner = new_owner(self)
 
     # -- the scheduler --------------------------------------------------------------------------------
@@ -94,6 +105,7 @@ class World(Promises):
             self.redrive()
         elif dice >= 90:
             self.decay()
+            self.age()
         elif dice >= 75:
             self.produce()
         elif self.requests and self.choose(2):
@@ -114,8 +126,21 @@ class World(Promises):
         self.calm = True
         self.paused = False
         self.zombies.clear()
+        rolls_back = "rollback" in self.features
+        if rolls_back:
+            self._replace(old=False, wide=False)
         for _ in range(6_000):
-            if self._finished():
+            if self.owner.halted:
+                self._replace(old=False, wide=not rolls_back)
+            if (
+                rolls_back
+                and not self.rolled_back
+                and self.owner.is_narrow
+                and not self.stored_retry.get().marked
+            ):
+                self.rolled_back = True
+                self._replace(old=True, wide=False)
+            if self._finished() and self.rolled_back == rolls_back:
                 break
             self.turn()
         else:
@@ -126,6 +151,13 @@ class World(Promises):
         for origin, record in enumerate(self.source):
             if record is not None and not self.terminal(origin):
                 self.fail("LOSS", f"{origin} never became terminal")
+
+    def _replace(self, *, old: bool, wide: bool) -> None:
+        """The next version, or the one before, is deployed."""
+        self.requests.clear()
+        self.owner = self.new_owner(self)
+        self.owner.old, self.owner.wide = old, wide
+        self.log("{} is deployed: old={} wide={}", self.owner.writer, old, wide)
 
     def _finished(self) -> bool:
         return (
@@ -158,6 +190,26 @@ class World(Promises):
             self.low = len(self.source)
             self.log("retention empties the source up to {}", self.low)
 
+    def age(self) -> None:
+        """Retention deletes the oldest retries, but gives an owner the time to see that they are old."""
+        owner = self.owner
+        if "ages" not in self.features or owner.old or not owner.works:
+            return
+        under_way = owner.under_way()
+        while self.retry_low < len(self.retry):
+            at, copy = self.retry_low, self.retry[self.retry_low]
+            if copy is not None and copy.attempt >= 0:
+                if self.now - copy.time <= RETENTION or at in under_way:
+                    break
+                if not self.committed_retry.covers(at) and self.attended[at] < ATTENDED:
+                    break
+            elif copy is not None and not self.committed_retry.covers(at):
+                break
+            self.log("retention deletes retry {}", at)
+            self.retry[at] = None
+            self.retry_low += 1
+        self.check_commit()
+
     def redrive(self) -> None:
         """The operator's tool: one letter of each identity, in the consumer's own retry topic."""
         if self.happens("strangers", 50) and len(self.strangers) < REDRIVES:
@@ -183,7 +235,7 @@ class World(Promises):
 
     def take_over(self) -> None:
         """The owner crashes, is cut off, or hands over; another one is assigned."""
-        if self.takeovers >= TAKEOVERS:
+        if self.takeovers >= TAKEOVERS and not self.owner.halted:
             return
         self.takeovers += 1
         before, how = self.owner, self.choose(3)
@@ -194,12 +246,13 @@ class World(Promises):
             self.zombies.append(before)
         self.zombies = [zombie for zombie in self.zombies if not self.chance(20)]
         self.requests = [request for request in self.requests if request.owner in self.zombies]
+        self.attended.clear()
         self.owner = self.new_owner(self)
 
     # -- the broker -----------------------------------------------------------------------------------
 
     def write(self, copy: Copy) -> int:
-        self.retry.append(copy)
+        self.retry.append(attrs.evolve(copy, time=self.now))
         self.log("retry {}: {}", len(self.retry) - 1, copy)
         return len(self.retry) - 1
 
@@ -220,12 +273,13 @@ class World(Promises):
             request.owner.fenced()
             return
         parts = ("SR", "S", "R", "")[self.choose(4)] if self.happens("partial", 30) else "SR"
+        marked = request.retry.wide is not None and request.owner.marks
         if "S" in parts:
-            self.stored_source.put(request.source)
+            self.stored_source.put(request.source, marked)
             self.committed_source = self.stored_source.get()
         if "R" in parts:
-            self.stored_retry.put(request.retry)
-            self.committed_retry = self.stored_retry.get()
+            self.stored_retry.put(request.retry, marked)
+            self.committed_retry = self.with_spill(self.stored_retry.get())
         self.log("commit {} of {}: {} {}", parts, request.owner.writer, request.source, request.retry)
         self.check_commit()
         self.settle(request.finished, parts == "SR")
@@ -235,27 +289,46 @@ class World(Promises):
         """The committed state as a new owner sees it."""
         frontier, metadata = stored.frontier, stored.metadata
         if self.happens("metadata", 30):
+            self.log("the metadata cannot be read")
+            self.lossy = True
             other = encode_metadata(Committed(frontier, b"0111"), "workers", "elsewhere", 0)
             metadata = ("", metadata[:-1], metadata[:9] + "A" + metadata[10:], other)[self.choose(4)]
             self.settled.clear()  # duplicates are allowed now, losses are not
             self.attempts.clear()
         return decode_metadata(frontier, metadata, *stored.where)
 
+    def with_spill(self, committed: Committed) -> Committed:
+        """The committed state with the bits of the spill that it names, as they lie in the log."""
+        name = committed.wide.spill if committed.wide else None
+        found = self.retry[name.offset] if name and name.offset < len(self.retry) else None
+        return committed.with_spill(found.writer if found else "", found.spill if found else None)
+
 
 @contextlib.contextmanager
 def limits(features: frozenset[str]) -> Iterator[None]:
-    """So little at once that work is cut into pieces; windows so small that they fill, when the world has that
-    feature."""
+    """So little at once that work is cut into pieces; windows so small that they fill, when the world has one of
+    the features for it."""
     with (
         mock.patch.multiple(partition, DEEP=1, PARKING=2, PARK_AT_ONCE=1, STEP_AT_ONCE=2),
         mock.patch.object(later, "PIECE", 2),
     ):
-        if "windows" not in features:
+        if not features & {"windows", "wide"}:
             yield
             return
         with (
             mock.patch.object(offsets, "WINDOW", 8),
-            mock.patch.multiple(partition, WINDOW=8, READ_WINDOW=5, CARRY_BATCH=2),
+            mock.patch.multiple(
+                partition,
+                WINDOW=8,
+                READ_WINDOW=3,
+                CARRY_BATCH=2,
+                DENSITY=3,
+                SLACK=16,
+                SPARSE_AFTER=0,
+                SPARSE_BATCH=1,
+            ),
+            mock.patch.multiple(wide, WINDOW=8, ROOM=3),
+            mock.patch.object(spill, "DELTA_CHARS", 5),
         ):
             yield
 

@@ -12,6 +12,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
@@ -196,6 +197,9 @@ class Alone:
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
         raise AssertionError("an identity is asked for only when letters of another topic are redriven")
+
+    def spill(self, partition: Partition, written: Spill, /) -> None:
+        raise AssertionError("nothing commits here")
 
     def _step(self, lane: Lane) -> None:
         lane.timer = 0

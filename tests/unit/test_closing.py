@@ -12,6 +12,7 @@ from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes import partition
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Packed
 from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.wide import Spill
 from kafka_notify._send.ready import Ready
 from kafka_notify.wire import RetryState
 
@@ -51,6 +52,8 @@ class Asked:
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
         return str(entry.origin), 0
+
+    def spill(self, partition: Partition, written: Spill, /) -> None: ...
 
     def bury(self, entry: Entry, /) -> None: ...
 

@@ -21,6 +21,7 @@ from kafka_notify._fetch.offsets import Committed
 from kafka_notify._hops import RetryState
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import PARK_AT_ONCE, PARKING, READ_WINDOW, Partition, PayloadBudget
+from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
 from kafka_notify.policy import Ordering
 from kafka_notify.wire import retry_copy
@@ -115,6 +116,7 @@ class Engine:
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None: ...
     def bury(self, entry: Entry, /) -> None: ...
     def wake(self, lane: Lane, at: int, /) -> None: ...
+    def spill(self, partition: Partition, spill: Spill, /) -> None: ...
     def identity(self, entry: Entry, /) -> tuple[str, int]: ...  # type: ignore[empty-body]
 
     # what the tests do

@@ -19,6 +19,7 @@ from kafka_notify._lanes import partition as partitions
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
 from kafka_notify._lanes.later import PIECE, ByOrigin, Later
 from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.wide import Spill
 from kafka_notify.wire import Headers, RetryState, collapse_of
 from tests.model.promises import Bytes
 
@@ -146,6 +147,8 @@ class Asked:
 
     def wake(self, lane: Lane, at: int, /) -> None:
         self.wakes.append(lane)
+
+    def spill(self, partition: Partition, spill: Spill, /) -> None: ...
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
         return f"id{entry.origin}", 0

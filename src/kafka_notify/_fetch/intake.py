@@ -296,6 +296,9 @@ class Intake:
         self, partition: Partition, offset: int, message: Message, headers: Headers, now: int
     ) -> None:
         state = read_retry(headers, self._source, partition.number)
+        if state is not None and state.is_spill:
+            partition.on_spill(offset)
+            return
         origin = -1 if state is None else state.origin
         partition.on_retry(
             offset,

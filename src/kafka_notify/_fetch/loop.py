@@ -23,6 +23,7 @@ from kafka_notify._fetch.fatal import ConsumerEnded, ended, is_fatal
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 from kafka_notify._fetch.retention import RetentionWatch
+from kafka_notify._fetch.spills import read_spills
 from kafka_notify._fetch.topic_ids import TopicIds, changed
 from kafka_notify._log_extent import log_ends, log_starts
 from kafka_notify._polling import poll_batch
@@ -39,6 +40,8 @@ POLL: Final = 0.05
 """Seconds of one idle poll: bounds how long a commit waits, as nothing can wake a poll."""
 CALL_TIMEOUT: Final = 10.0
 """Seconds for one request to the cluster at the start of a partition."""
+SPILL_TIMEOUT: Final = 5.0
+"""Seconds for reading spills; a partition that ends before its spill for so long does not have it any more."""
 
 EPOCH_ENDED: Final = frozenset(
     {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_MEMBER_EPOCH}
@@ -379,7 +382,15 @@ class FetchLoop:
                 topic,
                 n,
                 state.frontier,
-                encode_metadata(state, self._group, topic, n, self._ids[n], self._channels),
+                encode_metadata(
+                    state,
+                    self._group,
+                    topic,
+                    n,
+                    self._ids[n],
+                    self._channels,
+                    marked=pair[1].wide is not None,
+                ),
             )
             for n, pair in pairs.items()
             for topic, state in zip(self._topics, pair, strict=True)
@@ -501,6 +512,7 @@ class FetchLoop:
                 )
             places = {topic: [(topic, n) for n in sorted(numbers)] for topic in self._topics}
             starts = log_starts(consumer, [*places[source], *places[retry]], CALL_TIMEOUT)
+            self._read_spills(states, starts)
             # retry ends first: a copy below its end must not name a source record past the end we know
             ends = log_ends(consumer, places[retry], CALL_TIMEOUT)
             ends |= log_ends(consumer, places[source], CALL_TIMEOUT)
@@ -528,6 +540,35 @@ class FetchLoop:
                 boottime() + 0.2
             )  # the polls between serve a rebalance that may be in the way
             self._receiver.kafka_error(e.args[0])
+
+    def _read_spills(
+        self, states: dict[tuple[str, int], Committed | None], starts: Mapping[tuple[str, int], int]
+    ) -> None:
+        """Each wide half with the bits of the spill that it names, before anything else is read of its partition."""
+        retry = self._topics[1]
+        wide = {
+            n: (state, state.wide.spill)
+            for (topic, n), state in states.items()
+            if topic == retry
+            and state is not None
+            and state.wide is not None
+            and state.wide.spill is not None
+        }
+        wanted = {n: name.offset for n, (_, name) in wide.items() if name.offset >= starts[retry, n]}
+        found = read_spills(self._config, retry, wanted, SPILL_TIMEOUT) if wanted else {}
+        for n, (state, name) in wide.items():
+            told = state.with_spill(*found.get(n, ("", None)))
+            states[retry, n] = told
+            if told.wide is None or told.wide.spill is None:
+                log.log(
+                    logging.ERROR if n in wanted else logging.WARNING,
+                    "%s[%d]: the record at offset %d, which says what is finished, %s: what had ended since the oldest "
+                    "waiting retry may be sent again",
+                    retry,
+                    n,
+                    name.offset,
+                    "is not the one that was committed" if n in wanted else "was removed by retention",
+                )
 
     def _apply_pauses(self, consumer: Consumer) -> None:
         source = self._topics[0]

@@ -39,8 +39,9 @@ class Held:
     """Where and since when an entry lives in the retry topic."""
 
     __slots__ = (
-        "at", "bytes", "collapse", "created", "due", "error_class", "error_code", "expires", "first_failed", "foreign",
-        "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted", "topic", "unknown",
+        "at", "bytes", "collapse", "counted", "created", "due", "error_class", "error_code", "expires", "first_failed",
+        "foreign", "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted", "topic",
+        "unknown", "written",
     )  # fmt: skip
 
     def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
@@ -54,6 +55,10 @@ class Held:
         self.superseded = -1
         """Highest offset of the copies it supersedes: a redriven copy may lie before an older generation's."""
         self.redrives = 0
+        self.counted = False
+        """It is being sent, and counts in `RetryHalf.under_way`."""
+        self.written = 0
+        """Epoch ms of its newest copy: the retry topic's retention counts from there."""
         self.tainted = False
         """A produce failed that may have been written: its orphan must be read before a send."""
         self.foreign = False

@@ -25,8 +25,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Record
 from kafka_notify._lanes.strangers import OTHER_TOPIC, place
+from kafka_notify._partition import spill
+from kafka_notify._partition.wide import LongWaits, RetryHalf, RetryTracker
 
 if TYPE_CHECKING:
+    from kafka_notify._partition.wide import Spill
     from kafka_notify.wire import Headers, RetryState
 
 DEEP: Final = 8
@@ -42,6 +45,13 @@ PACKED_FROM: Final = 16 * 2**20
 READ_WINDOW: Final = 18_000
 """Source records read beyond the frontier; below WINDOW, so that one more batch still fits the bitmap."""
 CARRY_BATCH: Final = 200
+"""Entries that one look carries forward at most, so that the window moves on."""
+DENSITY: Final = 4
+SLACK: Final = 40_000
+"""A window longer than `DENSITY` times what waits in it, and this, is sparse: a restore reads all of it."""
+SPARSE_AFTER: Final = 60_000
+"""Milliseconds for which it must be so before what waits at its beginning is carried."""
+SPARSE_BATCH: Final = 100
 _SENDING: Final = Busy.SENDING  # found 70 ns faster than the member, at each record
 
 
@@ -62,6 +72,9 @@ class Effects(Protocol):
 
     def wake(self, lane: Lane, at: int, /) -> None:
         """Call `step(lane)` at epoch ms `at`."""
+
+    def spill(self, partition: Partition, spill: Spill, /) -> None:
+        """Write a record that says what is finished; answered by `spilled`."""
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
         """Id and creation time of an entry that lives in the source alone; rarely asked."""
@@ -142,15 +155,19 @@ class Partition:
         redrive_writer: Marks the copies of the redrive tool, which no fence stops.
         effects: Carries out what this object decides.
         budget: Shared by all partitions of a worker.
+        long_waits: Shared as well.
+        knows_topics: Whether the ids of both topics are known: without them a worker of an older version could not be
+            told that the retry half is wide, so it does not become so.
         topic_id: Of the source topic; empty when it is not known.
     """
 
     __slots__ = (
         "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_confirmed", "_effects", "_end_seen",
-        "_farthest", "_fence_before", "_moving", "_order", "_paused", "_redrive_writer", "_redriven", "_seen",
-        "_stash", "_tainted", "_uncovered", "_unparked", "_unreached", "active", "alive", "closing", "due",
-        "epoch", "failed", "lanes", "makes_room", "new", "number", "open", "open_bytes", "outstanding", "pending",
-        "restore_end", "retry", "source", "source_end", "topic_id", "writer",
+        "_farthest", "_fence_before", "_half", "_knows_topics", "_long_waits", "_look_at_all", "_moving", "_order",
+        "_paused", "_redrive_writer", "_redriven", "_seen", "_sparse_since", "_stash", "_tainted", "_uncovered",
+        "_unparked", "_unreached", "active", "alive", "closing", "due", "epoch", "failed", "lanes", "makes_room",
+        "new", "number", "open", "open_bytes", "outstanding", "pending", "restore_end", "retry", "source",
+        "source_end", "topic_id", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -166,6 +183,8 @@ class Partition:
         effects: Effects,
         budget: PayloadBudget,
         epoch: int = 0,
+        long_waits: LongWaits | None = None,
+        knows_topics: bool = True,
         topic_id: str = "",
     ) -> None:
         self.number = number
@@ -183,7 +202,10 @@ class Partition:
         self.outstanding = 0
         """Sends and copies that were started and not answered; kept by the caller."""
         self.source = Tracker(source, source_range[0])
-        self.retry = Tracker(retry, retry_range[0])
+        self.retry = RetryTracker(retry, retry_range[0])
+        self._half = RetryHalf(retry, self.retry)
+        self._long_waits = long_waits or LongWaits()
+        self._knows_topics = knows_topics
         self.source_end = source_range[1]
         self.restore_end = retry_range[1]
         self.pending: dict[int, Entry] = {}
@@ -235,6 +257,9 @@ class Partition:
         """A heap of lanes whose head is due, by the retry offset that must be read first."""
         self._beyond: list[tuple[int, int, Lane]] = []
         """A heap of lanes whose head is due, by the retry offset that must come into the window first."""
+        self._sparse_since: int | None = None
+        self._look_at_all = 0
+        """Epoch ms at which the whole table is looked at for what nears retention."""
 
     # -- what was read --------------------------------------------------------------------------------
 
@@ -344,6 +369,7 @@ class Partition:
             held.first_failed = state.first_failed_ms
             held.error_class, held.error_code = state.error_class, state.error_code
             held.provider, held.unknown = state.provider, state.outcome_unknown
+            held.written = min(record.timestamp()[1], now)
             held.topic = state.origin_topic_id or ""
             # a zombie may have read past our end of the source: a redrive of its letter is no stranger
             if self._is_elsewhere(held) or (state.origin >= self.source_end and offset < self.restore_end):
@@ -378,6 +404,16 @@ class Partition:
                 origin = apart if apart in self.pending else origin
             self._on_own(offset, origin)
 
+    def on_spill(self, offset: int) -> None:
+        """A spill was read: whoever wrote it, only the one that the commit names counts, and that was read before all
+        else. It is an end: an older version must not restore a partition that still holds it.
+
+        Raises:
+            OffsetRewound: The partition went back.
+        """
+        if self.retry.observe(offset):
+            self._half.end(offset)
+
     def reads_own(self, offset: int) -> bool:
         """A retry record was read. Whether it is an own copy that was acknowledged before: then all that it says is
         known, and nothing more is to be done with it.
@@ -407,12 +443,12 @@ class Partition:
         if (entry is not None and entry.busy) or origin in self._moving:
             self._seen.setdefault(origin, set()).add(offset)
         else:
-            self.retry.complete(offset)  # its produce failed, but it was written
+            self._half.end(offset)  # its produce failed, but it was written
 
     def _settle_seen(self, origin: int, keep: int) -> None:
         for offset in self._seen.pop(origin, ()):
             if offset != keep:
-                self.retry.complete(offset)
+                self._half.end(offset)
 
     # -- whose origin it is ---------------------------------------------------------------------------
 
@@ -532,14 +568,14 @@ class Partition:
         held = entry.held
         assert held is not None
         if self._redriven.get(_redriven(entry, held), -1) >= held.redrives:
-            self.retry.complete(held.at)
+            self._half.end(held.at)
             return
         self._tell_apart(entry, now)
         origin = entry.origin
         known = self.pending.get(origin) or self._find_source(entry.lane.key, origin)
         if known is not None and known.busy:
             if known.held is not None and held.redrives <= known.held.redrives:
-                self.retry.complete(held.at)
+                self._half.end(held.at)
                 return
             waiting = self._stash.get(origin)
             if waiting is None:
@@ -547,7 +583,7 @@ class Partition:
                 return
             assert waiting.held is not None
             older, newer = sorted((waiting, entry), key=lambda e: (e.held.redrives, e.held.at))  # type: ignore[union-attr]
-            self.retry.complete(older.held.at)  # type: ignore[union-attr]
+            self._half.end(older.held.at)  # type: ignore[union-attr]
             self._stash[origin] = newer
             return
         if known is not None and known.held is None:
@@ -582,6 +618,7 @@ class Partition:
         new.lane = lane
         if lane.paused is old:
             lane.paused = None
+        del self.pending[new.origin]  # to the end of the table: it is in the order of the copies
         self.pending[new.origin] = new
         self._budget.give(held)
         self._keep_payload(new)
@@ -660,6 +697,10 @@ class Partition:
             head.busy = Busy.LOADING
             self._effects.load(head)
         else:
+            edge = self.retry.frontier + WINDOW
+            if self._half.last_end >= edge or held.last >= edge:
+                held.counted = True
+                self._half.under_way += 1
             head.busy = _SENDING
             self._effects.send(head)
             return
@@ -758,7 +799,38 @@ class Partition:
         last = held.last
         if held.tainted and self.retry.position <= last:
             return False  # the orphan of a failed produce, if any, lies before the acknowledged copy
-        return last < self.retry.frontier + WINDOW
+        edge = self.retry.frontier + WINDOW
+        return (last < edge and self._half.last_end < edge) or last < self._sayable
+
+    @property
+    def _sayable(self) -> int:
+        """The retry offset below which a notification's last copy must lie to be sent: a commit will be able to say
+        that it has ended, or its end is one of a bounded number that a crash would repeat."""
+        half = self._half
+        if half.has_room:
+            return self.retry.frontier + (spill.MAX_WINDOW if self.goes_far else WINDOW)
+        return -1 if half.is_wide else self.retry.frontier + WINDOW
+
+    @property
+    def goes_far(self) -> bool:
+        """Whether notifications beyond the window are sent; otherwise what lies in front of them is carried."""
+        return self._long_waits.wide and self._knows_topics
+
+    @property
+    def window(self) -> int:
+        """Offsets of the retry partition between its frontier and the last finished one that a commit has to name, when
+        they are more than the bitmap holds; else 0."""
+        return self._half.length
+
+    @property
+    def spilling(self) -> bool:
+        """Whether a spill is on its way: what is committed meanwhile is older."""
+        return self._half.spilling
+
+    def _not_counted(self, held: Held) -> None:
+        if held.counted:
+            held.counted = False
+            self._half.under_way -= 1
 
     def _park(self, entry: Entry) -> None:
         if not self.active or self.closing:
@@ -768,40 +840,91 @@ class Partition:
         self._effects.park(entry)
 
     def step_blocked(self, now: int) -> bool:
-        """Look again at a few lanes that waited for a commit, a read, room in the window, the end of a pause or the
-        start. Whether there are more."""
-        agenda = self._agenda
+        """Look again at a few lanes that waited for a commit, a read, room in the window or beyond it, the end of a
+        pause or the start. Whether there are more."""
+        agenda, more = self._agenda, False
         for heap, offset in (
             (self._unreached, self.source.position),
             (self._tainted, self.retry.position),
-            (self._beyond, self.retry.frontier + WINDOW),
+            (self._beyond, self._sayable),
         ):
-            while heap and heap[0][0] < offset and len(agenda) < STEP_AT_ONCE:
+            while heap and heap[0][0] < offset:
+                if len(agenda) >= STEP_AT_ONCE:
+                    more = True
+                    break
                 lane = heapq.heappop(heap)[2]
                 lane.blocked = None
                 agenda.append(lane)
         for _ in range(min(len(agenda), STEP_AT_ONCE)):
             self.step(agenda.popleft(), now)
-        return bool(agenda)
+        return more or bool(agenda)
 
-    def carry(self) -> Iterator[Entry]:
-        """Entries to copy forward as they are, so that the retry window moves on.
+    def carry(self, now: int) -> Iterator[Entry]:
+        """Entries to copy forward as they are at epoch ms `now`. Each is marked busy: the caller writes the copy.
 
-        Only when a head that is due lies beyond it. Each is marked busy: the caller writes the copy.
+        - What nears the end of the retry topic's retention.
+        - What lies at the beginning of a window so sparse that a restore would read mostly what is finished.
+        - What keeps the frontier from moving on, when a head that is due may not be sent beyond the window.
         """
-        frontier = self.retry.advance()
-        if not self._beyond or self._beyond[0][0] < frontier + WINDOW:
+        if not self.active or self.closing:
             return
-        pinning = sorted((e for e in self.pending.values() if not e.busy), key=lambda e: e.held.at)  # type: ignore[union-attr]
-        for entry in pinning[:CARRY_BATCH]:
-            assert entry.held is not None
-            if entry.held.at >= frontier + WINDOW:
-                return
+        self.retry.advance()
+        retention = self._long_waits.retention_ms
+        if retention is not None:
+            if look_at_all := now >= self._look_at_all:
+                self._look_at_all = now + retention // 16
+            young = len(self.pending) if look_at_all else CARRY_BATCH
+            yield from self._oldest("retention", CARRY_BATCH, written=now - retention // 2, young=young)
+        if self.goes_far:
+            if self._is_sparse(now):
+                yield from self._oldest("sparse", SPARSE_BATCH)
+            reach = spill.MAX_WINDOW
+        else:
+            reach = WINDOW
+        frontier = self.retry.frontier
+        blocked = self._beyond and self._beyond[0][0] >= frontier + reach
+        if blocked or (self._half.is_wide and not self.goes_far):
+            yield from self._oldest("window", CARRY_BATCH, below=frontier + WINDOW)
+
+    def _is_sparse(self, now: int) -> bool:
+        if self.retry.position - self.retry.frontier <= DENSITY * len(self.pending) + SLACK:
+            self._sparse_since = None
+        elif self._sparse_since is None:
+            self._sparse_since = now
+        return self._sparse_since is not None and now - self._sparse_since >= SPARSE_AFTER
+
+    def _oldest(
+        self, reason: str, most: int, *, below: int | None = None, written: int | None = None, young: int = 0
+    ) -> Iterator[Entry]:
+        """Idle entries in the order of their copies: that is the order of the table, but for a redriven copy that
+        was read after an own one beyond it was acknowledged.
+
+        Args:
+            reason: For the statistics.
+            most: How many.
+            below: Only those whose copy lies below this offset.
+            written: Only those whose copy is older than this, epoch ms.
+            young: How many others are looked at before it stops: the order is nearly one.
+        """
+        found: list[Entry] = []
+        for entry in self.pending.values():
+            held = entry.held
+            assert held is not None
+            if written is not None and held.written >= written:
+                young -= 1
+                if young < 0:
+                    break
+            elif not entry.busy and (below is None or held.at < below):
+                found.append(entry)
+                if len(found) == most:
+                    break
+        for entry in found:
             if entry.record is None:
                 entry.busy = Busy.LOADING
                 self._effects.load(entry, to_copy=True)
             else:
                 entry.busy = Busy.COPYING
+                self._long_waits.carried[reason] += 1
                 yield entry
 
     # -- answers --------------------------------------------------------------------------------------
@@ -847,10 +970,14 @@ class Partition:
         else:
             self.retry.complete(old.at)
             self._budget.give(old)
+            if old.counted:
+                self._not_counted(old)
+            self.pending.pop(origin, None)  # as in `_replace`
             # it may have been set apart while its copy was on its way
             held.foreign, held.stranger, held.topic = old.foreign, old.stranger, old.topic
         if held.at >= self.retry.position:
             self._acknowledged.add(held.at)
+        held.written = now
         entry.held = held
         entry.attempt = attempt
         entry.busy = Busy.NO
@@ -877,7 +1004,14 @@ class Partition:
             self._leave_source(entry)
             self.source.complete(origin)
         else:
-            self.retry.complete(held.at)
+            last = held.last
+            if last != held.at:
+                self.retry.complete(held.at)
+            self._half.end(last)
+            if held.counted:
+                self._not_counted(held)
+            if self._half.last_end >= self.retry.frontier + WINDOW:
+                self._half.unsaid += 1
             if held.redrives:
                 self._redriven[_redriven(entry, held)] = held.redrives
         if self._stash and origin in self._stash:
@@ -885,7 +1019,7 @@ class Partition:
                 stashed = self._stash.pop(origin)
                 waiting = stashed.held
                 assert waiting is not None
-                self.retry.complete(waiting.at)
+                self._half.end(waiting.at)
                 self._redriven[_redriven(stashed, waiting)] = waiting.redrives
             else:
                 self._unstash(origin)
@@ -899,7 +1033,9 @@ class Partition:
         """An attempt did not start, or was cancelled: it is as if it had never been asked for."""
         entry.busy = Busy.NO
         lane = entry.lane
-        if entry.held is None and lane.head is not entry and lane.later is not None:
+        if entry.held is not None:
+            self._not_counted(entry.held)
+        elif lane.head is not entry and lane.later is not None:
             lane.later.fresh.append(entry)  # an earlier one came in front of it
             if lane.later.count >= DEEP:
                 self._backlogs[lane] = None
@@ -917,6 +1053,7 @@ class Partition:
             self.copying(entry)
             return
         entry.busy = Busy.NO
+        self._not_counted(entry.held)
         self.rest(entry)
         self.step(entry.lane, now)
 
@@ -971,18 +1108,26 @@ class Partition:
         ):  # fmt: skip
             table.clear()
         self.source = Tracker(Committed(self.source.frontier))
-        self.retry = Tracker(Committed(self.retry.frontier))
+        self.retry = RetryTracker(Committed(self.retry.frontier))
+        self._half = RetryHalf(Committed(self.retry.frontier), self.retry)
         self._confirmed, self._fence_before = Committed(0), None
 
     # -- commits --------------------------------------------------------------------------------------
 
     def snapshot(self) -> tuple[Committed, Committed]:
         """What may be committed of source and retry partition, in one request."""
-        retry = self.retry.snapshot()
-        before = self._fence_before if self.restore_end > retry.frontier + WINDOW else None
-        fenced = Committed(retry.frontier, retry.gaps, Fence(self.restore_end, self.writer, before))
+        before = self._fence_before if self.restore_end > self.retry.advance() + WINDOW else None
+        fence = Fence(self.restore_end, self.writer, before)
+        fenced, started = self._half.snapshot(fence, active=self.active)
+        if started is not None:
+            self._effects.spill(self, started)
         # not before the fence holds: the source must not cover what only this restore has admitted
         return self.source.snapshot() if self.active else self._confirmed, fenced
+
+    def spilled(self, written: Spill, offset: int) -> bool:
+        """A spill was acknowledged: the next snapshot names it. False when nobody needs it any more."""
+        self._long_waits.spills += 1
+        return self._half.acknowledged(written, offset, self.writer)
 
     def confirmed(self, source: Committed, now: int) -> None:
         """The broker stored a snapshot; the first one is the fence, and starts the work."""

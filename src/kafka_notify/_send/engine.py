@@ -31,6 +31,7 @@ from kafka_notify._fetch.topic_ids import changed
 from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.timers import Timers
+from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._pause import Paused
 from kafka_notify._retention import DAY_MS, keepable
 from kafka_notify._send.attempt import AttemptRunner
@@ -55,6 +56,8 @@ from kafka_notify.wire import REDRIVE_WRITER, identity
 log = logging.getLogger("kafka_notify.worker")
 
 TICK: Final = 0.05
+SPILL_GRACE: Final = 2.0
+"""Seconds at most that a hand-over waits for a spill when the sends have used up its time."""
 SAVE_BATCH: Final = 5_000
 """Copies that one look at the log start writes at most, when retention passes what waits."""
 PAYLOAD_BUDGET: Final = 96 * 2**20
@@ -91,6 +94,7 @@ class Engine:
         session_timeout: Seconds without a confirmed commit after which no send starts.
         drain_timeout: Seconds for running sends at a hand-over.
         paused: What must not be sent now.
+        long_waits: Whether retry partitions may become wide, and how long their topic keeps a record.
         loop: Runs all of this.
         writer: Writes copies.
         fetch: Reads and commits.
@@ -117,6 +121,7 @@ class Engine:
         session_timeout: float,
         drain_timeout: float,
         paused: Paused,
+        long_waits: LongWaits,
         loop: asyncio.AbstractEventLoop,
         writer: CopyWriter,
         fetch: FetchLoop,
@@ -143,6 +148,7 @@ class Engine:
         self.all_stuck_since: float | None = None
         """`boottime` since when so many sends hang that none may start."""
         self.paused = paused
+        self.long_waits = long_waits
         self._longest_backoff_ms = retry.longest_ms
         self._channels = channels
         self._known_channels = known_channels
@@ -434,6 +440,14 @@ class Engine:
             self._let_go(earlier)
         self.commits.forget(number)
         self.intake.forget(number)
+        ids = start.topic_ids or start.source.topic_ids or start.retry.topic_ids
+        if start.retry.marked and start.retry.wide is None:
+            log.warning(
+                "%s[%d]: a worker of an older version has committed after one of this version: what had ended far from "
+                "the oldest waiting retry may be sent again; see operations.md, wide retries",
+                self._retry_topic,
+                number,
+            )
         partition = self.partitions[number] = Partition(
             number,
             start.source,
@@ -446,6 +460,8 @@ class Engine:
             budget=self.budget,
             epoch=start.epoch,
             topic_id=start.topic_ids[0] if start.topic_ids else "",
+            long_waits=self.long_waits,
+            knows_topics=bool(ids) and all(ids),
         )
         self._share_rate()
         self.sends.keep_blocked(partition)
@@ -556,6 +572,7 @@ class Engine:
             self._settler.bury(entry, "removed", None, None)
 
     def _learn_retention(self, milliseconds: int) -> None:
+        self.long_waits.retention_ms = None if milliseconds < 0 else milliseconds
         longest = keepable(milliseconds)
         if longest == self._settler.longest_wait_ms:
             return
@@ -648,10 +665,23 @@ class Engine:
         if any(p.outstanding for p in partitions):
             self.sends.cancel(lambda p: p in partitions)
             await asyncio.sleep(0)
+        await self._spill_last(partitions, deadline)
         partitions = [p for p in partitions if p.alive and (p.active or p.restored)]
         return CommitRequest(
             {p.number: p.snapshot() for p in partitions}, {p.number: p.epoch for p in partitions}
         )
+
+    async def _spill_last(self, partitions: Sequence[Partition], deadline: float) -> None:
+        """What has ended and does not fit into the commit's metadata: the next owner must know it."""
+        partitions = [p for p in partitions if p.alive and p.active]
+        for partition in partitions:
+            partition.snapshot()
+        until = max(deadline, self._clock.monotonic() + min(SPILL_GRACE, self.drain_timeout))
+        while any(p.spilling for p in partitions) and not self.abort and self._clock.monotonic() < until:
+            await asyncio.sleep(0.005)
+            for partition in partitions:
+                if partition.alive and not partition.spilling:
+                    partition.snapshot()  # one that was on its way before may not hold all
 
     def _committed(self, result: CommitResult) -> None:
         self.commits.answered(result)
@@ -679,6 +709,10 @@ class Engine:
     def wake(self, lane: Lane, at: int) -> None:
         """Look at a lane again at epoch ms `at`."""
         self._timers.add(lane, at)
+
+    def spill(self, partition: Partition, written: Spill) -> None:
+        """Write a record that says what is finished of a retry partition."""
+        self._settler.spill(partition, written, self.long_waits)
 
     def identity(self, entry: Entry) -> tuple[str, int]:
         """Id and creation time of an entry that lives in the source alone."""
@@ -710,9 +744,9 @@ class Engine:
             self.all_stuck_since = self.ticked_at
         self._apply_pauses()
         self.intake.look(idle=self.sends.idle)
-        partitions = tuple(self.partitions.values())
+        partitions, now = tuple(self.partitions.values()), self._clock.now()
         for partition in partitions:
-            for entry in partition.carry():
+            for entry in partition.carry(now):
                 self._settler.carry(entry)
         self._look_on(partitions)
         self.loader.tidy()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._lanes.entry import Entry, Held
+from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._pause import PAUSED
 from kafka_notify._retention import DAY_MS, RETRY_DEFAULT_MS, keepable
 from kafka_notify._settle import letters
@@ -25,6 +26,8 @@ from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
 from kafka_notify.policy import given_up, holds_lane, is_deferred
 from kafka_notify.wire import (
+    SPILL_ORIGIN,
+    SPILL_WRITER,
     DlqPayload,
     DlqReason,
     Headers,
@@ -39,6 +42,9 @@ from kafka_notify.wire import (
     retry_copy,
 )
 
+if TYPE_CHECKING:
+    from kafka_notify._lanes.partition import Partition
+
 log = logging.getLogger("kafka_notify.worker")
 
 MAX_WAIT_MS = 24 * 3600 * 1000
@@ -46,6 +52,8 @@ MAX_WAIT_MS = 24 * 3600 * 1000
 codec cannot decode it, though it decodes others, may wait."""
 
 CODEC_UNAVAILABLE: Final = "codec_unavailable"
+_SPILL_KEY: Final = b"kafka-notify-spill"
+
 DeadLetterHook = Callable[[DeadLetter], Awaitable[None]]
 
 
@@ -312,6 +320,44 @@ class Settler:
             writer=entry.partition.writer,
             redrives=held.redrives,
             origin_topic_id=held.topic,
+        )
+
+    def spill(self, partition: Partition, written: Spill, long_waits: LongWaits) -> None:
+        """Write which offsets of the retry partition are finished into itself. Its headers are those of a copy by
+        another writer, so that an older version passes over it."""
+        state = RetryState(
+            origin_topic=self._source,
+            origin_partition=partition.number,
+            origin=SPILL_ORIGIN,
+            attempt=0,
+            due_ms=0,
+            first_failed_ms=None,
+            error_class=None,
+            error_code=None,
+            provider=None,
+            outcome_unknown=False,
+            writer=SPILL_WRITER + partition.writer,
+            redrives=0,
+        )
+        partition.outstanding += 1
+
+        def done(offset: int) -> None:
+            partition.outstanding -= 1
+            if partition.alive:
+                partition.spilled(written, offset)
+
+        def failed() -> None:
+            long_waits.spill_failures += 1
+
+        self._writer.write(
+            self._retry_topic,
+            partition.number,
+            _SPILL_KEY,
+            written.value,
+            retry_copy(None, state, "spill", self._clock.now()),
+            wanted=lambda: partition.alive,
+            done=done,
+            failed=failed,
         )
 
     # -- dead-letter topic ----------------------------------------------------------------------------

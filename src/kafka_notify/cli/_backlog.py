@@ -15,6 +15,7 @@ import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
+from kafka_notify import _headers as h
 from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._fetch.offsets import Committed, decode_metadata
 from kafka_notify._headers import headers_of
@@ -166,6 +167,7 @@ class Backlogs:
         ends = self.offsets(places, LATEST)
         lows = self.offsets(places, EARLIEST)
         state, members = asked(lambda: self._members(group))
+        self._read_spills(committed, lows)
         halves = [Half(*at, lows[at], ends[at], committed[at]) for at in places]
         source, retry = ([half for half in halves if half.topic == topic] for topic in topics)
         return Group(lane, consumer or DEFAULT_CONSUMER, group, state, members, source, retry)
@@ -221,6 +223,23 @@ class Backlogs:
         state = str(described.state.name).lower().replace("_", " ")
         return "none" if state == "dead" else state, members
 
+    def _read_spills(self, committed: dict[Place, Committed | None], lows: Mapping[Place, int]) -> None:
+        """What is finished may be too much for the commit: then it names a record that says it."""
+        named = {
+            at: (half, half.wide.spill)
+            for at, half in committed.items()
+            if half is not None and half.wide is not None and half.wide.spill is not None
+        }
+        spans = {
+            at: (name.offset, name.offset + 1) for at, (_, name) in named.items() if name.offset >= lows[at]
+        }
+        for message in self._records(spans):
+            at = (message.topic() or "", message.partition() or 0)
+            half, name = named[at]
+            if message.offset() == name.offset:
+                writer = dict(headers_of(message)).get(h.WRITER) or b""
+                committed[at] = half.with_spill(writer.decode(errors="replace"), message.value())
+
     # -- records --------------------------------------------------------------------------------------
 
     def waiting(self, group: Group, limit: int) -> tuple[list[Waiting], bool]:
@@ -238,7 +257,7 @@ class Backlogs:
                 continue
             headers = headers_of(message)
             state = read_retry(headers, source, number)
-            if state is None:
+            if state is None or state.is_spill:
                 continue
             id, created = identity(headers, source, number, state.origin, message.timestamp()[1])
             rank, which = (state.redrives, state.attempt, offset), (number, state.origin, id, created)

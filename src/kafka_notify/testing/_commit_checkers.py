@@ -76,12 +76,16 @@ class NothingOpenCommitted(_Commits):
 
 
 class CommitsOnlyGrow(_Commits):
-    """What was committed once stays committed, whoever owns the partition."""
+    """What was committed once stays committed, whoever owns the partition. A retry's copy may be left out again while
+    its next owner knows from elsewhere that it is finished: from a newer copy that is open, or from a fence."""
 
     def violations(self) -> Sequence[str]:
         found: list[str] = []
         for partition, commits in self._commits.items():
-            for (_, *before, _), (_, *after, _) in pairwise(commits):
+            self._fences: list[tuple[int, str]] = []
+            for (_, *before, _), (line, *after, seen) in pairwise(commits):
+                if (seen.fence_end, seen.fence_writer) not in self._fences:
+                    self._fences.append((seen.fence_end, seen.fence_writer))
                 for topic, old, new in zip(("source", "retry"), before, after, strict=True):
                     if new.frontier < old.frontier:
                         found.append(
@@ -93,9 +97,26 @@ class CommitsOnlyGrow(_Commits):
                         for i, bit in enumerate(old.gaps)
                         if bit == ord("1") and not new.covers(old.frontier + i)
                     ]
+                    if topic == "retry" and lost:
+                        known = self._known(partition, line, new)
+                        lost = [offset for offset in lost if offset not in known]
                     if lost:
                         found.append(f"{topic} partition {partition} forgot finished offsets {lost[:5]}")
         return found
+
+    def _known(self, partition: int, line: int, retry: Offsets) -> set[int]:
+        """Offsets of the retry partition that the next owner finds finished, whatever the commit's bits say of them."""
+        known: set[int] = set()
+        for (number, _), copies in self._copies.items():
+            written = [copy for at, copy in copies if at < line] if number == partition else ()
+            newest = max((copy.offset for copy in written if not retry.covers(copy.offset)), default=-1)
+            for copy in written:
+                writer = next(
+                    (writer for end, writer in reversed(self._fences) if copy.offset >= end), copy.writer
+                )
+                if copy.offset < newest or copy.writer not in (writer, REDRIVE_WRITER):
+                    known.add(copy.offset)
+        return known
 
 
 class DuplicatesBounded(_Commits):

@@ -48,6 +48,10 @@ class KafkaWatch:
         self._partitions = range(topology.lane(lane).partitions)
         self._log = log
         self._read = dict.fromkeys(self._partitions, 0)
+        self._spills: dict[tuple[int, int], tuple[str, bytes | None]] = {}
+        """Writer and value, by partition and offset."""
+        self.named: set[tuple[int, int]] = set()
+        """Partition and offset of each spill that a commit was seen to name."""
         self._known: dict[int, tuple[object, ...]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch {self.group}", daemon=True)
@@ -169,7 +173,10 @@ class KafkaWatch:
         self._read[partition] = offset + 1
         headers = headers_of(message)
         state = read_retry(headers, self.source, partition)
-        if state is not None:
+        if state is not None and state.is_spill:
+            value = message.value()
+            self._spills[partition, offset] = (state.writer, value if isinstance(value, bytes) else None)
+        elif state is not None:
             id, _ = identity(headers, self.source, partition, state.origin, message.timestamp()[1])
             self._log.write(
                 Copied(partition, offset, state.origin, id, state.attempt, state.due_ms, state.writer)
@@ -182,6 +189,9 @@ class KafkaWatch:
             decode_metadata(max(tp.offset, 0), tp.metadata, self.group, tp.topic, tp.partition)
             for tp in (source, retry)
         )
+        if kept.wide is not None and kept.wide.spill is not None:
+            self.named.add((retry.partition, kept.wide.spill.offset))
+            kept = kept.with_spill(*self._spills.get((retry.partition, kept.wide.spill.offset), ("", None)))
         fence = kept.fence
         fields = (
             done.frontier, done.gaps.decode(), kept.frontier, kept.gaps.decode(),

@@ -1,0 +1,64 @@
+"""Reads spills by their offset, before anything else of their partition is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from kafka_notify import _headers as h
+from kafka_notify._config import opened
+from kafka_notify._polling import poll_batch
+
+Found = dict[int, tuple[str, "bytes | None"]]
+"""Writer and value of the record at an offset; an empty writer when there is none."""
+
+
+def read_spills(config: Mapping[str, Any], topic: str, wanted: Mapping[int, int], timeout: float) -> Found:
+    """The records of a topic at one offset of each partition.
+
+    Args:
+        config: A complete consumer configuration; membership in the group is not used.
+        topic: The retry topic.
+        wanted: Offsets by partition; none below the log start.
+        timeout: Seconds.
+
+    Raises:
+        KafkaException: One of them is not known: whether it is there or not.
+    """
+    drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
+    own = {name: value for name, value in config.items() if name not in drop}
+    own |= {"enable.partition.eof": True, "fetch.wait.max.ms": 50, "auto.offset.reset": "earliest"}
+    found: Found = {}
+    ended: set[int] = set()
+    with closing(opened(Consumer, own)) as consumer:
+        consumer.assign([TopicPartition(topic, n, offset) for n, offset in wanted.items()])
+        deadline = time.monotonic() + timeout
+        while len(found) < len(wanted):
+            if time.monotonic() > deadline:
+                if found.keys() | ended < wanted.keys():
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                return found | dict.fromkeys(ended - found.keys(), ("", None))
+            for message in poll_batch(consumer, 0.1, 100):
+                error, number, offset = message.error(), message.partition(), message.offset()
+                if number is None or number in found or number not in wanted:
+                    continue
+                if error is None:
+                    at = -1 if offset is None else offset
+                    if at < wanted[number]:
+                        continue  # read from its start, as a new leader did not know the offset yet
+                    if at == wanted[number]:
+                        headers = dict(h.headers_of(message))
+                        writer = (headers.get(h.WRITER) or b"").decode(errors="replace")
+                        found[number] = (writer, message.value())
+                    else:
+                        found[number] = ("", None)
+                    consumer.incremental_unassign([TopicPartition(topic, number)])
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(number)  # a new leader may not show all that it has, for a moment
+                elif not error.retriable():
+                    raise KafkaException(error)
+    return found

@@ -1,0 +1,1 @@
+"""What is known and decided of one partition pair: pure."""

@@ -1,0 +1,196 @@
+"""What a commit says of a retry partition, however far its finished offsets lie from its frontier.
+
+*Far* is beyond the window of the bitmap. An *end* is a finished offset that no newer copy and no fence explains to the
+next owner: a notification's last copy, an orphan of a failed produce, a spill. While no end is far the half is
+*narrow*, in the format that every version reads. Otherwise it is *wide*: it names everything finished, a delta in the
+metadata and the rest in a spill.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from typing import Final
+
+import attrs
+
+from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker, Wide
+from kafka_notify._partition import spill
+from kafka_notify._partition.spill import SpillName
+
+ROOM: Final = 5_000
+"""Notifications of a wide partition that are under way, or have ended without a half or a spill that can say so: what a
+crash repeats of them at most."""
+
+DELTA_OFFSETS: Final = 4_000
+"""Finished offsets since the last spill after which another one is due, however few runs they are: each commit sorts
+them."""
+
+
+@attrs.define
+class LongWaits:
+    """What all partitions of a worker know of long waits."""
+
+    wide: bool = False
+    """Whether a retry partition may become wide; else what lies in front of a far notification is carried."""
+    retention_ms: int | None = None
+    """How long the retry topic keeps a record; None is for ever."""
+    carried: Counter[str] = attrs.field(factory=lambda: Counter[str]())
+    """Copies written again as they are, by reason: `window`, `retention`, `sparse`."""
+    spills: int = 0
+    """Spills that were acknowledged."""
+    spill_failures: int = 0
+    """Spills that were not; they are written again."""
+
+
+@attrs.frozen(eq=False)
+class Spill:
+    """A record to be written into the retry partition, and how it will be named."""
+
+    value: bytes
+    base: int
+    checksum: int
+    fence: Fence
+    said: int
+    """How many of the tracker's `since` it holds."""
+
+
+class RetryTracker(Tracker):
+    """A tracker that notes what was finished since a certain moment."""
+
+    __slots__ = ("since",)
+
+    def __init__(self, committed: Committed, log_start: int = 0) -> None:
+        super().__init__(committed, log_start)
+        self.since: list[int] | None = None
+        """Finished since the named spill, or since the frontier when there is none; None while nobody asks."""
+
+    def complete(self, offset: int) -> None:
+        """Note that `offset` is finished."""
+        if self.since is not None:
+            self.since.append(offset)
+        Tracker.complete(self, offset)
+
+
+class RetryHalf:
+    """Decides between narrow and wide, and when a spill is due; one spill is on its way.
+
+    Args:
+        committed: As it was fetched, with the bits of its spill.
+        tracker: Of the same partition.
+    """
+
+    __slots__ = (
+        "_fetched", "_looked", "_ready", "_spilling", "_tracker", "_unsaid_before", "last_end", "spill", "under_way",
+        "unsaid",
+    )  # fmt: skip
+
+    def __init__(self, committed: Committed, tracker: RetryTracker) -> None:
+        self._fetched = committed
+        self._tracker = tracker
+        self.last_end = -1
+        """The highest end: all of them lie within the window when this one does."""
+        self._ready: Committed | None = None
+        """The newest half that could be said, narrow ones included: an older one would forget."""
+        self._spilling: Spill | None = None
+        self._looked: tuple[int, int, Fence] | None = None
+        """Of what `_ready` was made, when it says everything."""
+        self._unsaid_before = 0
+        self.spill: SpillName | None = None
+        """Acknowledged, and what the delta is counted from."""
+        self.unsaid = 0
+        """Notifications that have ended since the newest half, or spill, that can say so, while it is wide."""
+        self.under_way = 0
+        """Those that are being sent or dead-lettered, and far ones while it is narrow."""
+        wide = committed.wide
+        if wide is not None:
+            self.last_end = committed.frontier + len(committed.gaps) - 1
+            if wide.spill is not None:
+                self.spill = wide.spill
+                tracker.since = spill.offsets_of(spill.decode_runs(wide.delta), committed.frontier)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether an end lies beyond the window."""
+        return self.last_end >= self._tracker.frontier + WINDOW
+
+    @property
+    def length(self) -> int:
+        """From the frontier to the highest end, when that is far; else 0."""
+        return self.last_end + 1 - self._tracker.frontier if self.is_wide else 0
+
+    @property
+    def spilling(self) -> bool:
+        """Whether a spill is on its way."""
+        return self._spilling is not None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be sent."""
+        return self.unsaid + self.under_way < ROOM
+
+    def end(self, offset: int) -> None:
+        """`offset` is finished, and nothing else tells the next owner."""
+        self._tracker.complete(offset)
+        if offset > self.last_end:
+            self.last_end = offset
+
+    def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
+        """The newest half that the broker can be told now, and a spill to be written for the next one.
+
+        While a spill is on its way this is an older half: within one owner any mix of an older retry half and a newer
+        source half is safe, but a half must never be older than the one before it.
+
+        Args:
+            fence: Of this assignment.
+            active: Whether that fence holds: before, nothing is written.
+        """
+        tracker = self._tracker
+        frontier = tracker.advance()
+        if not self.is_wide:
+            self._spilling = self.spill = tracker.since = self._looked = None
+            self.unsaid = 0
+            self._ready = Committed(frontier, tracker.gaps(WINDOW), fence)
+            return self._ready, None
+        if self._ready is None:  # of an assignment that could not say more yet than the one before
+            was = self._fetched
+            self._ready = Committed(was.frontier, b"" if was.wide else was.gaps, fence, wide=was.wide)
+        if self._spilling is not None:
+            return self._ready, None
+        if tracker.since is None:
+            self.spill = None
+            gaps = tracker.gaps()
+            if gaps.count(b"1") <= DELTA_OFFSETS:
+                tracker.since = spill.offsets_of(gaps, frontier)
+        if tracker.since is not None:
+            if self._looked == (frontier, len(tracker.since), fence):
+                return self._ready, None
+            tracker.since = since = sorted({offset for offset in tracker.since if offset >= frontier})
+            delta = spill.encode_runs(since, frontier) if len(since) <= DELTA_OFFSETS else None
+            if delta is not None:
+                self.unsaid = 0
+                self._looked = (frontier, len(since), fence)
+                self._ready = Committed(frontier, b"", fence, wide=Wide(delta, self.spill))
+                return self._ready, None
+        if not active:
+            return self._ready, None
+        value = spill.pack(frontier, tracker.gaps())
+        tracker.since = tracker.since or []
+        self._spilling = Spill(value, frontier, zlib.crc32(value), fence, len(tracker.since))
+        self._unsaid_before = self.unsaid
+        return self._ready, self._spilling
+
+    def acknowledged(self, written: Spill, offset: int, writer: str) -> bool:
+        """The broker has a spill: it may be named from now on. False when nobody needs it any more."""
+        if written is not self._spilling:
+            return False
+        self._spilling = self._looked = None
+        self.spill = SpillName(offset, writer, written.base, written.checksum)
+        tracker = self._tracker
+        assert tracker.since is not None
+        del tracker.since[: written.said]
+        self.unsaid -= self._unsaid_before
+        # nothing newer was said while it was on its way, and what is finished since then may not fit again
+        self._ready = Committed(written.base, b"", written.fence, wide=Wide("", self.spill))
+        self.end(offset)  # its own, before it is read
+        return True
