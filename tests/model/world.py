@@ -41,7 +41,9 @@ FEATURES: Final = frozenset(
     budget unreadable room release crowds pause collapse strangers wide refused unread ages mixed
     rollback""".split()
 )
-ATTENDED: Final = 1 + RECORDS // 2
+ATTENDED: Final = 1 + RECORDS + REDRIVES
+"""Ticks after which each old retry must have had its turn: two are looked at in each, and each may be twice, as its
+payload is read again before it is copied."""
 RETENTION: Final = 240
 """Turns that the retry topic keeps a record for, with the feature `ages`."""
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import operator
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
@@ -163,7 +164,7 @@ class Partition:
 
     __slots__ = (
         "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_confirmed", "_effects", "_end_seen",
-        "_farthest", "_fence_before", "_half", "_knows_topics", "_long_waits", "_look_at_all", "_moving", "_order",
+        "_farthest", "_fence_before", "_half", "_knows_topics", "_long_waits", "_moving", "_order", "_order_at",
         "_paused", "_redrive_writer", "_redriven", "_seen", "_sparse_since", "_stash", "_tainted", "_uncovered",
         "_unparked", "_unreached", "active", "alive", "closing", "due", "epoch", "failed", "lanes", "makes_room",
         "new", "number", "open", "open_bytes", "outstanding", "pending", "restore_end", "retry", "source",
@@ -258,8 +259,8 @@ class Partition:
         self._beyond: list[tuple[int, int, Lane]] = []
         """A heap of lanes whose head is due, by the retry offset that must come into the window first."""
         self._sparse_since: int | None = None
-        self._look_at_all = 0
-        """Epoch ms at which the whole table is looked at for what nears retention."""
+        self._order_at = 0
+        """Epoch ms at which the table is put in order again, so that what nears retention is found."""
 
     # -- what was read --------------------------------------------------------------------------------
 
@@ -871,10 +872,10 @@ class Partition:
         self.retry.advance()
         retention = self._long_waits.retention_ms
         if retention is not None:
-            if look_at_all := now >= self._look_at_all:
-                self._look_at_all = now + retention // 16
-            young = len(self.pending) if look_at_all else CARRY_BATCH
-            yield from self._oldest("retention", CARRY_BATCH, written=now - retention // 2, young=young)
+            if now >= self._order_at:
+                self._order_at = now + retention // 16
+                self._order_table()
+            yield from self._oldest("retention", CARRY_BATCH, written=now - retention // 2)
         if self.goes_far:
             if self._is_sparse(now):
                 yield from self._oldest("sparse", SPARSE_BATCH)
@@ -893,20 +894,27 @@ class Partition:
             self._sparse_since = now
         return self._sparse_since is not None and now - self._sparse_since >= SPARSE_AFTER
 
+    def _order_table(self) -> None:
+        """Put the table in the order of the copies. It mostly is; what was set apart, or redriven and read after an own
+        copy beyond it was acknowledged, came to its end."""
+        places = [entry.held.at for entry in self.pending.values()]  # type: ignore[union-attr]
+        if any(map(operator.gt, places, itertools.islice(places, 1, None))):
+            in_order = sorted(self.pending.items(), key=lambda item: item[1].held.at)  # type: ignore[union-attr]
+            self.pending = dict(in_order)
+
     def _oldest(
-        self, reason: str, most: int, *, below: int | None = None, written: int | None = None, young: int = 0
+        self, reason: str, most: int, *, below: int | None = None, written: int | None = None
     ) -> Iterator[Entry]:
-        """Idle entries in the order of their copies: that is the order of the table, but for a redriven copy that
-        was read after an own one beyond it was acknowledged.
+        """Idle entries in the order of the table, which is nearly that of their copies.
 
         Args:
             reason: For the statistics.
             most: How many.
             below: Only those whose copy lies below this offset.
-            written: Only those whose copy is older than this, epoch ms.
-            young: How many others are looked at before it stops: the order is nearly one.
+            written: Only those whose copy is older than this, epoch ms. It stops at a few younger ones.
         """
         found: list[Entry] = []
+        young = CARRY_BATCH
         for entry in self.pending.values():
             held = entry.held
             assert held is not None
