@@ -483,7 +483,7 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (DeltaLeftOut, "DUP", _WIDE),
     (StaleHalf, "DUP", _WIDE),
     (NoRoom, "BOUND", _WIDE),
-    (FencesDropped, "DUP", None),
+    (FencesDropped, "DUP", _ZOMBIES | {"windows", "gaps", "unreadable", "partial"}),
     (NoCarryAtRetention, "LOSS", _WIDE | {"ages"}),
     (NarrowAtOnce, "DUP", _WIDE | {"rollback"}),
     (NoMark, "DUP", _WIDE | {"mixed"}),
