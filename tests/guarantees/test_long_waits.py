@@ -212,9 +212,11 @@ def test_waits_longer_than_retention(fleet: Fleets) -> None:
     """What waits is written again before its topic's retention can remove it, by the retention that the topic really
     has, and keeps its attempts."""
     f = fleet(partitions=1, consumer="Choosy", attributes={"breaker": None})
-    f.alter_topic(f.retry_topic, "retention.ms", 3_000)
     with f.worker_here("Choosy") as worker:
         (late,) = f.produce([night(f, "u", 3_600)])
+        f.until(lambda: worker.stats().waiting == 1, "copy")
+    f.alter_topic(f.retry_topic, "retention.ms", 3_000)  # before, it would have been refused such a wait
+    with f.worker_here("Choosy") as worker:
         f.until(lambda: worker.stats().carried_retention >= 3, "third carry")
         assert worker.stats().waiting == 1
         assert {c.attempts for c in f.copies(late.id)} == {0}
