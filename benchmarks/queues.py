@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, Final
 
 from benchmarks.bench import Bench
@@ -60,6 +60,10 @@ class _Queue:
         self.parks.append(entry)
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None: ...
+
+    def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
+        return []
+
     def bury(self, entry: Entry, /) -> None: ...
     def wake(self, lane: Lane, at: int, /) -> None: ...
 

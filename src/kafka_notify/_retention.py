@@ -22,3 +22,14 @@ def keepable(retention_ms: int) -> int | None:
     A retry that is late, because its provider or its workers were away, needs the margin.
     """
     return None if retention_ms < 0 else retention_ms - margin(retention_ms)
+
+
+def rewritten_after(retention_ms: int) -> int:
+    """The age of its copy, in ms, at which a waiting retry is written again in a topic with this `retention.ms`."""
+    return retention_ms // 2
+
+
+def keeps_any_wait(retention_ms: int) -> bool:
+    """Whether a retry may wait for longer than its topic keeps a record: it is written again in time if no worker is
+    away for longer than what is left then, and that must be as much as any wait has to have left: a day."""
+    return retention_ms < 0 or retention_ms - rewritten_after(retention_ms) >= DAY_MS

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import attrs
 
-from kafka_notify._retention import keepable
+from kafka_notify._retention import keepable, keeps_any_wait
 from kafka_notify.consumer import Consumer
 from kafka_notify.topology import DEFAULT_CONSUMER, Finding, Lane, Topology
 
@@ -245,8 +245,9 @@ def too_short_for(
             topic = topology.retry_topic(lane.name, name_of(consumer))
             if topic not in found:
                 continue
-            longest = keepable(int(found[topic].config.get("retention.ms", -1)))
-            if longest is not None and waits > longest:
+            retention_ms = int(found[topic].config.get("retention.ms", -1))
+            longest = keepable(retention_ms)
+            if longest is not None and waits > longest and not keeps_any_wait(retention_ms):
                 yield _error(
                     f"{topic} surely keeps a retry for {longest / _DAY_MS:.3g} days, and the RetryPolicy waits for up "
                     f"to {waits / _DAY_MS:.3g}: what waits longer is dead-lettered; kafka-configs.sh "

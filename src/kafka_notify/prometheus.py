@@ -332,6 +332,11 @@ _GAUGES: Final[tuple[tuple[str, str, _Read], ...]] = (
         "Partitions whose retries need more than the commit of an older version can say.",
         lambda s: s.wide_partitions,
     ),
+    (
+        "longest_window",
+        "Offsets between the oldest waiting retry and the last that ended, in the widest partition.",
+        lambda s: s.longest_window,
+    ),
     ("stuck_sends", "Sends that outlived their deadline and still run.", lambda s: s.stuck),
     ("partitions", "Partitions that are being sent.", lambda s: len(s.partitions)),
     (

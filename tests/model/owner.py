@@ -5,7 +5,7 @@ Everything under way is an item in `flight`; the world decides when, in which or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Final
 
@@ -327,7 +327,15 @@ class Owner:
         self._copy(entry, entry.attempt, self.now)
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None:
-        self.flight.append(("load", partial(self._load, entry)))
+        self.flight.append(("load to copy" if to_copy else "load", partial(self._load, entry)))
+
+    def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
+        def is_of(what: str, step: Step) -> bool:
+            return what in ("send", "load") and isinstance(step, partial) and step.args[0] in entries
+
+        found = [step.args[0] for what, step in self.flight if is_of(what, step)]  # type: ignore[attr-defined]
+        self.flight = [(what, step) for what, step in self.flight if not is_of(what, step)]
+        return found
 
     def bury(self, entry: Entry, /) -> None:
         self._bury(entry, expired=False)
@@ -635,6 +643,9 @@ class Owner:
         unsent = [entry for entry in entries if entry.held is None]
         counted = (self.budget.used, self.budget.open, self.partition.open_bytes)
         sent = sum(entry.held is not None and entry.held.counted for entry in entries)
+        carried = sum(entry.held is not None and entry.held.carried != "" for entry in entries)
+        if self.partition.alive and self.partition._carrying != carried:
+            self.world.fail("BUDGET", f"{self.partition._carrying} counted as carried, {carried} are")
         if self.partition.alive and self.partition._half.under_way != sent:
             self.world.fail("BUDGET", f"{self.partition._half.under_way} counted as sent, {sent} are")
         if counted != (held, len(unsent), sum(entry.size for entry in unsent)):

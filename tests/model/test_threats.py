@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import attrs
 import pytest
 
-from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, decode_metadata, encode_metadata
+from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Wide, decode_metadata, encode_metadata
 from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.partition import SLACK, SPARSE_AFTER, Partition, PayloadBudget, TopicRecreated
+from kafka_notify._lanes.partition import (
+    CARRYING,
+    SLACK,
+    SPARSE_AFTER,
+    Partition,
+    PayloadBudget,
+    TopicRecreated,
+)
 from kafka_notify._partition.wide import ROOM, LongWaits, Spill
 from kafka_notify.wire import RetryState
 from tests.model.promises import Bytes
@@ -35,6 +44,12 @@ class Asked:
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None:
         self.loads.append(entry)
+
+    def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
+        queued = [entry for entry in (*self.sends, *self.loads) if entry in entries]
+        self.sends = [entry for entry in self.sends if entry not in queued]
+        self.loads = [entry for entry in self.loads if entry not in queued]
+        return queued
 
     def bury(self, entry: Entry, /) -> None:
         self.letters.append(entry)
@@ -104,9 +119,10 @@ def bench(
     budget: int = 1_000_000,
     long_waits: LongWaits | None = None,
     knows_topics: bool = True,
+    owner: type[Partition] = Partition,
 ) -> Bench:
     asked = Asked()
-    partition = Partition(
+    partition = owner(
         0,
         source,
         retry,
@@ -310,19 +326,26 @@ def test_fence_commit_leaves_the_source_alone() -> None:
     assert b.partition.snapshot()[0] == Committed(1)
 
 
-def test_what_a_fence_kept_out_stays_out() -> None:
-    """A zombie's copy beyond the bitmap's reach does not rise when the second owner after it takes over."""
-    b = bench(Committed(1), Committed(0, fence=Fence(5, BEFORE)), source_end=1, retry_end=WINDOW + 1)
+def taken_over_twice(owner: type[Partition]) -> list[int]:
+    """Copies that count for the second owner after a zombie wrote one beyond the bitmap's reach; the right one is at 0.
+
+    Args:
+        owner: What commits in between: twice, the fence first.
+    """
+    end = WINDOW + 1
+    b = bench(Committed(1), Committed(0, fence=Fence(5, BEFORE)), source_end=1, retry_end=end, owner=owner)
     b.retry(0, origin=0, writer=BEFORE)
     b.retry(WINDOW, origin=0, writer="zombie")
-    committed = b.commit()
-    assert committed[1].fence == Fence(WINDOW + 1, ME, Fence(5, BEFORE))
-
-    heir = bench(*committed, source_end=1, retry_end=WINDOW + 1)
+    b.commit()
+    heir = bench(*b.commit(), source_end=1, retry_end=end)
     heir.retry(0, origin=0, writer=BEFORE)
     heir.retry(WINDOW, origin=0, writer="zombie")
+    return [e.held.at for e in heir.partition.pending.values() if e.held]
 
-    assert [e.held.at for e in heir.partition.pending.values() if e.held] == [0]
+
+def test_what_a_fence_kept_out_stays_out() -> None:
+    """A zombie's copy beyond the bitmap's reach does not rise when the second owner after it takes over."""
+    assert taken_over_twice(Partition) == [0]
 
 
 def test_fences_end_where_the_bitmap_reaches() -> None:
@@ -446,6 +469,80 @@ def test_what_nears_retention_is_carried_once() -> None:
     b.partition.copied(entry, held, 0, NOW + 501)
     assert list(b.partition.carry(NOW + 1_001)) == []
     assert len(list(b.partition.carry(NOW + 1_002))) == 1
+
+
+def aged_bench(count: int, *, budget: int = 10**9, due: int = NOW * 9) -> Bench:
+    """Retries of as many users, all of which were written at `NOW`; their topic keeps them for a second."""
+    waits = LongWaits(True, retention_ms=1_000)
+    end = Committed(count)
+    b = bench(end, source_end=count, retry_end=count, long_waits=waits, budget=budget)
+    for n in range(count):
+        state = RetryState("source", 0, n, 0, due, None, None, None, None, False, BEFORE, 0)
+        record = Bytes(b"u", b"value", NOW)
+        b.partition.on_retry(n, n, state, record, None, lambda n=n: (f"id{n}", 0, None, ""), NOW)  # type: ignore[misc]
+    b.commit()
+    look(b)
+    return b
+
+
+def test_few_are_carried_at_once() -> None:
+    """However many near their retention, and however long the broker refuses their copies, a bounded number is on its
+    way; each copy that is acknowledged makes room for another one."""
+    b = aged_bench(2 * CARRYING)
+    carried = [entry for _ in range(10) for entry in b.partition.carry(NOW + 501)]
+    assert [entry.origin for entry in carried] == list(range(CARRYING))
+    for entry in carried[:5]:
+        b.partition.copied(entry, Held(5_000 + entry.origin, NOW * 9, None, entry.held.id, 0), 0, NOW + 501)  # type: ignore[union-attr]
+    assert [entry.origin for entry in b.partition.carry(NOW + 501)] == list(range(CARRYING, CARRYING + 5))
+
+
+def test_few_payloads_are_read_again_to_be_carried() -> None:
+    """The same of payloads that have to be read again: no more are asked for than are carried."""
+    b = aged_bench(2 * CARRYING, budget=0)
+    for _ in range(10):
+        assert list(b.partition.carry(NOW + 501)) == []
+    assert len(b.asked.loads) == CARRYING
+    b.partition.loaded(b.asked.loads[0], Bytes(b"u", b"value"), NOW + 501)
+    assert [entry.origin for entry in b.partition.carry(NOW + 501)] == [0]
+
+
+@pytest.mark.parametrize("budget", [10**9, 0])
+def test_queued_attempts_are_carried(budget: int) -> None:
+    """While nothing may start, as the lane is held, what is due waits in a queue, or for its payload: it is taken out
+    before retention removes its copy, written again, and queued again."""
+    b = aged_bench(3, budget=budget, due=NOW)
+    queued = b.asked.sends if budget else b.asked.loads
+    assert [entry.origin for entry in queued] == [0, 1, 2]
+    carried = list(b.partition.carry(NOW + 562))  # nine sixteenths of the retention at the latest
+    for entry in [] if budget else tuple(b.asked.loads):
+        b.partition.loaded(entry, Bytes(b"u", b"value"), NOW + 562)
+    carried += [] if budget else b.partition.carry(NOW + 562)
+    assert [entry.origin for entry in carried] == [0, 1, 2]
+    assert b.sent == []
+    for entry in carried:
+        b.partition.copied(entry, Held(5_000 + entry.origin, NOW, None, entry.held.id, 0), 0, NOW + 562)  # type: ignore[union-attr]
+    again = b.asked.sends if budget else b.asked.loads[-3:]
+    assert [entry.origin for entry in again] == [0, 1, 2]
+    assert list(b.partition.carry(NOW + 900)) == []
+
+
+def test_queued_attempts_do_not_keep_a_partition_wide() -> None:
+    """A worker without wide retries becomes narrow while its lane is held, too: what is queued at the frontier is
+    carried."""
+    fetched = Committed(0, b"0" * (WINDOW + 9) + b"1", wide=Wide())
+    b = bench(Committed(1), fetched, source_end=1, retry_end=WINDOW + 10, long_waits=LongWaits(False))
+    b.retry(0, origin=0, writer=BEFORE)
+    b.partition.on_retry_end(WINDOW + 10)
+    b.partition.on_source_end(1)
+    b.commit()
+    look(b)
+    assert b.partition.window
+    assert b.sent == [0]
+    (entry,) = b.partition.carry(NOW)
+    assert b.sent == []
+    b.partition.copied(entry, Held(WINDOW + 10, NOW, None, "id0", 0), 0, NOW)
+    b.commit()
+    assert not b.partition.window
 
 
 def test_a_sparse_window_is_carried_after_a_minute() -> None:

@@ -324,6 +324,8 @@ def limits(features: frozenset[str]) -> Iterator[None]:
                 WINDOW=8,
                 READ_WINDOW=3,
                 CARRY_BATCH=2,
+                CARRYING=3,
+                RECALL_EVERY=9,
                 DENSITY=3,
                 SLACK=16,
                 SPARSE_AFTER=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, cast
 
 from kafka_notify import Category, Codec, Consumer, JsonCodec, Middleware, Notification, RetryPolicy
@@ -188,6 +188,9 @@ class Alone:
 
     def load(self, entry: Entry, *, to_copy: bool = False) -> None:
         raise AssertionError("nothing is evicted")
+
+    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+        return self.sends.recall(partition, entries)
 
     def bury(self, entry: Entry) -> None:
         raise AssertionError("all retry headers can be read")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import pytest
@@ -49,6 +49,9 @@ class Asked:
     def park(self, entry: Entry, /) -> None: ...
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None: ...
+
+    def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
+        return []
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
         return str(entry.origin), 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import attrs
@@ -114,6 +114,10 @@ class Engine:
         self.parked.append(entry)
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None: ...
+
+    def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
+        return []
+
     def bury(self, entry: Entry, /) -> None: ...
     def wake(self, lane: Lane, at: int, /) -> None: ...
     def spill(self, partition: Partition, spill: Spill, /) -> None: ...

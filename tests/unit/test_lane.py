@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from types import FrameType
 from typing import Any, cast
 
@@ -143,6 +143,10 @@ class Asked:
         self.parks.append(entry)
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None: ...
+
+    def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
+        return []
+
     def bury(self, entry: Entry, /) -> None: ...
 
     def wake(self, lane: Lane, at: int, /) -> None:

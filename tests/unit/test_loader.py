@@ -191,3 +191,19 @@ def test_those_that_never_failed_take_turns_with_the_others() -> None:
     b.loader.fill()
     assert [load.at for load in b.asked] == [0, 77, 1, 2]
     assert b.asked[0].entry is entries[0]
+
+
+def test_recalled_before_they_are_read() -> None:
+    """What is recalled is not read for its send; what was asked for already, or is to be copied, is."""
+    b = Bench(room=1)
+    entries = b.add(3)
+    b.loader.fill()
+    copied = b.add(1, to_copy=True)
+    assert b.loader.recall(cast(Any, b.partitions[0]), {*entries[:2], *copied}) == [entries[1]]
+    assert b.loader.waiting == 2
+    b.room = 10
+    b.loader.fill()
+    assert [load.entry for load in b.asked] == [entries[0], copied[0], entries[2]]
+    assert b.loader.waiting == 0
+    b.add(2)
+    assert len(b.loader.recall(cast(Any, b.partitions[0]), set(b.add(2)))) == 2

@@ -81,3 +81,18 @@ def test_queued_attempts_are_counted_no_further_than_asked() -> None:
         ready.add(entry(origin, some))
         ready.add(entry(origin, more, retry=True))
     assert [ready.up_to(most) for most in (0, 2, 6, 7, 100)] == [0, 2, 6, 6, 6]
+
+
+def test_retries_are_taken_out_of_their_queues() -> None:
+    """What is recalled is not popped; what is left keeps its order, and its partition its turn."""
+    ready, one, other = Ready(), partition(0), partition(1)
+    retries = [entry(origin, one, retry=True) for origin in range(4)]
+    last = entry(9, other, retry=True)
+    for each in (*retries, last):
+        ready.add(each)
+    assert ready.recall(one, {retries[0], retries[2], last}) == [retries[0], retries[2]]
+    assert [ready.pop() for _ in range(3)] == [retries[1], last, retries[3]]
+    ready.add(retries[0])
+    assert ready.recall(one, {retries[0]}) == [retries[0]]
+    assert not ready
+    assert ready.recall(one, {retries[0]}) == []

@@ -407,10 +407,8 @@ class Intake:
         """Let in a few waiting records of a partition; whether more could be."""
         partition, unread, budget = self._partitions[number], self._unread[number], self._budget
         for _ in range(min(CHUNK, len(unread))):
-            if not partition.alive or not (
-                partition.must_read
-                or (partition.has_window and (len(partition.new) < self._share or budget.open < self._low))
-            ):
+            room = len(partition.new) < self._share or budget.open < self._low
+            if not partition.alive or not partition.wants_source(room=room):
                 return False
             message, headers, size = unread.popleft()
             unread.bytes -= size
@@ -479,7 +477,9 @@ class Intake:
         return MAX_HELD // (FLOOR * max(len(self._partitions), 1)) if held >= MAX_HELD else MAX_HELD
 
     def publish_wanted(self) -> None:
-        """Say which source partitions are to be read now."""
+        """Say which source partitions the broker is to send more of now. Beyond the window of the commit that goes on
+        until they are heavy, as a pause throws away what was fetched: `Partition.wants_source` keeps it from being let
+        in."""
         few, heavy, whole = self._few(), self._heavy, self._paused.whole
         self._reading.wanted = frozenset(
             n

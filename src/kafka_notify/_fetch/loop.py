@@ -323,7 +323,8 @@ class FetchLoop:
             raise self._fatal
         self._look_at_topics(consumer)
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
-        may_start = not self._fenced and not self._topic_ids.awaited() and boottime() >= self._start_again_at
+        awaited = self._topic_ids.awaited() or self._retention.awaited()
+        may_start = not self._fenced and not awaited and boottime() >= self._start_again_at
         if waiting and may_start:
             self._start_pairs(consumer, waiting)
         self._apply_pauses(consumer)

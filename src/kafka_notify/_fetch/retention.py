@@ -6,6 +6,7 @@ whose position was removed goes on at the first record that is left, as if nothi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
@@ -19,6 +20,9 @@ from kafka_notify._fetch.question import Question
 
 SETTINGS_LOOK: Final = 300.0
 """Seconds between two looks at the topics' settings."""
+PATIENCE: Final = 2.0
+"""Seconds that the first partitions wait for the first answer about settings: until then a wait beyond the default
+retention cannot be known to be kept, and is dead-lettered."""
 STARTS_LOOK: Final = 30.0
 """Seconds between two looks at where the partitions begin."""
 _TIMEOUT: Final = 10.0
@@ -44,6 +48,8 @@ class RetentionWatch:
         self._admin = admin
         self._topics = topics
         self._owned = owned
+        self._patient_until = time.monotonic() + PATIENCE
+        self._known = False
         self._settings = Question(
             self._ask_settings,
             f"retention.ms of {' and '.join(topics)}, which is taken to be the default (allow DescribeConfigs on them)",
@@ -71,7 +77,12 @@ class RetentionWatch:
         answer = self._settings.answer()
         if answer is None:
             return None
+        self._known = True
         return {topic: int(found["retention.ms"].value) for topic, found in answer.items()}
+
+    def awaited(self) -> bool:
+        """Whether the first answer about settings is still to come, and worth waiting for."""
+        return not self._known and self._settings.refused is None and time.monotonic() < self._patient_until
 
     def starts(self) -> Starts | None:
         """The first offset of each partition; None without a new answer. Call it often."""

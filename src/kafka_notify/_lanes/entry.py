@@ -39,9 +39,9 @@ class Held:
     """Where and since when an entry lives in the retry topic."""
 
     __slots__ = (
-        "at", "bytes", "collapse", "counted", "created", "due", "error_class", "error_code", "expires", "first_failed",
-        "foreign", "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted", "topic",
-        "unknown", "written",
+        "at", "bytes", "carried", "collapse", "counted", "created", "due", "error_class", "error_code", "expires",
+        "first_failed", "foreign", "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted",
+        "topic", "unknown", "written",
     )  # fmt: skip
 
     def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
@@ -57,6 +57,8 @@ class Held:
         self.redrives = 0
         self.counted = False
         """It is being sent, and counts in `RetryHalf.under_way`."""
+        self.carried = ""
+        """Why it is being carried, or its payload read again for that: then it counts in `Partition._carrying`."""
         self.written = 0
         """Epoch ms of its newest copy: the retry topic's retention counts from there."""
         self.tainted = False

@@ -20,7 +20,7 @@ import heapq
 import itertools
 import operator
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker
@@ -28,6 +28,7 @@ from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Record
 from kafka_notify._lanes.strangers import OTHER_TOPIC, place
 from kafka_notify._partition import spill
 from kafka_notify._partition.wide import LongWaits, RetryHalf, RetryTracker
+from kafka_notify._retention import rewritten_after
 
 if TYPE_CHECKING:
     from kafka_notify._partition.wide import Spill
@@ -47,6 +48,12 @@ READ_WINDOW: Final = 18_000
 """Source records read beyond the frontier; below WINDOW, so that one more batch still fits the bitmap."""
 CARRY_BATCH: Final = 200
 """Entries that one look carries forward at most, so that the window moves on."""
+CARRYING: Final = 600
+"""Entries of a partition that are being carried at most, their payloads read again for that included."""
+PASSED_OVER: Final = 1_000
+"""Entries in front of those to be carried that one look passes over at most: busy ones, and a few young ones."""
+RECALL_EVERY: Final = 1_000
+"""Milliseconds between two recalls of queued attempts, while they keep a partition wide that must not be."""
 DENSITY: Final = 4
 SLACK: Final = 40_000
 """A window longer than `DENSITY` times what waits in it, and this, is sparse: a restore reads all of it."""
@@ -67,6 +74,10 @@ class Effects(Protocol):
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None:
         """Read an evicted payload again, for a send once one may start, or to copy it; answered by `loaded`."""
+
+    def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
+        """Take attempts out of their queues that have not begun, payloads to be read for them included; which."""
+        ...
 
     def bury(self, entry: Entry, /) -> None:
         """Write a dead letter of a retry record that cannot be read; answered by `finish`."""
@@ -163,12 +174,12 @@ class Partition:
     """
 
     __slots__ = (
-        "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_confirmed", "_effects", "_end_seen",
-        "_farthest", "_fence_before", "_half", "_knows_topics", "_long_waits", "_moving", "_order", "_order_at",
-        "_paused", "_redrive_writer", "_redriven", "_seen", "_sparse_since", "_stash", "_tainted", "_uncovered",
-        "_unparked", "_unreached", "active", "alive", "closing", "due", "epoch", "failed", "lanes", "makes_room",
-        "new", "number", "open", "open_bytes", "outstanding", "pending", "restore_end", "retry", "source",
-        "source_end", "topic_id", "writer",
+        "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_carrying", "_confirmed", "_effects",
+        "_end_seen", "_farthest", "_fence_before", "_half", "_knows_topics", "_loaded", "_long_waits", "_moving",
+        "_order", "_order_at", "_paused", "_recall_at", "_recalled", "_redrive_writer", "_redriven", "_seen",
+        "_sparse_since", "_stash", "_tainted", "_uncovered", "_unparked", "_unreached", "active", "alive", "closing",
+        "due", "epoch", "failed", "lanes", "makes_room", "new", "number", "open", "open_bytes", "outstanding",
+        "pending", "restore_end", "retry", "source", "source_end", "topic_id", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -261,6 +272,13 @@ class Partition:
         self._sparse_since: int | None = None
         self._order_at = 0
         """Epoch ms at which the table is put in order again, so that what nears retention is found."""
+        self._carrying = 0
+        self._loaded: deque[Entry] = deque()
+        """Payloads that were read again to be carried."""
+        self._recalled: dict[Lane, None] = {}
+        """Lanes whose head was taken out of its queue to be carried: looked at again when nothing is carried."""
+        self._recall_at = 0
+        """Epoch ms before which nothing is recalled to become narrow."""
 
     # -- what was read --------------------------------------------------------------------------------
 
@@ -833,6 +851,10 @@ class Partition:
             held.counted = False
             self._half.under_way -= 1
 
+    def _not_carried(self, held: Held) -> None:
+        held.carried = ""
+        self._carrying -= 1
+
     def _park(self, entry: Entry) -> None:
         if not self.active or self.closing:
             return
@@ -869,13 +891,19 @@ class Partition:
         """
         if not self.active or self.closing:
             return
+        while self._loaded:
+            entry = self._loaded.popleft()
+            self._long_waits.carried[entry.held.carried] += 1  # type: ignore[union-attr]
+            yield entry
         self.retry.advance()
         retention = self._long_waits.retention_ms
         if retention is not None:
+            written = now - rewritten_after(retention)
             if now >= self._order_at:
                 self._order_at = now + retention // 16
                 self._order_table()
-            yield from self._oldest("retention", CARRY_BATCH, written=now - retention // 2)
+                self._recall(lambda held: held.written < written)
+            yield from self._oldest("retention", CARRY_BATCH, written=written)
         if self.goes_far:
             if self._is_sparse(now):
                 yield from self._oldest("sparse", SPARSE_BATCH)
@@ -884,8 +912,29 @@ class Partition:
             reach = WINDOW
         frontier = self.retry.frontier
         blocked = self._beyond and self._beyond[0][0] >= frontier + reach
-        if blocked or (self._half.is_wide and not self.goes_far):
+        narrows = self._half.is_wide and not self.goes_far
+        if narrows and now >= self._recall_at:
+            self._recall_at = now + RECALL_EVERY
+            self._recall(lambda held: held.at < frontier + WINDOW)
+        if blocked or narrows:
             yield from self._oldest("window", CARRY_BATCH, below=frontier + WINDOW)
+        if self._recalled and not self._carrying:
+            self._agenda.extend(self._recalled)  # mostly they are queued again already
+            self._recalled.clear()
+
+    def _recall(self, which: Callable[[Held], bool]) -> None:
+        """Attempts that are queued would not be carried for as long as the lane is held or paused: take them out of
+        their queues. They are carried, oldest first, and queued again when their copy is acknowledged."""
+        queued = {
+            entry
+            for entry in self.pending.values()
+            if (entry.busy is Busy.SENDING or entry.busy is Busy.LOADING) and which(entry.held)  # type: ignore[arg-type]
+        }
+        for entry in self._effects.recall(self, queued) if queued else ():
+            entry.busy = Busy.NO
+            self._not_counted(entry.held)  # type: ignore[arg-type]
+            self._recalled[entry.lane] = None
+            self._park_followers(entry.lane)
 
     def _is_sparse(self, now: int) -> bool:
         if self.retry.position - self.retry.frontier <= DENSITY * len(self.pending) + SLACK:
@@ -914,8 +963,9 @@ class Partition:
             written: Only those whose copy is older than this, epoch ms. It stops at a few younger ones.
         """
         found: list[Entry] = []
-        young = CARRY_BATCH
-        for entry in self.pending.values():
+        most = min(most, CARRYING - self._carrying)
+        young, passed = CARRY_BATCH, PASSED_OVER
+        for entry in self.pending.values() if most > 0 else ():
             held = entry.held
             assert held is not None
             if written is not None and held.written >= written:
@@ -926,7 +976,14 @@ class Partition:
                 found.append(entry)
                 if len(found) == most:
                     break
+            else:
+                passed -= 1
+                if passed < 0:
+                    break
         for entry in found:
+            assert entry.held is not None
+            entry.held.carried = reason
+            self._carrying += 1
             if entry.record is None:
                 entry.busy = Busy.LOADING
                 self._effects.load(entry, to_copy=True)
@@ -938,11 +995,16 @@ class Partition:
     # -- answers --------------------------------------------------------------------------------------
 
     def loaded(self, entry: Entry, record: Record, now: int) -> None:
-        """An evicted payload is here again."""
+        """An evicted payload is here again: for a send, or for the next `carry`."""
         entry.load(record)
+        held = entry.held
+        assert held is not None
+        self._budget.load(held, entry.record_size())
+        if held.carried:
+            entry.busy = Busy.COPYING
+            self._loaded.append(entry)
+            return
         entry.busy = Busy.NO
-        assert entry.held is not None
-        self._budget.load(entry.held, entry.record_size())
         self.step(entry.lane, now)
 
     def rest(self, entry: Entry) -> None:
@@ -980,6 +1042,8 @@ class Partition:
             self._budget.give(old)
             if old.counted:
                 self._not_counted(old)
+            if old.carried:
+                self._not_carried(old)
             self.pending.pop(origin, None)  # as in `_replace`
             # it may have been set apart while its copy was on its way
             held.foreign, held.stranger, held.topic = old.foreign, old.stranger, old.topic
@@ -1018,6 +1082,8 @@ class Partition:
             self._half.end(last)
             if held.counted:
                 self._not_counted(held)
+            if held.carried:
+                self._not_carried(held)
             if self._half.last_end >= self.retry.frontier + WINDOW:
                 self._half.unsaid += 1
             if held.redrives:
@@ -1112,7 +1178,7 @@ class Partition:
         for table in (
             self.lanes, self.pending, self._moving, self._seen, self._acknowledged, self._stash, self._redriven,
             self._agenda, self._unparked, self._backlogs, self._paused, self._unreached, self._uncovered,
-            self._tainted, self._beyond,
+            self._tainted, self._beyond, self._loaded, self._recalled,
         ):  # fmt: skip
             table.clear()
         self.source = Tracker(Committed(self.source.frontier))
@@ -1167,7 +1233,7 @@ class Partition:
         return self.source.position - self.source.frontier < READ_WINDOW
 
     def wants_source(self, *, room: bool) -> bool:
-        """Whether the source should be read on.
+        """Whether the next source record may be let in. What comes from the broker before waits beside the partition.
 
         Args:
             room: Whether there is room for more records at all. A restored origin must be reached even without.

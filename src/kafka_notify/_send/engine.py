@@ -12,7 +12,7 @@ import logging
 import threading
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError as ConfluentError
@@ -33,7 +33,7 @@ from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.timers import Timers
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._pause import Paused
-from kafka_notify._retention import DAY_MS, keepable
+from kafka_notify._retention import DAY_MS, keepable, keeps_any_wait
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.loader import Load, Loader
@@ -573,11 +573,11 @@ class Engine:
 
     def _learn_retention(self, milliseconds: int) -> None:
         self.long_waits.retention_ms = None if milliseconds < 0 else milliseconds
-        longest = keepable(milliseconds)
+        longest, self._settler.keeps_any_wait = keepable(milliseconds), keeps_any_wait(milliseconds)
         if longest == self._settler.longest_wait_ms:
             return
         self._settler.longest_wait_ms = longest
-        if longest is not None and self._longest_backoff_ms > longest:
+        if longest is not None and self._longest_backoff_ms > longest and not keeps_any_wait(milliseconds):
             log.error(
                 "%s keeps records for %.3g days, so a retry may wait for %.3g days at most: the longest wait of the "
                 "RetryPolicy is %.3g days, and what waits longer is dead-lettered; lengthen retention.ms",
@@ -700,6 +700,10 @@ class Engine:
     def load(self, entry: Entry, *, to_copy: bool = False) -> None:
         """Read an evicted payload again: for its send once there is room, or to copy it."""
         self.loader.add(entry, to_copy=to_copy)
+
+    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+        """Take attempts out of their queues that have not begun."""
+        return [*self.sends.recall(partition, entries), *self.loader.recall(partition, entries)]
 
     def bury(self, entry: Entry) -> None:
         """Dead-letter a retry record that cannot be read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 from kafka_notify._lanes.entry import Busy, Entry, Record
@@ -66,6 +66,16 @@ class _Cold:
         else:
             self._turns.popleft()
             del self._queues[partition]
+
+    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+        """Take these out; which of them were queued."""
+        queue = self._queues.get(partition, ())
+        taken = [entry for entry in queue if entry in entries]
+        if len(taken) == len(queue):
+            self.drop(partition)
+        elif taken:
+            self._queues[partition] = deque(entry for entry in queue if entry not in entries)
+        return taken
 
     def drop(self, partition: Partition) -> int:
         """Its assignment has ended; how many were queued of it."""
@@ -157,6 +167,12 @@ class Loader:
             self._forget(entry)
             if self.waiting and 2 * len(self._loads) <= self._room():  # many at once are read in one go
                 self.fill()
+
+    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+        """Forget that these are to be read for their send, unless they were requested; which of them."""
+        found = [*self._untried.recall(partition, entries), *self._tried.recall(partition, entries)]
+        self.waiting -= len(found)
+        return found
 
     def tidy(self) -> None:
         """Let go of what is here and was neither queued for a send nor copied after all. With each tick."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 
 from kafka_notify._lanes.entry import Entry
 from kafka_notify._lanes.partition import Partition
@@ -84,6 +85,23 @@ class Ready:
         elif len(ring) > 1:
             ring.rotate(-1)
         return entry
+
+    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+        """Take these retries out, wherever they are queued; which of them were."""
+        found: list[Entry] = []
+        for ring, queue in ((self.due, partition.due), (self.failed, partition.failed)):
+            taken = [entry for entry in queue if entry in entries]
+            if not taken:
+                continue
+            found += taken
+            if len(taken) == len(queue):
+                ring.remove(queue)
+                queue.clear()
+            else:
+                left = [entry for entry in queue if entry not in entries]
+                queue.clear()
+                queue.extend(left)
+        return found
 
     def drop(self, partition: Partition) -> None:
         """Its assignment has ended."""

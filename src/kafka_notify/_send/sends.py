@@ -178,6 +178,8 @@ class Sends:
         self._ready = Ready()
         self.add = self._ready.add
         """Queue an attempt; `kick` after the last of a batch."""
+        self.recall = self._ready.recall
+        """Take retries of a partition out of their queue; which of them were in it."""
         self._slots: set[_Slot] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._wave = 1

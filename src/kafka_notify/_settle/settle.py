@@ -100,7 +100,9 @@ class Settler:
         self._on_dead_letter = on_dead_letter
         self._spawn = spawn
         self.longest_wait_ms: int | None = keepable(RETRY_DEFAULT_MS)
-        """How long a retry may wait, as its topic keeps it no longer; None is for ever."""
+        """How long one copy is surely kept; None is for ever."""
+        self.keeps_any_wait = False
+        """Whether a retry may wait for longer: it is known that its copy is written again in time."""
 
     def facts(
         self, headers: Headers, partition: int, origin: int, timestamp: int
@@ -192,7 +194,7 @@ class Settler:
                 due = (
                     now + self.longest_wait_ms
                 )  # the provider asked, not for this one: it is looked at earlier
-            else:
+            elif not self.keeps_any_wait:
                 days = self.longest_wait_ms / DAY_MS
                 log.error(
                     "%s[%d]: the notification at offset %d is to wait longer than the %.3g days that %s surely keeps "
