@@ -11,13 +11,16 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from kafka_notify import Notification
 from kafka_notify._config import consumer_config
+from kafka_notify._fetch import loop
 from kafka_notify._fetch.offsets import WINDOW, Committed, decode_metadata
 from kafka_notify._fetch.spills import read_spills
 from kafka_notify.cli._backlog import Backlogs
-from kafka_notify.testing.attempt_log import Produced
+from kafka_notify.testing.attempt_log import DeadLettered, Produced
 from kafka_notify.testing.guarantees import DuplicatesBounded
+from kafka_notify.wire import RetryState
 from tests.guarantees.deployment import LANE
 from tests.guarantees.fleet import Fleet, checker
+from tests.model.released import released_decode
 
 pytestmark = pytest.mark.kafka
 
@@ -208,9 +211,44 @@ def test_back_to_narrow(fleet: Fleets) -> None:
     assert checker(held, DuplicatesBounded).duplicates == 0
 
 
+def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of the version before, which cannot read a wide half, sends nothing of that partition and says why; once
+    a newer one has made it narrow it goes on, and so does the newer one after it. Nothing is lost or sent twice."""
+    f = fleet(**SMALL)
+    f.start("a")
+    f.until_owned("a")
+    sent = evening(f, 300)
+    f.until(lambda: names_a_spill(f), "commit that names a spill")
+    until_short_ones_end(f, sent)
+    f.stop("a")
+
+    def older(context: pytest.MonkeyPatch) -> None:
+        context.setattr(loop, "decode_metadata", released_decode)
+        context.setattr(RetryState, "is_spill", False)
+
+    with monkeypatch.context() as context:
+        older(context)
+        with f.worker_here("Choosy") as worker:
+            said = "was deleted and created anew"
+            f.until(lambda: any(said in problem for problem in worker.health().problems), "halt")
+            assert worker.stats().sent == 0
+    f.start("b", wide_retries=False)
+    f.until(lambda: committed(f).wide is None and committed(f).fence is not None, "narrow commit")
+    f.stop("b")
+    dawn(f)
+    with monkeypatch.context() as context:
+        older(context)
+        with f.worker_here("Choosy", wide_retries=False) as worker:
+            f.until(lambda: worker.stats().sent >= 20, "sends of the older version")
+    f.start("c")
+    f.finish()
+    held = f.verify()
+    assert checker(held, DuplicatesBounded).duplicates == 0
+
+
 def test_waits_longer_than_retention(fleet: Fleets) -> None:
     """What waits is written again before its topic's retention can remove it, by the retention that the topic really
-    has, and keeps its attempts."""
+    has, keeps its attempts, and is there for the next worker when all that was written first is gone."""
     f = fleet(partitions=1, consumer="Choosy", attributes={"breaker": None})
     with f.worker_here("Choosy") as worker:
         (late,) = f.produce([night(f, "u", 3_600)])
@@ -220,6 +258,11 @@ def test_waits_longer_than_retention(fleet: Fleets) -> None:
         f.until(lambda: worker.stats().carried_retention >= 3, "third carry")
         assert worker.stats().waiting == 1
         assert {c.attempts for c in f.copies(late.id)} == {0}
+    f.remove_before(f.retry_topic, 3)
+    with f.worker_here("Choosy") as worker:
+        f.until(lambda: worker.stats().waiting == 1, "what waits, after a restart")
+        assert worker.health().ok
+    assert not f.all(DeadLettered)
 
 
 def test_reading_spills(fleet: Fleets) -> None:

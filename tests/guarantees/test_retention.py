@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify import Defer, Notification, Verdict, Worker
+from kafka_notify import Defer, Notification, Pauses, Verdict, Worker
 from kafka_notify._fetch import retention
 from kafka_notify._send import engine
 from kafka_notify.testing.attempt_log import DeadLettered
@@ -42,13 +42,14 @@ def complaint(worker: Worker, text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("days", "keeps", "dies"), [(30, 9, True), (7, 9, False), (7, 3, True), (30, -1, False)]
+    ("days", "keeps", "dies"), [(30, 9, False), (7, 9, False), (7, 2, False), (7, 1, True), (30, -1, False)]
 )
 def test_deferred_for_longer_than_the_topic_keeps_it(
     fleet: Fleets, days: int, keeps: int, dies: bool
 ) -> None:
-    """A notification that is put off for longer than the retry topic surely keeps it is dead-lettered at once, and the
-    letter says why; what can be kept waits."""
+    """A notification that is put off for longer than the retry topic keeps a record waits all the same, as it is
+    written again; in a topic whose retention leaves less than a day for that it is dead-lettered at once, and the
+    letter says why."""
     f = fleet(partitions=1)
     f.alter_topic(f.retry_topic, "retention.ms", keeps * DAY_MS if keeps > 0 else -1)
     with f.worker_here("DefersForDays") as ours:
@@ -155,6 +156,36 @@ def test_waiting_retries_are_saved(fleet: Fleets) -> None:
 def retry_end(f: Fleet) -> int:
     running: Any = f
     return max((end.retry for end in running._ends()), default=0)
+
+
+def test_queued_retries_outlast_retention(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries that are due and may not start, as their consumer is paused, are written again before retention removes
+    them, with and without their payloads in memory; then all are sent, once."""
+    f = fleet(partitions=1, attributes=LONG)
+    kafka = {"bootstrap.servers": f.bootstrap_servers}
+    f.topology.create(kafka, consumers=[""])
+    switch = Pauses(kafka, topology=f.topology)
+    with f.worker_here() as ours:
+        waiting(f, ours, 9)
+        switch.pause("consumer", "workers")
+        engine_here: Any = ours._running.engine  # type: ignore[union-attr]
+        f.until(lambda: engine_here.sends._ready.up_to(9) == 9, "queued retries")
+        f.alter_topic(f.retry_topic, "retention.ms", 3_000)
+        f.until(lambda: ours.stats().carried_retention >= 18, "second carry of each")
+        f.remove_before(f.retry_topic, 18)
+        f.alter_topic(f.retry_topic, "retention.ms", 9 * DAY_MS)
+        assert ours.stats().sent == 0
+    monkeypatch.setattr(engine, "PAYLOAD_BUDGET", 0)
+    with f.worker_here() as ours:
+        engine_here = ours._running.engine  # type: ignore[union-attr]
+        f.until(lambda: engine_here.loader.waiting == 9, "payloads that wait for their sends")
+        f.alter_topic(f.retry_topic, "retention.ms", 3_000)
+        f.until(lambda: ours.stats().carried_retention >= 9, "carry of each")
+        f.alter_topic(f.retry_topic, "retention.ms", 9 * DAY_MS)
+        switch.resume("consumer", "workers")
+        f.until(lambda: len(f.accepted()) == 9, "end")
+    assert set(f.accepted().values()) == {1}
+    assert not f.all(DeadLettered)
 
 
 def test_removed_payloads_become_letters(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:

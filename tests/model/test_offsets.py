@@ -29,6 +29,7 @@ from kafka_notify._fetch.topic_ids import changed
 from kafka_notify._partition import spill
 from kafka_notify._partition.spill import MAX_WINDOW, SpillName
 from kafka_notify._partition.wide import RetryHalf, RetryTracker, Spill
+from tests.model.released import released_decode
 
 SMALL = 8
 WHERE = ("group", "notif.high_priority", 7)
@@ -276,27 +277,6 @@ far = st.one_of(
     st.tuples(st.integers(0, 200_000), st.integers(0, 3_000)).map(lambda t: [*range(t[0], t[0] + t[1])]),
 ).map(sorted)
 names = st.builds(SpillName, offset, st.uuids().map(lambda id: id.hex), offset, st.integers(0, 2**32 - 1))
-
-
-def released_decode(frontier: int, metadata: str, group: str, topic: str, partition: int) -> Committed:
-    """How the version before wide halves reads metadata, word for word."""
-    plain = Committed(frontier)
-    if not metadata or len(metadata) > MAX_METADATA:
-        return plain
-    text, _, checksum = metadata.rpartition("|")
-    fields = text.split("|")
-    if fields[0] not in ("kn1", "kn2") or len(fields) < 4:
-        return plain
-    if checksum != offsets._checksum(text, frontier, group, topic, partition):
-        return plain
-    try:
-        gaps = offsets._decode_bits(fields[1])
-        fence = None
-        for end, writer in reversed(list(zip(fields[2].split(","), fields[3].split(","), strict=True))):
-            fence = Fence(int(end), writer, fence) if writer else None
-    except ValueError:
-        return plain
-    return Committed(frontier, gaps, fence, tuple(fields[4].split(",")) if len(fields) > 4 else ())
 
 
 @given(far)
