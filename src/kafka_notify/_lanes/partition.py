@@ -176,7 +176,7 @@ class Partition:
     __slots__ = (
         "_acknowledged", "_agenda", "_backlogs", "_beyond", "_budget", "_carrying", "_confirmed", "_effects",
         "_end_seen", "_farthest", "_fence_before", "_half", "_knows_topics", "_loaded", "_long_waits", "_moving",
-        "_order", "_order_at", "_paused", "_recall_at", "_recalled", "_redrive_writer", "_redriven", "_seen",
+        "_order", "_ordered_at", "_paused", "_recall_at", "_recalled", "_redrive_writer", "_redriven", "_seen",
         "_sparse_since", "_stash", "_tainted", "_uncovered", "_unparked", "_unreached", "active", "alive", "closing",
         "due", "epoch", "failed", "lanes", "makes_room", "new", "number", "open", "open_bytes", "outstanding",
         "pending", "restore_end", "retry", "source", "source_end", "topic_id", "writer",
@@ -270,8 +270,8 @@ class Partition:
         self._beyond: list[tuple[int, int, Lane]] = []
         """A heap of lanes whose head is due, by the retry offset that must come into the window first."""
         self._sparse_since: int | None = None
-        self._order_at = 0
-        """Epoch ms at which the table is put in order again, so that what nears retention is found."""
+        self._ordered_at = 0
+        """Epoch ms at which the table was put in order, so that what nears retention is found."""
         self._carrying = 0
         self._loaded: deque[Entry] = deque()
         """Payloads that were read again to be carried."""
@@ -899,8 +899,8 @@ class Partition:
         retention = self._long_waits.retention_ms
         if retention is not None:
             written = now - rewritten_after(retention)
-            if now >= self._order_at:
-                self._order_at = now + retention // 16
+            if now - self._ordered_at >= retention // 16:
+                self._ordered_at = now
                 self._order_table()
                 self._recall(lambda held: held.written < written)
             yield from self._oldest("retention", CARRY_BATCH, written=written)
