@@ -9,13 +9,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import attrs
+
+from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.strangers import place
 from kafka_notify.wire import RetryState, collapse_of
 from tests.model.promises import REDRIVE, Bytes, Copy, Finished, Record
-from tests.model.world import MAX_ATTEMPTS, TOPIC, Request, World
+from tests.model.world import ADDED, MAX_ATTEMPTS, TOPIC, Request, World
 
 Step = Callable[[], None]
 _BUDGET: Final = 700  # of about 200 bytes each
@@ -35,6 +38,9 @@ class Owner:
         self.slow = ("", "source", "retry", "start")[world.choose(4)]
         """What takes its time: reading one of the two, or the start."""
         self.topic_id = (TOPIC, "")[world.choose(2)] if "strangers" in world.features else ""
+        self.channels = Channels(self._channels(world))
+        self.halted = False
+        """It must not go on: its group sends more than it does."""
         self.paused = world.paused
         """What it knows: before its first send what there was at the assignment, later changes with a tick."""
         self.alive = True
@@ -52,6 +58,13 @@ class Owner:
         self._partition: Partition | None = None
         self.budget = PayloadBudget(_BUDGET if "budget" in world.features else 1_000_000)
         world.log("owner {} assigned", self.writer)
+
+    @staticmethod
+    def _channels(world: World) -> frozenset[str]:
+        """Of one of two versions; in the end only of the newer one."""
+        if "channels" not in world.features:
+            return frozenset()
+        return frozenset({"", ADDED}) if world.calm or world.choose(2) else frozenset({""})
 
     @property
     def now(self) -> int:
@@ -82,6 +95,8 @@ class Owner:
         """What may happen next; the kindest first."""
         if not self.alive:
             return [partial(self._land, i) for i in range(len(self.flight))]
+        if self.halted:
+            return []
         if self._is_slow("start") and self._partition is None:
             return []
         if self.fetched is None:
@@ -127,6 +142,10 @@ class Owner:
     def _start(self) -> None:
         assert self.fetched is not None
         assert self.retry_end is not None
+        if self.passes_over(self.fetched[0]):
+            self.world.log("{} halts: it would pass over a channel of its group", self.writer)
+            self.halted = True
+            return
         self._partition = self.partition_class(
             0,
             *self.fetched,
@@ -141,6 +160,10 @@ class Owner:
             budget=self.budget,
             topic_id=self.topic_id,
         )
+
+    def passes_over(self, committed: Committed) -> bool:
+        """Whether the writer of a commit sends what this one does not."""
+        return bool(self.channels.missing(committed.channels, {"", ADDED}))
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -185,6 +208,9 @@ class Owner:
             p.on_source_end(len(log))
             return
         record = self._record(at)
+        if record.channel and record.channel not in self.channels.sent:
+            p.pass_over(at)
+            return
         value = b"value%d" % at
         seen, identity = Bytes(record.key, value), (f"id{at}", at)
         p.on_source(at, record.user, seen, record.headers, 1, lambda: identity, self.now)
@@ -417,7 +443,13 @@ class Owner:
     def _commit(self) -> None:
         """One in flight: the client repeats requests, and an older one must not land after a newer one."""
         self.committing = True
-        self.world.requests.append(Request(self, *self.snapshot(), dict(self.finished)))
+        source, retry = self.snapshot()
+        said = attrs.evolve(source, channels=self.commit_channels())
+        self.world.requests.append(Request(self, said, retry, dict(self.finished)))
+
+    def commit_channels(self) -> tuple[str, ...]:
+        """What its commits say that it sends."""
+        return self.channels.digests if self.channels.sent else ()
 
     def committed(self, request: Request, stored: bool) -> None:
         self.flight.append(("confirmed", partial(self._confirmed, request.source, stored)))

@@ -72,6 +72,8 @@ class Record:
     user: str
     expires: int | None
     collapse: str = ""
+    channel: str = ""
+    """Empty: one that workers of every version send."""
 
     @property
     def headers(self) -> Headers:
@@ -120,7 +122,7 @@ class Stored:
 
     def put(self, committed: Committed) -> None:
         self.frontier = committed.frontier
-        self.metadata = encode_metadata(committed, *self.where)
+        self.metadata = encode_metadata(committed, *self.where, channels=committed.channels)
 
     def get(self) -> Committed:
         return decode_metadata(self.frontier, self.metadata, *self.where)

@@ -302,6 +302,20 @@ class KeepsFirst(Partition):
         super()._park(entry)
 
 
+class ForgetsChannels(Owner):
+    """Its commits do not say which channels it sends."""
+
+    def commit_channels(self) -> tuple[str, ...]:
+        return ()
+
+
+class PassesOver(Owner):
+    """It goes on although its group sends more channels."""
+
+    def passes_over(self, committed: Committed) -> bool:
+        return False
+
+
 _ZOMBIES = frozenset({"zombies", "drain", "timeouts"})
 BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (HighestPolled, "LOSS", None),
@@ -329,6 +343,8 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (MatchesByOffset, "LOSS", frozenset({"strangers", "redrive"})),
     (SwallowsByOffset, "LOSS", frozenset({"strangers", "redrive"})),
     (TakesRecordForItsCopy, "LOSS", frozenset({"strangers", "redrive"})),
+    (ForgetsChannels, "LOSS", frozenset({"channels"})),
+    (PassesOver, "LOSS", frozenset({"channels"})),
     (NoResume, "STUCK", frozenset({"pause"})),
     (OvertakesPaused, "ORDER", frozenset({"pause"})),
     (NotLookedAt, "PINNED", frozenset({"drain", "zombies", "redrive"})),

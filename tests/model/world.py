@@ -34,9 +34,11 @@ MAX_ATTEMPTS: Final = 3
 TOPIC, OLD_TOPIC = "present", "old"
 """Ids of the source topic."""
 
+ADDED: Final = "push"
+"""The channel that the newer version of the consumer sends besides."""
 FEATURES: Final = frozenset(
     """gaps expiry skew throttle unknown hang timeouts partial zombies drain redrive retention metadata windows
-    budget unreadable room release crowds pause collapse strangers""".split()
+    budget unreadable room release crowds pause collapse strangers channels""".split()
 )
 
 
@@ -70,6 +72,8 @@ class World(Promises):
         self.calm = False
         self.paused = False
         """Whether what has an odd origin must not be sent."""
+        self.added = False
+        """A commit of a worker that sends one channel more was stored: from now on that channel is produced, too."""
         self.users = 1 + choose(USERS)
         self.requests: list[Request] = []
         self.takeovers = 0
@@ -115,6 +119,8 @@ class World(Promises):
         self.paused = False
         self.zombies.clear()
         for _ in range(6_000):
+            if self.owner.halted:
+                self.owner = self.new_owner(self)
             if self._finished():
                 break
             self.turn()
@@ -140,7 +146,8 @@ class World(Promises):
         if len(self.source) < RECORDS:
             expires = self.now + 5 + self.choose(60) if self.happens("expiry", 50) else None
             collapse = "ab"[self.choose(2)] if self.happens("collapse", 60) else ""
-            self.source.append(Record(f"u{self.choose(self.users)}", expires, collapse))
+            channel = ADDED if self.added and self.choose(2) else ""
+            self.source.append(Record(f"u{self.choose(self.users)}", expires, collapse, channel))
             self.log("source {}: {}", len(self.source) - 1, self.source[-1])
 
     def decay(self) -> None:
@@ -223,6 +230,7 @@ class World(Promises):
         if "S" in parts:
             self.stored_source.put(request.source)
             self.committed_source = self.stored_source.get()
+            self.added |= ADDED in request.owner.channels.sent
         if "R" in parts:
             self.stored_retry.put(request.retry)
             self.committed_retry = self.stored_retry.get()
@@ -234,7 +242,7 @@ class World(Promises):
     def fetch(self, stored: Stored) -> Committed:
         """The committed state as a new owner sees it."""
         frontier, metadata = stored.frontier, stored.metadata
-        if self.happens("metadata", 30):
+        if self.happens("metadata", 30) and not self.added:  # channels that are forgotten are lost
             other = encode_metadata(Committed(frontier, b"0111"), "workers", "elsewhere", 0)
             metadata = ("", metadata[:-1], metadata[:9] + "A" + metadata[10:], other)[self.choose(4)]
             self.settled.clear()  # duplicates are allowed now, losses are not
