@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
-from types import FrameType
 
 import pytest
 
 from kafka_notify._fetch import intake
-from kafka_notify._lanes.entry import Entry
 from kafka_notify._send import engine
-from kafka_notify._send.engine import Engine
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.hostile import NEWS, SMS, Hostile, Intruder
-from tests.guarantees.memory import LITTLE, MEGABYTE, backlog, handovers, soak
+from tests.guarantees.memory import LITTLE, MEGABYTE, backlog, given_away, handovers, holders, soak
 
 pytestmark = pytest.mark.kafka
 
@@ -48,32 +44,6 @@ def test_rebalances_during_an_outage(fleet: Fleets) -> None:
     seen = handovers(fleet(partitions=4, **LITTLE), count=1_000, times=3)
     assert seen.peak <= 1.2 * seen.allowed, seen
     assert seen.highest(2 / 3, 1) <= 1.2 * seen.highest(0, 2 / 3), seen
-
-
-def given_away(engine: Engine) -> list[Entry]:
-    """Notifications of this worker that are in memory although their assignment has ended. What other workers of this
-    process left behind does not count: a send that did not end with its worker waits for the garbage collector."""
-    return [
-        o
-        for o in gc.get_objects()
-        if type(o) is Entry and not o.partition.alive and o.partition._effects is engine
-    ]
-
-
-def holders(entries: list[Entry]) -> str:
-    """Who refers to the first of them, and who to those: for a person who looks for a leak."""
-    found: list[object] = [*entries[:1]]
-    lines = [f"{len(entries)} are left, such as {[(e.partition.number, e.origin, e.busy) for e in found]}"]  # type: ignore[attr-defined]
-    for depth in range(3):
-        found = [r for r in gc.get_referrers(*found) if r is not found and r is not entries]
-        lines += [f"{'  ' * depth}{_named(each)}" for each in found[:20]]
-    return "\n".join(lines)
-
-
-def _named(o: object) -> str:
-    if isinstance(o, FrameType):
-        return f"frame of {o.f_code.co_name}:{o.f_lineno}"
-    return f"{type(o).__qualname__} {repr(o)[:100]}" if callable(o) else type(o).__qualname__
 
 
 def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
