@@ -11,10 +11,10 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import attrs
-from confluent_kafka import murmur2
 
 from benchmarks.bench import Bench
 from benchmarks.cluster import Child, apart, until
+from benchmarks.load import LoopWatch, users_in
 from benchmarks.report import Row
 from kafka_notify import (
     Attempt,
@@ -84,8 +84,7 @@ def run(bootstrap: str, scene: Scene) -> Row:
     child = Child(_work, bootstrap, topology.prefix, scene)
     until(lambda: bool(child.ask("sent")), "a send")
     with Producer({"bootstrap.servers": bootstrap}, topology=topology) as producer:
-        others = _users(scene, OTHERS, 0 if scene.same else None, "other")
-        for user in others:
+        for user in _others(scene):
             producer.send(_note(user, user))
             time.sleep(EVERY)
         producer.flush(10)
@@ -125,21 +124,16 @@ def _note(user: str, id: str, key: str | None = None) -> Notification[Any]:
     )  # fmt: skip
 
 
-def _users(scene: Scene, count: int, partition: int | None, name: str) -> list[str]:
-    """Users whose notifications are in `partition`; None is any but the first."""
-    found: list[str] = []
-    number = 0
-    while len(found) < count:
-        user = f"{name}-{number}"
-        number += 1
-        place = murmur2(user.encode(), scene.partitions)
-        if place == partition or (partition is None and place):
-            found.append(user)
-    return found
+def _busy(scene: Scene) -> list[str]:
+    return users_in(lambda n: n == 0, scene.users, "busy", scene.partitions)
+
+
+def _others(scene: Scene) -> list[str]:
+    return users_in(lambda n: (n == 0) is scene.same, OTHERS, "other", scene.partitions)
 
 
 def _fill(bootstrap: str, prefix: str, scene: Scene) -> None:
-    users = _users(scene, scene.users, 0, "busy")
+    users = _busy(scene)
     topology = _topology(scene, prefix)
     with Producer({"bootstrap.servers": bootstrap}, topology=topology, max_block=60) as producer:
         for number in range(scene.backlog):
@@ -157,17 +151,15 @@ class _Watching(Consumer):
         self.scene = scene
         self.concurrency = scene.concurrency
         self.late: dict[str, float] = {}
-        self.silent = 0.0
+        self._watch = LoopWatch()
         self.sent = 0
 
     async def setup(self) -> None:
-        self._watch = asyncio.create_task(self._look())
+        self._watch.start()
 
-    async def _look(self) -> None:
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.005)
-            self.silent = max(self.silent, time.monotonic() - before - 0.005)
+    @property
+    def silent(self) -> float:
+        return self._watch.silent
 
     async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
         id = notification.id

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import attrs
+from confluent_kafka import murmur2
 
 from kafka_notify import Category, Lane, Notification, Topology
 
@@ -38,6 +42,36 @@ def user_of(number: int, mix: Mix = "even") -> int:
     if mix == "hot":
         return 0 if draw % 5 == 0 else 1 + draw // 5 % 9_999
     return draw % {"even": 10_000, "few": 30, "many": 100_000}[mix]
+
+
+def users_in(where: Callable[[int], bool], count: int, name: str, partitions: int = PARTITIONS) -> list[str]:
+    """So many users whose partition, of so many, is one that `where` accepts; their names begin with `name`."""
+    names = (f"{name}-{number}" for number in itertools.count())
+    return list(itertools.islice((n for n in names if where(murmur2(n.encode(), partitions))), count))
+
+
+class LoopWatch:
+    """Sees for how long the event loop does nothing else."""
+
+    def __init__(self) -> None:
+        self.silent = 0.0
+        """The longest such time, in seconds."""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Watch the running loop."""
+        self._task = asyncio.create_task(self._look())
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.005)
+            self.silent = max(self.silent, time.perf_counter() - before - 0.005)
 
 
 def marketing(number: int, mix: Mix = "even") -> Notification[Any]:

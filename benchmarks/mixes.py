@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import attrs
 from confluent_kafka import Consumer as RawConsumer
-from confluent_kafka import KafkaException, TopicPartition, murmur2
+from confluent_kafka import KafkaException, TopicPartition
 
 from benchmarks.bench import Bench
 from benchmarks.cluster import Child, until
-from benchmarks.load import LOW, PARTITIONS, topology
+from benchmarks.load import LOW, PARTITIONS, LoopWatch, topology, users_in
 from benchmarks.report import Row, percentiles
 from kafka_notify import (
     Attempt,
@@ -97,19 +97,13 @@ class _Mixed(Consumer):
         self.name, self.concurrency, self.latency = name, setting.concurrency, setting.latency
         self.retry = setting.retry
         self.waits: list[tuple[str, float]] = []
-        self.silent = 0.0
+        self.loop = LoopWatch()
 
     async def setup(self) -> None:
-        self._heart = asyncio.create_task(self._beat())
+        self.loop.start()
 
     async def teardown(self) -> None:
-        self._heart.cancel()
-
-    async def _beat(self) -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.01)
-            self.silent = max(self.silent, time.perf_counter() - before - 0.01)
+        self.loop.stop()
 
     def destination(self, notification: Notification[Any], /) -> str | None:
         """The endpoint, where there are several."""
@@ -155,9 +149,11 @@ def _work(connection: Connection, bootstrap: str, prefix: str, setting: Setting,
     worker.start()
     while (question := connection.recv()) != "stop":
         if question == "silent":
-            consumer.silent = 0.0
+            consumer.loop.silent = 0.0
         connection.send(len(consumer.waits) if question == "waits" else getattr(worker.stats(), question, 0))
-    words = Worked(consumer.waits, consumer.silent, psutil.Process().memory_info().rss, worker.stats().dead)
+    words = Worked(
+        consumer.waits, consumer.loop.silent, psutil.Process().memory_info().rss, worker.stats().dead
+    )
     worker.stop(0)
     connection.send(words)
 
@@ -237,18 +233,6 @@ def _run(bench: Bench, mix: Mix) -> tuple[list[float], dict[str, float]]:
     }
 
 
-def _users(partition: int, count: int, prefix: str) -> list[str]:
-    """Users whose notifications are in one partition."""
-    found: list[str] = []
-    for n in itertools.count():
-        user = f"{prefix}-{n:06d}"
-        if murmur2(user.encode(), PARTITIONS) == partition:
-            found.append(user)
-        if len(found) == count:
-            return found
-    raise AssertionError
-
-
 def _mixes(scale: float) -> Iterator[Mix]:
     seconds = max(90 * scale, 10)
 
@@ -278,8 +262,8 @@ def _mixes(scale: float) -> Iterator[Mix]:
     yield Mix("endpoint-403", 20, seconds, endpoint("forbidden"))
     yield Mix("endpoint-429", 20, seconds, endpoint("throttled"))
 
-    same = _users(BUSY, 60, "user")
-    sleepers = _users(BUSY, int(60_000 * scale), "sleeper")
+    same = users_in(lambda partition: partition == BUSY, 60, "user")
+    sleepers = users_in(lambda partition: partition == BUSY, int(60_000 * scale), "sleeper")
     yield Mix(
         "night", 4, 15, lambda n: One(same[n % 60], "once"), lambda: (One(u, "night") for u in sleepers),
         worker=Setting(True, latency=0.02, retry=RetryPolicy(4, first=2, jitter=0)), settle=max(20 * scale, 5),

@@ -165,6 +165,18 @@ def count_known_failures() -> None:
     circuit.failed, circuit.accepted, ready.pop = alarmed, unmoved, known_first
 
 
+def keep_queued_what_was_given_away() -> None:
+    """The queue of attempts keeps what is queued of a partition that was handed over: until its turn, which does not
+    come while the lane is held."""
+    Ready.drop = lambda self, partition: None  # type: ignore[method-assign]
+
+
+def never_release_a_destination() -> None:
+    """A destination that is held learns nothing from accepted sends, so that it is held for good."""
+    destinations: Any = importlib.import_module("kafka_notify._worker.destinations").Destinations
+    destinations.accepted = lambda self, of, *args, **kwargs: False
+
+
 BUGS: dict[str, Callable[[], None]] = {
     bug.__name__: bug
     for bug in (
@@ -178,6 +190,8 @@ BUGS: dict[str, Callable[[], None]] = {
         stop_reading_for_all,
         keep_every_payload,
         keep_what_was_given_away,
+        keep_queued_what_was_given_away,
+        never_release_a_destination,
         count_known_failures,
     )
 }

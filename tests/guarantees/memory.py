@@ -8,16 +8,20 @@ ARGS="--handovers 50"` the last one alone.
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import attrs
 
+from kafka_notify._lanes.entry import Entry
+from kafka_notify._send.engine import Engine
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Copied, Disturbed, Owned, Started, now_ms
 from kafka_notify.testing.guarantees import CaughtUp, Guarantees, NothingLost
@@ -324,6 +328,32 @@ def long_handovers(kafka: LocalKafka, times: int) -> Handovers:
         Fleet(kafka.bootstrap_servers, Path(directory), partitions=4, **LITTLE) as fleet,
     ):
         return handovers(fleet, count=1_000 + 200 * times, times=times)
+
+
+def given_away(engine: Engine) -> list[Entry]:
+    """Notifications of this worker that are in memory although their assignment has ended. What other workers of this
+    process left behind does not count."""
+    return [
+        o
+        for o in gc.get_objects()
+        if type(o) is Entry and not o.partition.alive and o.partition._effects is engine
+    ]
+
+
+def holders(entries: list[Entry]) -> str:
+    """Who refers to the first of them, and who to those: for a person who looks for a leak."""
+    found: list[object] = [*entries[:1]]
+    lines = [f"{len(entries)} are left, such as {[(e.partition.number, e.origin, e.busy) for e in found]}"]  # type: ignore[attr-defined]
+    for depth in range(3):
+        found = [r for r in gc.get_referrers(*found) if r is not found and r is not entries]
+        lines += [f"{'  ' * depth}{_named(each)}" for each in found[:20]]
+    return "\n".join(lines)
+
+
+def _named(o: object) -> str:
+    if isinstance(o, FrameType):
+        return f"frame of {o.f_code.co_name}:{o.f_lineno}"
+    return f"{type(o).__qualname__} {repr(o)[:100]}" if callable(o) else type(o).__qualname__
 
 
 def _chunks(count: int, size: int) -> Iterator[range]:

@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=int(time.time()), help="of the first run; then the next numbers"
     )
-    parser.add_argument("--protocol", choices=("classic", "consumer"), help="drawn from the seed by default")
+    parser.add_argument("--protocol", choices=("classic", "consumer"), help="by default they take turns")
     parser.add_argument("--actions", type=int, default=25, help="disturbances in each run")
     parser.add_argument("--rate", type=int, default=100, help="notifications produced each second")
     parser.add_argument("--brokers", type=int, default=3, choices=(1, 3))

@@ -9,7 +9,17 @@ from typing import Any, Final
 import pytest
 
 from kafka_notify import Notification
-from kafka_notify.testing.attempt_log import Copied, LaneHeld, Owned, Produced, Sampled, Started
+from kafka_notify.testing.attempt_log import (
+    Copied,
+    DestinationHeld,
+    Failing,
+    LaneHeld,
+    Owned,
+    Produced,
+    Sampled,
+    Started,
+    now_ms,
+)
 from kafka_notify.testing.guarantees import (
     AttemptsBounded,
     Checker,
@@ -192,6 +202,45 @@ def test_keep_what_was_given_away(fleet: Fleets, bug: str) -> None:
         until_sampled(f)
     f.kill("a")
     assert bool(f.judge(Guarantees([Memory()])).violations()) == bool(bug)
+
+
+@pytest.mark.parametrize("bug", ["", "keep_queued_what_was_given_away"])
+def test_keep_queued_what_was_given_away(fleet: Fleets, bug: str) -> None:
+    """A worker that keeps in its queue what it gave away while its provider is unavailable is caught; one that forgets
+    it at once is fine."""
+    # without a server named, the outage holds the lane
+    f = fleet(partitions=2, samples=True, consumer="Webhooks", attributes={"breaker": None})
+    f.start("a", bug=bug)
+    f.until_owned("a")
+    f.produce(f.notification(f"u{n}", plan=["away"], gate=str(f.directory / "open")) for n in range(100))
+    f.until(lambda: f.all(LaneHeld), "outage")
+    f.start("b", samples=False)
+    f.until_owned("b")
+    owned = len(f.all(Owned))
+    f.stop("b")
+    f.until(lambda: len(f.all(Owned)) >= owned + 2, "both partitions back")
+    until_sampled(f)
+    f.kill("a")
+    assert bool(f.judge(Guarantees([Memory()])).violations()) == bool(bug)
+
+
+@pytest.mark.parametrize("bug", ["", "never_release_a_destination"])
+def test_never_release_a_destination(fleet: Fleets, bug: str) -> None:
+    """A worker that goes on holding a channel whose provider works again is caught; one that finds out is fine."""
+    f = fleet(partitions=1, samples=True)
+    gate = f.directory / "open"
+    f.start("a", bug=bug)
+    f.until_owned("a")
+    f.log.write(Failing(True))
+    f.produce(f.notification(f"u{n}", plan=["away"], gate=str(gate)) for n in range(20))
+    f.until(lambda: f.all(DestinationHeld), "hold of the channel")
+    gate.touch()
+    f.log.write(Failing(False))
+    end = now_ms() + 15_000
+    f.until(lambda: len(f.terminal) == 20 or now_ms() > end, "end of the hold")
+    until_sampled(f)
+    f.kill("a")
+    assert bool(f.judge(Guarantees([Liveness()])).violations()) == bool(bug)
 
 
 def large(f: Fleet, n: int) -> Notification[Any]:

@@ -19,6 +19,7 @@ from kafka_notify.testing.attempt_log import DeadLettered, Owned
 from kafka_notify.testing.guarantees import Letter
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.hostile import NEWS, SMS, Generator, Intruder, write_header_name
+from tests.guarantees.memory import given_away, holders
 
 pytestmark = pytest.mark.kafka
 
@@ -40,11 +41,15 @@ def test_hostile_input(fleet: Callable[..., Fleet]) -> None:
     valid = iter(f.traffic(COUNT, users=len(USERS), seed=SEED, seconds=0.002))
     intruder = Intruder(f)
     with f.worker_here(attributes={"send_timeout": 1.0}) as worker:
+        running = worker._running
+        assert running is not None
         while records := list(islice(hostile, CHUNK)):
             f.produce(islice(valid, CHUNK))
             intruder.write(records)
         f.finish(PATIENCE)
         f.until(lambda: worker.health().ok, "good health")
+    left = given_away(running.engine)
+    assert not left, holders(left)
     letters = [seen for seen in f.final() if isinstance(seen, Letter)]
     found = Counter((letter.partition, letter.origin) for letter in letters)
     assert found.keys() >= intruder.written.keys()

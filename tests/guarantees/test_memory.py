@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 
 import pytest
 
 from kafka_notify._fetch import intake
-from kafka_notify._lanes.entry import Entry
 from kafka_notify._send import engine
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.hostile import NEWS, SMS, Hostile, Intruder
-from tests.guarantees.memory import LITTLE, MEGABYTE, backlog, handovers, soak
+from tests.guarantees.memory import LITTLE, MEGABYTE, backlog, given_away, handovers, holders, soak
 
 pytestmark = pytest.mark.kafka
 
@@ -48,11 +46,6 @@ def test_rebalances_during_an_outage(fleet: Fleets) -> None:
     assert seen.highest(2 / 3, 1) <= 1.2 * seen.highest(0, 2 / 3), seen
 
 
-def entries_given_away() -> list[Entry]:
-    """Notifications that are in memory although their assignment has ended: whoever still refers to them."""
-    return [o for o in gc.get_objects() if type(o) is Entry and not o.partition.alive]
-
-
 def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """When partitions go to another worker, nothing keeps their notifications in memory: no timer of those that wait,
     no queue of those that are ready while the provider is away, no payload that was to be read again, no copy under
@@ -83,12 +76,15 @@ def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.Monk
         f.start("b", consumer="Webhooks")
         f.until(lambda: f.owned("b"), "partition for b")
         f.until(lambda: len(worker.stats().partitions) < 4, "end of the hand-over")
-        f.until(lambda: not entries_given_away(), "end of all references")
+        try:
+            f.until(lambda: not given_away(running.engine), "end of all references")
+        except AssertionError as e:
+            raise AssertionError(f"{holders(given_away(running.engine))}\n{e}") from None
         assert len(running.engine._timers) <= worker.stats().waiting
         (f.directory / "open").touch()
         f.until_all_terminal()
         f.stop("b")
-    assert not entries_given_away()
+    assert not given_away(running.engine)
 
 
 def test_large_headers(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,10 @@ def owned(at: float = 0, worker: str = "a") -> Owned:
     return Owned(worker, 0, at=ms(at))
 
 
-def made(id: str, offset: int, at: float, user: str = "", destination: str = "") -> Produced:
-    return Produced(id, user or id, 0, offset, destination=destination, at=ms(at))
+def made(
+    id: str, offset: int, at: float, user: str = "", destination: str = "", channel: str = ""
+) -> Produced:
+    return Produced(id, user or id, 0, offset, channel=channel, destination=destination, at=ms(at))
 
 
 def sent(
@@ -178,6 +180,9 @@ CROWDED: dict[str, list[Line]] = {
     "late, while another destination fails": [*QUIET, *LATE, Failing(True, destination="x", at=ms(2))],
 }  # fmt: skip
 
+STOPPED = [*samples(0, 10), *samples(10, 50, destinations=["x"]), *samples(50, END)]
+"""A destination that is held."""
+
 LIVE: dict[str, list[Line]] = {
     "never held": QUIET,
     "held while the provider fails": [
@@ -199,6 +204,24 @@ LIVE: dict[str, list[Line]] = {
     "held while nothing but known failures waits": [
         owned(), *samples(), made("n", 0, 1), made("m", 1, 1), *failures("nm", 1, END), HELD,
         Failing(True, user="n", at=0), Failing(True, user="m", at=0),
+    ],
+    "a destination is held while its provider fails": [
+        owned(), *STOPPED, *others(), made("n", 0, 9, destination="x"), *sent("n", 9, 10, outcome="TransientError"),
+        copied("n", 10, 11), *sent("n", 52, 53, attempt=2), Failing(True, destination="x", at=ms(9)),
+        Failing(False, destination="x", at=ms(48)),
+    ],
+    "all is held, by channels, while the provider fails": [
+        owned(), *STOPPED, made("n", 0, 9, channel="x"), *sent("n", 9, 10, outcome="TransientError"),
+        copied("n", 10, 11), *sent("n", 36, 36.5, attempt=2, outcome="TransientError"), copied("n", 36.5, 37),
+        *sent("n", 52, 53, attempt=3), Failing(True, at=ms(9)), Failing(False, at=ms(48)),
+    ],
+    "a destination is held as it asked": [
+        owned(), *STOPPED, *others(), made("n", 0, 9, destination="x"),
+        *sent("n", 9, 10, outcome="ThrottledError", asks=39.0), copied("n", 10, 10, attempts=0), *sent("n", 49, 50),
+    ],
+    "a destination is held, and nothing of it is due": [
+        owned(), *STOPPED, *others(), made("n", 0, 9, destination="x"), *sent("n", 9, 10, outcome="TransientError"),
+        copied("n", 10, 52), *sent("n", 52, 53, attempt=2),
     ],
     "idle with nothing to do": [owned(), *samples()],
     "idle behind a retry": [
@@ -239,6 +262,23 @@ DEAF: dict[str, list[Line]] = {
         owned(), *samples(), made("n", 0, 1), *failures(["n"], 1, END),
         *(line for n in range(10) for line in (LaneHeld("a", True, at=ms(6 * n)),
                                                LaneHeld("a", False, at=ms(6 * n + 4)))),
+    ],
+    "a destination is held, and works": [
+        owned(), *STOPPED, *others(), made("n", 0, 9, destination="x"), *sent("n", 9, 10, outcome="TransientError"),
+        copied("n", 10, 11), *sent("n", 52, 53, attempt=2),
+    ],
+    "a channel is held, and works": [
+        owned(), *STOPPED, *others(), made("n", 0, 9, channel="x"), *sent("n", 52, 53),
+    ],
+    "a destination is released late": [
+        owned(), *STOPPED, *others(), made("n", 0, 9, destination="x"), *sent("n", 9, 10, outcome="TransientError"),
+        copied("n", 10, 11), *sent("n", 52, 53, attempt=2), Failing(True, destination="x", at=ms(9)),
+        Failing(False, destination="x", at=ms(40)),
+    ],
+    "a destination is held as another one asked": [
+        owned(), *STOPPED, *others(), made("n", 0, 9, destination="x"), *sent("n", 52, 53),
+        made("m", 1, 9, destination="y"), *sent("m", 9, 10, outcome="ThrottledError", asks=39.0),
+        copied("m", 10, 50, attempts=0),
     ],
     "attempts nothing": [owned(), *samples(), made("n", 0, 1)],
     "attempts no retry that is due": [
@@ -306,11 +346,19 @@ FRUGAL: dict[str, list[Line]] = {
     "budgets that were full once": [took(40), took(560, 256, 128), took(560)],
     "many small records": [took(40), took(600, records=200_000)],
     "one record beyond the budget": [took(40), took(200, waiting=129)],
+    "a hand-over, and what was queued goes with the next look": [
+        took(40),
+        attrs.evolve(took(40), given_away=50_000),
+        took(40),
+        attrs.evolve(took(40), given_away=9),
+    ],
 }
 GREEDY: dict[str, list[Line]] = {
     "memory that no budget sees": [took(40), took(500, 29)],
     "a budget that does not hold": [took(40), took(450, waiting=388)],
     "records that are gone": [took(40), took(180, 100, records=10), took(350)],
+    "queued, and given away": [took(40), *2 * [attrs.evolve(took(40), given_away=9)]],
+    "the same, where no system tells": [*2 * [attrs.evolve(took(0), given_away=9)]],
 }
 
 

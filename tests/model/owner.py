@@ -9,7 +9,10 @@ from collections.abc import Callable, Container
 from functools import partial
 from typing import Final
 
+import attrs
+
 from kafka_notify._fetch import offsets
+from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.offsets import Committed, Fence
 from kafka_notify._lanes.entry import Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
@@ -18,7 +21,7 @@ from kafka_notify._partition import spill, wide
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, RetryState, collapse_of
 from tests.model.promises import REDRIVE, Bytes, Copy, Finished, Record
-from tests.model.world import MAX_ATTEMPTS, RETENTION, TOPIC, USERS, Request, World
+from tests.model.world import ADDED, MAX_ATTEMPTS, RETENTION, TOPIC, USERS, Request, World
 
 Step = Callable[[], None]
 _BUDGET: Final = 700  # of about 200 bytes each
@@ -53,13 +56,14 @@ class Owner:
         self.slow = ("", "source", "retry", "start")[world.choose(4)]
         """What takes its time: reading one of the two, or the start."""
         self.topic_id = (TOPIC, "")[world.choose(2)] if "strangers" in world.features else ""
+        self.channels = Channels(self._channels(world))
         self.paused = world.paused
         """What it knows: before its first send what there was at the assignment, later changes with a tick."""
         self.old = "mixed" in world.features and not world.calm and world.choose(4) == 3
         """Whether it is of the version before wide halves."""
         self.wide = "wide" in world.features and world.choose(8) > 0
         self.halted = False
-        """An old one that has met a wide half."""
+        """It must not go on: an old one that has met a wide half, or its group sends more than it does."""
         self.said: list[tuple[Committed, Finished]] = []
         """Each retry half that was asked for, and what it says is finished."""
         self.spilled: dict[int, Finished] = {}
@@ -81,6 +85,13 @@ class Owner:
         self._partition: Partition | None = None
         self.budget = PayloadBudget(_BUDGET if "budget" in world.features else 1_000_000)
         world.log("owner {} assigned", self.writer)
+
+    @staticmethod
+    def _channels(world: World) -> frozenset[str]:
+        """Of one of two versions; in the end only of the newer one."""
+        if "channels" not in world.features:
+            return frozenset()
+        return frozenset({"", ADDED}) if world.calm or world.choose(2) else frozenset({""})
 
     @property
     def now(self) -> int:
@@ -184,6 +195,10 @@ class Owner:
     def _start(self) -> None:
         assert self.fetched is not None
         assert self.retry_end is not None
+        if self.passes_over(self.fetched[0]):
+            self.world.log("{} halts: it would pass over a channel of its group", self.writer)
+            self.halted = True
+            return
         self._partition = (OldPartition if self.old else self.partition_class)(
             0,
             *self.fetched,
@@ -202,6 +217,10 @@ class Owner:
             ),
             topic_id=self.topic_id,
         )
+
+    def passes_over(self, committed: Committed) -> bool:
+        """Whether the writer of a commit sends what this one does not."""
+        return bool(self.channels.missing(committed.channels, {"", ADDED}))
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -263,6 +282,9 @@ class Owner:
             p.on_source_end(len(log))
             return
         record = self._record(at)
+        if record.channel and record.channel not in self.channels.sent:
+            p.pass_over(at)
+            return
         value = b"value%d" % at
         seen, identity = Bytes(record.key, value), (f"id{at}", at)
         p.on_source(at, record.user, seen, record.headers, 1, lambda: identity, self.now)
@@ -554,7 +576,12 @@ class Owner:
         source, retry = self.snapshot()
         said = self._what_is_said(retry)
         fresh = {origin: what for origin, what in self.finished.items() if what[1] is None}
-        self.world.requests.append(Request(self, source, retry, {**said, **fresh}))
+        sender = attrs.evolve(source, channels=self.commit_channels())
+        self.world.requests.append(Request(self, sender, retry, {**said, **fresh}))
+
+    def commit_channels(self) -> tuple[str, ...]:
+        """What its commits say that it sends."""
+        return self.channels.digests if self.channels.sent else ()
 
     def _what_is_said(self, half: Committed) -> Finished:
         """What a retry half must say: an older one what it said before; a spill, what was finished when it was made."""

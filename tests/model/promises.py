@@ -77,6 +77,8 @@ class Record:
     user: str
     expires: int | None
     collapse: str = ""
+    channel: str = ""
+    """Empty: one that workers of every version send."""
 
     @property
     def headers(self) -> Headers:
@@ -128,7 +130,7 @@ class Stored:
 
     def put(self, committed: Committed, marked: bool) -> None:
         self.frontier = committed.frontier
-        self.metadata = encode_metadata(committed, *self.where, IDS, marked=marked)
+        self.metadata = encode_metadata(committed, *self.where, IDS, committed.channels, marked=marked)
         assert len(self.metadata) <= MAX_METADATA
 
     def get(self) -> Committed:

@@ -306,6 +306,20 @@ class KeepsFirst(Partition):
         super()._park(entry)
 
 
+class ForgetsChannels(Owner):
+    """Its commits do not say which channels it sends."""
+
+    def commit_channels(self) -> tuple[str, ...]:
+        return ()
+
+
+class PassesOver(Owner):
+    """It goes on although its group sends more channels."""
+
+    def passes_over(self, committed: Committed) -> bool:
+        return False
+
+
 class NamedBeforeAcknowledged(Owner):
     """A commit names a spill that is still on its way."""
 
@@ -471,6 +485,8 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (MatchesByOffset, "LOSS", frozenset({"strangers", "redrive"})),
     (SwallowsByOffset, "LOSS", frozenset({"strangers", "redrive"})),
     (TakesRecordForItsCopy, "LOSS", frozenset({"strangers", "redrive"})),
+    (ForgetsChannels, "LOSS", frozenset({"channels"})),
+    (PassesOver, "LOSS", frozenset({"channels"})),
     (NoResume, "STUCK", frozenset({"pause"})),
     (OvertakesPaused, "ORDER", frozenset({"pause"})),
     (NotLookedAt, "PINNED", frozenset({"drain", "zombies", "redrive"})),

@@ -36,9 +36,11 @@ MAX_ATTEMPTS: Final = 3
 TOPIC, OLD_TOPIC = "present", "old"
 """Ids of the source topic."""
 
+ADDED: Final = "push"
+"""The channel that the newer version of the consumer sends besides."""
 FEATURES: Final = frozenset(
     """gaps expiry skew throttle unknown hang timeouts partial zombies drain redrive retention metadata windows
-    budget unreadable room release crowds pause collapse strangers wide refused unread ages mixed
+    budget unreadable room release crowds pause collapse strangers channels wide refused unread ages mixed
     rollback""".split()
 )
 ATTENDED: Final = 1 + RECORDS + REDRIVES
@@ -78,6 +80,8 @@ class World(Promises):
         self.calm = False
         self.paused = False
         """Whether what has an odd origin must not be sent."""
+        self.added = False
+        """A commit of a worker that sends one channel more was stored: from now on that channel is produced, too."""
         self.users = 1 + choose(USERS)
         self.requests: list[Request] = []
         self.takeovers = 0
@@ -174,7 +178,8 @@ class World(Promises):
         if len(self.source) < RECORDS:
             expires = self.now + 5 + self.choose(60) if self.happens("expiry", 50) else None
             collapse = "ab"[self.choose(2)] if self.happens("collapse", 60) else ""
-            self.source.append(Record(f"u{self.choose(self.users)}", expires, collapse))
+            channel = ADDED if self.added and self.choose(2) else ""
+            self.source.append(Record(f"u{self.choose(self.users)}", expires, collapse, channel))
             self.log("source {}: {}", len(self.source) - 1, self.source[-1])
 
     def decay(self) -> None:
@@ -279,6 +284,7 @@ class World(Promises):
         if "S" in parts:
             self.stored_source.put(request.source, marked)
             self.committed_source = self.stored_source.get()
+            self.added |= ADDED in request.owner.channels.sent
         if "R" in parts:
             self.stored_retry.put(request.retry, marked)
             self.committed_retry = self.with_spill(self.stored_retry.get())
@@ -290,7 +296,7 @@ class World(Promises):
     def fetch(self, stored: Stored) -> Committed:
         """The committed state as a new owner sees it."""
         frontier, metadata = stored.frontier, stored.metadata
-        if self.happens("metadata", 30):
+        if self.happens("metadata", 30) and not self.added:  # channels that are forgotten are lost
             self.log("the metadata cannot be read")
             self.lossy = True
             other = encode_metadata(Committed(frontier, b"0111"), "workers", "elsewhere", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable, Container, Mapping
 from typing import Any, cast
 
@@ -80,6 +81,8 @@ class Alone:
         self.lease_until = float("inf")
         self.written: list[tuple[str, Headers]] = []
         self.failed: list[BaseException] = []
+        self.handled: list[BaseException | None] = []
+        """The exception that was being handled at each write, which a client that refuses it would keep for ever."""
         self.events: list[Event] = []
         self.loop = asyncio.get_running_loop()
         self.clock = Clock()
@@ -214,6 +217,7 @@ class Alone:
         self, topic: str, value: Any, key: Any, headers: Headers, partition: int = -1, on_delivery: Any = None
     ) -> None:
         """Take a copy."""
+        self.handled.append(sys.exc_info()[1])
         offset = len(self.written)
         self.written.append((topic, headers))
         self.loop.call_soon(on_delivery, None, Acknowledged(offset))

@@ -301,3 +301,26 @@ async def test_hanging_threads_are_bounded_and_the_worker_says_so() -> None:
     await alone.until(lambda: sends.counts.sent == 10)
     assert (sends.stuck(), sends.allowed()) == (0, 2)
     await alone.close()
+
+
+class Raises(JsonCodec):
+    """A codec that fails as it is told."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def decode(self, value: bytes, context: CodecContext, /) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), SystemExit(), CodecUnavailable("")], ids=lambda e: type(e).__name__
+)
+async def test_nothing_is_written_while_an_exception_is_handled(error: BaseException) -> None:
+    """A client that refuses a record keeps the exception that is being handled for ever, with the frames in its
+    traceback, and so the notification: what cannot be decoded is settled after that."""
+    alone = Alone(Accepting(), codec=Raises(error))
+    alone.put(note("n"))
+    await alone.until(lambda: alone.written)
+    assert alone.handled == [None]
+    await alone.close()

@@ -33,7 +33,7 @@ from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError
 from kafka_notify.notification import Attempt, Category, Notification, Receipt, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, after_unknown
-from kafka_notify.wire import Undecodable, decode
+from kafka_notify.wire import DlqReason, Undecodable, decode
 
 log = logging.getLogger("kafka_notify.send")
 
@@ -491,6 +491,7 @@ class Sends:
         """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
         record = entry.record
         assert record is not None
+        reason: DlqReason
         try:
             notification = decode(  # as `_decode`, without a call more per record
                 record.key(),
@@ -507,13 +508,18 @@ class Sends:
                 self._undecided.clear()
             return notification
         except Undecodable as e:
-            self.counts.dead += 1
-            self._settler.bury(entry, e.reason, None, e.code)
+            reason, code = e.reason, e.code
         except CodecUnavailable:
-            self._codec_unavailable(slot, entry)
+            code = None
         except BaseException as e:  # SystemExit and its like; `decode` takes the rest
+            reason, code = "undecodable", f"codec.{name_of(e)[:50]}"
+        # not while the exception is handled: a produce that is refused would keep it, with this frame and its entry,
+        # for ever (docs/upstream/exception-context.md)
+        if code is None:
+            self._codec_unavailable(slot, entry)
+        else:
             self.counts.dead += 1
-            self._settler.bury(entry, "undecodable", None, f"codec.{name_of(e)[:50]}")
+            self._settler.bury(entry, reason, None, code)
         return None
 
     def _decode(self, entry: Entry) -> Notification[Any]:

@@ -27,6 +27,7 @@ FITS_EVERYWHERE: Final = 1_000_000
 """Bytes that every topic takes unless somebody set its limit lower: that can be mended, what is cut off a copy
 could not."""
 TOO_LARGE: Final = "MSG_SIZE_TOO_LARGE"
+DEAD: Final = "HANDLE_DEAD"
 _REFUSED_FOR_SIZE: Final = frozenset({TOO_LARGE, "RECORD_LIST_TOO_LARGE"})
 
 
@@ -215,20 +216,22 @@ class CopyWriter:
                 partition=copy.partition,
                 on_delivery=copy.delivered,
             )
+            return
         except BufferError:
             self._loop.call_later(
                 0.05, self.guarded, self._again, copy
             )  # back-pressure, not a failure: nothing was queued
+            return
         except HandleDead:
-            self._handle = self._reopen()
-            copy.reason = "HANDLE_DEAD"
-            self._failed(copy)
+            copy.reason = DEAD
         except RecordTooLarge:
             copy.reason = TOO_LARGE
-            self._failed(copy)
         except Exception as e:  # refused before it was queued
             copy.reason = _reason(e)
-            self._failed(copy)
+        # after the handlers: a client that raises in one would keep their exception, and with it the copy, for ever
+        if copy.reason == DEAD:
+            self._handle = self._reopen()
+        self._failed(copy)
 
     def answered(self, copy: Copy) -> None:
         """A delivery report came in; called on the handle's thread, many share one wake-up of the loop."""

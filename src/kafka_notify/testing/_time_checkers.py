@@ -140,15 +140,16 @@ class Isolation(Timeline):
 
 
 class Liveness(Timeline):
-    """A lane is held only while its provider really fails, and something is attempted whenever something is due.
+    """A lane or a destination is held only while its provider really fails, and something is attempted whenever
+    something is due.
 
     What the provider really does is known from `Failing` lines, and from errors that ask the whole lane to wait: those
     of a user or destination that is said to be failing ask in vain. Three rules:
 
     - While something is due for a user and a destination that the provider serves, a lane is held for at most `release`
-      seconds at a time although the provider works. So a hold that begins wrongly ends within that time, and one that
-      was right ends that soon after the recovery. While nothing but known failures is due, nobody is harmed by a hold,
-      and nobody could tell them from an outage.
+      seconds at a time although the provider works; likewise a destination, while something of its own is due. So a
+      hold that begins wrongly ends within that time, and one that was right ends that soon after the recovery. While
+      nothing but known failures is due, nobody is harmed by a hold, and nobody could tell them from an outage.
     - Such time is at most `share` of all time in which the provider works (and one `release` more).
     - While something is due, no worker is without a call of `send` for longer than `stall` seconds, or `probe`
       seconds while its lane is rightly held.
@@ -206,6 +207,12 @@ class Liveness(Timeline):
                         f"{worker} held its lane from {begin} on ({reason}), {seconds:.1f} s of it with something due "
                         f"and a provider that works; {self._release:g} s are allowed"
                     )
+            for begin, name, seconds in self._wrong_destinations(worker):
+                if seconds > self._release:
+                    found.append(
+                        f"{worker} held the destination {name} from {begin} on, {seconds:.1f} s of it with something "
+                        f"due for it and a provider that works; {self._release:g} s are allowed"
+                    )
             found += self._stalls(worker, fails, due)
         if wrong > self._share * healthy + self._release:
             found.append(
@@ -214,12 +221,12 @@ class Liveness(Timeline):
             )
         return found
 
-    def _fails(self) -> Spans:
-        """When the provider fails for everybody, or has asked everybody to wait."""
+    def _fails(self, destination: str = "") -> Spans:
+        """When the provider fails for everybody, or has asked everybody to wait; or those of one destination."""
         asked: list[tuple[int, int]] = []
         for call, end in self._asked:
             story = self.stories[end.id]
-            if not self._refused(story).length(call.started.at, end.at + 1):
+            if story.goes_to(destination) and not self._refused(story).length(call.started.at, end.at + 1):
                 wait = min(max(end.asks or 0.0, FIRST_WAIT), 1e9)
                 asked.append((call.started.at, end.at + round(wait * 1000)))
         return self.failing() | Spans(asked)
@@ -230,10 +237,13 @@ class Liveness(Timeline):
         if produced is None:
             return Spans()
         own = self.failing(user=produced.user) if produced.user else Spans()
-        return own | self.failing(destination=produced.destination) if produced.destination else own
+        for name in (produced.destination, produced.channel):
+            own = own | self.failing(destination=name) if name else own
+        return own
 
-    def _due(self, *, served: bool = False) -> dict[int, Spans]:
-        """When something of each partition could have been attempted; `served`: and accepted."""
+    def _due(self, *, served: bool = False, destination: str = "") -> dict[int, Spans]:
+        """When something of each partition, or what goes to one destination of it, could have been attempted; `served`:
+        and accepted."""
         stretches: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         for queue in self.queues():
             head = 0
@@ -241,6 +251,9 @@ class Liveness(Timeline):
                 assert story.produced is not None
                 if head >= FOREVER:
                     break
+                if not story.goes_to(destination):
+                    head = max(head, story.settled)
+                    continue
                 could = Spans(story.startable(max(head, story.produced.at), self.end))
                 stretches[story.produced.partition] += could - self._refused(story) if served else could
                 head = max(head, story.settled)
@@ -261,10 +274,25 @@ class Liveness(Timeline):
         for begin, end, line in self.holds(worker):
             yield begin, line.reason, blamed.length(begin, end) / 1000
 
+    def _wrong_destinations(self, worker: str) -> Iterator[tuple[int, str, float]]:
+        """Begin and name of each hold of a destination, and its seconds in which that works and something is due for
+        it."""
+        for name, held in self.destinations_held[worker].items():
+            due = self._due_for(worker, self._due(served=True, destination=name))
+            blamed = due - self._fails(name) - self.failing(destination=name)
+            for begin, end in Spans(held):
+                yield begin, name, blamed.length(begin, end) / 1000
+
+    def _rightly(self, worker: str, fails: Spans) -> Spans:
+        """When the lane was held while its provider failed, or a destination while it did."""
+        found = Spans((begin, end) for begin, end, _ in self.holds(worker)) & fails
+        for name, held in self.destinations_held[worker].items():
+            found |= Spans(held) & (self._fails(name) | self.failing(destination=name))
+        return found
+
     def _stalls(self, worker: str, fails: Spans, due: dict[int, Spans]) -> Iterator[str]:
         waiting = self._due_for(worker, due)
-        rightly = Spans((begin, end) for begin, end, _ in self.holds(worker)) & fails
-        blamed = waiting - rightly
+        blamed = waiting - self._rightly(worker, fails)
         for begin, end in Spans(self.sampled[worker]) - self.under_way(worker):
             idle, in_all = blamed.length(begin, end) / 1000, waiting.length(begin, end) / 1000
             if idle > self._stall or in_all > self._probe:
@@ -280,7 +308,8 @@ class Memory(Checker):
     The process may have what it had before the worker was started, `slack`, `per_record` for each notification that it
     knew at its busiest, and of each budget what was in use at most, but never more than the budget allows, and a
     `tolerance` of that. An allocator returns memory late, so the highest use so far counts, not the present one. And
-    no budget is exceeded by more than `tolerance` and `slack`.
+    no budget is exceeded by more than `tolerance` and `slack`. And nothing of a partition that was given away stays
+    queued for a send: not in two samples in a row.
 
     Args:
         tolerance: Share of what the budgets say.
@@ -300,6 +329,7 @@ class Memory(Checker):
         self._used: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._worst: dict[str, tuple[float, Sampled, int]] = {}
         self._over: dict[tuple[str, str], str] = {}
+        self._given_away: dict[str, int] = {}
 
     @property
     def peak(self) -> tuple[int, int]:
@@ -308,9 +338,17 @@ class Memory(Checker):
         return (0, 0) if worst is None else (worst[1].rss, worst[2])
 
     def _observe(self, seen: Observation, /) -> None:
-        if not isinstance(seen, Sampled) or not seen.rss:
+        if not isinstance(seen, Sampled):
             return
         worker = seen.worker
+        before, self._given_away[worker] = self._given_away.get(worker, 0), seen.given_away
+        if before and seen.given_away:
+            self._over.setdefault(
+                (worker, "given away"),
+                f"{worker} had {seen.given_away} notifications queued for a send whose partitions it had given away",
+            )
+        if not seen.rss:
+            return
         base = self._base.setdefault(worker, seen.rss)
         self._records[worker] = max(seen.records, self._records[worker])
         peaks = self._used[worker]

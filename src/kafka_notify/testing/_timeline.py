@@ -65,6 +65,13 @@ class Story:
             case _:
                 pass
 
+    def goes_to(self, destination: str) -> bool:
+        """Whether this server or channel receives it; everything goes to the one without a name."""
+        produced = self.produced
+        return not destination or (
+            produced is not None and destination == (produced.destination or produced.channel)
+        )
+
     def startable(self, head: int, end: int) -> Iterator[tuple[int, int]]:
         """The stretches in which an attempt might have been started.
 
@@ -119,6 +126,8 @@ class Timeline(CallChecker):
         """When neither an operator nor the rate limit kept it from that."""
         self.running: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         """When at least one call of `send` was under way."""
+        self.destinations_held: defaultdict[str, dict[str, list[tuple[int, int]]]] = defaultdict(dict)
+        """By worker and name: when two samples in a row found it held."""
         self._owners: dict[int, tuple[str, int]] = {}
         self._holds: defaultdict[str, list[tuple[int, int, LaneHeld]]] = defaultdict(list)
         self._held: dict[str, LaneHeld] = {}
@@ -188,6 +197,8 @@ class Timeline(CallChecker):
             return
         stretch, both = (before.at, seen.at), (before, seen)
         self.sampled[worker].append(stretch)
+        for name in {*before.destinations} & {*seen.destinations}:
+            self.destinations_held[worker].setdefault(name, []).append(stretch)
         if any(s.paused or s.limited for s in both):
             return
         self.willing[worker].append(stretch)

@@ -207,6 +207,10 @@ class Sampled(Line):
     """Resident memory of the process in bytes; 0 where it is unknown."""
     budgets: dict[str, list[int]] = attrs.field(factory=dict[str, list[int]])
     """Name of a memory budget to the bytes in use and the bytes allowed."""
+    given_away: int = 0
+    """Notifications queued for a send although their partition was given away."""
+    destinations: list[str] = attrs.field(factory=list[str])
+    """Names of the destinations that are held."""
 
 
 @attrs.frozen

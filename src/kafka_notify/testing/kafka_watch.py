@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final
@@ -22,6 +23,8 @@ from kafka_notify.wire import identity, read_dead_letter, read_retry
 
 _REQUEST: Final = 10.0
 _INTERVAL: Final = 0.1
+_PATIENCE: Final = 30.0
+"""Seconds that the last look may wait for the brokers."""
 
 
 class KafkaWatch:
@@ -134,14 +137,23 @@ class KafkaWatch:
         consumer = Consumer(config)
         try:
             consumer.assign([TopicPartition(self.retry, n, 0) for n in self._partitions])
-            last = False
-            while not last:
+            patience = _PATIENCE
+            while True:
                 last = self._stopping.wait(_INTERVAL)
+                began = time.monotonic()
                 try:
                     self._look(consumer)
-                except KafkaException as e:  # brokers come and go while this watches
-                    if last and not e.args[0].retriable():
-                        raise
+                    if last:
+                        return
+                except (
+                    KafkaException
+                ) as e:  # brokers come and go while this watches: the last look waits for them, too
+                    patience -= time.monotonic() - began + _INTERVAL if last else 0.0
+                    if patience > 0:
+                        continue
+                    if e.args[0].retriable():
+                        return
+                    raise
         except BaseException as e:
             self._error = e
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from typing_extensions import Self
 
 from kafka_notify._fetch import intake, loop
+from kafka_notify._lanes.entry import Entry
 from kafka_notify.testing.attempt_log import AttemptLog, Sampled
 from kafka_notify.worker import Worker
 
@@ -75,6 +77,8 @@ def sample(name: str, worker: Worker) -> Sampled:
         stats.buffered + stats.waiting,
         resident(),
         _budgets(worker),
+        _given_away(worker),
+        _destinations(worker),
     )
 
 
@@ -90,6 +94,31 @@ def resident() -> int:
 def _limited(worker: Worker) -> bool:
     running = worker._running
     return running is not None and running.engine.sends.pace is not None and bool(running.engine.sends._ready)
+
+
+def _given_away(worker: Worker) -> int:
+    running = worker._running
+    if running is None:
+        return 0
+    ready, count = running.engine.sends._ready, 0
+    for ring in (ready.new, ready.due, ready.failed):
+        for queue in tuple(ring):  # copied in one step: the event loop goes on changing it
+            first = _first(queue)
+            count += 0 if first is None or first.partition.alive else len(queue)
+    return count
+
+
+def _first(queue: deque[Entry]) -> Entry | None:
+    """All of a queue are of one partition."""
+    try:
+        return queue[0]
+    except IndexError:  # the event loop was quicker
+        return None
+
+
+def _destinations(worker: Worker) -> list[str]:
+    running = worker._running
+    return [] if running is None else running.engine.sends.guard.names_held()
 
 
 def _budgets(worker: Worker) -> dict[str, list[int]]:
