@@ -107,7 +107,7 @@ def retry_copy(headers: Headers | None, state: RetryState, id: str, created_ms: 
     Args:
         id: Of the notification, written when the record has none; as `created_ms`.
     """
-    copy = _base(headers, id, created_ms)
+    copy = own_headers(headers, id, created_ms)
     copy += _origin_headers(state)
     copy += [(h.NEXT_RETRY_AT, b"%d" % min(state.due_ms, MAX_MILLIS)), (h.WRITER, _token(state.writer))]
     if state.redrives:
@@ -120,7 +120,8 @@ def strip_retry(headers: Headers | None) -> Headers:
     return [header for header in headers or () if header[0] not in h.HOP_HEADERS]
 
 
-def _base(headers: Headers | None, id: str | None, created_ms: int | None) -> Headers:
+def own_headers(headers: Headers | None, id: str | None, created_ms: int | None) -> Headers:
+    """The record's own headers, with id and creation time where it had none: what every copy of it carries."""
     copy = strip_retry(headers)
     got = dict(copy)
     if id is not None and got.get(h.ID) is None:
@@ -205,7 +206,7 @@ def dead_letter(
         state: Origin, attempts and last error; its `due_ms`, `writer` and `redrives` are not written.
         id: Of the notification when it could be decoded, written when the record has none; as `created_ms`.
     """
-    letter = _base(headers, id, created_ms)
+    letter = own_headers(headers, id, created_ms)
     letter += _origin_headers(state)
     letter += [
         (h.DLQ_REASON, reason.encode()),

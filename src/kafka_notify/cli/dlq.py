@@ -28,6 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FILTERS: Final = (
     "reason", "category", "channel", "error_code", "user_id", "consumer", "since", "until", "id",
 )  # fmt: skip
+OPTIONS: Final = {"say `to`": "say --to CONSUMER", "`allow_unverified`": "--allow-unverified"}
 PHASES: Final = {
     "reading": "reading letters",
     "comparing": "looking for what was redriven before",
@@ -131,16 +132,42 @@ def list_(site: Site, filters: dict[str, Any], limit: int) -> None:
 @click.option("--reveal", is_flag=True, help="Also user, recipient, headers and payload: personal data.")
 @with_site
 def show(site: Site, id: str, reveal: bool) -> int:
-    """Show every death of one notification."""
-    found = [letter.to_dict(personal=reveal) for letter in _letters(site).find(id=id)]
+    """Show every death of one notification, and whether it can be redriven.
+
+    Its source record is looked up: --reveal shows the payload from there, also when the letter itself is redacted.
+    """
+    letters = _letters(site)
+    deaths = sorted(letters.restored(letters.find(id=id)), key=lambda letter: letter.died_at)
+    found = [letter.to_dict(personal=reveal) for letter in deaths]
     for plain in found:
         site.table(["", ""], [(name, value) for name, value in plain.items() if value not in (None, "")])
     if not found:
         site.say(f"no dead letter of {id}")
-    elif not reveal:
+    for sentence in dict.fromkeys(_about_source(letter) for letter in deaths):
+        site.say(sentence)
+    if found and not reveal:
         site.say("user, recipient, headers and payload are shown with --reveal")
     site.answer(found)
     return 0 if found else 1
+
+
+def _about_source(letter: DeadLetter) -> str:
+    source = letter.source
+    assert source is not None
+    if source.state == "different":
+        return "! its source record has other bytes: this letter is forged or foreign, and is never redriven"
+    if source.state == "gone":
+        return "its source record is gone: " + (
+            "what was redacted is gone with it, and cannot be redriven"
+            if letter.redacted
+            else "it is redriven with --allow-unverified only"
+        )
+    until = source.kept_until
+    return "its source record is kept, payload included" + (
+        "; until when is not known, as its topic deletes by size or its settings may not be read"
+        if until is None
+        else f" until {show_moment(until)} at least: redrive it by then"
+    )
 
 
 # -- export ----------------------------------------------------------------------------------------
@@ -186,6 +213,7 @@ def _private(path: Path) -> IO[str]:
 @click.option("--limit", type=COUNT, metavar="N", help="Take the first N letters found only.")
 @click.option("--allow-expired", is_flag=True, help="Also expired ones; each gets its whole lifetime again.")
 @click.option("--allow-unproven", is_flag=True, help="Also those that may have been redriven before.")
+@click.option("--allow-unverified", is_flag=True, help="Also those whose source record is gone.")
 @click.option("--to", metavar="CONSUMER", help="Give them to this one: their own was renamed, for example.")
 @with_site
 @with_filters
@@ -197,6 +225,7 @@ def redrive(
     limit: int | None,
     allow_expired: bool,
     allow_unproven: bool,
+    allow_unverified: bool,
     to: str | None,
 ) -> int:
     """Give letters back to the consumers that gave up on them, in their order; without --go only count.
@@ -218,6 +247,7 @@ def redrive(
             rate=rate,
             allow_expired=allow_expired,
             allow_unproven=allow_unproven,
+            allow_unverified=allow_unverified,
             to=to,
             on_progress=on_progress,
             cancel=cancel,
@@ -235,7 +265,9 @@ def _tell(site: Site, report: RedriveReport) -> None:
     for why, count in sorted(report.skipped.items()):
         site.say(f"{count:,} left out: {why}")
     for sentence in report.advice:
-        site.say(f"! {sentence.replace('say `to`', 'say --to CONSUMER')}")
+        for of_python, of_the_command in OPTIONS.items():
+            sentence = sentence.replace(of_python, of_the_command)
+        site.say(f"! {sentence}")
     if report.cancelled:
         site.say(f"cancelled, {report.remaining:,} of those read are left; run it again to go on")
 
