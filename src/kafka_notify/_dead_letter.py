@@ -87,6 +87,7 @@ class DeadLetter:
             "redrives": self.redrives,
             "provider": state.provider,
             "maybe_sent": state.outcome_unknown,
+            "maybe_sent_before_redrive": state.unknown_before,
             "expired": self.expired,
             "redacted": self.redacted,
             "topic": self.topic,

@@ -37,6 +37,7 @@ LAST_ERROR_CLASS: Final = "notif-last-error-class"
 LAST_ERROR_CODE: Final = "notif-last-error-code"
 LAST_PROVIDER: Final = "notif-last-provider"
 OUTCOME_UNKNOWN: Final = "notif-outcome-unknown"
+UNKNOWN_BEFORE: Final = "notif-outcome-unknown-before"
 WRITER: Final = "notif-writer"
 
 DLQ_REASON: Final = "notif-dlq-reason"
@@ -48,8 +49,8 @@ REDRIVES: Final = "notif-redrives"
 HOP_HEADERS: Final = frozenset(
     {
         ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, ORIGIN_TOPIC_ID, ATTEMPT, NEXT_RETRY_AT, FIRST_FAILED_AT,
-        LAST_ERROR_CLASS, LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, WRITER, DLQ_REASON, DLQ_AT, GROUP, PAYLOAD,
-        REDRIVES,
+        LAST_ERROR_CLASS, LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, UNKNOWN_BEFORE, WRITER, DLQ_REASON, DLQ_AT,
+        GROUP, PAYLOAD, REDRIVES,
     }
 )  # fmt: skip
 """What retry copies and dead letters add. On a source topic anyone could have forged them: ignored there."""

@@ -59,13 +59,15 @@ class RetryState:
     error_code: str | None
     provider: str | None
     outcome_unknown: bool
-    """An attempt ended with an unknown outcome; sticky."""
+    """An attempt ended with an unknown outcome; sticky, until somebody redrives it."""
     writer: str
     """The assignment that wrote the copy, or `REDRIVE_WRITER`."""
     redrives: int
     origin_topic_id: str | None = None
     """Of the topic that `origin` is an offset of: one of the same name may have come after it. None when it is not
     known, as of older versions; `-` when it is known to be another one than the present."""
+    unknown_before: bool = False
+    """The same of an attempt before a redrive: whoever redrove it took it for not sent, or wanted it sent again."""
 
 
 def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int) -> RetryState | None:
@@ -94,6 +96,7 @@ def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int
             writer=_required(read_text(got, h.WRITER)),
             redrives=read_integer(got, h.REDRIVES, MAX_INT32) or 0,
             origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
+            unknown_before=bool(read_integer(got, h.UNKNOWN_BEFORE, 1)),
         )
     except Undecodable:
         return None
@@ -151,6 +154,8 @@ def _origin_headers(state: RetryState) -> Headers:
             written.append((name, _token(text)))
     if state.outcome_unknown:
         written.append((h.OUTCOME_UNKNOWN, b"1"))
+    if state.unknown_before:
+        written.append((h.UNKNOWN_BEFORE, b"1"))
     return written
 
 
@@ -182,6 +187,8 @@ class DeadLetterState:
     provider: str | None
     outcome_unknown: bool
     origin_topic_id: str | None = None
+    """As in `RetryState`."""
+    unknown_before: bool = False
     """As in `RetryState`."""
 
 
@@ -238,6 +245,7 @@ def read_dead_letter(headers: Headers | None) -> DeadLetterState | None:
             provider=read_text(got, h.LAST_PROVIDER),
             outcome_unknown=bool(read_integer(got, h.OUTCOME_UNKNOWN, 1)),
             origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
+            unknown_before=bool(read_integer(got, h.UNKNOWN_BEFORE, 1)),
         )
     except Undecodable:
         return None

@@ -308,10 +308,12 @@ def _copy_headers(letter: DeadLetter, origin_topic_id: str | None) -> wire.Heade
             error_class=state.error_class,
             error_code=state.error_code,
             provider=state.provider,
-            outcome_unknown=state.outcome_unknown,
+            # whoever redrives it has decided: else a sender that asks a person would do so again, for ever
+            outcome_unknown=False,
             writer=wire.REDRIVE_WRITER,
             redrives=state.redrives + 1,
             origin_topic_id=origin_topic_id,
+            unknown_before=state.outcome_unknown or state.unknown_before,
         ),
         notification.id,
         notification._created_ms,

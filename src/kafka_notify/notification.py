@@ -423,7 +423,7 @@ class _Attempt:
     remaining_ttl: float | None
     """Seconds until the notification expires; None when it never does."""
     maybe_sent: bool = False
-    """An earlier attempt ended with an unknown outcome."""
+    """An earlier attempt ended with an unknown outcome. False again after a redrive: whoever did that decided."""
     last_provider: str | None = None
     last_error: str | None = None
     """Code of the attempt before."""

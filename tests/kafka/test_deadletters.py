@@ -321,7 +321,8 @@ def test_a_copy_is_the_original_at_its_own_partition(site: Site) -> None:
     state = wire.read_retry(written, site.topology.source_topic("high"), 2)
     assert state is not None
     assert (state.origin, state.attempt, state.redrives, state.writer) == (7, 0, 1, wire.REDRIVE_WRITER)
-    assert (state.outcome_unknown, state.error_code, state.first_failed_ms) == (True, "http.504", None)
+    assert (state.outcome_unknown, state.unknown_before, state.error_code) == (False, True, "http.504")
+    assert state.first_failed_ms is None
     assert abs(state.due_ms - copy.timestamp()[1]) < 60_000
 
 
@@ -637,6 +638,51 @@ def test_redriven_notifications_are_sent_by_the_worker_that_gave_up(site: Site) 
         assert [consumer.sent.get(timeout=60) for _ in ids] == [(id, 1) for id in ids]
         report = site.letters().redrive(site.found(), dry_run=False)
         assert (report.redriven, report.skipped) == (0, {"already_redriven": len(ids)})
+    assert consumer.sent.empty()
+
+
+class AsksAPerson(kafka_notify.Consumer):
+    """Its provider times out at first; what may have been sent is not sent again before somebody decides."""
+
+    name = "sms"
+    channels = frozenset({"sms"})
+    retry = kafka_notify.RetryPolicy(first=0.01, jitter=0)
+
+    def __init__(self) -> None:
+        self.works = False
+        self.dead: queue.Queue[DeadLetter] = queue.Queue()
+        self.sent: queue.Queue[tuple[str, bool]] = queue.Queue()
+
+    def send(self, notification: Notification[Any], attempt: kafka_notify.Attempt) -> kafka_notify.Receipt:
+        if attempt.maybe_sent:
+            raise kafka_notify.PermanentError("may_have_been_sent")
+        if not self.works:
+            raise kafka_notify.UnknownOutcomeError("acme.timeout")
+        self.sent.put((attempt.idempotency_key, attempt.maybe_sent))
+        return kafka_notify.Receipt("acme")
+
+    def on_dead_letter(self, letter: DeadLetter) -> None:
+        self.dead.put(letter)
+
+
+def test_a_redrive_answers_whether_it_was_sent(site: Site) -> None:
+    """A person who redrives what may have been sent has decided: a sender that asks a person sends it then. That it was
+    so before is kept, also when it dies again."""
+    site.make(site.topology.source_topic("high"), 3)
+    consumer = AsksAPerson()
+    with kafka_notify.Worker(consumer, site.config, lane="high", topology=site.topology):
+        with kafka_notify.Producer(site.config, topology=site.topology) as producer:
+            producer.send(Notification(user_id="u", category="alert", channel="sms", data={}, id="n"))
+        states = [consumer.dead.get(timeout=60).state]
+        assert site.letters().redrive(site.found(), dry_run=False).redriven == 1
+        states.append(consumer.dead.get(timeout=60).state)
+        consumer.works = True
+        assert site.letters().redrive(site.found(), dry_run=False).redriven == 1
+        consumer.sent.get(timeout=60)
+    assert [(state.error_code, state.outcome_unknown, state.unknown_before) for state in states] == [
+        ("may_have_been_sent", True, False),
+        ("may_have_been_sent", True, True),
+    ]
     assert consumer.sent.empty()
 
 

@@ -510,6 +510,7 @@ states = st.builds(
     outcome_unknown=st.booleans(),
     writer=tokens.filter(bool),
     redrives=numbers,
+    unknown_before=st.booleans(),
 )
 
 

@@ -41,6 +41,7 @@ class Held:
     __slots__ = (
         "at", "bytes", "collapse", "created", "due", "error_class", "error_code", "expires", "first_failed", "foreign",
         "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted", "topic", "unknown",
+        "unknown_before",
     )  # fmt: skip
 
     def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
@@ -74,6 +75,8 @@ class Held:
         self.error_code: str | None = None
         self.provider: str | None = None
         self.unknown = False
+        self.unknown_before = False
+        """As in `RetryState`."""
         self.collapse = ""
         """See `Entry.collapse`."""
 

@@ -232,6 +232,7 @@ class Settler:
             old.error_code,
         )
         held.provider, held.unknown = old.provider, old.unknown
+        held.unknown_before = old.unknown_before
         return held
 
     def _copy(
@@ -312,6 +313,7 @@ class Settler:
             writer=entry.partition.writer,
             redrives=held.redrives,
             origin_topic_id=held.topic,
+            unknown_before=held.unknown_before,
         )
 
     # -- dead-letter topic ----------------------------------------------------------------------------
