@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 
 from kafka_notify import wire
+from kafka_notify._headers import CONTENT_TYPE
 from kafka_notify._units import UTC, from_millis
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.notification import Category, Notification
@@ -213,11 +214,12 @@ def _decoded(
 ) -> Notification[Any] | None:
     if state.payload == "redacted":  # the envelope is still worth reading: user, category, recipient, expiry
         value, codec = b"{}", JsonCodec()
+        headers = [header for header in headers or () if header[0] != CONTENT_TYPE]
         categories = {name: Category(name, known.lane, ttl=known.ttl) for name, known in categories.items()}
     origin = (state.origin_topic, state.origin_partition, state.origin)
     try:
         return wire.decode(key, value, wire.strip_retry(headers), *origin, timestamp_ms, codec, categories)
-    except wire.Undecodable:
+    except (wire.Undecodable, wire.ContentTypeUnread):
         return None
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol
 
-from kafka_notify.errors import NotifyError
+from kafka_notify.errors import CodecUnavailable, NotifyError
 
 Headers = list[tuple[str, bytes]]
 """As `confluent_kafka.Message.headers()` gives them; a value written by another client may be None."""
@@ -72,6 +72,20 @@ class Undecodable(NotifyError):
         self.reason: Literal["undecodable", "unsupported_schema"] = reason
         self.code = code
         super().__init__(f"{reason}: {code}")
+
+
+class ContentTypeUnread(CodecUnavailable):
+    """A record's `content-type` is none that this process's codec reads: another codec can, so the record waits.
+
+    Args:
+        content_type: As the record says, made safe to show.
+        reads: What the codec reads.
+    """
+
+    def __init__(self, content_type: str, reads: str) -> None:
+        self.content_type = content_type
+        self.reads = reads
+        super().__init__(f"content-type {content_type!r} is not read by the codec, which reads {reads}")
 
 
 class HasHeaders(Protocol):

@@ -42,6 +42,7 @@ _REQUEST_SECONDS: Final = 30.0
 _ADVICE: Final = {
     "forged": "some letters differ from their source records: somebody else wrote them; the log names each, and who "
     "may write to the dead-letter topic is to be found out",
+    "undecodable": "some letters cannot be read here: if their consumer's codec is another one, say `codec`",
     "redacted": "the source records of redacted letters are gone, and their payloads with them: what is sensitive can "
     "be redriven for as long as its source topic keeps it",
     "unverified": "the source records of some letters are gone, so that nobody can tell whether their consumer wrote "
@@ -117,7 +118,8 @@ class Plan:
                 break
             if why := _not_as_it_was(letter, allow_unverified):
                 self.skipped[why] += 1
-                self.advice |= dict.fromkeys([_ADVICE[why]] if why in _ADVICE else [])
+                if advice := _ADVICE.get(why):
+                    self.advice[advice] = None
                 continue
             topic = self._place(letter)[1]
             state, headers = letter.state, _copy_headers(letter, self._origin_topic_id(letter.state))

@@ -24,16 +24,17 @@ from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._settle.settle import Settler, known_reason
+from kafka_notify._settle.settle import CODEC_UNAVAILABLE, Settler, known_reason
 from kafka_notify._worker.destinations import Circuits
 from kafka_notify._worker.guard import Guard, Place
 from kafka_notify._worker.outcome import name_of
+from kafka_notify._worker.unread import CONTENT_TYPE_UNREAD, Unread
 from kafka_notify.codec import Codec
 from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError
 from kafka_notify.notification import Attempt, Category, Notification, Receipt, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, after_unknown
-from kafka_notify.wire import Undecodable, decode
+from kafka_notify.wire import ContentTypeUnread, Undecodable, decode
 
 log = logging.getLogger("kafka_notify.send")
 
@@ -175,6 +176,7 @@ class Sends:
         self._fail = fail
         self._undecided: set[bytes | None] = set()
         """Users whose records the codec could not decode since it last decoded one."""
+        self.unread = Unread()
         self._ready = Ready()
         self.add = self._ready.add
         """Queue an attempt; `kick` after the last of a batch."""
@@ -507,6 +509,9 @@ class Sends:
         except Undecodable as e:
             self.counts.dead += 1
             self._settler.bury(entry, e.reason, None, e.code)
+        except ContentTypeUnread as e:
+            self.unread.met(e)
+            self._codec_unavailable(slot, entry, CONTENT_TYPE_UNREAD)
         except CodecUnavailable:
             self._codec_unavailable(slot, entry)
         except BaseException as e:  # SystemExit and its like; `decode` takes the rest
@@ -529,7 +534,7 @@ class Sends:
             self._categories,
         )
 
-    def _codec_unavailable(self, slot: _Slot, entry: Entry) -> None:
+    def _codec_unavailable(self, slot: _Slot, entry: Entry, code: str = CODEC_UNAVAILABLE) -> None:
         """One record that cannot be decoded now waits alone; the lane waits when those of a few users in a row cannot.
 
         A probe that cannot be decoded waits alone, too, or it would be the next probe again, for ever.
@@ -541,10 +546,10 @@ class Sends:
             if not slot.token and not self._lane.held:
                 log.warning("the codec cannot decode the records of %d users now", FEW)
             probe = slot.token
-            if self.guard.codec_unavailable(slot, entry) and not probe:
+            if self.guard.codec_unavailable(slot, entry, code) and not probe:
                 self._ready.add(entry)
                 return
-        died = self._settler.wait_for_codec(entry)
+        died = self._settler.wait_for_codec(entry, code)
         self.counts.expired += died == "expired"
         self.counts.dead += died is not None and died != "expired"
 

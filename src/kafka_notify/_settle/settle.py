@@ -122,9 +122,13 @@ class Settler:
         held.error_class, held.error_code = "Paused", code
         self._copy(entry, held, entry.attempt, notification)
 
-    def wait_for_codec(self, entry: Entry) -> str | None:
+    def wait_for_codec(self, entry: Entry, code: str = CODEC_UNAVAILABLE) -> str | None:
         """Let a record wait in the retry topic that its codec cannot decode now, while it can decode others: as long as
         it has waited so far, from a second to a minute. No attempt is counted.
+
+        Args:
+            entry: Which.
+            code: Why it cannot.
 
         Returns:
             Why it was dead-lettered; None when it was not.
@@ -138,10 +142,10 @@ class Settler:
             return "expired"
         waited = now - held.first_failed
         if waited > MAX_WAIT_MS:
-            self.bury(entry, "undecodable", None, CODEC_UNAVAILABLE)
+            self.bury(entry, "undecodable", None, code)
             return "undecodable"
         held.due = now + min(max(waited, 1_000), 60_000)
-        held.error_class, held.error_code = "CodecUnavailable", CODEC_UNAVAILABLE
+        held.error_class, held.error_code = "CodecUnavailable", code
         entry.partition.copying(entry)
         self._copy(entry, held, entry.attempt)
         return None

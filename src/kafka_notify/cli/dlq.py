@@ -20,15 +20,20 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kafka_notify.cli._site import Site, with_site
+from kafka_notify.cli._site import Site, with_codec, with_site
 from kafka_notify.cli._times import COUNT, POSITIVE, moment, show_moment
+from kafka_notify.codec import Codec
 from kafka_notify.deadletters import DeadLetter, DeadLetters, RedriveProgress, RedriveReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILTERS: Final = (
     "reason", "category", "channel", "error_code", "user_id", "consumer", "since", "until", "id",
 )  # fmt: skip
-OPTIONS: Final = {"say `to`": "say --to CONSUMER", "`allow_unverified`": "--allow-unverified"}
+OPTIONS: Final = {
+    "say `to`": "say --to CONSUMER",
+    "`allow_unverified`": "--allow-unverified",
+    "`codec`": "--codec",
+}
 PHASES: Final = {
     "reading": "reading letters",
     "comparing": "looking for what was redriven before",
@@ -63,8 +68,8 @@ def with_filters(command: F) -> F:
     return cast(F, wrapped)
 
 
-def _letters(site: Site) -> DeadLetters:
-    return DeadLetters(site.config, topology=site.topology)
+def _letters(site: Site, codec: Codec) -> DeadLetters:
+    return DeadLetters(site.config, topology=site.topology, codec=codec)
 
 
 # -- list ------------------------------------------------------------------------------------------
@@ -73,12 +78,13 @@ def _letters(site: Site) -> DeadLetters:
 @dlq.command("list")
 @click.option("--limit", type=COUNT, default=50, show_default=True, help="Letters shown; 0 only counts.")
 @with_site
+@with_codec
 @with_filters
-def list_(site: Site, filters: dict[str, Any], limit: int) -> None:
+def list_(site: Site, codec: Codec, filters: dict[str, Any], limit: int) -> None:
     """Count letters by reason and code, and show the first. Neither users nor payloads are shown."""
     counts: Counter[tuple[str, str, str, str]] = Counter()
     shown: list[DeadLetter] = []
-    for letter in _letters(site).find(**filters):
+    for letter in _letters(site, codec).find(**filters):
         n = letter.notification
         counts[letter.reason, letter.error_code or "", letter.consumer, n.category if n else "?"] += 1
         if len(shown) < limit:
@@ -131,12 +137,13 @@ def list_(site: Site, filters: dict[str, Any], limit: int) -> None:
 @click.argument("id")
 @click.option("--reveal", is_flag=True, help="Also user, recipient, headers and payload: personal data.")
 @with_site
-def show(site: Site, id: str, reveal: bool) -> int:
+@with_codec
+def show(site: Site, codec: Codec, id: str, reveal: bool) -> int:
     """Show every death of one notification, and whether it can be redriven.
 
     Its source record is looked up: --reveal shows the payload from there, also when the letter itself is redacted.
     """
-    letters = _letters(site)
+    letters = _letters(site, codec)
     deaths = sorted(letters.restored(letters.find(id=id)), key=lambda letter: letter.died_at)
     found = [letter.to_dict(personal=reveal) for letter in deaths]
     for plain in found:
@@ -178,18 +185,23 @@ def _about_source(letter: DeadLetter) -> str:
 @click.option("--personal", is_flag=True, help="Also user, recipient, headers and payload.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @with_site
+@with_codec
 @with_filters
-def export(site: Site, filters: dict[str, Any], file: Path, personal: bool, force: bool) -> None:
+def export(
+    site: Site, codec: Codec, filters: dict[str, Any], file: Path, personal: bool, force: bool
+) -> None:
     """Write letters to FILE as JSON, one to a line; - is the output. Nobody else may read the file."""
     if str(file) == "-":
-        _letters(site).export(_letters(site).find(**filters), sys.stdout, personal=personal)
+        _letters(site, codec).export(_letters(site, codec).find(**filters), sys.stdout, personal=personal)
         return
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists; --force replaces it")
     part = file.with_name(f"{file.name}.part")  # so that FILE is complete when it is there
     try:
         with _private(part) as out:
-            count = _letters(site).export(_letters(site).find(**filters), out, personal=personal)
+            count = _letters(site, codec).export(
+                _letters(site, codec).find(**filters), out, personal=personal
+            )
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
@@ -216,9 +228,11 @@ def _private(path: Path) -> IO[str]:
 @click.option("--allow-unverified", is_flag=True, help="Also those whose source record is gone.")
 @click.option("--to", metavar="CONSUMER", help="Give them to this one: their own was renamed, for example.")
 @with_site
+@with_codec
 @with_filters
 def redrive(
     site: Site,
+    codec: Codec,
     filters: dict[str, Any],
     go: bool,
     rate: float | None,
@@ -233,7 +247,7 @@ def redrive(
     Ctrl-C stops it; what was written is acknowledged first. To resume, run it again: what was redriven is left out,
     also after a kill.
     """
-    letters = _letters(site)
+    letters = _letters(site, codec)
     cancel = threading.Event()
     with (
         _cancelled_by_signals(cancel),
