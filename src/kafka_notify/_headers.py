@@ -33,6 +33,7 @@ ORIGIN_TOPIC_ID: Final = "notif-origin-topic-id"
 ATTEMPT: Final = "notif-attempt"
 NEXT_RETRY_AT: Final = "notif-next-retry-at"
 FIRST_FAILED_AT: Final = "notif-first-failed-at"
+WAITING_SINCE: Final = "notif-waiting-since"
 LAST_ERROR_CLASS: Final = "notif-last-error-class"
 LAST_ERROR_CODE: Final = "notif-last-error-code"
 LAST_PROVIDER: Final = "notif-last-provider"
@@ -49,6 +50,7 @@ REDRIVES: Final = "notif-redrives"
 HOP_HEADERS: Final = frozenset(
     {
         ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, ORIGIN_TOPIC_ID, ATTEMPT, NEXT_RETRY_AT, FIRST_FAILED_AT,
+        WAITING_SINCE,
         LAST_ERROR_CLASS, LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, UNKNOWN_BEFORE, WRITER, DLQ_REASON, DLQ_AT,
         GROUP, PAYLOAD, REDRIVES,
     }

@@ -68,6 +68,8 @@ class RetryState:
     known, as of older versions; `-` when it is known to be another one than the present."""
     unknown_before: bool = False
     """The same of an attempt before a redrive: whoever redrove it took it for not sent, or wanted it sent again."""
+    waiting_since_ms: int | None = None
+    """When it was first throttled, or deferred, of all times in a row that it was."""
 
 
 def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int) -> RetryState | None:
@@ -97,6 +99,7 @@ def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int
             redrives=read_integer(got, h.REDRIVES, MAX_INT32) or 0,
             origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
             unknown_before=bool(read_integer(got, h.UNKNOWN_BEFORE, 1)),
+            waiting_since_ms=read_integer(got, h.WAITING_SINCE, MAX_MILLIS),
         )
     except Undecodable:
         return None
@@ -115,6 +118,8 @@ def retry_copy(headers: Headers | None, state: RetryState, id: str, created_ms: 
     copy += [(h.NEXT_RETRY_AT, b"%d" % min(state.due_ms, MAX_MILLIS)), (h.WRITER, _token(state.writer))]
     if state.redrives:
         copy.append((h.REDRIVES, b"%d" % state.redrives))
+    if state.waiting_since_ms is not None:
+        copy.append((h.WAITING_SINCE, b"%d" % state.waiting_since_ms))
     return copy
 
 

@@ -546,6 +546,7 @@ states = st.builds(
     writer=tokens.filter(bool),
     redrives=numbers,
     unknown_before=st.booleans(),
+    waiting_since_ms=st.none() | millis,
 )
 
 

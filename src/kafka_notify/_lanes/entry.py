@@ -41,7 +41,7 @@ class Held:
     __slots__ = (
         "at", "bytes", "collapse", "created", "due", "error_class", "error_code", "expires", "first_failed", "foreign",
         "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted", "topic", "unknown",
-        "unknown_before",
+        "unknown_before", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
@@ -76,6 +76,7 @@ class Held:
         self.provider: str | None = None
         self.unknown = False
         self.unknown_before = False
+        self.waiting_since: int | None = None
         """As in `RetryState`."""
         self.collapse = ""
         """See `Entry.collapse`."""

@@ -23,7 +23,7 @@ from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeErr
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
-from kafka_notify.policy import given_up, holds_lane, is_deferred
+from kafka_notify.policy import DEFERRED, given_up, holds_lane, is_deferred
 from kafka_notify.wire import (
     DlqPayload,
     DlqReason,
@@ -42,7 +42,7 @@ from kafka_notify.wire import (
 log = logging.getLogger("kafka_notify.worker")
 
 MAX_WAIT_MS = 24 * 3600 * 1000
-"""How long a notification without expiry may be throttled or deferred before it is dead-lettered; how long one whose
+"""How long a notification without expiry may be throttled in a row before it is dead-lettered; how long one whose
 codec cannot decode it, though it decodes others, may wait."""
 
 CODEC_UNAVAILABLE: Final = "codec_unavailable"
@@ -67,6 +67,7 @@ class Settler:
         on_event: Guarded.
         on_dead_letter: Awaited after the acknowledgement, before completion: at least once. None costs nothing.
         spawn: Runs it.
+        max_wait_ms: `RetryPolicy.max_wait`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Settler:
         on_event: OnEvent | None,
         on_dead_letter: DeadLetterHook | None,
         spawn: Callable[[Any], object],
+        max_wait_ms: int | None = None,
     ) -> None:
         self._writer = writer
         self._clock = clock
@@ -91,6 +93,7 @@ class Settler:
         self._on_event = on_event
         self._on_dead_letter = on_dead_letter
         self._spawn = spawn
+        self._max_wait_ms = max_wait_ms
         self.longest_wait_ms: int | None = keepable(RETRY_DEFAULT_MS)
         """How long a retry may wait, as its topic keeps it no longer; None is for ever."""
 
@@ -200,8 +203,7 @@ class Settler:
         held = self._held(entry, due, notification)
         if held.first_failed is None:
             held.first_failed = now
-        asked_to_wait = isinstance(error, ThrottledError) or is_deferred(error)  # an outage has no such bound
-        if asked_to_wait and expires is None and now - held.first_failed > MAX_WAIT_MS:
+        if self._waited_too_long(held, error, expires, now):
             self.bury(entry, "throttle_timeout", notification, None, error, attempts)
             return "throttle_timeout"
         if error is not None:
@@ -211,6 +213,21 @@ class Settler:
         entry.partition.copying(entry)
         self._copy(entry, held, attempts, notification)
         return None
+
+    def _waited_too_long(
+        self, held: Held, error: DeliveryError | None, expires: int | None, now: int
+    ) -> bool:
+        """Whether it was throttled, or deferred, for too long in a row; notes since when. An outage has no such bound."""
+        deferred = is_deferred(error)
+        if not deferred and not isinstance(error, ThrottledError):
+            held.waiting_since = None
+            return False
+        if held.waiting_since is None or deferred != (held.error_code or "").startswith(DEFERRED):
+            held.waiting_since = now
+        most = self._max_wait_ms
+        if most is None and not deferred and expires is None:
+            most = MAX_WAIT_MS
+        return most is not None and now - held.waiting_since > most
 
     def _held(self, entry: Entry, due: int, notification: Notification[Any] | None = None) -> Held:
         """What the next copy of `entry` says, from what its last one said."""
@@ -236,7 +253,7 @@ class Settler:
             old.error_code,
         )
         held.provider, held.unknown = old.provider, old.unknown
-        held.unknown_before = old.unknown_before
+        held.unknown_before, held.waiting_since = old.unknown_before, old.waiting_since
         return held
 
     def _copy(
@@ -318,6 +335,7 @@ class Settler:
             redrives=held.redrives,
             origin_topic_id=held.topic,
             unknown_before=held.unknown_before,
+            waiting_since_ms=held.waiting_since,
         )
 
     # -- dead-letter topic ----------------------------------------------------------------------------
