@@ -217,7 +217,7 @@ class Settler:
     def _waited_too_long(
         self, held: Held, error: DeliveryError | None, expires: int | None, now: int
     ) -> bool:
-        """Whether it was throttled, or deferred, for too long in a row; notes since when. An outage has no such bound."""
+        """Whether it was throttled, or deferred, for too long in a row; notes since when. An outage has no bound."""
         deferred = is_deferred(error)
         if not deferred and not isinstance(error, ThrottledError):
             held.waiting_since = None
