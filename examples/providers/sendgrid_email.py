@@ -157,7 +157,7 @@ def compose(
         "from": {"email": sender},
         "subject": subject,
         "content": [{"type": "text/plain", "value": text}],
-        "custom_args": {"notification_id": attempt.idempotency_key},
+        "custom_args": {"notification_id": notification.id},
         "categories": [notification.category],
     }
 

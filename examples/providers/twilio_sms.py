@@ -195,7 +195,7 @@ class TwilioSms(Consumer):
         if attempt.remaining_ttl is not None:  # an OTP must not wait in Twilio's queue for ten hours
             fields["validity_period"] = min(max(int(attempt.remaining_ttl), 1), MAX_VALIDITY)
         if settings.status_callback is not None:
-            key = urlencode({"notification": attempt.idempotency_key})
+            key = urlencode({"notification": notification.id})
             fields["status_callback"] = f"{settings.status_callback}?{key}"
         return fields
 

@@ -11,7 +11,7 @@ from kafka_notify._units import Seconds
 from kafka_notify.classify import classify_exception, classify_http, classify_smtp
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
 from kafka_notify.consumer import Consumer
-from kafka_notify.deadletters import DeadLetter, DeadLetters, RedriveProgress, RedriveReport
+from kafka_notify.deadletters import DeadLetter, DeadLetters, RedriveProgress, RedriveReport, SourceRecord
 from kafka_notify.errors import (
     CodecUnavailable,
     ConfigError,
@@ -102,6 +102,7 @@ __all__ = [
     "Sent",
     "Skip",
     "Skipped",
+    "SourceRecord",
     "ThrottledError",
     "Topology",
     "TransientError",

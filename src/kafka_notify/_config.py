@@ -443,3 +443,8 @@ def _check(config: Config, rules: tuple[_Rule, ...]) -> None:
 def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
     _refuse_green_threads()  # here, as every client's configuration passes by
     return {"logger": LIBRDKAFKA_LOG, **config}
+
+
+def is_secured(config: Config) -> bool:
+    """Whether its clients encrypt or authenticate, so that Kafka's own tools need a `--command-config`."""
+    return str(config.get("security.protocol", "plaintext")).lower() != "plaintext"

@@ -5,14 +5,27 @@ from __future__ import annotations
 import base64
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from kafka_notify import wire
+from kafka_notify._headers import CONTENT_TYPE
 from kafka_notify._units import UTC, from_millis
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.notification import Category, Notification
+
+
+@attrs.frozen
+class SourceRecord:
+    """What became of the record that a dead letter's notification came in."""
+
+    state: Literal["kept", "gone", "different"]
+    """`kept`: it is still in its topic, and says the same as the letter. `gone`: retention removed it, its topic was
+    deleted, or nobody can tell whether it is the letter's. `different`: another record is in its place, so the letter
+    is forged or foreign."""
+    kept_until: dt.datetime | None = None
+    """Its topic surely keeps it until then; None when that is not known."""
 
 
 @attrs.frozen
@@ -48,6 +61,8 @@ class DeadLetter:
     """As they lie in the dead-letter topic."""
     state: wire.DeadLetterState = attrs.field(repr=False)
     """Origin, group, attempts and last error, as the consumer left them."""
+    source: SourceRecord | None = None
+    """Its source record, when that was looked for: see `DeadLetters.restored`."""
 
     def to_dict(self, *, personal: bool = False) -> dict[str, object]:
         """As plain data for JSON: what died, why and where.
@@ -73,6 +88,7 @@ class DeadLetter:
             "redrives": self.redrives,
             "provider": state.provider,
             "maybe_sent": state.outcome_unknown,
+            "maybe_sent_before_redrive": state.unknown_before,
             "expired": self.expired,
             "redacted": self.redacted,
             "topic": self.topic,
@@ -82,6 +98,12 @@ class DeadLetter:
                 "topic": state.origin_topic,
                 "partition": state.origin_partition,
                 "offset": state.origin,
+            },
+            "source": None
+            if self.source is None
+            else {
+                "state": self.source.state,
+                "kept_until": self.source.kept_until.isoformat() if self.source.kept_until else None,
             },
         }
         if personal:
@@ -145,6 +167,41 @@ class DeadLetter:
             state=state,
         )
 
+    def with_record(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: wire.Headers,
+        timestamp_ms: int,
+        codec: Codec,
+        categories: Mapping[str, Category[Any]],
+        source: SourceRecord,
+    ) -> DeadLetter:
+        """The same letter with the whole of its notification.
+
+        Args:
+            key: Of the source record; likewise `value` and `timestamp_ms`.
+            headers: Its own, and those that the letter adds.
+            codec: Reads the value.
+            categories: Those of the topology.
+            source: What is known of the record.
+
+        Raises:
+            CodecUnavailable: The codec's service is away: try again.
+        """
+        state = attrs.evolve(self.state, payload="intact")
+        notification = _decoded(state, key, value, headers, timestamp_ms, codec, categories)
+        return attrs.evolve(
+            self,
+            user_id=notification.user_id if notification else _text(key),
+            notification=notification,
+            raw=value,
+            key=key,
+            headers=tuple(headers),
+            expired=_expired(notification, self.reason),
+            source=source,
+        )
+
 
 def _decoded(
     state: wire.DeadLetterState,
@@ -157,11 +214,12 @@ def _decoded(
 ) -> Notification[Any] | None:
     if state.payload == "redacted":  # the envelope is still worth reading: user, category, recipient, expiry
         value, codec = b"{}", JsonCodec()
+        headers = [header for header in headers or () if header[0] != CONTENT_TYPE]
         categories = {name: Category(name, known.lane, ttl=known.ttl) for name, known in categories.items()}
     origin = (state.origin_topic, state.origin_partition, state.origin)
     try:
         return wire.decode(key, value, wire.strip_retry(headers), *origin, timestamp_ms, codec, categories)
-    except wire.Undecodable:
+    except (wire.Undecodable, wire.ContentTypeUnread):
         return None
 
 

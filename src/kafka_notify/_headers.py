@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol
 
-from kafka_notify.errors import NotifyError
+from kafka_notify.errors import CodecUnavailable, NotifyError
 
 Headers = list[tuple[str, bytes]]
 """As `confluent_kafka.Message.headers()` gives them; a value written by another client may be None."""
@@ -33,10 +33,12 @@ ORIGIN_TOPIC_ID: Final = "notif-origin-topic-id"
 ATTEMPT: Final = "notif-attempt"
 NEXT_RETRY_AT: Final = "notif-next-retry-at"
 FIRST_FAILED_AT: Final = "notif-first-failed-at"
+WAITING_SINCE: Final = "notif-waiting-since"
 LAST_ERROR_CLASS: Final = "notif-last-error-class"
 LAST_ERROR_CODE: Final = "notif-last-error-code"
 LAST_PROVIDER: Final = "notif-last-provider"
 OUTCOME_UNKNOWN: Final = "notif-outcome-unknown"
+UNKNOWN_BEFORE: Final = "notif-outcome-unknown-before"
 WRITER: Final = "notif-writer"
 
 DLQ_REASON: Final = "notif-dlq-reason"
@@ -48,8 +50,9 @@ REDRIVES: Final = "notif-redrives"
 HOP_HEADERS: Final = frozenset(
     {
         ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, ORIGIN_TOPIC_ID, ATTEMPT, NEXT_RETRY_AT, FIRST_FAILED_AT,
-        LAST_ERROR_CLASS, LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, WRITER, DLQ_REASON, DLQ_AT, GROUP, PAYLOAD,
-        REDRIVES,
+        WAITING_SINCE,
+        LAST_ERROR_CLASS, LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, UNKNOWN_BEFORE, WRITER, DLQ_REASON, DLQ_AT,
+        GROUP, PAYLOAD, REDRIVES,
     }
 )  # fmt: skip
 """What retry copies and dead letters add. On a source topic anyone could have forged them: ignored there."""
@@ -71,6 +74,20 @@ class Undecodable(NotifyError):
         self.reason: Literal["undecodable", "unsupported_schema"] = reason
         self.code = code
         super().__init__(f"{reason}: {code}")
+
+
+class ContentTypeUnread(CodecUnavailable):
+    """A record's `content-type` is none that this process's codec reads: another codec can, so the record waits.
+
+    Args:
+        content_type: As the record says, made safe to show.
+        reads: What the codec reads.
+    """
+
+    def __init__(self, content_type: str, reads: str) -> None:
+        self.content_type = content_type
+        self.reads = reads
+        super().__init__(f"content-type {content_type!r} is not read by the codec, which reads {reads}")
 
 
 class HasHeaders(Protocol):

@@ -64,13 +64,17 @@ class RetryState:
     error_code: str | None
     provider: str | None
     outcome_unknown: bool
-    """An attempt ended with an unknown outcome; sticky."""
+    """An attempt ended with an unknown outcome; sticky, until somebody redrives it."""
     writer: str
     """The assignment that wrote the copy, or `REDRIVE_WRITER`."""
     redrives: int
     origin_topic_id: str | None = None
     """Of the topic that `origin` is an offset of: one of the same name may have come after it. None when it is not
     known, as of older versions; `-` when it is known to be another one than the present."""
+    unknown_before: bool = False
+    """The same of an attempt before a redrive: whoever redrove it took it for not sent, or wanted it sent again."""
+    waiting_since_ms: int | None = None
+    """When it was first throttled, or deferred, of all times in a row that it was."""
 
     @property
     def is_spill(self) -> bool:
@@ -104,6 +108,8 @@ def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int
             writer=_required(read_text(got, h.WRITER)),
             redrives=read_integer(got, h.REDRIVES, MAX_INT32) or 0,
             origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
+            unknown_before=bool(read_integer(got, h.UNKNOWN_BEFORE, 1)),
+            waiting_since_ms=read_integer(got, h.WAITING_SINCE, MAX_MILLIS),
         )
     except Undecodable:
         return None
@@ -117,11 +123,13 @@ def retry_copy(headers: Headers | None, state: RetryState, id: str, created_ms: 
     Args:
         id: Of the notification, written when the record has none; as `created_ms`.
     """
-    copy = _base(headers, id, created_ms)
+    copy = own_headers(headers, id, created_ms)
     copy += _origin_headers(state)
     copy += [(h.NEXT_RETRY_AT, b"%d" % min(state.due_ms, MAX_MILLIS)), (h.WRITER, _token(state.writer))]
     if state.redrives:
         copy.append((h.REDRIVES, b"%d" % state.redrives))
+    if state.waiting_since_ms is not None:
+        copy.append((h.WAITING_SINCE, b"%d" % state.waiting_since_ms))
     return copy
 
 
@@ -130,7 +138,8 @@ def strip_retry(headers: Headers | None) -> Headers:
     return [header for header in headers or () if header[0] not in h.HOP_HEADERS]
 
 
-def _base(headers: Headers | None, id: str | None, created_ms: int | None) -> Headers:
+def own_headers(headers: Headers | None, id: str | None, created_ms: int | None) -> Headers:
+    """The record's own headers, with id and creation time where it had none: what every copy of it carries."""
     copy = strip_retry(headers)
     got = dict(copy)
     if id is not None and got.get(h.ID) is None:
@@ -160,6 +169,8 @@ def _origin_headers(state: RetryState) -> Headers:
             written.append((name, _token(text)))
     if state.outcome_unknown:
         written.append((h.OUTCOME_UNKNOWN, b"1"))
+    if state.unknown_before:
+        written.append((h.UNKNOWN_BEFORE, b"1"))
     return written
 
 
@@ -192,6 +203,8 @@ class DeadLetterState:
     outcome_unknown: bool
     origin_topic_id: str | None = None
     """As in `RetryState`."""
+    unknown_before: bool = False
+    """As in `RetryState`."""
 
 
 def dead_letter(
@@ -215,7 +228,7 @@ def dead_letter(
         state: Origin, attempts and last error; its `due_ms`, `writer` and `redrives` are not written.
         id: Of the notification when it could be decoded, written when the record has none; as `created_ms`.
     """
-    letter = _base(headers, id, created_ms)
+    letter = own_headers(headers, id, created_ms)
     letter += _origin_headers(state)
     letter += [
         (h.DLQ_REASON, reason.encode()),
@@ -247,6 +260,7 @@ def read_dead_letter(headers: Headers | None) -> DeadLetterState | None:
             provider=read_text(got, h.LAST_PROVIDER),
             outcome_unknown=bool(read_integer(got, h.OUTCOME_UNKNOWN, 1)),
             origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
+            unknown_before=bool(read_integer(got, h.UNKNOWN_BEFORE, 1)),
         )
     except Undecodable:
         return None

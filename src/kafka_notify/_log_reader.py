@@ -52,13 +52,14 @@ class LogReader:
     Args:
         config: librdkafka properties; producer properties among them are left out.
         group: Shown in broker logs, and named by access rules; no such group comes into being.
+        fetches: Properties that say how much is fetched at once.
 
     Raises:
         ConfigError: librdkafka refuses the configuration.
     """
 
-    def __init__(self, config: Config, group: str) -> None:
-        self._consumer = opened(Consumer, consumer_config(config, "throughput", group, _OVERLAY))
+    def __init__(self, config: Config, group: str, fetches: Config = _OVERLAY) -> None:
+        self._consumer = opened(Consumer, consumer_config(config, "throughput", group, fetches))
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has, 0 when it does not exist."""

@@ -31,6 +31,7 @@ from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 
 if TYPE_CHECKING:
     from kafka_notify._dead_letter import DeadLetter
+    from kafka_notify._origins import Origins
 
 log = logging.getLogger("kafka_notify.dead_letters")
 
@@ -38,6 +39,15 @@ MAX_REDRIVES: Final = 3
 _CLOCK_SKEW_MS: Final = 3_600_000
 """How far the clocks of workers, brokers and this machine may be apart."""
 _REQUEST_SECONDS: Final = 30.0
+_ADVICE: Final = {
+    "forged": "some letters differ from their source records: somebody else wrote them; the log names each, and who "
+    "may write to the dead-letter topic is to be found out",
+    "undecodable": "some letters cannot be read here: if their consumer's codec is another one, say `codec`",
+    "redacted": "the source records of redacted letters are gone, and their payloads with them: what is sensitive can "
+    "be redriven for as long as its source topic keeps it",
+    "unverified": "the source records of some letters are gone, so that nobody can tell whether their consumer wrote "
+    "them; if nobody else may write to the dead-letter topic, say `allow_unverified`",
+}
 
 _TABLE: Final = """
 CREATE TABLE letter (
@@ -63,6 +73,7 @@ class Plan:
         watch: Asked whether to go on.
         readers: Says whether anybody reads what is written.
         to: The consumer that gets the letters instead of the one that gave up on them.
+        origins: Looks up the source records.
     """
 
     def __init__(
@@ -72,7 +83,9 @@ class Plan:
         watch: Watch | None = None,
         readers: Readers | None = None,
         to: str | None = None,
+        origins: Origins | None = None,
     ) -> None:
+        self._origins = origins
         self.skipped: Counter[str] = Counter()
         self.advice: dict[str, None] = {}
         """What to do about letters that were left out, each sentence once."""
@@ -88,17 +101,27 @@ class Plan:
         self._db = sqlite3.connect("")
         self._db.execute(_TABLE)
 
-    def add(self, letters: Iterable[DeadLetter], *, allow_expired: bool) -> None:
-        """Take in letters; those that cannot be redriven are counted and left out."""
+    def add(
+        self, letters: Iterable[DeadLetter], *, allow_expired: bool, allow_unverified: bool = True
+    ) -> None:
+        """Take in letters; those that cannot be redriven are counted and left out.
+
+        Args:
+            letters: To be redriven.
+            allow_expired: Also those that expired.
+            allow_unverified: Also those whose source record is gone.
+        """
         offered = 0
-        for number, letter in enumerate(letters, 1):
+        wanted = self._wanted(letters, allow_expired)
+        for letter in wanted if self._origins is None else self._origins.restored(wanted):
             if self._watch.cancelled:
                 break
-            self._watch.tell("reading", number)
-            why, topic = self._refused(letter, allow_expired)
-            if why:
+            if why := _not_as_it_was(letter, allow_unverified):
                 self.skipped[why] += 1
+                if advice := _ADVICE.get(why):
+                    self.advice[advice] = None
                 continue
+            topic = self._place(letter)[1]
             state, headers = letter.state, _copy_headers(letter, self._origin_topic_id(letter.state))
             created = cast(Notification[Any], letter.notification)._created_ms
             place = (
@@ -114,6 +137,16 @@ class Plan:
             offered += 1
         self._left_out("already_redriven", offered - self.size())
 
+    def _wanted(self, letters: Iterable[DeadLetter], allow_expired: bool) -> Iterator[DeadLetter]:
+        for number, letter in enumerate(letters, 1):
+            if self._watch.cancelled:
+                return
+            self._watch.tell("reading", number)
+            if why := self._refused(letter, allow_expired):
+                self.skipped[why] += 1
+            else:
+                yield letter
+
     def _origin_topic_id(self, state: wire.DeadLetterState) -> str | None:
         """What its copy says of the topic that its origin is in; that of a letter of an older version may not be known,
         but an offset beyond the present end is surely another topic's."""
@@ -123,28 +156,28 @@ class Plan:
             self._ends[place] = self._reader.extent(*place)[1] if exists else 0
         return OTHER_TOPIC if state.origin >= self._ends[place] else state.origin_topic_id
 
-    def _refused(self, letter: DeadLetter, allow_expired: bool) -> tuple[str, str]:
+    def _place(self, letter: DeadLetter) -> tuple[str, str, str]:
+        """Lane, retry topic and consumer that a letter goes to; empty when there is none."""
         lane, name = self._consumer_of(letter.state)
         if lane and self._to is not None:
             name = self._to
             if lane not in self._checked and self._readers is not None:
                 self._readers.check(lane, name)
                 self._checked.add(lane)
-        topic = self._retry_topic(letter.state, lane, name) if lane else ""
+        return lane, self._retry_topic(letter.state, lane, name) if lane else "", name
+
+    def _refused(self, letter: DeadLetter, allow_expired: bool) -> str:
+        """Why it is left out whatever its source record says; empty when it is not."""
+        lane, topic, name = self._place(letter)
         if not topic:
-            return "unknown_group", ""
+            return "unknown_group"
         channel = wire.channel_of(list(letter.headers))
         if why := self._unread(lane, name, channel):
-            return why, ""
-        if letter.redacted:
-            return "redacted", ""
-        if letter.notification is None:
-            return "undecodable", ""
+            return why
         if letter.redrives >= MAX_REDRIVES:
-            return "parked", ""
-        if not allow_expired and _is_expired(letter.notification):
-            return "expired", ""
-        return "", topic
+            return "parked"
+        n = letter.notification
+        return "expired" if n is not None and not allow_expired and _is_expired(n) else ""
 
     def _consumer_of(self, state: wire.DeadLetterState) -> tuple[str, str]:
         """Lane and name of the consumer that gave up; empty when the topology has no such lane."""
@@ -240,6 +273,18 @@ class Plan:
         self._db.close()
 
 
+def _not_as_it_was(letter: DeadLetter, allow_unverified: bool) -> str:
+    """Why a letter cannot go back, by what its source record said; empty when it can."""
+    source = letter.source
+    if source is not None and source.state == "different":
+        return "forged"
+    if letter.redacted and (source is None or source.state != "kept"):
+        return "redacted"
+    if source is not None and source.state == "gone" and not allow_unverified:
+        return "unverified"
+    return "undecodable" if letter.notification is None else ""
+
+
 def _is_expired(notification: Notification[Any]) -> bool:
     expires = notification._expires_ms
     return expires is not None and expires <= time.time() * 1000
@@ -265,10 +310,12 @@ def _copy_headers(letter: DeadLetter, origin_topic_id: str | None) -> wire.Heade
             error_class=state.error_class,
             error_code=state.error_code,
             provider=state.provider,
-            outcome_unknown=state.outcome_unknown,
+            # whoever redrives it has decided: else a sender that asks a person would do so again, for ever
+            outcome_unknown=False,
             writer=wire.REDRIVE_WRITER,
             redrives=state.redrives + 1,
             origin_topic_id=origin_topic_id,
+            unknown_before=state.outcome_unknown or state.unknown_before,
         ),
         notification.id,
         notification._created_ms,

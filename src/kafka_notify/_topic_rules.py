@@ -229,7 +229,7 @@ def offsets_kept(
         yield _warning(
             f"the brokers forget the offsets of a group that nobody is in after {minutes / 1440:.3g} days, while "
             f"source topics keep records {needed}: workers that start after such a stop send all of them again; "
-            f"offsets.retention.minutes={value} in the settings of all brokers ({servers})"
+            f"offsets.retention.minutes={value} in the settings of all brokers ({servers.partition(' ')[0]})"
         )
 
 

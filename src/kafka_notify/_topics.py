@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
-from kafka_notify._config import Config, client_config, opened
+from kafka_notify._config import Config, client_config, is_secured, opened
 from kafka_notify._handle import reason
 from kafka_notify._topic_rules import (
     ConsumerLike,
@@ -92,6 +92,8 @@ def check_topics(
     admin: Any = opened(AdminClient, client_config(config))
     metadata = _metadata(admin)
     servers = ",".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
+    if is_secured(config):  # Kafka's own tools are given it in a file; what is printed holds no secret
+        servers += " --command-config client.properties"
     prefix = f"{topology.prefix}."
     dlqs = {topology.dlq_topic(lane) for lane in topology.lanes}
     found = _found(admin, {n: t for n, t in metadata.topics.items() if n.startswith(prefix) or n in dlqs})

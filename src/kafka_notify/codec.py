@@ -59,7 +59,10 @@ class Codec(Protocol):
     """
 
     content_type: str
-    """Written to the `content-type` header."""
+    """Written to the `content-type` header. A record with another one is not given to `decode`: it waits for a worker
+    whose codec reads it. A codec that reads more names that in an attribute `reads`, a sequence of content types with
+    `*` for any text; `("*",)` reads all. What says nothing (no header, `text/plain`, `application/octet-stream`) is
+    read by every codec."""
 
     def encode(self, notification: Notification[Any], context: CodecContext, /) -> bytes:
         """The bytes of `notification.data`."""
@@ -78,6 +81,7 @@ class JsonCodec:
     """
 
     content_type: str = "application/json"
+    reads: Sequence[str] = ("application/*+json", "text/json")
 
     def encode(self, notification: Notification[Any], context: CodecContext, /) -> bytes:
         """The data as a JSON object.

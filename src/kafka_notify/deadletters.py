@@ -14,7 +14,7 @@ from confluent_kafka import Message
 
 from kafka_notify import wire
 from kafka_notify._config import Config
-from kafka_notify._dead_letter import DeadLetter
+from kafka_notify._dead_letter import DeadLetter, SourceRecord
 from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader
 from kafka_notify._redrive_writer import OnProgress, RedriveProgress, Watch, write
@@ -24,7 +24,7 @@ from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.errors import ConfigError
 from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 
-__all__ = ["DeadLetter", "DeadLetters", "RedriveProgress", "RedriveReport"]
+__all__ = ["DeadLetter", "DeadLetters", "RedriveProgress", "RedriveReport", "SourceRecord"]
 
 log = logging.getLogger("kafka_notify.dead_letters")
 
@@ -39,7 +39,10 @@ class RedriveReport:
     """How many letters were left alone, by reason:
 
     - `expired`: nobody waits for it any more; `allow_expired` overrides
-    - `redacted`: the payload is gone
+    - `forged`: its source record has other bytes, so that somebody else wrote it; nothing overrides that
+    - `redacted`: the payload was kept out of the letter, and its source record is gone
+    - `unverified`: its source record is gone, so that nobody can tell whether its consumer wrote it; `allow_unverified`
+      overrides
     - `undecodable`: no worker could read it; it counts again when a codec or payload class that can is given
     - `parked`: it was redriven three times and died each time
     - `already_redriven`: it is on its way or was, or a later death of it is known
@@ -187,6 +190,28 @@ class DeadLetters:
             self._topology.categories,
         )
 
+    def restored(self, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+        """The letters with what is known of their source records: `DeadLetter.source`.
+
+        While its source topic keeps it, the source record gives key, value and headers, also those of `sensitive`
+        categories, which the letter itself does not hold. A letter whose source record differs is forged or foreign.
+        It stays as it is, `source.state` says `different`, and an error is logged.
+
+        Args:
+            letters: From `find`; read once.
+
+        Returns:
+            An iterator in any order, which holds some 16 MB however many there are.
+
+        Raises:
+            NotifyError: While iterating: a source topic cannot be read, or the brokers do not answer.
+            CodecUnavailable: While iterating: the codec's service is away.
+        """
+        from kafka_notify._origins import Origins
+
+        with Origins(self._config, self._group, self._codec, self._topology.categories) as origins:
+            yield from origins.restored(letters)
+
     def redrive(
         self,
         letters: Iterable[DeadLetter],
@@ -195,16 +220,20 @@ class DeadLetters:
         rate: float | None = None,
         allow_expired: bool = False,
         allow_unproven: bool = False,
+        allow_unverified: bool = False,
         to: str | None = None,
         on_progress: OnProgress | None = None,
         cancel: threading.Event | None = None,
     ) -> RedriveReport:
         """Give letters back to the consumer that gave up on them, with their attempts reset.
 
-        Each goes to the retry topic of its own consumer (no other one sends it again), bytes and headers unchanged, the
-        letters of a user in the order of their origins. Doing it again does nothing, also after this
-        process died half-way: copies that are already there are looked for first. Only two redrives at the same time
-        may write a letter twice. Blocks until the broker has acknowledged everything.
+        Each goes to the retry topic of its own consumer (no other one sends it again), bytes and headers as its source
+        record has them, the letters of a user in the order of their origins. So what is redacted can go back while its
+        source topic keeps it, and what differs from its source record does not.
+
+        Doing it again does nothing, also after this process died half-way: copies that are already there are looked
+        for first. Only two redrives at the same time may write a letter twice. Blocks until the broker has
+        acknowledged everything.
 
         Args:
             letters: From `find`, read once. While they are sorted they lie in a private temporary file, not in memory.
@@ -212,6 +241,8 @@ class DeadLetters:
             rate: Letters per second; as fast as the brokers take them by default.
             allow_expired: Also those that expired; each gets its whole lifetime again, from now.
             allow_unproven: Also those of which nobody can tell whether they were redriven before.
+            allow_unverified: Also those whose source record is gone, as they are in the dead-letter topic. Whoever may
+                write there decides what is sent.
             to: Name of the consumer that gets them instead of the one that gave up, on the lane of each: after a
                 consumer was renamed, for example. `workers` is the one without a name. By default each goes back to
                 its own, and those whose consumer nobody runs any more are left out.
@@ -224,6 +255,7 @@ class DeadLetters:
             ProduceError: A copy was not acknowledged; the text says how many were. Run it again.
             NotifyError: The brokers do not answer.
         """
+        from kafka_notify._origins import Origins
         from kafka_notify._redrive import Plan, Retention
         from kafka_notify._redrive_target import Readers
 
@@ -232,6 +264,7 @@ class DeadLetters:
         watch = Watch(on_progress, cancel)
         with (
             LogReader(self._config, self._group) as reader,
+            Origins(self._config, self._group, self._codec, self._topology.categories) as origins,
             closing(
                 Plan(
                     self._topology,
@@ -239,10 +272,11 @@ class DeadLetters:
                     watch,
                     Readers(self._config, self._topology),
                     DEFAULT_CONSUMER if to == "" else to,
+                    origins,
                 )
             ) as plan,
         ):
-            plan.add(letters, allow_expired=allow_expired)
+            plan.add(letters, allow_expired=allow_expired, allow_unverified=allow_unverified)
             plan.drop_redriven(None if allow_unproven else Retention(self._config))
             size = plan.size()
             written = (

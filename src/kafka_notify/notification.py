@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Generic, Literal, NoReturn, cast, overload
+from typing import Any, Final, Generic, Literal, NamedTuple, NoReturn, cast, overload
 
 import attrs
 from attrs.exceptions import FrozenInstanceError
@@ -409,6 +410,25 @@ class Receipt:
     message_id: str | None = None
 
 
+class SendKey(NamedTuple):
+    """What makes a notification one and the same for a provider and a store of accepted ones.
+
+    An id alone does not: producers may choose the same for two users, and two consumers may send the same notification
+    through one provider's account. As text it is a UUID, made only when somebody asks.
+    """
+
+    group: str
+    user_id: str
+    id: str
+
+    def __str__(self) -> str:
+        # neither a group's name nor an id holds a NUL, so that no two keys make one text
+        digest = hashlib.blake2b(
+            f"{self.group}\0{self.id}\0{self.user_id}".encode(errors="surrogatepass"), digest_size=16
+        )
+        return str(uuid.UUID(bytes=digest.digest(), version=5))
+
+
 @attrs.define
 class _Attempt:
     """An attempt while it is made."""
@@ -416,17 +436,23 @@ class _Attempt:
     number: int
     """1-based; counted attempts only."""
     max_attempts: int
-    idempotency_key: str
-    """The notification's id: the same at every attempt, redelivery and redrive."""
+    _key: str | SendKey = attrs.field(alias="idempotency_key", repr=str)
     timeout: float
     """Seconds left for this call: the smaller of `send_timeout` and the remaining ttl."""
     remaining_ttl: float | None
     """Seconds until the notification expires; None when it never does."""
     maybe_sent: bool = False
-    """An earlier attempt ended with an unknown outcome."""
+    """An earlier attempt ended with an unknown outcome. False again after a redrive: whoever did that decided."""
     last_provider: str | None = None
     last_error: str | None = None
     """Code of the attempt before."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """A UUID made of group, user and id: the same at every attempt, redelivery and redrive, and never that of
+        another user's notification or of another consumer's send."""
+        key = self._key
+        return key if type(key) is str else str(key)
 
 
 # attrs can do what pyright says it cannot, and nobody else sees the base
@@ -436,10 +462,10 @@ class Attempt(_Attempt):
 
 
 def new_attempt(
-    number: int, max_attempts: int, idempotency_key: str, timeout: float, remaining_ttl: float | None
+    number: int, max_attempts: int, key: SendKey, timeout: float, remaining_ttl: float | None
 ) -> Attempt:
     """`Attempt(...)` at half the price: one is made for every send."""
-    attempt: Any = _Attempt(number, max_attempts, idempotency_key, timeout, remaining_ttl)
+    attempt: Any = _Attempt(number, max_attempts, key, timeout, remaining_ttl)
     attempt.__class__ = Attempt
     return attempt  # type: ignore[no-any-return]
 

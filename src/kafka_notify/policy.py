@@ -21,7 +21,7 @@ from kafka_notify.errors import (
 from kafka_notify.notification import Receipt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent
 
-_DEFERRED: Final = "deferred."
+DEFERRED: Final = "deferred."
 
 UnknownOutcome = Literal["retry", "dead_letter", "assume_sent"]
 
@@ -47,6 +47,10 @@ class RetryPolicy:
         factor: What each further delay is multiplied by.
         cap: The longest delay in seconds.
         jitter: The share by which a delay varies at random in both directions, 0 to 1.
+        max_wait: Seconds for which a notification may be throttled, or deferred by `should_send`, again and again: once
+            it has waited so long since the first such answer in a row, the next one makes a dead letter
+            (`throttle_timeout`). None, the default: a day for throttles of a notification without expiry, and no bound
+            for what is deferred.
 
     Raises:
         ConfigError: A value is out of range.
@@ -57,6 +61,7 @@ class RetryPolicy:
     factor: float
     cap: float
     jitter: float
+    max_wait: float | None
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class RetryPolicy:
         factor: float = 4,
         cap: Seconds = 60,
         jitter: float = 0.1,
+        max_wait: Seconds | None = None,
     ) -> None:
         if not isinstance(max_attempts, int) or max_attempts < 1:
             raise ConfigError(f"RetryPolicy.max_attempts must be a whole number >= 1, not {max_attempts!r}")
@@ -80,6 +86,7 @@ class RetryPolicy:
             factor=factor,
             cap=to_seconds(cap, "RetryPolicy.cap"),
             jitter=jitter,
+            max_wait=None if max_wait is None else to_seconds(max_wait, "RetryPolicy.max_wait"),
         )
 
     @property
@@ -110,13 +117,13 @@ def holds_lane(error: DeliveryError | None) -> bool:
 
 def deferred(reason: str) -> TransientError:
     """Why `should_send` put a notification off, as a code; a reason that would make none is left out."""
-    error = TransientError(f"{_DEFERRED}{reason}")
-    return error if error.code.startswith(_DEFERRED) else TransientError(f"{_DEFERRED}reason")
+    error = TransientError(f"{DEFERRED}{reason}")
+    return error if error.code.startswith(DEFERRED) else TransientError(f"{DEFERRED}reason")
 
 
 def is_deferred(error: DeliveryError | None) -> bool:
     """Whether `should_send` put it off: the provider was not asked."""
-    return error is not None and error.code.startswith(_DEFERRED)
+    return error is not None and error.code.startswith(DEFERRED)
 
 
 def after_unknown(outcome: Retry, error: UnknownOutcomeError, policy: UnknownOutcome) -> Outcome:

@@ -6,6 +6,7 @@ of retry copies and dead letters). Every record that a worker reads is decoded o
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import re
 import uuid
@@ -13,7 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kafka_notify import _headers as h
-from kafka_notify._headers import MAX_MILLIS, Headers, Undecodable, read_integer, read_text
+from kafka_notify._headers import (
+    MAX_MILLIS,
+    ContentTypeUnread,
+    Headers,
+    Undecodable,
+    read_integer,
+    read_text,
+)
 from kafka_notify._hops import (
     REDRIVE_WRITER,
     SPILL_ORIGIN,
@@ -23,12 +31,14 @@ from kafka_notify._hops import (
     DlqReason,
     RetryState,
     dead_letter,
+    own_headers,
     read_dead_letter,
     read_retry,
     retry_copy,
     strip_retry,
 )
 from kafka_notify._payload import structure, to_json, unstructure
+from kafka_notify._text import printable
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailable, ConfigError, InvalidNotification
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, unchecked
@@ -37,6 +47,7 @@ __all__ = [
     "REDRIVE_WRITER",
     "SPILL_ORIGIN",
     "SPILL_WRITER",
+    "ContentTypeUnread",
     "DeadLetterState",
     "DlqPayload",
     "DlqReason",
@@ -51,6 +62,7 @@ __all__ = [
     "encode",
     "expiry",
     "identity",
+    "own_headers",
     "read_dead_letter",
     "read_retry",
     "retry_copy",
@@ -164,6 +176,7 @@ def decode(
         Undecodable: It is no notification.
         CodecUnavailable: The codec's service is away, or the category's payload class is not one that data can
             fill: the record may be fine, so the lane waits.
+        ContentTypeUnread: Another codec is needed; a kind of the former.
     """
     # of several with one name the last wins; one without a value is read as absent
     got: dict[str, bytes] = dict(headers) if headers else {}
@@ -185,10 +198,14 @@ def decode(
         created = timestamp_ms
     expires = read_integer(got, _EXPIRES_AT, MAX_MILLIS) if _EXPIRES_AT in got else None
     known = categories.get(category)
+    user_id = _user_id(key)
+    data_type = got.get(_CONTENT_TYPE)
+    if data_type is not None and data_type != _content_types.get(codec.content_type) and value is not None:
+        _check_content_type(data_type, codec)
     if expires is None and known is not None:
         expires = _expiry(created, known.ttl)
     return unchecked(
-        _user_id(key),
+        user_id,
         category,
         channel,
         read_text(got, _RECIPIENT),
@@ -281,6 +298,33 @@ def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Ca
         raise CodecUnavailable(str(e)) from None
     except Exception:  # the payload class's own code runs here
         raise Undecodable("undecodable", "bad_payload") from None
+
+
+_content_types: dict[str, bytes] = {}
+"""What codecs write, as bytes: compared for every record."""
+_SAYS_NOTHING: Final = frozenset({"application/octet-stream", "binary/octet-stream", "text/plain"})
+
+
+def _check_content_type(raw: bytes, codec: Codec) -> None:
+    written = codec.content_type
+    if len(_content_types) < _MAX_NAMES:
+        _content_types[written] = written.encode()
+    found = _media_type(raw.decode(errors="replace"))
+    reads = [written, *getattr(codec, "reads", ())]
+    if "/" not in found or found in _SAYS_NOTHING:
+        return  # no media type, or any
+    if any(_is_read(found, _media_type(each)) for each in reads):
+        return
+    raise ContentTypeUnread(printable(found, 100), ", ".join(reads))
+
+
+def _media_type(text: str) -> str:
+    """Without parameters, such as a charset."""
+    return text.partition(";")[0].strip().lower()
+
+
+def _is_read(found: str, pattern: str) -> bool:
+    return found == pattern or ("*" in pattern and fnmatch.fnmatchcase(found, pattern))
 
 
 def _codec_error(codec: Codec, error: Exception) -> str:

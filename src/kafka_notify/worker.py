@@ -582,6 +582,7 @@ class _Running:
             found.append(
                 f"{strays} async sends ignored their cancellation at a hand-over and still run beside the next owner's"
             )
+        found += engine.sends.unread.problems()
         found += engine.sends.guard.problems()
         halves = [
             n for n, since in self.fetch.half_assigned().items() if boottime() - since > HALF_ASSIGNED_LIMIT

@@ -8,7 +8,9 @@ from typing import Any
 from kafka_notify import (
     Attempt,
     Category,
+    CodecContext,
     Consumer,
+    JsonCodec,
     Lane,
     Notification,
     PermanentError,
@@ -39,6 +41,19 @@ def grown() -> Topology:
 def shrunk() -> Topology:
     """With fewer."""
     return topology(2)
+
+
+class HexCodec(JsonCodec):
+    """Another format than JSON."""
+
+    content_type = "application/x-hex"
+    reads = ()
+
+    def encode(self, notification: Notification[Any], context: CodecContext, /) -> bytes:
+        return super().encode(notification, context).hex().encode()
+
+    def decode(self, value: bytes, context: CodecContext, /) -> Any:
+        return super().decode(bytes.fromhex(value.decode()), context)
 
 
 class Sms(Consumer):

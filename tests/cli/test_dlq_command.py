@@ -66,6 +66,18 @@ def test_a_letter_is_shown_and_its_data_only_when_asked(dead: Shell) -> None:
     assert dead("dlq", "show", "nobody").code == 1
 
 
+def test_what_is_redacted_is_shown_from_its_source_record(dead: Shell) -> None:
+    """A sensitive payload is in no letter; show says until when its source topic keeps it, --reveal shows it."""
+    shown = dead.ok("dlq", "show", "n04")
+    assert "its source record is kept, payload included until 20" in shown.out
+    assert "secret-user" not in shown.out
+    (plain,) = dead.ok("dlq", "show", "n04", "--json").json
+    assert (plain["redacted"], plain["source"]["state"]) == (True, "kept")
+    assert "value" not in plain
+    (revealed,) = dead.ok("dlq", "show", "n04", "--reveal", "--json").json
+    assert json.loads(revealed["value"]) == {"plan": "permanent", "n": 4}
+
+
 def test_an_export_is_complete_and_private(dead: Shell, tmp_path: Path) -> None:
     """The file is there when it is complete, for its owner alone, and is not overwritten by mistake."""
     file = tmp_path / "letters.jsonl"
@@ -92,14 +104,13 @@ def test_a_reader_that_goes_away_ends_it_quietly(dead: Shell) -> None:
 
 
 def test_a_redrive_is_counted_first_and_done_when_told(dead: Shell) -> None:
-    """Without --go nothing is written; with it each letter goes back once; redacted ones stay."""
+    """Without --go nothing is written; with it each letter goes back once, redacted ones from their source records."""
     counted = dead.ok("dlq", "redrive")
-    assert "9 letters would be redriven" in counted.out
-    assert "3 left out: redacted" in counted.out
+    assert "12 letters would be redriven" in counted.out
     done = dead.ok("dlq", "redrive", "--go", "--json").json
-    assert (done["redriven"], done["skipped"], done["dry_run"]) == (9, {"redacted": 3}, False)
+    assert (done["redriven"], done["skipped"], done["dry_run"]) == (12, {}, False)
     again = dead.ok("dlq", "redrive", "--go", "--json").json
-    assert (again["redriven"], again["skipped"]) == (0, {"redacted": 3, "already_redriven": 9})
+    assert (again["redriven"], again["skipped"]) == (0, {"already_redriven": 12})
 
 
 # -- many ------------------------------------------------------------------------------------------

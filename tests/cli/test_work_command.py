@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from kafka_notify import Notification, Producer
+from tests.cli import app
 from tests.cli.conftest import Shell
 
 pytestmark = pytest.mark.kafka
@@ -76,6 +78,43 @@ def test_a_worker_that_cannot_start_ends_with_an_error(shell: Shell) -> None:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert f"--health-port {port}" in err
+
+
+def test_records_of_another_codec_wait_until_it_comes(shell: Shell, tmp_path: Path) -> None:
+    """A worker without the codec of a topic's records kills none of them, says what it needs, and one that has it sends
+    all, sensitive ones too."""
+    shell.ok("topics", "create", "--consumer", "sms")
+    sent = tmp_path / "sent"
+    env = {**os.environ, "APP_SENT": str(sent)}
+    words = ["work", "tests.cli.app:Sms", "--lane", "high", "--health-port", "0"]
+    process = shell.start(*words, env=env)
+    assert process.stderr is not None
+    port = int(re.findall(r":(\d+)/live", process.stderr.readline())[0])
+    shell.until("it is ready", lambda: ask(port, "/ready")[0] == 200)
+    notifications = [
+        Notification(user_id=f"u{n}", category="otp" if n % 2 else "alert", channel="sms", data={"n": n}, id=f"n{n}")
+        for n in range(6)
+    ]  # fmt: skip
+    with Producer(shell.config, topology=shell.topology, codec=app.HexCodec()) as producer:
+        for pending in [producer.send(each) for each in notifications]:
+            pending.result(60)
+
+    def said() -> str:
+        return str(ask(port, "/ready")[1]["problems"])
+
+    shell.until("it is said", lambda: "content-type application/x-hex wait" in said())
+    shell.until("the lane is held", lambda: "codec_unavailable.content_type" in said())
+    assert "--codec MODULE:NAME" in said()
+    assert shell.ok("dlq", "list", "--json").json["total"] == 0
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "application/x-hex" in err
+
+    shell.start(*words, "--codec", "tests.cli.app:HexCodec", env=env)
+    shell.until("all are sent", lambda: sent.exists() and len(sent.read_text().splitlines()) == 6)
+    assert sorted(sent.read_text().split()[1::2]) == [f"n{n}" for n in range(6)]
+    assert shell("work", "tests.cli.app:Sms", "--lane", "high", "--codec", "tests.cli.app:NOTHING").code == 3
 
 
 def test_send_takes_data_from_a_file_and_refuses_what_is_none(shell: Shell, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import sys
 import textwrap
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -58,6 +58,10 @@ class Site:
 
     def letters(self, codec: Any = None) -> DeadLetters:
         return DeadLetters(self.config, topology=self.topology, codec=codec)
+
+    def redrive(self, letters: Iterable[DeadLetter], **options: Any) -> kafka_notify.RedriveReport:
+        """A redrive of letters whose source records nobody wrote: these tests are of all else."""
+        return self.letters().redrive(letters, **{"allow_unverified": True} | options)
 
     def found(self, **filters: Any) -> list[DeadLetter]:
         return list(self.letters().find(**filters))
@@ -300,7 +304,7 @@ def test_a_dry_run_counts_and_writes_nothing(site: Site) -> None:
     """By default nothing is written; the report says what would be."""
     site.die("u", 1)
     site.die("v", 2, payload="redacted")
-    report = site.letters().redrive(site.letters().find())
+    report = site.redrive(site.letters().find())
     assert (report.redriven, report.skipped, report.dry_run) == (1, {"redacted": 1}, True)
     assert site.records(site.retry_topic()) == []
 
@@ -308,7 +312,7 @@ def test_a_dry_run_counts_and_writes_nothing(site: Site) -> None:
 def test_a_copy_is_the_original_at_its_own_partition(site: Site) -> None:
     """Key, value and the record's own headers are byte-equal; attempts start anew and redrives count."""
     key, value, headers = site.die("u", 7, partition=2, text="grüße")
-    report = site.letters().redrive(site.found(), dry_run=False)
+    report = site.redrive(site.found(), dry_run=False)
     assert (report.redriven, report.skipped) == (1, {})
     (copy,) = site.records(site.retry_topic())
     assert (copy.key(), copy.value(), copy.partition()) == (key, value, 2)
@@ -317,7 +321,8 @@ def test_a_copy_is_the_original_at_its_own_partition(site: Site) -> None:
     state = wire.read_retry(written, site.topology.source_topic("high"), 2)
     assert state is not None
     assert (state.origin, state.attempt, state.redrives, state.writer) == (7, 0, 1, wire.REDRIVE_WRITER)
-    assert (state.outcome_unknown, state.error_code, state.first_failed_ms) == (True, "http.504", None)
+    assert (state.outcome_unknown, state.unknown_before, state.error_code) == (False, True, "http.504")
+    assert state.first_failed_ms is None
     assert abs(state.due_ms - copy.timestamp()[1]) < 60_000
 
 
@@ -325,7 +330,7 @@ def test_letters_go_to_the_consumer_that_gave_up(site: Site) -> None:
     """Each letter goes to the retry topic of its own lane and consumer, and to no other."""
     site.die("u", 1)
     site.die("v", 2, lane="low", consumer="", category="marketing")
-    assert site.letters().redrive(site.found(), dry_run=False).redriven == 2
+    assert site.redrive(site.found(), dry_run=False).redriven == 2
     assert site.copied(site.retry_topic()) == ["u-1"]
     assert site.copied(site.retry_topic("low", "")) == ["v-2"]
 
@@ -336,15 +341,15 @@ def test_letters_of_a_consumer_that_nobody_runs_are_left_out(site: Site) -> None
     site.make(site.retry_topic(consumer="texts"), 3)
     site.make(site.retry_topic(consumer="new"), 3)
     site.die("u", 1, consumer="texts")
-    report = site.letters().redrive(site.found(), dry_run=False)
+    report = site.redrive(site.found(), dry_run=False)
     assert (report.redriven, report.skipped) == (0, {"no_consumer": 1})
     assert "nobody reads the retry topic of texts" in report.advice[0]
     with pytest.raises(ConfigError, match="no worker of that consumer has ever run"):
-        site.letters().redrive(site.found(), to="new")
+        site.redrive(site.found(), to="new")
     with pytest.raises(ConfigError, match="no retry topic of that consumer; there are: new, sms, texts"):
-        site.letters().redrive(site.found(), to="nobody")
+        site.redrive(site.found(), to="nobody")
     site.ran("high", "new")
-    assert site.letters().redrive(site.found(), dry_run=False, to="new").redriven == 1
+    assert site.redrive(site.found(), dry_run=False, to="new").redriven == 1
     assert site.copied(site.retry_topic(consumer="new")) == ["u-1"]
     assert site.copied(site.retry_topic(consumer="texts")) == []
 
@@ -354,7 +359,7 @@ def test_a_users_letters_go_back_in_the_order_of_their_origins(site: Site) -> No
     for origin in (9, 3, 12, 5, 4):
         site.die("u", origin)
     letters = sorted(site.found(), key=lambda letter: letter.id)
-    assert site.letters().redrive(letters, dry_run=False, rate=1000).redriven == 5
+    assert site.redrive(letters, dry_run=False, rate=1000).redriven == 5
     assert site.copied(site.retry_topic()) == ["u-3", "u-4", "u-5", "u-9", "u-12"]
 
 
@@ -363,10 +368,10 @@ def test_a_second_redrive_writes_nothing(site: Site) -> None:
     site.die("u", 1)
     site.die("u", 2)
     letters = site.found()
-    assert site.letters().redrive(letters[:1], dry_run=False).redriven == 1
-    report = site.letters().redrive(letters, dry_run=False)
+    assert site.redrive(letters[:1], dry_run=False).redriven == 1
+    report = site.redrive(letters, dry_run=False)
     assert (report.redriven, report.skipped) == (1, {"already_redriven": 1})
-    report = site.letters().redrive(site.letters().find(), dry_run=False)
+    report = site.redrive(site.letters().find(), dry_run=False)
     assert (report.redriven, report.skipped) == (0, {"already_redriven": 2})
     assert site.copied(site.retry_topic()) == ["u-1", "u-2"]
 
@@ -374,9 +379,9 @@ def test_a_second_redrive_writes_nothing(site: Site) -> None:
 def test_only_the_last_death_of_a_notification_goes_back(site: Site) -> None:
     """A letter that died again proves that its earlier death was redriven."""
     site.die("u", 1)
-    site.letters().redrive(site.found(), dry_run=False)
+    site.redrive(site.found(), dry_run=False)
     site.die("u", 1, redrives=1)
-    report = site.letters().redrive(site.found() * 2, dry_run=False)
+    report = site.redrive(site.found() * 2, dry_run=False)
     assert (report.redriven, report.skipped) == (1, {"already_redriven": 3})
     states = [
         wire.read_retry(m.headers(), site.topology.source_topic("high"), 1)  # type: ignore[arg-type]
@@ -388,10 +393,10 @@ def test_only_the_last_death_of_a_notification_goes_back(site: Site) -> None:
 def test_the_same_offset_of_another_notification_is_no_redrive(site: Site) -> None:
     """After a source topic was made anew its offsets come again: the id tells the letters apart."""
     site.die("u", 1, id="old")
-    site.letters().redrive(site.found(), dry_run=False)
+    site.redrive(site.found(), dry_run=False)
     site.die("u", 1, id="new", died=NOW + dt.timedelta(seconds=1))
     letters = [attrs.evolve(letter) for letter in site.letters().find(since=NOW + dt.timedelta(seconds=1))]
-    assert site.letters().redrive(letters, dry_run=False).redriven == 1
+    assert site.redrive(letters, dry_run=False).redriven == 1
     assert site.copied(site.retry_topic()) == ["old", "new"]
 
 
@@ -400,7 +405,7 @@ import sys, json
 from kafka_notify.deadletters import DeadLetters
 from kafka_notify.topology import Topology
 letters = DeadLetters({"bootstrap.servers": sys.argv[1]}, topology=Topology.from_dict(json.loads(sys.argv[2])))
-letters.redrive(letters.find(), dry_run=False, rate=50)
+letters.redrive(letters.find(), dry_run=False, rate=50, allow_unverified=True)
 """
 
 
@@ -431,7 +436,7 @@ def test_a_redrive_that_was_killed_half_way_is_finished_by_the_next(site: Site) 
     watcher.close()
     assert watcher_count < len(origins)
 
-    report = site.letters().redrive(site.letters().find(), dry_run=False)
+    report = site.redrive(site.letters().find(), dry_run=False)
     assert report.redriven + report.skipped["already_redriven"] == len(origins)
     copies = site.copied(site.retry_topic())
     assert sorted(copies) == sorted(f"u{origin % 10}-{origin}" for origin in origins)
@@ -443,13 +448,13 @@ def test_a_redrive_that_was_killed_half_way_is_finished_by_the_next(site: Site) 
 def test_expired_redacted_parked_and_unknown_letters_are_refused(site: Site) -> None:
     """Each letter that cannot or must not go back is counted with its reason, and nothing of it is written."""
     site.die("a", 1, expires=NOW - dt.timedelta(minutes=1))
-    site.die("b", 2, category="otp", payload="redacted")
+    site.die("b", 2, category="otp", payload="redacted", expires=NOW + DAY)
     site.die("c", 3, value=b"\xff", reason="undecodable")
     site.die("d", 4, redrives=3)
     site.die("e", 5, consumer="gone")
     site.die("f", 6, source=site.retry_topic())
     site.die("g", 7, partition=3)
-    report = site.letters().redrive(site.found(), dry_run=False)
+    report = site.redrive(site.found(), dry_run=False)
     assert report.redriven == 0
     assert report.skipped == {"expired": 1, "redacted": 1, "undecodable": 1, "parked": 1, "unknown_group": 3}
     assert site.records(site.retry_topic()) == []
@@ -459,7 +464,7 @@ def test_an_expired_letter_that_is_wanted_all_the_same_lives_anew(site: Site) ->
     """With allow_expired the copy gets its whole lifetime again: with the old expiry no worker would send it."""
     site.die("u", 1, expires=NOW - dt.timedelta(minutes=1))
     before = dt.datetime.now(UTC)
-    assert site.letters().redrive(site.found(), dry_run=False, allow_expired=True).redriven == 1
+    assert site.redrive(site.found(), dry_run=False, allow_expired=True).redriven == 1
     (copy,) = site.records(site.retry_topic())
     expires = int(dict(copy.headers() or [])["notif-expires-at"])  # type: ignore[arg-type]
     lifetime = DAY - dt.timedelta(minutes=1)
@@ -471,9 +476,9 @@ def test_the_fourth_death_is_the_last(site: Site) -> None:
     """A notification is redriven three times; then its letter stays where it is."""
     for redrives in range(3):
         site.die("u", 1, redrives=redrives)
-        assert site.letters().redrive(site.letters().find(), dry_run=False).redriven == 1
+        assert site.redrive(site.letters().find(), dry_run=False).redriven == 1
     site.die("u", 1, redrives=3)
-    report = site.letters().redrive(site.letters().find(), dry_run=False)
+    report = site.redrive(site.letters().find(), dry_run=False)
     assert (report.redriven, report.skipped) == (0, {"already_redriven": 3, "parked": 1})
     assert len(site.records(site.retry_topic())) == 3
 
@@ -487,7 +492,7 @@ def test_a_codec_that_was_mended_brings_undecodable_letters_back(site: Site) -> 
     """What no worker could read is refused only as long as this process cannot read it either."""
     _, value, _ = site.die("u", 1, value=b"\xff", reason="undecodable")
     tool = site.letters(Lenient())
-    assert tool.redrive(tool.find(), dry_run=False).redriven == 1
+    assert tool.redrive(tool.find(), dry_run=False, allow_unverified=True).redriven == 1
     assert [m.value() for m in site.records(site.retry_topic())] == [value]
 
 
@@ -498,7 +503,7 @@ def test_letters_older_than_the_retry_topics_memory_are_left_alone(site: Site) -
     site.die("old", 1, consumer="push", died=NOW - 8 * DAY)
     site.die("new", 2, consumer="push", died=NOW - 6 * DAY)
     letters = site.found()
-    assert site.letters().redrive(letters).redriven == 2, "nothing was ever deleted: all is known"
+    assert site.redrive(letters).redriven == 2, "nothing was ever deleted: all is known"
 
     for _ in range(2):
         site.producer.produce(site.retry_topic("high", "push"), b"", b"", partition=1)
@@ -506,9 +511,9 @@ def test_letters_older_than_the_retry_topics_memory_are_left_alone(site: Site) -
     admin = AdminClient({"bootstrap.servers": site.servers})
     place = TopicPartition(site.retry_topic("high", "push"), 1, 2)
     admin.delete_records([place])[place].result(30)
-    report = site.letters().redrive(letters)
+    report = site.redrive(letters)
     assert (report.redriven, report.skipped) == (1, {"unproven": 1})
-    assert site.letters().redrive(letters, allow_unproven=True).redriven == 2
+    assert site.redrive(letters, allow_unproven=True).redriven == 2
 
 
 def test_a_copy_that_the_broker_refuses_is_an_error(site: Site) -> None:
@@ -517,7 +522,7 @@ def test_a_copy_that_the_broker_refuses_is_an_error(site: Site) -> None:
     site.ran("high", "push")
     site.die("u", 1, consumer="push", text="secret" + os.urandom(1000).hex())
     with pytest.raises(ProduceError, match=r"MSG_SIZE_TOO_LARGE.* 0 copies were acknowledged") as raised:
-        site.letters().redrive(site.found(), dry_run=False)
+        site.redrive(site.found(), dry_run=False)
     assert "secret" not in str(raised.value)
 
 
@@ -525,7 +530,7 @@ def test_a_copy_that_the_broker_refuses_is_an_error(site: Site) -> None:
 def test_a_rate_that_is_none_is_refused(site: Site, rate: float) -> None:
     """A rate is a positive number of letters per second."""
     with pytest.raises(ConfigError, match="rate"):
-        site.letters().redrive([], rate=rate)
+        site.redrive([], rate=rate)
 
 
 def test_a_redrive_says_how_far_it_is(site: Site) -> None:
@@ -533,14 +538,14 @@ def test_a_redrive_says_how_far_it_is(site: Site) -> None:
     for origin in range(30):
         site.die("u", origin)
     told: list[RedriveProgress] = []
-    site.letters().redrive(site.found(), dry_run=False, rate=100, on_progress=told.append)
+    site.redrive(site.found(), dry_run=False, rate=100, on_progress=told.append)
     assert [*dict.fromkeys(each.phase for each in told)] in (["reading", "writing"], ["writing"])
     writing = [each for each in told if each.phase == "writing"]
     assert [each.done for each in writing] == sorted(each.done for each in writing)
     assert writing[-1] == RedriveProgress("writing", 30, 30)
 
     again: list[RedriveProgress] = []
-    report = site.letters().redrive(site.found(), dry_run=False, on_progress=again.append)
+    report = site.redrive(site.found(), dry_run=False, on_progress=again.append)
     assert report.skipped == {"already_redriven": 30}
     assert RedriveProgress("comparing", 30, 30) in again
 
@@ -556,15 +561,13 @@ def test_a_cancelled_redrive_is_finished_by_the_next(site: Site) -> None:
         if progress.phase == "writing" and progress.done >= 10:
             cancel.set()
 
-    report = site.letters().redrive(
-        site.found(), dry_run=False, rate=40, on_progress=on_progress, cancel=cancel
-    )
+    report = site.redrive(site.found(), dry_run=False, rate=40, on_progress=on_progress, cancel=cancel)
     assert report.cancelled
     assert 10 <= report.redriven < 60
     assert report.redriven + report.remaining == 60
     assert len(site.copied(site.retry_topic())) == report.redriven
 
-    rest = site.letters().redrive(site.found(), dry_run=False)
+    rest = site.redrive(site.found(), dry_run=False)
     assert (rest.redriven, rest.cancelled, rest.remaining) == (report.remaining, False, 0)
     assert site.copied(site.retry_topic()) == [f"u{origin % 7}-{origin}" for origin in range(60)]
 
@@ -574,7 +577,7 @@ def test_a_redrive_cancelled_before_it_writes_writes_nothing(site: Site) -> None
     site.die("u", 1)
     cancel = threading.Event()
     cancel.set()
-    report = site.letters().redrive(site.letters().find(), dry_run=False, cancel=cancel)
+    report = site.redrive(site.letters().find(), dry_run=False, cancel=cancel)
     assert (report.redriven, report.cancelled) == (0, True)
     assert site.records(site.retry_topic()) == []
 
@@ -636,3 +639,163 @@ def test_redriven_notifications_are_sent_by_the_worker_that_gave_up(site: Site) 
         report = site.letters().redrive(site.found(), dry_run=False)
         assert (report.redriven, report.skipped) == (0, {"already_redriven": len(ids)})
     assert consumer.sent.empty()
+
+
+class AsksAPerson(kafka_notify.Consumer):
+    """Its provider times out at first; what may have been sent is not sent again before somebody decides."""
+
+    name = "sms"
+    channels = frozenset({"sms"})
+    retry = kafka_notify.RetryPolicy(first=0.01, jitter=0)
+
+    def __init__(self) -> None:
+        self.works = False
+        self.dead: queue.Queue[DeadLetter] = queue.Queue()
+        self.sent: queue.Queue[tuple[str, bool]] = queue.Queue()
+
+    def send(self, notification: Notification[Any], attempt: kafka_notify.Attempt) -> kafka_notify.Receipt:
+        if attempt.maybe_sent:
+            raise kafka_notify.PermanentError("may_have_been_sent")
+        if not self.works:
+            raise kafka_notify.UnknownOutcomeError("acme.timeout")
+        self.sent.put((attempt.idempotency_key, attempt.maybe_sent))
+        return kafka_notify.Receipt("acme")
+
+    def on_dead_letter(self, letter: DeadLetter) -> None:
+        self.dead.put(letter)
+
+
+def test_a_redrive_answers_whether_it_was_sent(site: Site) -> None:
+    """A person who redrives what may have been sent has decided: a sender that asks a person sends it then. That it was
+    so before is kept, also when it dies again."""
+    site.make(site.topology.source_topic("high"), 3)
+    consumer = AsksAPerson()
+    with kafka_notify.Worker(consumer, site.config, lane="high", topology=site.topology):
+        with kafka_notify.Producer(site.config, topology=site.topology) as producer:
+            producer.send(Notification(user_id="u", category="alert", channel="sms", data={}, id="n"))
+        states = [consumer.dead.get(timeout=60).state]
+        assert site.letters().redrive(site.found(), dry_run=False).redriven == 1
+        states.append(consumer.dead.get(timeout=60).state)
+        consumer.works = True
+        assert site.letters().redrive(site.found(), dry_run=False).redriven == 1
+        consumer.sent.get(timeout=60)
+    assert [(state.error_code, state.outcome_unknown, state.unknown_before) for state in states] == [
+        ("may_have_been_sent", True, False),
+        ("may_have_been_sent", True, True),
+    ]
+    assert consumer.sent.empty()
+
+
+# -- source records --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def buried(site: Site) -> tuple[Site, list[str]]:
+    """Four notifications that a worker dead-lettered, two of them sensitive."""
+    site.make(site.topology.source_topic("high"), 3, **{"retention.ms": str(3 * 86_400_000)})
+    consumer = Mended()
+    ids = [f"n{number}" for number in range(4)]
+    with kafka_notify.Worker(consumer, site.config, lane="high", topology=site.topology):
+        with kafka_notify.Producer(site.config, topology=site.topology) as producer:
+            for number, id in enumerate(ids):
+                category = "otp" if number % 2 else "alert"
+                producer.send(
+                    Notification(user_id="u", category=category, channel="sms", data={"code": number}, id=id)
+                )
+        assert [consumer.dead.get(timeout=60).id for _ in ids] == ids
+    return site, ids
+
+
+def test_redacted_letters_go_back_while_their_source_records_are_kept(buried: tuple[Site, list[str]]) -> None:
+    """The payload of a sensitive category is in no letter, but in its source record: from there it is shown and
+    redriven, as it was; afterwards the letter alone is left, which cannot be redriven."""
+    site, ids = buried
+    shown = {letter.id: letter for letter in site.letters().restored(site.found())}
+    assert {id: letter.notification and letter.notification.data for id, letter in shown.items()} == {
+        id: {"code": number} for number, id in enumerate(ids)
+    }
+    for letter in shown.values():
+        assert letter.source is not None
+        assert letter.source.state == "kept"
+        assert letter.source.kept_until is not None
+        assert abs(letter.source.kept_until - NOW - 3 * DAY) < dt.timedelta(hours=1)
+
+    report = site.letters().redrive(site.found(), dry_run=False)
+    assert (report.redriven, report.skipped) == (4, {})
+    sources = {
+        dict(m.headers() or [])["notif-id"]: m for m in site.records(site.topology.source_topic("high"))
+    }
+    copies = site.records(site.retry_topic())
+    assert [dict(m.headers() or [])["notif-id"].decode() for m in copies] == ids  # type: ignore[union-attr]
+    for copy in copies:
+        headers: Any = copy.headers()
+        source = sources[dict(headers)["notif-id"]]
+        assert (copy.key(), copy.value()) == (source.key(), source.value())
+        assert wire.strip_retry(headers) == source.headers()
+
+
+def test_what_is_gone_is_said(buried: tuple[Site, list[str]]) -> None:
+    """When retention has removed the source records, nobody can tell whether a letter is genuine: it goes back only
+    when a person says so, and what was redacted never does."""
+    site, _ = buried
+    admin = AdminClient({"bootstrap.servers": site.servers})
+    place = site.found()[0].state
+    before = TopicPartition(place.origin_topic, place.origin_partition, place.origin + 4)
+    admin.delete_records([before])[before].result(30)
+    assert {letter.source and letter.source.state for letter in site.letters().restored(site.found())} == {
+        "gone"
+    }
+    report = site.letters().redrive(site.found())
+    assert (report.redriven, report.skipped) == (0, {"redacted": 2, "unverified": 2})
+    assert any("allow_unverified" in sentence for sentence in report.advice)
+    assert site.letters().redrive(site.found(), allow_unverified=True).redriven == 2
+
+
+FORGERIES: dict[str, Callable[[bytes, bytes | None, wire.Headers], tuple[bytes, bytes | None, wire.Headers]]] = {
+    "value": lambda key, value, headers: (key, b'{"code": 666}', headers),
+    "null": lambda key, value, headers: (key, None, headers),
+    "key": lambda key, value, headers: (b"victim", value, headers),
+    "recipient": lambda key, value, headers: (key, value, [("notif-recipient", b"+1666"), *headers]),
+    "channel": lambda key, value, headers: (
+        key, value, [(name, b"email" if name == "notif-channel" else raw) for name, raw in headers],
+    ),
+    "id": lambda key, value, headers: (
+        key, value, [(name, b"other" if name == "notif-id" else raw) for name, raw in headers],
+    ),
+    "redacted": lambda key, value, headers: (
+        b"victim", None, [(name, b"redacted" if name == "notif-payload" else raw) for name, raw in headers],
+    ),
+    "another's origin": lambda key, value, headers: (
+        key, value, [(n, b"%d" % (int(raw) + 2) if n == "notif-origin-offset" else raw) for n, raw in headers],
+    ),
+    "none's origin": lambda key, value, headers: (
+        key, value, [(n, b"4711" if n == "notif-origin-offset" else raw) for n, raw in headers],
+    ),
+    "a deleted topic": lambda key, value, headers: (
+        key, b"{}", [(n, b"-" if n == "notif-origin-topic-id" else raw) for n, raw in headers],
+    ),
+    "no topic": lambda key, value, headers: (
+        key, b"{}", [(n, raw) for n, raw in headers if n not in ("notif-origin-topic-id", "notif-id")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_letter_goes_nowhere(
+    buried: tuple[Site, list[str]], forgery: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever may write to the dead-letter topic alone can have nothing sent that no producer wrote."""
+    site, _ = buried
+    (genuine,) = site.found(id="n0")
+    assert genuine.key is not None
+    key, value, headers = FORGERIES[forgery](genuine.key, genuine.raw, list(genuine.headers))
+    site.write(genuine.topic, key, value, [*headers, ("notif-redrives", b"1")])
+    forged = [letter for letter in site.letters().find() if letter.redrives]
+    report = site.letters().redrive(forged, dry_run=False)
+    assert report.redriven == 0
+    assert report.skipped in ({"forged": 1}, {"unverified": 1})
+    assert site.records(site.retry_topic()) == []
+    if forgery in ("value", "null", "key", "recipient", "channel", "redacted"):
+        assert report.skipped == {"forged": 1}
+        assert "forged or foreign" in caplog.text
+        assert site.letters().redrive(forged, allow_unverified=True).skipped == {"forged": 1}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Message
+from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without saying so
     AdminClient,
     NewTopic,
@@ -388,3 +389,24 @@ async def test_a_worker_can_be_used_beside_a_running_loop(config: dict[str, Any]
     assert await asyncio.to_thread(recorder.all.wait, 60)
     await asyncio.to_thread(worker.stop)
     assert len(recorder.ids) == 10
+
+
+def test_transactions_are_not_respected(topology: Topology, config: dict[str, Any]) -> None:
+    """What a transactional producer aborted is sent all the same, as the documentation says: the isolation level is the
+    retry topic's, too, where an open transaction would hide copies."""
+    sent = threading.Event()
+
+    class Sends(Consumer):
+        def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+            sent.set()
+            return Receipt("acme")
+
+    producer = KafkaProducer({**config, "transactional.id": topology.prefix})
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    headers: Any = [("notif-category", b"otp"), ("notif-channel", b"sms")]
+    producer.produce(topology.source_topic("quick"), b"{}", b"u", headers=headers)
+    producer.flush(60)
+    producer.abort_transaction(60)
+    with Worker(Sends(), config, lane="quick", topology=topology):
+        assert sent.wait(60)

@@ -120,6 +120,25 @@ class Plain(Good):
         return attempt.timeout
 
 
+class AsksAPerson(Good):
+    """Sends nothing again that may have been sent."""
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        if attempt.maybe_sent:
+            raise PermanentError("may_have_been_sent", provider="acme")
+        return await super().send(notification, attempt)
+
+
+class SendsAndAsks(Good):
+    """Sends it again all the same."""
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        receipt = await super().send(notification, attempt)
+        if attempt.maybe_sent:
+            raise PermanentError("may_have_been_sent", provider="acme")
+        return receipt
+
+
 # -- with a mistake
 
 
@@ -326,7 +345,7 @@ async def checked(cls: type[Good], stub: HttpStub, **options: Any) -> SenderRepo
     return await check_sender(lambda: cls(stub.url), stub, notification, **options)
 
 
-@pytest.mark.parametrize("cls", [Good, Plain])
+@pytest.mark.parametrize("cls", [Good, Plain, AsksAPerson])
 async def test_good(stub: HttpStub, cls: type[Good]) -> None:
     """A good sender passes all checks, async or plain."""
     report = await checked(cls, stub)
@@ -351,16 +370,17 @@ REFUSALS = "throttled permanent invalid_recipient unavailable unknown html_page 
         ),
         (NeverLooks, [f"outcome [{kind}]" for kind in REFUSALS]),
         (AllTransient, [f"outcome [{kind}]" for kind in REFUSALS]),
+        (SendsAndAsks, ["outcome [accepted]"]),
         (DropsAddresses, ["outcome [permanent]"]),
         (AssumesJson, ["outcome [html_page]"]),
         (NoWait, ["retry_after [throttled]"]),
         (Nameless, ["provider [throttled]"]),
         (TriesAgain, ["one_request [unknown]", "one_request [html_page]"]),
-        (NoKey, ["idempotency_key [accepted]"] * 2),
-        (KeyPerAttempt, ["idempotency_key [accepted]"] * 2),
-        (NoTtl, ["remaining_ttl [accepted]"] * 2),
+        (NoKey, ["idempotency_key [accepted]"] * 3),
+        (KeyPerAttempt, ["idempotency_key [accepted]"] * 3),
+        (NoTtl, ["remaining_ttl [accepted]"] * 3),
         (Blocks, ["blocking [hang]"]),
-        (RecipientAsId, ["leaks [accepted]"] * 2),
+        (RecipientAsId, ["leaks [accepted]"] * 3),
         (Uncancellable, ["cancellation [hang]"]),
         (CancelledIsPermanent, ["cancellation [hang]"]),
         (LosesConnections, [f"recovery [{after}]" for after in ("hang_up", "hang", "cancellation")]),

@@ -89,7 +89,7 @@ class Alone:
         self.consumer = consumer
         retry = RetryPolicy(max_attempts, first=0.01, factor=1, jitter=0)
         threads = SendThreads(consumer.concurrency, self.loop)
-        runner = AttemptRunner(consumer, retry, middleware, threads)
+        runner = AttemptRunner(consumer, retry, middleware, threads, group="group")
         codec = codec or JsonCodec()
         hooks = Hooks(consumer, runner, send_timeout, None)
         self._tasks: set[asyncio.Future[Any]] = set()

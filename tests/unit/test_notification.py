@@ -9,8 +9,9 @@ import copy
 import datetime as dt
 import inspect
 import pickle
+import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from kafka_notify._units import to_millis
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import ConfigError, InvalidNotification
-from kafka_notify.notification import Attempt, Category, Defer, Notification, Receipt, Skip
+from kafka_notify.notification import Attempt, Category, Defer, Notification, Receipt, SendKey, Skip
 from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, Ordering, RetryPolicy
 from kafka_notify.topology import Lane, Topology
 
@@ -416,3 +417,20 @@ def test_rule_of_a_consumer(attributes: dict[str, object], rule: str) -> None:
 def test_order_is_per_user_by_default() -> None:
     """Nothing has to be set to get the promised order."""
     assert Consumer.ordering is Ordering.USER
+
+
+def test_keys_of_sends_are_those_of_group_user_and_id() -> None:
+    """Each part counts, however the parts run into each other; what a caller gives an `Attempt` is kept."""
+    parts = [
+        ("g", "u", "id"),
+        ("h", "u", "id"),
+        ("g", "v", "id"),
+        ("g", "u", "di"),
+        ("g", "uid", ""),
+        ("gu", "", "id"),
+    ]
+    keys = {Attempt(1, 4, cast(Any, SendKey(*each)), 30.0, None).idempotency_key for each in parts}
+    assert len(keys) == len(parts)
+    assert all(str(uuid.UUID(key)) == key for key in keys)
+    assert Attempt(1, 4, "mine", 30.0, None).idempotency_key == "mine"
+    assert attrs.evolve(Attempt(1, 4, "mine", 30.0, None), maybe_sent=True).idempotency_key == "mine"

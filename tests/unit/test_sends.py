@@ -20,6 +20,7 @@ from kafka_notify import (
     Notification,
     RateLimit,
     Receipt,
+    SeenInMemory,
     SeenStore,
     TransientError,
     events,
@@ -29,6 +30,7 @@ from kafka_notify._fetch.loop import MAX_COMMIT, parts
 from kafka_notify._send.pace import SharedPace
 from kafka_notify._worker import remember
 from kafka_notify.limits import Grant, Quota
+from kafka_notify.notification import SendKey
 from kafka_notify.wire import encode, read_retry
 from tests.unit.sends_alone import Alone, Record
 
@@ -193,6 +195,31 @@ async def test_a_store_that_hangs_neither_repeats_nor_delays_for_long(
     assert consumer.sent == ["a", "b"]
     assert alone.sends.counts.unknown == 0
     assert calls.count("seen") == (2 if what == "add" else 1)
+    await alone.close()
+
+
+async def test_an_id_alone_does_not_make_two_users_notifications_one() -> None:
+    """A producer that gives another user's notification the same id neither has that one skipped nor gets its key; the
+    same id of the same user is skipped."""
+    keys: list[str] = []
+
+    class Once(Accepting):
+        async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+            keys.append(attempt.idempotency_key)
+            return await super().send(notification, attempt)
+
+    consumer = Once()
+    consumer.dedupe = SeenInMemory()
+    alone = Alone(consumer)
+    alone.put(note("first", "eve", id="same"))
+    await alone.until(lambda: len(consumer.sent) == 1)
+    alone.put(note("second", "ada", id="same"))
+    alone.put(note("again", "ada", id="same"))
+    alone.put(note("last", "ada", id="other"))
+    await alone.until(lambda: len(consumer.sent) == 3)
+    assert consumer.sent == ["first", "second", "last"]
+    assert len(set(keys)) == 3
+    assert keys[1] == str(SendKey("group", "ada", "same"))
     await alone.close()
 
 

@@ -40,8 +40,17 @@ class Written:
         self.records.append((topic, headers))
 
 
-def settled(error: DeliveryError, *, first_failed: int, expires: int | None = None) -> Written:
-    """What is written for a notification that failed first so many milliseconds ago, and now again."""
+def settled(
+    error: DeliveryError,
+    *,
+    first_failed: int,
+    waiting: int | None = None,
+    last: str = "http.429",
+    max_wait: int | None = None,
+    expires: int | None = None,
+) -> Written:
+    """What is written for a notification that failed first, and that waits in a row, for so many milliseconds, and that
+    fails now again."""
     written = Written()
     settler = Settler(
         cast(CopyWriter, written),
@@ -53,6 +62,7 @@ def settled(error: DeliveryError, *, first_failed: int, expires: int | None = No
         on_event=None,
         on_dead_letter=None,
         spawn=lambda _: None,
+        max_wait_ms=max_wait,
     )
     none = Committed(0)
     partition = Partition(
@@ -62,32 +72,70 @@ def settled(error: DeliveryError, *, first_failed: int, expires: int | None = No
     entry = Entry(Lane(partition, b"u"), 0, Bytes(b"u", b"{}"), [("notif-category", b"news")], 1)
     entry.held = Held(0, NOW, expires, "id", NOW)
     entry.held.first_failed = NOW - first_failed
+    entry.held.waiting_since = None if waiting is None else NOW - waiting
+    entry.held.error_code = last
     notification: Notification[Any] = Notification(user_id="u", category="news", channel="sms", data={})
     settler.retry(entry, notification, Retry(60, False, error), 4)
     return written
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ThrottledError("http.429"), ThrottledError("http.429", scope="recipient"), deferred("quiet hours")],
-)
-def test_throttled_for_a_day(error: DeliveryError) -> None:
-    """Throttled or deferred for a day without an expiry, it is dead-lettered; an hour earlier it is not."""
-    [(topic, headers)] = settled(error, first_failed=23 * HOUR).records
-    state = read_retry(headers, "source", 0)
-    assert (topic, state and state.attempt) == ("retry", 0)
+THROTTLES = [ThrottledError("http.429"), ThrottledError("http.429", scope="recipient")]
 
-    [(topic, headers)] = settled(error, first_failed=25 * HOUR).records
-    letter = read_dead_letter(headers)
-    assert (topic, letter and letter.reason) == ("dlq", "throttle_timeout")
+
+def fate(written: Written) -> tuple[str, int | None]:
+    """`retry` and for how long it has waited in a row, in ms; or why it was dead-lettered."""
+    [(topic, headers)] = written.records
+    if topic == "dlq":
+        letter = read_dead_letter(headers)
+        assert letter is not None
+        return letter.reason, None
+    state = read_retry(headers, "source", 0)
+    assert state is not None
+    return topic, None if state.waiting_since_ms is None else NOW - state.waiting_since_ms
+
+
+@pytest.mark.parametrize("error", THROTTLES)
+def test_throttled_for_a_day(error: DeliveryError) -> None:
+    """Throttled for a day in a row without an expiry, it is dead-lettered; an hour earlier it is not. What was before
+    the first throttle does not count, be it an outage of a week or a deferral of one."""
+    assert fate(settled(error, first_failed=0, waiting=23 * HOUR)) == ("retry", 23 * HOUR)
+    assert fate(settled(error, first_failed=0, waiting=25 * HOUR)) == ("throttle_timeout", None)
+    assert fate(settled(error, first_failed=170 * HOUR)) == ("retry", 0)
+    assert fate(settled(error, first_failed=170 * HOUR, waiting=170 * HOUR, last="deferred.quiet")) == (
+        "retry",
+        0,
+    )
+
+
+def test_deferred_for_as_long_as_the_team_says() -> None:
+    """A notification that `should_send` puts off again and again waits for as long as it is told to."""
+    put_off, last = deferred("quiet"), "deferred.quiet"
+    assert fate(settled(put_off, first_failed=500 * HOUR, waiting=500 * HOUR, last=last)) == (
+        "retry",
+        500 * HOUR,
+    )
+
+
+@pytest.mark.parametrize("error", [*THROTTLES, deferred("quiet")])
+@pytest.mark.parametrize("expires", [None, NOW + 999 * HOUR])
+def test_the_policy_says_how_long(error: DeliveryError, expires: int | None) -> None:
+    """With `max_wait` both kinds end after it, with and without an expiry."""
+    for waiting, reason in ((9, "retry"), (11, "throttle_timeout")):
+        written = settled(
+            error,
+            first_failed=0,
+            waiting=waiting * HOUR,
+            last=error.code,
+            max_wait=10 * HOUR,
+            expires=expires,
+        )
+        assert fate(written)[0] == reason
 
 
 @pytest.mark.parametrize("error", [ProviderUnavailableError("http.401"), TransientError("http.503")])
 def test_an_outage_has_no_such_bound(error: DeliveryError) -> None:
     """However long the provider is away, nothing is dead-lettered for it."""
-    [(topic, _)] = settled(error, first_failed=500 * HOUR).records
-
-    assert topic == "retry"
+    assert fate(settled(error, first_failed=500 * HOUR, waiting=500 * HOUR, max_wait=HOUR)) == ("retry", None)
 
 
 def test_a_reason_that_is_no_code_is_left_out() -> None:

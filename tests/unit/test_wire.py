@@ -493,6 +493,41 @@ def test_codec_error_is_undecodable_and_keeps_only_its_class() -> None:
 
 # -- retry copies ----------------------------------------------------------------------------------
 
+
+class Avro(JsonCodec):
+    """Reads two formats."""
+
+    content_type = "application/avro"
+    reads = ("application/vnd.*+avro",)
+
+
+@pytest.mark.parametrize(
+    ("codec", "content_type", "is_read"),
+    [
+        (JsonCodec(), None, True),
+        (JsonCodec(), b"application/json", True),
+        (JsonCodec(), b"Application/JSON; charset=utf-8", True),
+        (JsonCodec(), b"application/cloudevents+json", True),
+        (JsonCodec(), b"text/plain", True),
+        (JsonCodec(), b"application/avro", False),
+        (JsonCodec(), b"\xff", True),
+        (Avro(), b"application/avro", True),
+        (Avro(), b"application/vnd.acme+avro", True),
+        (Avro(), b"application/json", False),
+        (Avro(), b"application/octet-stream", True),
+    ],
+)
+def test_what_another_codec_wrote_waits(codec: JsonCodec, content_type: bytes | None, is_read: bool) -> None:
+    """A content type that the codec does not read says nothing against the record: another worker can read it."""
+    headers = [*MINIMAL, *([("content-type", content_type)] if content_type is not None else [])]
+    for value in (b"{}", b"\x00 no JSON"):
+        if not is_read:
+            with pytest.raises(wire.ContentTypeUnread):
+                wire.decode(b"u", value, headers, TOPIC, 3, 41, NOW_MS, codec, {})
+    if is_read:
+        assert wire.decode(b"u", b"{}", headers, TOPIC, 3, 41, NOW_MS, codec, {}).data == {}
+
+
 numbers = st.integers(0, 2**31 - 1)
 millis = st.integers(0, 253_402_300_799_999)
 tokens = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=100)
@@ -510,6 +545,8 @@ states = st.builds(
     outcome_unknown=st.booleans(),
     writer=tokens.filter(bool),
     redrives=numbers,
+    unknown_before=st.booleans(),
+    waiting_since_ms=st.none() | millis,
 )
 
 

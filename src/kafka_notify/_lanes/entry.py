@@ -41,7 +41,7 @@ class Held:
     __slots__ = (
         "at", "bytes", "carried", "collapse", "counted", "created", "due", "error_class", "error_code", "expires",
         "first_failed", "foreign", "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted",
-        "topic", "unknown", "written",
+        "topic", "unknown", "unknown_before", "waiting_since", "written",
     )  # fmt: skip
 
     def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
@@ -81,6 +81,9 @@ class Held:
         self.error_code: str | None = None
         self.provider: str | None = None
         self.unknown = False
+        self.unknown_before = False
+        self.waiting_since: int | None = None
+        """As in `RetryState`."""
         self.collapse = ""
         """See `Entry.collapse`."""
 

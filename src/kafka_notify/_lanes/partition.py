@@ -389,6 +389,7 @@ class Partition:
             held.error_class, held.error_code = state.error_class, state.error_code
             held.provider, held.unknown = state.provider, state.outcome_unknown
             held.written = min(record.timestamp()[1], now)
+            held.unknown_before, held.waiting_since = state.unknown_before, state.waiting_since_ms
             held.topic = state.origin_topic_id or ""
             # a zombie may have read past our end of the source: a redrive of its letter is no stranger
             if self._is_elsewhere(held) or (state.origin >= self.source_end and offset < self.restore_end):

@@ -40,7 +40,7 @@ from kafka_notify.errors import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify.notification import Attempt, Defer, Notification, Send, Skip
+from kafka_notify.notification import Attempt, Defer, Notification, Send, SendKey, Skip
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
 from kafka_notify.policy import RetryPolicy, deferred
 
@@ -135,6 +135,7 @@ class AttemptRunner:
         topic: str = "",
         group: str = "",
     ) -> None:
+        self.group = group
         self._consumer = consumer
         self._retry = retry
         self._threads = threads
@@ -233,11 +234,12 @@ class AttemptRunner:
 
     def _once(self, call: SendCall, remember: Remember) -> SendCall:
         async def once(notification: Notification[Any], attempt: Attempt) -> Outcome:
-            if await remember.seen(notification.id):
+            key = SendKey(self.group, notification.user_id, notification.id)
+            if await remember.seen(key):
                 return Skipped("duplicate")
             outcome = self.checked(await call(notification, attempt), attempt)
             if isinstance(outcome, Sent):
-                await remember.add(notification.id)
+                await remember.add(key)
             return outcome
 
         return once

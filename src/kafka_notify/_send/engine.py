@@ -176,6 +176,7 @@ class Engine:
             on_event=on_event,
             on_dead_letter=self._hooks.dead_letter if self._hooks.on_dead_letter is not None else None,
             spawn=self._spawn,
+            max_wait_ms=None if retry.max_wait is None else round(retry.max_wait * 1000),
         )
         self.commits = Commits(
             self.partitions,

@@ -24,16 +24,17 @@ from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._settle.settle import Settler, known_reason
+from kafka_notify._settle.settle import CODEC_UNAVAILABLE, Settler, known_reason
 from kafka_notify._worker.destinations import Circuits
 from kafka_notify._worker.guard import Guard, Place
 from kafka_notify._worker.outcome import name_of
+from kafka_notify._worker.unread import CONTENT_TYPE_UNREAD, Unread
 from kafka_notify.codec import Codec
 from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError
-from kafka_notify.notification import Attempt, Category, Notification, Receipt, new_attempt
+from kafka_notify.notification import Attempt, Category, Notification, Receipt, SendKey, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, after_unknown
-from kafka_notify.wire import DlqReason, Undecodable, decode
+from kafka_notify.wire import ContentTypeUnread, DlqReason, Undecodable, decode
 
 log = logging.getLogger("kafka_notify.send")
 
@@ -164,6 +165,7 @@ class Sends:
         self._codec = codec
         self._runner = runner
         self._send = runner.send
+        self._group = runner.group
         self._hooks = hooks
         self._receipts_unread = on_event is None and hooks.on_sent is None
         self._threads = threads
@@ -175,6 +177,7 @@ class Sends:
         self._fail = fail
         self._undecided: set[bytes | None] = set()
         """Users whose records the codec could not decode since it last decoded one."""
+        self.unread = Unread()
         self._ready = Ready()
         self.add = self._ready.add
         """Queue an attempt; `kick` after the last of a batch."""
@@ -407,7 +410,8 @@ class Sends:
                 self._settle(entry, notification, admitted)
             return
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
-        attempt = new_attempt(entry.attempt + 1, self._max_attempts, notification.id, timeout, remaining)
+        key = SendKey(self._group, notification.user_id, notification.id)
+        attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, timeout, remaining)
         if (held := entry.held) is not None:
             attempt = attrs.evolve(
                 attempt, maybe_sent=held.unknown, last_provider=held.provider, last_error=held.error_code
@@ -508,15 +512,18 @@ class Sends:
                 self._undecided.clear()
             return notification
         except Undecodable as e:
-            reason, code = e.reason, e.code
+            reason, code, unavailable = e.reason, e.code, ""
+        except ContentTypeUnread as e:
+            self.unread.met(e)
+            reason, code, unavailable = "undecodable", "", CONTENT_TYPE_UNREAD
         except CodecUnavailable:
-            code = None
+            reason, code, unavailable = "undecodable", "", CODEC_UNAVAILABLE
         except BaseException as e:  # SystemExit and its like; `decode` takes the rest
-            reason, code = "undecodable", f"codec.{name_of(e)[:50]}"
+            reason, code, unavailable = "undecodable", f"codec.{name_of(e)[:50]}", ""
         # not while the exception is handled: a produce that is refused would keep it, with this frame and its entry,
         # for ever (docs/upstream/exception-context.md)
-        if code is None:
-            self._codec_unavailable(slot, entry)
+        if unavailable:
+            self._codec_unavailable(slot, entry, unavailable)
         else:
             self.counts.dead += 1
             self._settler.bury(entry, reason, None, code)
@@ -537,7 +544,7 @@ class Sends:
             self._categories,
         )
 
-    def _codec_unavailable(self, slot: _Slot, entry: Entry) -> None:
+    def _codec_unavailable(self, slot: _Slot, entry: Entry, code: str) -> None:
         """One record that cannot be decoded now waits alone; the lane waits when those of a few users in a row cannot.
 
         A probe that cannot be decoded waits alone, too, or it would be the next probe again, for ever.
@@ -549,10 +556,10 @@ class Sends:
             if not slot.token and not self._lane.held:
                 log.warning("the codec cannot decode the records of %d users now", FEW)
             probe = slot.token
-            if self.guard.codec_unavailable(slot, entry) and not probe:
+            if self.guard.codec_unavailable(slot, entry, code) and not probe:
                 self._ready.add(entry)
                 return
-        died = self._settler.wait_for_codec(entry)
+        died = self._settler.wait_for_codec(entry, code)
         self.counts.expired += died == "expired"
         self.counts.dead += died is not None and died != "expired"
 
@@ -647,9 +654,8 @@ class Sends:
         except BaseException:  # the codec has changed its mind: it stays open
             self.guard.give_up(slot, asked=True)
             return
-        attempt = new_attempt(
-            entry.attempt + 1, self._max_attempts, notification.id, self._send_timeout, None
-        )
+        key = SendKey(self._group, notification.user_id, notification.id)
+        attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, self._send_timeout, None)
         started = self._clock.monotonic() - attempt.timeout - CANCEL_GRACE
         failed = self._runner.failed(UnknownOutcomeError("timeout"), attempt)
         outcome = self._judge(slot, entry, notification, failed, started)

@@ -24,7 +24,7 @@ from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeErr
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
-from kafka_notify.policy import given_up, holds_lane, is_deferred
+from kafka_notify.policy import DEFERRED, given_up, holds_lane, is_deferred
 from kafka_notify.wire import (
     SPILL_ORIGIN,
     SPILL_WRITER,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("kafka_notify.worker")
 
 MAX_WAIT_MS = 24 * 3600 * 1000
-"""How long a notification without expiry may be throttled or deferred before it is dead-lettered; how long one whose
+"""How long a notification without expiry may be throttled in a row before it is dead-lettered; how long one whose
 codec cannot decode it, though it decodes others, may wait."""
 
 CODEC_UNAVAILABLE: Final = "codec_unavailable"
@@ -75,6 +75,7 @@ class Settler:
         on_event: Guarded.
         on_dead_letter: Awaited after the acknowledgement, before completion: at least once. None costs nothing.
         spawn: Runs it.
+        max_wait_ms: `RetryPolicy.max_wait`.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Settler:
         on_event: OnEvent | None,
         on_dead_letter: DeadLetterHook | None,
         spawn: Callable[[Any], object],
+        max_wait_ms: int | None = None,
     ) -> None:
         self._writer = writer
         self._clock = clock
@@ -99,6 +101,7 @@ class Settler:
         self._on_event = on_event
         self._on_dead_letter = on_dead_letter
         self._spawn = spawn
+        self._max_wait_ms = max_wait_ms
         self.longest_wait_ms: int | None = keepable(RETRY_DEFAULT_MS)
         """How long one copy is surely kept; None is for ever."""
         self.keeps_any_wait = False
@@ -132,9 +135,13 @@ class Settler:
         held.error_class, held.error_code = "Paused", code
         self._copy(entry, held, entry.attempt, notification)
 
-    def wait_for_codec(self, entry: Entry) -> str | None:
+    def wait_for_codec(self, entry: Entry, code: str = CODEC_UNAVAILABLE) -> str | None:
         """Let a record wait in the retry topic that its codec cannot decode now, while it can decode others: as long as
         it has waited so far, from a second to a minute. No attempt is counted.
+
+        Args:
+            entry: Which.
+            code: Why it cannot.
 
         Returns:
             Why it was dead-lettered; None when it was not.
@@ -148,10 +155,10 @@ class Settler:
             return "expired"
         waited = now - held.first_failed
         if waited > MAX_WAIT_MS:
-            self.bury(entry, "undecodable", None, CODEC_UNAVAILABLE)
+            self.bury(entry, "undecodable", None, code)
             return "undecodable"
         held.due = now + min(max(waited, 1_000), 60_000)
-        held.error_class, held.error_code = "CodecUnavailable", CODEC_UNAVAILABLE
+        held.error_class, held.error_code = "CodecUnavailable", code
         entry.partition.copying(entry)
         self._copy(entry, held, entry.attempt)
         return None
@@ -206,8 +213,7 @@ class Settler:
         held = self._held(entry, due, notification)
         if held.first_failed is None:
             held.first_failed = now
-        asked_to_wait = isinstance(error, ThrottledError) or is_deferred(error)  # an outage has no such bound
-        if asked_to_wait and expires is None and now - held.first_failed > MAX_WAIT_MS:
+        if self._waited_too_long(held, error, expires, now):
             self.bury(entry, "throttle_timeout", notification, None, error, attempts)
             return "throttle_timeout"
         if error is not None:
@@ -217,6 +223,21 @@ class Settler:
         entry.partition.copying(entry)
         self._copy(entry, held, attempts, notification)
         return None
+
+    def _waited_too_long(
+        self, held: Held, error: DeliveryError | None, expires: int | None, now: int
+    ) -> bool:
+        """Whether it was throttled, or deferred, for too long in a row; notes since when. An outage has no bound."""
+        deferred = is_deferred(error)
+        if not deferred and not isinstance(error, ThrottledError):
+            held.waiting_since = None
+            return False
+        if held.waiting_since is None or deferred != (held.error_code or "").startswith(DEFERRED):
+            held.waiting_since = now
+        most = self._max_wait_ms
+        if most is None and not deferred and expires is None:
+            most = MAX_WAIT_MS
+        return most is not None and now - held.waiting_since > most
 
     def _held(self, entry: Entry, due: int, notification: Notification[Any] | None = None) -> Held:
         """What the next copy of `entry` says, from what its last one said."""
@@ -242,6 +263,7 @@ class Settler:
             old.error_code,
         )
         held.provider, held.unknown = old.provider, old.unknown
+        held.unknown_before, held.waiting_since = old.unknown_before, old.waiting_since
         return held
 
     def _copy(
@@ -322,6 +344,8 @@ class Settler:
             writer=entry.partition.writer,
             redrives=held.redrives,
             origin_topic_id=held.topic,
+            unknown_before=held.unknown_before,
+            waiting_since_ms=held.waiting_since,
         )
 
     def spill(self, partition: Partition, written: Spill, long_waits: LongWaits) -> None:

@@ -378,12 +378,12 @@ class Guard:
             wait += min(verdict.wait / 4, 5.0) * random.random()
         return Retry(wait, counted, error)
 
-    def codec_unavailable(self, place: Place, entry: Entry) -> bool:
+    def codec_unavailable(self, place: Place, entry: Entry, code: str = CODEC) -> bool:
         """The codec's own service does not answer, for several users in a row: whether the lane is held. It is not when
         others were accepted just now."""
         lane, now = self.lane, self._clock.monotonic()
         was = lane.held
-        lane.failed(self._try(place, entry, now), Kind.CODEC, CODEC, now, accepted=self._accepted_sends())
+        lane.failed(self._try(place, entry, now), Kind.CODEC, code, now, accepted=self._accepted_sends())
         place.token = 0
         if lane.held:
             if not was:

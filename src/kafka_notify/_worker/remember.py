@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kafka_notify._worker.outcome import name_of
 from kafka_notify.limits import SeenInMemory, SeenStore
+from kafka_notify.notification import SendKey
 
 log = logging.getLogger("kafka_notify.send")
 
@@ -35,23 +36,24 @@ class Remember:
         self._away = False
         self._left: set[asyncio.Task[Any]] = set()
 
-    async def seen(self, id: str) -> bool:
+    async def seen(self, key: SendKey) -> bool:
         """Whether it was accepted before; False when the store does not say."""
-        return bool(await self._ask("seen", id, "is sent"))
+        return bool(await self._ask("seen", key, "is sent"))
 
-    async def add(self, id: str) -> None:
+    async def add(self, key: SendKey) -> None:
         """It was accepted: whatever happens here, a cancellation included, does not change that any more."""
         try:
-            await self._ask("add", id, "is not remembered")
+            await self._ask("add", key, "is not remembered")
         except asyncio.CancelledError:
             pass  # the deadline of a send that has succeeded
 
-    async def _ask(self, what: str, id: str, then: str) -> Any:
+    async def _ask(self, what: str, key: SendKey, then: str) -> Any:
+        id, store = str(key), self._store
         if self._answers_at_once:
-            return await (self._store.seen(id) if what == "seen" else self._store.add(id))
+            return await (store.seen(id) if what == "seen" else store.add(id))
         if time.monotonic() < self._away_until or len(self._left) >= MAX_LEFT:
             return None
-        task = asyncio.ensure_future(_answer(self._store.seen(id) if what == "seen" else self._store.add(id)))
+        task = asyncio.ensure_future(_answer(store.seen(id) if what == "seen" else store.add(id)))
         try:
             await asyncio.wait({task}, timeout=PATIENCE)
         finally:
@@ -66,7 +68,7 @@ class Remember:
                 self._away = False
                 log.warning("dedupe: the store answers again")
             if error:
-                log.warning("dedupe: %s() raised %s: notification %s %s", what, error, id, then)
+                log.warning("dedupe: %s() raised %s: notification %s %s", what, error, key.id, then)
             return answer
         task.cancel()
         self._away_until = time.monotonic() + AWAY
@@ -75,7 +77,7 @@ class Remember:
             log.warning(
                 "dedupe: the store did not answer %s() within %.0f s: notification %s %s, and it is asked again in "
                 "%.0f s",
-                what, PATIENCE, id, then, AWAY,
+                what, PATIENCE, key.id, then, AWAY,
             )  # fmt: skip
         return None
 

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 import click
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from kafka_notify._config import ConfigValue, config_from_env
 from kafka_notify._text import json_line, printable, printable_lines
+from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.errors import ConfigError, NotifyError
 from kafka_notify.topology import Topology
 
@@ -174,6 +175,41 @@ def _import_failed(what: str, module: str, error: Exception) -> str:
     return (
         f"{what}: the module {module!r} cannot be imported: {type(error).__name__}{why}{at}; "
         "KAFKA_NOTIFY_CLI_TRACEBACK=1 shows the traceback"
+    )
+
+
+def with_codec(command: F) -> F:
+    """Give a command the codec of the values as `codec`, and the option that names it."""
+
+    @click.option(
+        "--codec",
+        "codec_at",
+        metavar="MODULE:ATTR",
+        envvar="KAFKA_NOTIFY_CLI_CODEC",
+        help="A codec, or what returns one. By default JSON.",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, codec_at: str | None, **options: Any) -> Any:
+        return command(*args, codec=JsonCodec() if codec_at is None else load_codec(codec_at), **options)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def load_codec(at: str) -> Codec:
+    """The codec that `module:attribute` names, or what it returns.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    found = load(at, "CODEC")
+    if isinstance(found, type) or not hasattr(found, "decode"):
+        found = found() if callable(found) else found
+    if isinstance(getattr(found, "content_type", None), str) and all(
+        callable(getattr(found, method, None)) for method in ("encode", "decode")
+    ):
+        return cast(Codec, found)
+    raise ConfigError(
+        f"{at} is a {type(found).__name__}, not a codec: it needs content_type, encode() and decode()"
     )
 
 

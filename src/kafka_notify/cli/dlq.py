@@ -20,14 +20,20 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kafka_notify.cli._site import Site, with_site
+from kafka_notify.cli._site import Site, with_codec, with_site
 from kafka_notify.cli._times import COUNT, POSITIVE, moment, show_moment
+from kafka_notify.codec import Codec
 from kafka_notify.deadletters import DeadLetter, DeadLetters, RedriveProgress, RedriveReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILTERS: Final = (
     "reason", "category", "channel", "error_code", "user_id", "consumer", "since", "until", "id",
 )  # fmt: skip
+OPTIONS: Final = {
+    "say `to`": "say --to CONSUMER",
+    "`allow_unverified`": "--allow-unverified",
+    "`codec`": "--codec",
+}
 PHASES: Final = {
     "reading": "reading letters",
     "comparing": "looking for what was redriven before",
@@ -62,8 +68,8 @@ def with_filters(command: F) -> F:
     return cast(F, wrapped)
 
 
-def _letters(site: Site) -> DeadLetters:
-    return DeadLetters(site.config, topology=site.topology)
+def _letters(site: Site, codec: Codec) -> DeadLetters:
+    return DeadLetters(site.config, topology=site.topology, codec=codec)
 
 
 # -- list ------------------------------------------------------------------------------------------
@@ -72,12 +78,13 @@ def _letters(site: Site) -> DeadLetters:
 @dlq.command("list")
 @click.option("--limit", type=COUNT, default=50, show_default=True, help="Letters shown; 0 only counts.")
 @with_site
+@with_codec
 @with_filters
-def list_(site: Site, filters: dict[str, Any], limit: int) -> None:
+def list_(site: Site, codec: Codec, filters: dict[str, Any], limit: int) -> None:
     """Count letters by reason and code, and show the first. Neither users nor payloads are shown."""
     counts: Counter[tuple[str, str, str, str]] = Counter()
     shown: list[DeadLetter] = []
-    for letter in _letters(site).find(**filters):
+    for letter in _letters(site, codec).find(**filters):
         n = letter.notification
         counts[letter.reason, letter.error_code or "", letter.consumer, n.category if n else "?"] += 1
         if len(shown) < limit:
@@ -130,17 +137,44 @@ def list_(site: Site, filters: dict[str, Any], limit: int) -> None:
 @click.argument("id")
 @click.option("--reveal", is_flag=True, help="Also user, recipient, headers and payload: personal data.")
 @with_site
-def show(site: Site, id: str, reveal: bool) -> int:
-    """Show every death of one notification."""
-    found = [letter.to_dict(personal=reveal) for letter in _letters(site).find(id=id)]
+@with_codec
+def show(site: Site, codec: Codec, id: str, reveal: bool) -> int:
+    """Show every death of one notification, and whether it can be redriven.
+
+    Its source record is looked up: --reveal shows the payload from there, also when the letter itself is redacted.
+    """
+    letters = _letters(site, codec)
+    deaths = sorted(letters.restored(letters.find(id=id)), key=lambda letter: letter.died_at)
+    found = [letter.to_dict(personal=reveal) for letter in deaths]
     for plain in found:
         site.table(["", ""], [(name, value) for name, value in plain.items() if value not in (None, "")])
     if not found:
         site.say(f"no dead letter of {id}")
-    elif not reveal:
+    for sentence in dict.fromkeys(_about_source(letter) for letter in deaths):
+        site.say(sentence)
+    if found and not reveal:
         site.say("user, recipient, headers and payload are shown with --reveal")
     site.answer(found)
     return 0 if found else 1
+
+
+def _about_source(letter: DeadLetter) -> str:
+    source = letter.source
+    assert source is not None
+    if source.state == "different":
+        return "! its source record has other bytes: this letter is forged or foreign, and is never redriven"
+    if source.state == "gone":
+        return "its source record is gone: " + (
+            "what was redacted is gone with it, and cannot be redriven"
+            if letter.redacted
+            else "it is redriven with --allow-unverified only"
+        )
+    until = source.kept_until
+    return "its source record is kept, payload included" + (
+        "; until when is not known, as its topic deletes by size or its settings may not be read"
+        if until is None
+        else f" until {show_moment(until)} at least: redrive it by then"
+    )
 
 
 # -- export ----------------------------------------------------------------------------------------
@@ -151,18 +185,23 @@ def show(site: Site, id: str, reveal: bool) -> int:
 @click.option("--personal", is_flag=True, help="Also user, recipient, headers and payload.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @with_site
+@with_codec
 @with_filters
-def export(site: Site, filters: dict[str, Any], file: Path, personal: bool, force: bool) -> None:
+def export(
+    site: Site, codec: Codec, filters: dict[str, Any], file: Path, personal: bool, force: bool
+) -> None:
     """Write letters to FILE as JSON, one to a line; - is the output. Nobody else may read the file."""
     if str(file) == "-":
-        _letters(site).export(_letters(site).find(**filters), sys.stdout, personal=personal)
+        _letters(site, codec).export(_letters(site, codec).find(**filters), sys.stdout, personal=personal)
         return
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists; --force replaces it")
     part = file.with_name(f"{file.name}.part")  # so that FILE is complete when it is there
     try:
         with _private(part) as out:
-            count = _letters(site).export(_letters(site).find(**filters), out, personal=personal)
+            count = _letters(site, codec).export(
+                _letters(site, codec).find(**filters), out, personal=personal
+            )
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
@@ -186,17 +225,21 @@ def _private(path: Path) -> IO[str]:
 @click.option("--limit", type=COUNT, metavar="N", help="Take the first N letters found only.")
 @click.option("--allow-expired", is_flag=True, help="Also expired ones; each gets its whole lifetime again.")
 @click.option("--allow-unproven", is_flag=True, help="Also those that may have been redriven before.")
+@click.option("--allow-unverified", is_flag=True, help="Also those whose source record is gone.")
 @click.option("--to", metavar="CONSUMER", help="Give them to this one: their own was renamed, for example.")
 @with_site
+@with_codec
 @with_filters
 def redrive(
     site: Site,
+    codec: Codec,
     filters: dict[str, Any],
     go: bool,
     rate: float | None,
     limit: int | None,
     allow_expired: bool,
     allow_unproven: bool,
+    allow_unverified: bool,
     to: str | None,
 ) -> int:
     """Give letters back to the consumers that gave up on them, in their order; without --go only count.
@@ -204,7 +247,7 @@ def redrive(
     Ctrl-C stops it; what was written is acknowledged first. To resume, run it again: what was redriven is left out,
     also after a kill.
     """
-    letters = _letters(site)
+    letters = _letters(site, codec)
     cancel = threading.Event()
     with (
         _cancelled_by_signals(cancel),
@@ -218,6 +261,7 @@ def redrive(
             rate=rate,
             allow_expired=allow_expired,
             allow_unproven=allow_unproven,
+            allow_unverified=allow_unverified,
             to=to,
             on_progress=on_progress,
             cancel=cancel,
@@ -235,7 +279,9 @@ def _tell(site: Site, report: RedriveReport) -> None:
     for why, count in sorted(report.skipped.items()):
         site.say(f"{count:,} left out: {why}")
     for sentence in report.advice:
-        site.say(f"! {sentence.replace('say `to`', 'say --to CONSUMER')}")
+        for of_python, of_the_command in OPTIONS.items():
+            sentence = sentence.replace(of_python, of_the_command)
+        site.say(f"! {sentence}")
     if report.cancelled:
         site.say(f"cancelled, {report.remaining:,} of those read are left; run it again to go on")
 

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import click
 
-from kafka_notify.cli._site import Site, with_site
+from kafka_notify.cli._site import Site, with_codec, with_site
 from kafka_notify.cli._times import POSITIVE, show_moment
+from kafka_notify.codec import Codec
 from kafka_notify.errors import InvalidNotification
 from kafka_notify.notification import Notification
 from kafka_notify.producer import Producer
@@ -41,8 +42,10 @@ from kafka_notify.producer import Producer
     help="Seconds to wait for the brokers' acknowledgement.",
 )
 @with_site
+@with_codec
 def send(
     site: Site,
+    codec: Codec,
     user_id: str,
     category: str,
     channel: str,
@@ -66,7 +69,7 @@ def send(
         **optional,
     )
     begun = time.monotonic()
-    with Producer(site.config, topology=site.topology) as producer:
+    with Producer(site.config, topology=site.topology, codec=codec) as producer:
         record = producer.send(notification).result(timeout)
     seconds = time.monotonic() - begun
     site.say(

@@ -13,8 +13,9 @@ import click
 
 from kafka_notify._config import Config
 from kafka_notify.cli._health import HealthServer
-from kafka_notify.cli._site import Site, load, read_properties, with_site
+from kafka_notify.cli._site import Site, load, read_properties, with_codec, with_site
 from kafka_notify.cli._times import PORT, SECONDS
+from kafka_notify.codec import Codec
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import ConfigError
 from kafka_notify.log import JsonFormatter, log_events
@@ -73,8 +74,10 @@ LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
     help="The level of another logger; as often as needed. HTTP clients log URLs at INFO, with the tokens in them.",
 )
 @with_site
+@with_codec
 def work(
     site: Site,
+    codec: Codec,
     consumer_at: str,
     lane: str,
     health_port: int | None,
@@ -101,6 +104,7 @@ def work(
         site.config,
         lane=lane,
         topology=site.topology,
+        codec=codec,
         consumer_config=config,
         drain_timeout=drain_timeout,
     )

@@ -79,7 +79,8 @@ async def check_sender(
     One consumer goes through all answers: `setup`, the sends, `teardown`. It is checked that
 
     - `outcome`: it returns a `Receipt` for `accepted`, and for each other answer raises the class in `EXPECTED`, by
-      itself, by its `classify` or by the built-in table;
+      itself, by its `classify` or by the built-in table; when an earlier attempt may have been sent (`maybe_sent`), a
+      `PermanentError` without a request is right, too;
     - `provider`: receipts and errors name one and the same provider;
     - `retry_after`: a throttle says how long, when the provider does;
     - `one_request`: a send is one request, so no client repeats it by itself;
