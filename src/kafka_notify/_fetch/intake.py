@@ -155,8 +155,8 @@ class Intake:
         self._high = min(max(8 * concurrency, 4_000), 40_000)
         self._low = self._high // 2
         self._share = self._high
-        """Records in memory above which a partition lets in no more, once `_low` are there in all; but for what is behind
-        a busy user."""
+        """Records in memory above which a partition lets in no more, once `_low` are there in all; but for what is
+        behind a busy user."""
         self._usual = min(max(32 * concurrency, USUAL_RECORDS), MAX_RECORDS)
         self._most = MAX_RECORDS
         """Source records in memory now: `MAX_RECORDS` or `_usual`."""
