@@ -157,6 +157,8 @@ class Intake:
         self._share = self._high
         """Records in memory above which a partition lets in no more, once `_low` are there in all; but for what is
         behind a busy user."""
+        self._scarce = self._share // SCARCE
+        """Attempts queued of a partition below which it lets in more all the same."""
         self._usual = min(max(32 * concurrency, USUAL_RECORDS), MAX_RECORDS)
         self._most = MAX_RECORDS
         """Source records in memory now: `MAX_RECORDS` or `_usual`."""
@@ -204,7 +206,7 @@ class Intake:
         now = self._clock.now()
         partitions, source, budget, unread = self._partitions, self._source, self._budget, self._unread
         low, share, take, turn = self._low, self._share, self._take, Turn(self._clock.monotonic)
-        scarce = share // SCARCE
+        scarce = self._scarce
         late = self._rest.pending
         touched: dict[Partition, bool] = {}
         """Whether each may be read on as far as this batch goes."""
@@ -346,7 +348,7 @@ class Intake:
             partition.number in self._unread
             and (
                 partition.open <= self._share - min(CHUNK, self._share // 2)
-                or len(partition.new) < self._share // SCARCE
+                or len(partition.new) < self._scarce
             )
             and not self._rest.pending
         ):
@@ -381,6 +383,7 @@ class Intake:
     def _divide(self) -> None:
         busy = sum(partition.open > 0 or not partition.at_end for partition in self._partitions.values())
         self._share = self._high // max(busy, 1)
+        self._scarce = max(self._share // SCARCE, 1)
 
     def _let_in(self, turn: Turn) -> bool:
         """Let in what there is room for, by partition in turns; whether more could be let in."""
@@ -429,9 +432,7 @@ class Intake:
                 or (
                     partition.has_window
                     and (
-                        partition.open < share
-                        or budget.open < self._low
-                        or len(partition.new) < share // SCARCE
+                        partition.open < share or budget.open < self._low or len(partition.new) < self._scarce
                     )
                 )
             ):
