@@ -272,7 +272,7 @@ class NotLookedAt(Partition):
         later = lane.later
         if later is not None:
             last = later.last
-            later.fresh = deque(entry for entry in later.fresh if entry is last)
+            later._fresh = deque(entry for entry in later.fresh if entry is last)
             super()._park_followers(lane)
 
 

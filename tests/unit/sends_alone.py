@@ -187,7 +187,7 @@ class Alone:
         """Never."""
 
     def park(self, entry: Entry) -> None:
-        self.settler.park(entry, supersedes=self.sends.supersedes(entry))
+        self.settler.park(entry, will_be_sent=self.sends.will_be_sent)
 
     def load(self, entry: Entry, *, to_copy: bool = False) -> None:
         raise AssertionError("nothing is evicted")

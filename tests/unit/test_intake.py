@@ -356,6 +356,28 @@ def test_who_is_behind_a_busy_user_is_read_past_them() -> None:
     assert not e.parked
 
 
+def test_followers_count_while_enough_is_ready() -> None:
+    """A partition with enough to send lets in no more, although most of what it has waits behind another one."""
+    e = Engine(2)
+    for number in range(2):
+        read_in_batches(e, records(number, range(15_000), users=500))
+    e.intake.look(idle=False)
+    for partition in e.partitions.values():
+        assert len(partition.new) == 500
+        assert partition.open <= HIGH
+
+
+def test_less_is_read_ahead_of_busy_senders() -> None:
+    """The room for a partition's records is smaller while all senders are busy; once some are free it is read on."""
+    e = Engine(2)
+    for number in range(2):
+        read_in_batches(e, records(number, range(15_000), users=1))
+    for idle in (True, False, True):
+        e.seconds += PATIENCE
+        e.intake.look(idle=idle)
+        assert e.wanted == ({0, 1} if idle else frozenset())
+
+
 def test_a_busy_user_who_fills_the_window_is_parked_until_others_are_read() -> None:
     """When one user's notifications fill the window of the commit, so many are parked that others come in."""
     e = Engine(1)

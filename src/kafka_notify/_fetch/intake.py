@@ -35,6 +35,12 @@ BUFFER_BYTES: Final = 256 * 2**20
 """Bytes of source records in memory beyond which reading stops."""
 MAX_RECORDS: Final = 64_000
 """Source records in memory per worker: as they came from the broker, or in the lanes."""
+USUAL_RECORDS: Final = 32_000
+"""The same while all senders are busy, or 32 for each sender if that is more: what is read further ahead has left the
+processor's caches when it is sent. More is read when senders are free, as those that they could send for may come
+after a busy user's."""
+SCARCE: Final = 16
+"""A partition lets in more than its share while less than one in so many of the share is ready to be sent."""
 PAUSE_AT: Final = 4_000
 """Records of one partition that wait when it is paused at the latest. A pause throws away what librdkafka had
 prefetched, so not for a few."""
@@ -149,7 +155,13 @@ class Intake:
         self._high = min(max(8 * concurrency, 4_000), 40_000)
         self._low = self._high // 2
         self._share = self._high
-        """Attempts queued of a partition above which it lets in no more, once `_low` records are there in all."""
+        """Records in memory above which a partition lets in no more, once `_low` are there in all; but for what is
+        behind a busy user."""
+        self._scarce = self._share // SCARCE
+        """Attempts queued of a partition below which it lets in more all the same."""
+        self._usual = min(max(32 * concurrency, USUAL_RECORDS), MAX_RECORDS)
+        self._most = MAX_RECORDS
+        """Source records in memory now: `MAX_RECORDS` or `_usual`."""
         self._unread: dict[int, Waiting] = {}
         self._copies: dict[int, deque[Message]] = {}
         """Records of retry partitions that wait for the next turn of the loop, and for nothing else."""
@@ -194,6 +206,7 @@ class Intake:
         now = self._clock.now()
         partitions, source, budget, unread = self._partitions, self._source, self._budget, self._unread
         low, share, take, turn = self._low, self._share, self._take, Turn(self._clock.monotonic)
+        scarce = self._scarce
         late = self._rest.pending
         touched: dict[Partition, bool] = {}
         """Whether each may be read on as far as this batch goes."""
@@ -226,7 +239,11 @@ class Intake:
                 late = late or turn.late
             if message.topic() == source:
                 if waiting is None:
-                    if room and not late and (budget.open < low or len(partition.new) < share):
+                    if (
+                        room
+                        and not late
+                        and (budget.open < low or partition.open < share or len(partition.new) < scarce)
+                    ):
                         take(partition, message, headers, size, now)
                         continue
                     waiting = unread[number] = Waiting()
@@ -332,7 +349,10 @@ class Intake:
         """A source record of `partition` was finished: others may have waited for that."""
         if (
             partition.number in self._unread
-            and len(partition.new) <= self._share - min(CHUNK, self._share // 2)
+            and (
+                partition.open <= self._share - min(CHUNK, self._share // 2)
+                or len(partition.new) < self._scarce
+            )
             and not self._rest.pending
         ):
             self._let_in_some(partition.number, self._clock.now())
@@ -348,6 +368,7 @@ class Intake:
         """
         self._divide()
         self._rest()
+        self._most = MAX_RECORDS if idle else self._usual
         self._check_room()
         few = self._few()
         for number, partition in self._partitions.items():
@@ -365,6 +386,7 @@ class Intake:
     def _divide(self) -> None:
         busy = sum(partition.open > 0 or not partition.at_end for partition in self._partitions.values())
         self._share = self._high // max(busy, 1)
+        self._scarce = max(self._share // SCARCE, 1)
 
     def _let_in(self, turn: Turn) -> bool:
         """Let in what there is room for, by partition in turns; whether more could be let in."""
@@ -406,8 +428,9 @@ class Intake:
     def _let_in_some(self, number: int, now: int) -> bool:
         """Let in a few waiting records of a partition; whether more could be."""
         partition, unread, budget = self._partitions[number], self._unread[number], self._budget
+        share = self._share
         for _ in range(min(CHUNK, len(unread))):
-            room = len(partition.new) < self._share or budget.open < self._low
+            room = partition.open < share or budget.open < self._low or len(partition.new) < self._scarce
             if not partition.alive or not partition.wants_source(room=room):
                 return False
             message, headers, size = unread.popleft()
@@ -458,14 +481,14 @@ class Intake:
             waiting = unread.get(number, nothing)
             records, size = partition.open + len(waiting), partition.open_bytes + waiting.bytes
             found.append((number, len(waiting), records, size))
-        most = _most(MAX_RECORDS, [records for _, _, records, _ in found])
+        most = _most(self._most, [records for _, _, records, _ in found])
         most_bytes = _most(BUFFER_BYTES, [size for _, _, _, size in found])
         return frozenset(
             number
             for number, waits, records, size in found
             if (only is None or number in only)
             and (
-                waits > PAUSE_AT // 4 or records >= most * 3 // 4 or size >= most_bytes // 2
+                waits > PAUSE_AT // 4 or records >= most // 2 or size >= most_bytes // 2
                 if number in before  # not to and fro: a pause throws away what was fetched
                 else waits >= PAUSE_AT or records >= most or size >= most_bytes
             )

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 PIECE: Final = 256
 """Entries in a piece of a list; one that insertions have filled twice is cut. An insertion moves what is behind it in
 its piece, not all that wait."""
+SHORT: Final = 16
+"""Followers up to which those that live in the source are looked for when they are asked for. Nearly every lane with
+followers has one or two, and nobody asks: a queue of its own for each would be a kilobyte and a quarter of its time."""
 _ORIGIN: Final = attrgetter("origin")
 
 
@@ -115,23 +118,30 @@ class ByOrigin:
 class Later(ByOrigin):
     """The followers of a lane's head, and what is remembered of them so that nobody has to look through all."""
 
-    __slots__ = ("_keys", "_same", "fresh", "is_backlog", "overtaken")
+    __slots__ = ("_fresh", "_keys", "_same", "is_backlog", "overtaken")
 
     def __init__(self) -> None:
         self._pieces = [[]]
         self.count = 0
         self.is_backlog = False
         """Whether the partition has noted that they are many."""
-        self.fresh: deque[Entry] = deque()
-        """All that live in the source alone and are idle, in the order in which they came; some that are or do so no
-        more."""
+        self._fresh: deque[Entry] | None = None
+        """See `fresh`; None while nobody has asked, and there are few."""
         self.overtaken: Entry | None = None
         """It was the head, and being sent, when an earlier one (redriven) came in front of it."""
         self._same: dict[str, ByOrigin] | None = None
         """Entries by collapse key; None until one of them is known to have one, or somebody asked. What can supersede
         nothing any more is left out."""
-        self._keys: dict[int, str] = {}
+        self._keys: dict[int, str] | None = None
         """The key under which an entry is in `_same`, by origin: headers are read once."""
+
+    @property
+    def fresh(self) -> deque[Entry]:
+        """All that live in the source alone and are idle, nearly in the order in which they came; some that are or do
+        so no more. What is taken out is not looked at again."""
+        if self._fresh is None:
+            self._fresh = deque(entry for entry in self if entry.held is None)
+        return self._fresh
 
     def add(self, entry: Entry) -> None:
         """Insert by origin; nearly always at the end."""
@@ -141,21 +151,24 @@ class Later(ByOrigin):
             self.count += 1
         else:
             super().add(entry)
-        if (held := entry.held) is None:
-            self.fresh.append(entry)
+        if self._fresh is None:
+            if self.count > SHORT:
+                self.fresh  # noqa: B018 - from here on it is kept
+        elif entry.held is None:
+            self._fresh.append(entry)
         if self._same is not None:
             self._index(entry)
-        elif held is not None and held.collapse:
+        elif (held := entry.held) is not None and held.collapse:
             self._index_all()  # while there are few, not when the head asks
 
     def pop(self) -> Entry:
         """Take out the first."""
         piece = self._pieces[0]
-        if len(piece) == 1 or self.overtaken is not None or self._keys:
+        if self.overtaken is not None or self._keys or (len(piece) == 1 and len(self._pieces) > 1):
             return self._take(0, 0)
         entry = piece.pop(0)
         self.count -= 1
-        fresh = self.fresh
+        fresh = self._fresh
         if fresh:
             if fresh[0] is entry:
                 fresh.popleft()
@@ -178,7 +191,7 @@ class Later(ByOrigin):
     def _gone(self, entry: Entry) -> None:
         if self.overtaken is entry:
             self.overtaken = None
-        fresh = self.fresh
+        fresh = self._fresh
         if fresh:
             if fresh[0] is entry:
                 fresh.popleft()
@@ -194,7 +207,7 @@ class Later(ByOrigin):
 
     def _forget_stale(self) -> None:
         """Many came in the middle and left."""
-        self.fresh = deque(entry for entry in self.fresh if self.find(entry.origin) is entry)
+        self._fresh = deque(entry for entry in self.fresh if self.find(entry.origin) is entry)
 
     # -- collapse keys --------------------------------------------------------------------------------
 
@@ -212,7 +225,7 @@ class Later(ByOrigin):
             del self._same[key]
 
     def _index_all(self) -> dict[str, ByOrigin]:
-        self._same = {}
+        self._same, self._keys = {}, {}
         for entry in self:
             self._index(entry)
         return self._same
@@ -220,6 +233,7 @@ class Later(ByOrigin):
     def _index(self, entry: Entry) -> None:
         if key := entry.collapse:
             assert self._same is not None
+            assert self._keys is not None
             self._keys[entry.origin] = key
             same = self._same.get(key)
             if same is None:

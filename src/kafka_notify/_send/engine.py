@@ -696,7 +696,7 @@ class Engine:
     def park(self, entry: Entry) -> None:
         """Copy a source entry behind an earlier one of its user."""
         self.sends.counts.parked += 1
-        self._settler.park(entry, supersedes=self.sends.supersedes(entry))
+        self._settler.park(entry, will_be_sent=self.sends.will_be_sent)
 
     def load(self, entry: Entry, *, to_copy: bool = False) -> None:
         """Read an evicted payload again: for its send once there is room, or to copy it."""

@@ -563,11 +563,7 @@ class Sends:
         self.counts.expired += died == "expired"
         self.counts.dead += died is not None and died != "expired"
 
-    def supersedes(self, entry: Entry) -> bool:
-        """Whether one that is parked now supersedes older ones: later its payload may not be in memory any more."""
-        return not entry.collapse or self._will_be_sent(entry, self._clock.now())
-
-    def _will_be_sent(self, entry: Entry, now: int) -> bool:
+    def will_be_sent(self, entry: Entry, now: int) -> bool:
         """Whether a record that waits can be decoded and has not expired; also when its payload is not in memory, as it
         was looked at when it was parked."""
         if entry.record is None:
@@ -581,7 +577,7 @@ class Sends:
     def _superseded(self, entry: Entry, now: int) -> bool:
         partition = entry.lane.partition
         while (other := partition.superseder(entry, now)) is not None:
-            if self._will_be_sent(other, now):
+            if self.will_be_sent(other, now):
                 return True
             partition.will_not_be_sent(other)
         return False

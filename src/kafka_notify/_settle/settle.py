@@ -116,15 +116,17 @@ class Settler:
 
     # -- retry topic ----------------------------------------------------------------------------------
 
-    def park(self, entry: Entry, *, supersedes: bool = True) -> None:
+    def park(self, entry: Entry, *, will_be_sent: Callable[[Entry, int], bool]) -> None:
         """Put a source record behind an earlier one of its user: a copy with its attempts, due now.
 
         Args:
             entry: Which.
-            supersedes: Whether it can be sent, so that it supersedes older ones with its collapse key.
+            will_be_sent: Says whether it can be sent at that epoch ms, so that it supersedes older ones with its
+                collapse key: later its payload may not be in memory any more. Asked only when it has one.
         """
-        held = self._held(entry, self._clock.now())
-        if not supersedes:
+        now = self._clock.now()
+        held = self._held(entry, now)
+        if held.collapse and not will_be_sent(entry, now):
             held.collapse = ""
         self._copy(entry, held, entry.attempt)
 

@@ -245,7 +245,10 @@ class Circuits(Generic[T]):
         """
         if of is None or self.destinations is None:
             return self.lane.accepted(sent, now, seen=seen)
-        doubted = self.destinations.accepted(of, sent._replace(token=of_token), now, seen=seen)
+        here = sent if sent.token == of_token else sent._replace(token=of_token)
+        doubted = self.destinations.accepted(of, here, now, seen=seen)
+        if not self.destinations.named and not self.lane.alert:
+            return doubted  # what channels answer tells the lane nothing
         return self.lane.accepted(sent._replace(who=of.name), now, seen=seen) or doubted
 
     def failed(
@@ -279,11 +282,12 @@ class Circuits(Generic[T]):
         lane, destinations = self.lane, self.destinations
         if of is None or destinations is None:
             return lane.failed(sent, kind, code, now, asked=asked, accepted=accepted), None
-        verdict, dropped = destinations.failed(of, sent._replace(token=of_token), kind, code, now, asked)
-        sent = sent._replace(who=of.name)
+        here = sent if sent.token == of_token else sent._replace(token=of_token)
+        verdict, dropped = destinations.failed(of, here, kind, code, now, asked)
         if destinations.named:
+            sent = sent._replace(who=of.name)
             counted, wait = lane.failed(sent, Kind.FAILURE, code, now, accepted=accepted)
             verdict = Verdict(verdict.counted and counted, max(verdict.wait, wait))
         elif lane.held:
-            lane.accepted(sent, now, seen=False)  # it was decoded: the codec works
+            lane.accepted(sent._replace(who=of.name), now, seen=False)  # it was decoded: the codec works
         return verdict, dropped

@@ -199,8 +199,16 @@ class Guard:
                 return Retry(self._runner.backoff(entry.attempt + 1), True, error)
         else:
             name = notification.channel
-            if not destinations.counted and name not in destinations.known:
-                return True
+            if not destinations.counted:
+                known = destinations.known.get(name)
+                if known is None:
+                    return True
+                if (
+                    known.circuit is None or not known.circuit.gated
+                ):  # nearly always: there is room for all senders
+                    place.of = known
+                    known.busy += 1
+                    return True
         if name is None:
             return True
         of, now = destinations.get(name), self._clock.monotonic()
@@ -283,8 +291,8 @@ class Guard:
 
     def _tells(self, place: Place, entry: Entry) -> bool:
         """Whether circuits have to be told that this send was accepted: nearly never of a first send."""
-        lane, of = self.lane, place.of
-        if lane.alert or entry.held is not None:
+        lane, of, held = self.lane, place.of, entry.held
+        if lane.alert or (held is not None and held.first_failed is not None):
             return True
         if of is None:
             return bool(lane.failing) and entry.key in lane.failing
@@ -439,8 +447,10 @@ class Guard:
         of, place.of = place.of, None
         if of is not None and self._destinations is not None:
             of.busy -= 1
-            self._release(of)
-            self._destinations.forget(of)
+            if of.fresh or of.tried:
+                self._release(of)
+            if not of.busy:
+                self._destinations.forget(of)
 
     def drop_closed(self) -> None:
         """Partitions have ended: keep nothing of theirs."""
