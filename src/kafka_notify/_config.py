@@ -15,6 +15,8 @@ from typing import Any, Final, Literal, TypeVar
 import attrs
 from confluent_kafka import KafkaException
 
+from kafka_notify._client_errors import noted
+from kafka_notify._limited_log import Calm
 from kafka_notify.errors import ConfigError
 
 ConfigValue = str | int | float | bool | Callable[..., object]
@@ -25,6 +27,7 @@ _Client = TypeVar("_Client")
 
 NOTHING: Final[Config] = {}
 LIBRDKAFKA_LOG: Final = logging.getLogger("kafka_notify.librdkafka")
+LIBRDKAFKA_LOG.addFilter(Calm())  # while brokers are away it writes tens of lines a second
 # A copy is its source record and headers: it must fit where the source record did.
 COPY_MAX_BYTES: Final = 2_000_000
 
@@ -442,7 +445,8 @@ def _check(config: Config, rules: tuple[_Rule, ...]) -> None:
 
 def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
     _refuse_green_threads()  # here, as every client's configuration passes by
-    return {"logger": LIBRDKAFKA_LOG, **config}
+    error_cb: Any = config.get("error_cb")
+    return {"logger": LIBRDKAFKA_LOG, **config, "error_cb": noted(error_cb)}
 
 
 def is_secured(config: Config) -> bool:

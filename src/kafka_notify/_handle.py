@@ -9,14 +9,20 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from kafka_notify import events
+from kafka_notify._client_errors import metadata
 from kafka_notify._config import opened
+from kafka_notify._limited_log import LimitedLog
+from kafka_notify._rights import told
+from kafka_notify._supervised import supervised
+from kafka_notify._where import detail, origin
 from kafka_notify.errors import ConfigError, NotifyError, ProduceError
 
 log = logging.getLogger("kafka_notify.producer")
@@ -77,10 +83,10 @@ class ProducerHandle:
         self._produce: Callable[..., None] = self._producer.produce
         self._stop = False
         self._drain = False
+        self._raised = LimitedLog(log)
         self._closing = threading.Lock()
-        self._thread = threading.Thread(
-            target=self._serve, args=(self._producer,), name=f"kafka-notify-{name}", daemon=True
-        )
+        producer = self._producer
+        self._thread = supervised(lambda: self._serve(producer), f"kafka-notify-{name}", self._ended)
         _register(self)
         self._thread.start()
 
@@ -112,13 +118,16 @@ class ProducerHandle:
         except KafkaException as e:
             raise self._refused(topic, e.args[0]) from None
 
-    def warm_up(self, topics: Iterable[str], timeout: float) -> dict[str, int]:
+    def warm_up(
+        self, topics: Iterable[str], timeout: float, rights: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, int]:
         """Connect, and learn the topics' partitions, so that the first record does not have to wait for it.
 
         The producer id arrives with the connection: a first record then takes 3 ms instead of 500 (measured).
 
         Args:
             timeout: Seconds, for all topics together.
+            rights: What is needed of each topic, for the text of a refusal: whoever may not describe it lacks all.
 
         Returns:
             The number of partitions of each topic.
@@ -137,7 +146,7 @@ class ProducerHandle:
                     break
                 code = found.error.code()
                 if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                    raise NotifyError(f"{topic}: {reason(found.error)}; allow Describe on this topic")
+                    raise NotifyError(told(found.error, rights.get(topic, "Write"), f"topic {topic}"))
                 now = time.monotonic()
                 if code == KafkaError.UNKNOWN_TOPIC_OR_PART and now >= min(
                     deadline, begin + _NEW_TOPIC_SECONDS
@@ -154,12 +163,11 @@ class ProducerHandle:
         if producer is None or self.dead is not None:
             raise HandleDead(f"{self.name}: {self.dead}")
         try:
-            return producer.list_topics(topic, max(0.1, deadline - time.monotonic())).topics[topic]
-        except KafkaException as e:
-            raise NotifyError(
-                f"{self.name}: no broker answered within {timeout:g} s ({reason(e.args[0])}); "
-                "check bootstrap.servers, the network and the credentials"
-            ) from None
+            return metadata(producer, min(timeout, deadline - time.monotonic()), topic, serve=False).topics[
+                topic
+            ]
+        except NotifyError as e:
+            raise NotifyError(f"{self.name}: {e}") from None
 
     def flush(self, timeout: float) -> int:
         """Wait up to `timeout` seconds until all reports have run; return how many have not."""
@@ -227,14 +235,20 @@ class ProducerHandle:
         while not self._stop:
             try:
                 producer.poll(_POLL_SECONDS)
-            except Exception as e:  # a callback of the user's: the other reports still come
-                log.error("%s: a callback raised %s", self.name, type(e).__name__)
+            except (
+                BaseException
+            ) as e:  # a callback of the user's, SystemExit too: the other reports still come
+                self._raised.error(f"{self.name}: a callback raised {type(e).__name__}", origin(e))
+                detail(log, e)
             if self._drain and not len(producer):
                 if self.dead is None:
                     self._produce = self._refuse_closed
                 self._producer = None
                 _open.discard(self)
                 return
+
+    def _ended(self, error: BaseException) -> None:
+        self._die(f"the thread that serves its delivery reports has ended on {type(error).__name__}")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -83,6 +83,8 @@ class Alone:
         self.failed: list[BaseException] = []
         self.handled: list[BaseException | None] = []
         """The exception that was being handled at each write, which a client that refuses it would keep for ever."""
+        self.room: list[Partition] = []
+        """Of each source record that made room for others."""
         self.events: list[Event] = []
         self.loop = asyncio.get_running_loop()
         self.clock = Clock()
@@ -124,7 +126,7 @@ class Alone:
             lease=cast(Any, self),
             paused=Paused("l", "", frozenset()),
             on_event=self.events.append,
-            on_room=lambda partition: None,
+            on_room=self.room.append,
             fail=self.failed.append,
         )
         self.sends.loader = Loader(PayloadBudget(10**6), lambda load: None, self.sends.loads_wanted)

@@ -22,6 +22,7 @@ from kafka_notify import (
     Receipt,
     SeenInMemory,
     SeenStore,
+    Skip,
     TransientError,
     events,
 )
@@ -350,4 +351,89 @@ async def test_nothing_is_written_while_an_exception_is_handled(error: BaseExcep
     alone.put(note("n"))
     await alone.until(lambda: alone.written)
     assert alone.handled == [None]
+
+
+class Skipping(Accepting):
+    """Wants none of it."""
+
+    def should_send(self, notification: Notification[Any]) -> Skip:
+        return Skip("unwanted")
+
+
+async def test_what_is_skipped_makes_room() -> None:
+    """As what is sent does: else a partition reads on with the next tick only."""
+    alone = Alone(Skipping())
+    for n in range(5):
+        alone.put(note(f"n{n}"))
+    await alone.until(lambda: alone.sends.counts.skipped == 5)
+    assert alone.room == [alone.partition] * 5
+    await alone.close()
+
+
+class Broken(Accepting):
+    """Has a bug, in the sender or in a hook."""
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        if notification.data["name"] == "bug":
+            raise KeyError("+49 170 1234567")
+        return await super().send(notification, attempt)
+
+    def on_sent(self, notification: Notification[Any], receipt: Receipt) -> None:
+        raise LookupError("someone@example.com")
+
+
+async def test_a_bug_is_logged_by_class_and_frames(caplog: pytest.LogCaptureFixture) -> None:
+    """File, line and function of a sender's or hook's exception, once however often it fails; never what it says."""
+    alone = Alone(Broken())
+    for n in range(20):
+        alone.put(note("bug", f"u{n}"))
+    alone.put(note("fine"))
+    await alone.until(lambda: alone.sends.counts.dead == 20 and alone.sends.counts.sent == 1)
+    (sender,) = [text for text in caplog.messages if "KeyError" in text]
+    (hook,) = [text for text in caplog.messages if "LookupError" in text]
+    assert f"{__file__}:" in sender
+    assert " in send" in sender
+    assert hook.startswith("on_sent raised LookupError at ")
+    assert " in on_sent" in hook
+    assert "1234567" not in caplog.text
+    assert "example.com" not in caplog.text
+    await alone.close()
+
+
+class HangingHook(Accepting):
+    """A plain `on_sent` that hangs until it is let go; sends of "slow" last for ever, and can be cancelled."""
+
+    concurrency = 1  # one task makes all sends
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook_ends = threading.Event()
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        if notification.data["name"] == "slow":
+            await asyncio.Event().wait()
+        return await super().send(notification, attempt)
+
+    def on_sent(self, notification: Notification[Any], receipt: Receipt) -> None:
+        if notification.data["name"] == "first":
+            self.hook_ends.wait()
+
+
+async def test_a_hook_that_hangs_is_not_taken_for_a_send() -> None:
+    """A later send of the same task that outlives its deadline has ended: its user goes on while the hook hangs.
+    Once the hook returns, nothing is kept of it."""
+    consumer = HangingHook()
+    alone = Alone(consumer, send_timeout=0.05, max_attempts=1)
+    try:
+        alone.put(note("first", "a"))
+        await alone.until(lambda: alone.sends.counts.sent == 1 and alone.partition.open == 0)
+        alone.put(note("slow", "b"))
+        await alone.until(lambda: alone.sends.counts.unknown == 1)
+        alone.put(note("next", "b"))
+        await alone.until(lambda: "next" in consumer.sent)
+        assert alone.sends.stuck() == 1
+    finally:
+        consumer.hook_ends.set()
+    await alone.until(lambda: alone.sends.stuck() == 0)
+    assert not alone.threads._given_up
     await alone.close()
