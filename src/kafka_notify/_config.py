@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 import attrs
 from confluent_kafka import KafkaException
 
+from kafka_notify._limited_log import Calm
 from kafka_notify.errors import ConfigError
 
 ConfigValue = str | int | float | bool | Callable[..., object]
@@ -25,6 +26,7 @@ _Client = TypeVar("_Client")
 
 NOTHING: Final[Config] = {}
 LIBRDKAFKA_LOG: Final = logging.getLogger("kafka_notify.librdkafka")
+LIBRDKAFKA_LOG.addFilter(Calm())  # while brokers are away it writes tens of lines a second
 # A copy is its source record and headers: it must fit where the source record did.
 COPY_MAX_BYTES: Final = 2_000_000
 

@@ -17,6 +17,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from kafka_notify import events
 from kafka_notify._config import opened
+from kafka_notify._limited_log import LimitedLog
+from kafka_notify._supervised import supervised
+from kafka_notify._where import detail, origin
 from kafka_notify.errors import ConfigError, NotifyError, ProduceError
 
 log = logging.getLogger("kafka_notify.producer")
@@ -77,10 +80,10 @@ class ProducerHandle:
         self._produce: Callable[..., None] = self._producer.produce
         self._stop = False
         self._drain = False
+        self._raised = LimitedLog(log)
         self._closing = threading.Lock()
-        self._thread = threading.Thread(
-            target=self._serve, args=(self._producer,), name=f"kafka-notify-{name}", daemon=True
-        )
+        producer = self._producer
+        self._thread = supervised(lambda: self._serve(producer), f"kafka-notify-{name}", self._ended)
         _register(self)
         self._thread.start()
 
@@ -227,14 +230,20 @@ class ProducerHandle:
         while not self._stop:
             try:
                 producer.poll(_POLL_SECONDS)
-            except Exception as e:  # a callback of the user's: the other reports still come
-                log.error("%s: a callback raised %s", self.name, type(e).__name__)
+            except (
+                BaseException
+            ) as e:  # a callback of the user's, SystemExit too: the other reports still come
+                self._raised.error(f"{self.name}: a callback raised {type(e).__name__}", origin(e))
+                detail(log, e)
             if self._drain and not len(producer):
                 if self.dead is None:
                     self._produce = self._refuse_closed
                 self._producer = None
                 _open.discard(self)
                 return
+
+    def _ended(self, error: BaseException) -> None:
+        self._die(f"the thread that serves its delivery reports has ended on {type(error).__name__}")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -67,9 +67,13 @@ _find_control: Final = re.compile(r"[\x00-\x1f\x7f]").search
 class Undecodable(NotifyError):
     """A record is no notification: `code` says where (`bad_key`, `bad_header.notif-id`, `bad_json`, ...)."""
 
-    def __init__(self, reason: Literal["undecodable", "unsupported_schema"], code: str) -> None:
+    def __init__(
+        self, reason: Literal["undecodable", "unsupported_schema"], code: str, detail: str = ""
+    ) -> None:
         self.reason: Literal["undecodable", "unsupported_schema"] = reason
         self.code = code
+        self.detail = detail
+        """What does not fit, by class and field, never a value; empty when the code says it all."""
         super().__init__(f"{reason}: {code}")
 
 

@@ -12,18 +12,20 @@ import datetime as dt
 import json
 import logging
 import re
-import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Final
 
 import attrs
 
-from kafka_notify import events
+from kafka_notify import _where, events
+from kafka_notify._limited_log import Repeats
 from kafka_notify._text import json_line
 from kafka_notify._units import UTC
 from kafka_notify.events import Event, Observable
 from kafka_notify.worker import Worker
+
+show_tracebacks = _where.show_tracebacks
 
 LOGGER: Final = "kafka_notify.events"
 
@@ -58,6 +60,12 @@ person ERROR."""
 PER_SECOND: Final = 100
 """Records of one kind of event."""
 
+_SAME: Final[Mapping[type[Event], Callable[[Any], tuple[object, ...]]]] = {
+    events.KafkaError: lambda e: ("KafkaError", e.code),
+    events.CommitFailed: lambda e: ("CommitFailed", e.reason),
+}
+"""Events that an outage repeats and that name no notification: those that are the same count as one kind each."""
+
 _FIRST_OF_WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _PLAIN: Final = re.compile(r"[\w.:/\[\]+-]+")
 
@@ -69,7 +77,8 @@ def log_events(source: Observable, *, levels: Mapping[type[Event], int] | None =
     mapping, for `JsonFormatter` and other structured formatters. A worker's records say its lane and group.
 
     Of one kind of event at most 100 are logged per second, those at DEBUG apart: in an outage thousands of copies may
-    fail at once. The next one says how many were left out.
+    fail at once. `KafkaError` and `CommitFailed` with one code are logged at once, then after a minute, two, four, up
+    to ten. The next one says how many were left out.
 
     Handlers run on the worker's event loop: put a `logging.handlers.QueueHandler` in front of those that write to disk
     or network.
@@ -84,23 +93,31 @@ def log_events(source: Observable, *, levels: Mapping[type[Event], int] | None =
     log = logging.getLogger(LOGGER)
     level_of = {**LEVELS, **(levels or {})}
     names = {kind: _FIRST_OF_WORD.sub("_", kind.__name__).lower() for kind in level_of}
-    limits = {kind: _Limit() for kind, level in level_of.items() if level > logging.DEBUG}
+    limited = {kind for kind, level in level_of.items() if level > logging.DEBUG}
+    floods, repeats = Repeats(PER_SECOND, 1.0, 1.0), Repeats()
 
     def on_event(event: Event) -> None:
         kind = type(event)
         level = level_of.get(kind, logging.INFO)
         if not log.isEnabledFor(level):
             return
-        limit = limits.get(kind)
-        if limit is not None and not limit.take(monotonic()):
-            return
+        left_out = 0
+        if kind in limited:
+            same = _SAME.get(kind)
+            taken = (
+                floods.take(kind.__name__, monotonic())
+                if same is None
+                else repeats.take(same(event), monotonic())
+            )
+            if taken is None:
+                return
+            left_out = taken[0]
         name = names.get(kind, kind.__name__)
         fields = attrs.asdict(event, recurse=False)
         if isinstance(source, Worker):
             fields.update(lane=source.lane, group=source.group)
-        if limit is not None and limit.left_out:
-            fields["left_out"] = limit.left_out
-            limit.left_out = 0
+        if left_out:
+            fields["left_out"] = left_out
         told = " ".join(f"{key}={_written(value)}" for key, value in fields.items() if value is not None)
         log.log(level, "%s %s", name, told, extra={"event": {"name": name, **fields}})
 
@@ -110,26 +127,6 @@ def log_events(source: Observable, *, levels: Mapping[type[Event], int] | None =
 def _written(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
-
-
-class _Limit:
-    """So many per second, and a count of the others. Threads that race may let a few more pass."""
-
-    def __init__(self) -> None:
-        self.left_out = 0
-        self._second = 0
-        self._taken = 0
-
-    def take(self, now: float) -> bool:
-        """Whether one more may pass at `now`, in monotonic seconds."""
-        if int(now) != self._second:
-            self._second = int(now)
-            self._taken = 0
-        self._taken += 1
-        if self._taken <= PER_SECOND:
-            return True
-        self.left_out += 1
-        return False
 
 
 class JsonFormatter(logging.Formatter):
@@ -158,10 +155,4 @@ class JsonFormatter(logging.Formatter):
 
 
 def _error(error: BaseException) -> dict[str, object]:
-    classes: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(classes) < 10:
-        classes.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    frames = traceback.extract_tb(error.__traceback__)
-    return {"classes": classes, "at": [f"{f.filename}:{f.lineno} {f.name}" for f in frames]}
+    return {"classes": _where.classes(error), "at": _where.frames(error)}

@@ -27,6 +27,7 @@ from kafka_notify._hops import (
     strip_retry,
 )
 from kafka_notify._payload import structure, to_json, unstructure
+from kafka_notify._where import origin
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailable, ConfigError, InvalidNotification
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, unchecked
@@ -275,8 +276,10 @@ def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Ca
         ConfigError
     ) as e:  # a payload class that no data can fill is not the record's fault: the lane waits
         raise CodecUnavailable(str(e)) from None
-    except Exception:  # the payload class's own code runs here
-        raise Undecodable("undecodable", "bad_payload") from None
+    except InvalidNotification as e:  # ours: it names class and field, never a value
+        raise Undecodable("undecodable", "bad_payload", str(e)) from None
+    except Exception as e:  # the payload class's own code runs here
+        raise Undecodable("undecodable", "bad_payload", origin(e)) from None
 
 
 def _codec_error(codec: Codec, error: Exception) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import functools
 import gc
 import logging
@@ -32,7 +34,10 @@ from kafka_notify._send.engine import Engine
 from kafka_notify._send.loader import Load
 from kafka_notify._send.pace import Pace, SharedPace
 from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._supervised import supervised
 from kafka_notify._units import Seconds, to_seconds
+from kafka_notify._where import origin
+from kafka_notify._worker.life import Life, State
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import ConfigError, NotifyError
@@ -44,6 +49,10 @@ log = logging.getLogger("kafka_notify.worker")
 
 WARM_UP: Final = 30.0
 HALF_ASSIGNED_LIMIT: Final = 60.0
+UNASSIGNED_LIMIT: Final = 60.0
+"""Seconds without an answer of the group, which also comes to a member that is given no partition."""
+SLICE: Final = 0.1
+"""Seconds of one wait of the main thread: signal handlers run between two of them."""
 STUCK_SHARE: Final = 0.1
 BLOCKED_LIMIT: Final = 60.0
 """Seconds of a blocked event loop, or of nothing but hanging sends, after which the worker does not count as alive:
@@ -178,7 +187,7 @@ class Worker:
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._group: str | None = None
-        self._stopped = False
+        self._life = Life()
         if isinstance(consumer, Consumer):
             check_consumer(consumer, self._topology)
         self._settings("check")  # contradictions are found here, not in production's start
@@ -224,35 +233,56 @@ class Worker:
 
         Raises:
             ConfigError: A topic is missing, or source and retry topic are not co-partitioned.
-            NotifyError: No broker answers, or the worker was started before.
+            NotifyError: No broker answers, the worker was started before, or `stop` was called meanwhile, which ends
+                a `setup` that hangs, too.
         """
+        life = self._life
         with self._lock:
-            if self._running is not None or self._stopped:
+            if not life.to(State.STARTING):
                 raise NotifyError("a Worker is started once; make another one")
+        try:
             consumer = self._given if isinstance(self._given, Consumer) else self._given()
             check_consumer(consumer, self._topology)
             self._group = self._topology.group(self._lane.name, consumer.name)  # before its parts have events
             self._running = _Running(self, consumer)
+            self._running.start()
+            if not life.to(State.RUNNING) and life.error is None:
+                raise StoppedEarly(self._lane.name)
+        except BaseException:
+            life.to(State.STOPPING)
             try:
-                self._running.start()
-            except BaseException:
-                self._running.close()
-                self._stopped = True
-                raise
+                if self._running is not None:
+                    self._running.close()
+            finally:
+                life.to(State.STOPPED)
+            raise
 
     def stop(self, timeout: Seconds | None = None) -> None:
         """Stop reading, let running sends end within the drain budget, commit, leave the group, close everything.
 
-        What was not sent is redelivered elsewhere; a send that is cancelled is no attempt. Idempotent.
+        What was not sent is redelivered elsewhere; a send that is cancelled is no attempt. Idempotent. Where a `start`
+        or another `stop` is under way, on whatever thread, it gives up or hurries, and this call waits for its end.
+        After a failure nothing is drained or committed.
 
         Args:
-            timeout: Seconds for running sends instead of `drain_timeout`; 0 skips the drain.
+            timeout: Seconds for running sends instead of `drain_timeout`; 0 skips the drain, also of a `stop` that is
+                under way.
         """
-        with self._lock:
-            running, already = self._running, self._stopped
-            self._stopped = True
-            if running is not None and not already:
-                running.stop(None if timeout is None else to_seconds(timeout, "timeout"))
+        life = self._life
+        life.stop_asked = True
+        if timeout is not None and self._running is not None:
+            self._running.hurry(to_seconds(timeout, "timeout"))
+        if life.to(State.STOPPED):
+            return  # it was never started
+        if life.state is not State.STARTING and life.to(State.STOPPING):
+            running = self._running
+            assert running is not None
+            try:
+                running.stop()
+            finally:
+                life.to(State.STOPPED)
+        elif life.keeper != threading.get_ident():  # else this is a signal handler within that very call
+            life.stopped.wait()
 
     def __enter__(self) -> Self:
         self.start()
@@ -300,10 +330,11 @@ class Worker:
 
     def health(self) -> Health:
         """Whether it does its work; from any thread, at any time: for liveness and readiness probes."""
-        if self._running is None:
-            return Health(False, ("not started",))
-        if self._stopped:
-            return Health(False, ("stopped",))
+        life = self._life
+        if life.state is State.STOPPED and life.error is not None:
+            return Health(False, (_failure(life.error),), False)
+        if self._running is None or life.state in (State.NEW, State.STOPPED, State.STARTING):
+            return Health(False, (life.state.value,))
         problems = self._running.problems()
         notes = tuple(self._running.engine.sends.guard.notes())
         return Health(not problems, problems, self._running.lives(), notes)
@@ -315,8 +346,19 @@ class Worker:
             self._running.engine.alarms.acknowledge()
 
     def __repr__(self) -> str:
-        state = "stopped" if self._stopped else "new" if self._running is None else "running"
-        return f"<Worker {self._lane.name} {state}>"
+        return f"<Worker {self._lane.name} {self._life.state.name.lower()}>"
+
+
+class StoppedEarly(NotifyError):
+    """A stop was asked for before a worker had started."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: stopped before it had started")
+
+
+def _failure(error: BaseException) -> str:
+    why = f": {error}" if isinstance(error, NotifyError) else ""
+    return f"it stopped on {type(error).__name__}{why}"
 
 
 class _Running:
@@ -335,10 +377,9 @@ class _Running:
         self._asks_lease = reading.get("group.protocol") == "consumer"
         session_timeout = lease.DEFAULT if self._asks_lease else float(reading["session.timeout.ms"]) / 1000
         self.concurrency = consumer.concurrency
+        self._life = w._life
         self.loop = w._loop_factory()
-        self.thread = threading.Thread(
-            target=self._run_loop, name=f"kafka-notify loop {lane.name}", daemon=True
-        )
+        self.thread = supervised(self._run_loop, f"kafka-notify loop {lane.name}", self._fail)
         self._group = group = topology.group(lane.name, consumer.name)
         on_event = emitter(*w._listeners)
         self._open_handle = functools.partial(
@@ -352,7 +393,7 @@ class _Running:
         )  # fmt: skip
         channels = Channels(frozenset(consumer.channels), frozenset(consumer.dropped_channels))
         self.fetch = FetchLoop(reading, self.topics[0], self.topics[1], channels)
-        self.rereader = Rereader(reading, self.topics[1], self._loaded)
+        self.rereader = Rereader(reading, self.topics[1], self._loaded, self._fail)
         self.engine = Engine(
             consumer,
             retry=consumer.retry or lane.retry,
@@ -375,11 +416,13 @@ class _Running:
             count_partitions=lambda: self.handle.warm_up(self.topics[:1], WARM_UP)[self.topics[0]],
             channels=channels,
             known_channels=topology.channels,
+            life=self._life,
         )
         self.control = ControlReader(
             reading,
             topology.control_topic,
             lambda records: self.engine.post(self.engine.learn_pauses, records),
+            self._fail,
         )
 
     def _pace(
@@ -413,19 +456,56 @@ class _Running:
                 # user code began. Whoever awaits it is told; everything else in the loop is as it was.
                 if self.engine.error is e:
                     return
-                log.error("%s: a task of user code raised %s", self.topics[0], type(e).__name__)
-            except BaseException as e:
-                self.engine.fail(e)
-                return
+                log.error("%s: a task of user code raised %s", self.topics[0], origin(e))
+
+    def _fail(self, error: BaseException) -> None:
+        self.engine.fail(error)
 
     def start(self) -> None:
-        self._check_topics()
+        self._within(self._check_topics)
         if self._asks_lease:
-            self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self._group)
+            self._within(self._ask_lease)
         self.thread.start()
-        asyncio.run_coroutine_threadsafe(self.engine.open(), self.loop).result()
-        self.control.start()  # before the first record: it may be paused
+        opening = asyncio.run_coroutine_threadsafe(self.engine.open(), self.loop)
+        try:
+            self._await(opening)
+        finally:
+            opening.cancel()  # a `setup` that still runs
+        self._within(self.control.start)  # before the first record: it may be paused
         self.fetch.start(self.engine)
+
+    def _ask_lease(self) -> None:
+        self.engine.commits.session_timeout = lease.consumer_protocol_lease(self._config, self._group)
+
+    def _within(self, call: Callable[[], object]) -> None:
+        """Call what may wait for brokers on a thread of its own, so that a stop ends the wait, if not the call."""
+        done: concurrent.futures.Future[object] = concurrent.futures.Future()
+
+        def answer() -> None:
+            try:
+                done.set_result(call())
+            except BaseException as e:
+                done.set_exception(e)
+
+        supervised(answer, f"kafka-notify start {self.topics[0]}", done.set_exception).start()
+        self._await(done)
+
+    def _await(self, done: concurrent.futures.Future[Any]) -> None:
+        # in slices: a signal handler runs between two of them
+        while not concurrent.futures.wait([done], SLICE).done:
+            if self._life.stop_asked:
+                raise StoppedEarly(self.topics[0])
+            if self._life.error is not None:
+                raise NotifyError(_failure(self._life.error))
+        done.result()
+        if self._life.stop_asked:
+            raise StoppedEarly(self.topics[0])
+
+    def hurry(self, seconds: float) -> None:
+        """Give running sends so many seconds from the stop's begin on; whether it has begun or not."""
+        self.engine.drain_timeout = seconds
+        if not seconds:
+            self.engine.abort = True
 
     def _check_topics(self) -> None:
         source, retry, _ = self.topics
@@ -437,11 +517,12 @@ class _Running:
             )
         self.engine.source_partitions = counts[source]
 
-    def stop(self, timeout: float | None) -> None:
-        if timeout is not None:
-            self.engine.drain_timeout = timeout
+    def stop(self) -> None:
         self.fetch.stop()
-        if not self.fetch.join(self.engine.drain_timeout + 60):
+        began = time.monotonic()
+        while not self.fetch.join(SLICE) and time.monotonic() < began + self.engine.drain_timeout + 60:
+            pass
+        if self.fetch.alive():
             log.error(
                 "the consumer of %s did not close in time; its group notices at its session timeout",
                 self.topics[0],
@@ -454,12 +535,16 @@ class _Running:
         self.rereader.close()
         self.control.close()
         if self.thread.is_alive():
+            closing = asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop)
+            began = time.monotonic()
+            while not concurrent.futures.wait([closing], SLICE).done:
+                if time.monotonic() > began + self.engine.drain_timeout + 10:
+                    closing.cancel()
+                    break
             try:
-                asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop).result(
-                    self.engine.drain_timeout + 10
-                )
-            except Exception as e:
-                log.error("closing the worker of %s: %s", self.topics[0], type(e).__name__)
+                closing.result(0)
+            except BaseException as e:
+                log.error("closing the worker of %s: %s", self.topics[0], origin(e))
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(5)
         self.handle.close(5)
@@ -522,8 +607,9 @@ class _Running:
         engine = self.engine
         found: list[str] = []
         if engine.error is not None:
-            why = f": {engine.error}" if isinstance(engine.error, NotifyError) else ""
-            found.append(f"it stopped on {type(engine.error).__name__}{why}")
+            return (_failure(engine.error),)
+        if self._life.state is State.STOPPING:
+            found.append(State.STOPPING.value)
         elif not self.thread.is_alive() or not self.fetch.alive():
             found.append("one of its threads has ended")
         found += [
@@ -532,6 +618,13 @@ class _Running:
         quiet = boottime() - engine.ticked_at
         if quiet > 10:
             found.append(f"its event loop is blocked for {quiet:.0f} s: an async send must not block")
+        found += engine.refusals.sentences()
+        since = self.fetch.unassigned_since
+        if since is not None and (outside := boottime() - since) > UNASSIGNED_LIMIT:
+            found.append(
+                f"it has not joined the group {self._group} for {outside:.0f} s: are the brokers reachable, and may it "
+                "Read the group? Members that hand over, or hang, delay a join too"
+            )
         found += engine.alarms.sentences()
         if engine.partitions and engine.commits.error is not None:
             found.append(f"commits fail: {engine.commits.error}")
@@ -578,15 +671,16 @@ def run(*workers: Worker, gc_threshold: tuple[int, int, int] | None = GC_THRESHO
     Raises:
         NotifyError: A worker could not start, or could not go on.
     """
-    wake = threading.Event()
-    with _signals(workers, wake), _collector(gc_threshold):
+    with _signals(workers) as asked, _collector(gc_threshold):
         started: list[Worker] = []
         try:
-            for worker in workers:
-                worker.start()
-                started.append(worker)
-            while not wake.is_set() and all(_going(w) for w in workers):
-                wake.wait(0.2)
+            with contextlib.suppress(StoppedEarly):
+                for worker in workers:
+                    worker.start()
+                    started.append(worker)
+                # not an Event: a handler that sets one while this thread is about to wait for it hangs
+                while not asked() and all(_going(w) for w in workers):
+                    time.sleep(SLICE)
         finally:
             for worker in started:  # all begin to stop, then each is waited for
                 if worker._running is not None:
@@ -594,19 +688,15 @@ def run(*workers: Worker, gc_threshold: tuple[int, int, int] | None = GC_THRESHO
             for worker in started:
                 worker.stop()
     for worker in workers:
-        error = worker._running.engine.error if worker._running is not None else None
+        error = worker._life.error
         if error is not None:
-            raise NotifyError(f"{worker!r} could not go on: {type(error).__name__}: {error}") from error
+            why = str(error) if isinstance(error, NotifyError) else origin(error)
+            raise NotifyError(f"{worker!r} could not go on: {type(error).__name__}: {why}") from error
 
 
 def _going(worker: Worker) -> bool:
     running = worker._running
-    return (
-        running is not None
-        and not worker._stopped
-        and not running.engine.ended.is_set()
-        and running.fetch.alive()
-    )
+    return worker._life.state is State.RUNNING and running is not None and running.fetch.alive()
 
 
 @contextmanager
@@ -621,21 +711,28 @@ def _collector(threshold: tuple[int, int, int] | None) -> Generator[None]:
 
 
 @contextmanager
-def _signals(workers: Sequence[Worker], wake: threading.Event) -> Generator[None]:
+def _signals(workers: Sequence[Worker]) -> Generator[Callable[[], bool]]:
+    """Whether a signal came. It ends starts that are under way; a second one skips the drain."""
+    count = 0
+
+    def asked() -> bool:
+        return count > 0
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        if wake.is_set():
-            for worker in workers:
-                if worker._running is not None:
-                    worker._running.engine.abort = True
-        wake.set()
+        nonlocal count
+        count += 1
+        for worker in workers:
+            worker._life.stop_asked = True
+            if count > 1 and worker._running is not None:
+                worker._running.hurry(0.0)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -62,7 +62,7 @@ class Engine:
             facts=lambda headers, number, origin, timestamp: (f"id{origin}", 0, None, ""),
             passed_over=self._pass_over,
             halt=self._halt,
-            kafka_error=self.errors.append,
+            kafka_error=lambda error, topic: self.errors.append(error),
             fed=self._fed,
             soon=self.later.append,
         )

@@ -230,7 +230,7 @@ def test_a_repeated_warning_is_written_once_a_minute(caplog: pytest.LogCaptureFi
         "odd",
         "odd (and 2 times more in the last 61 s)",
     ]
-    assert len(log._texts) == MAX_TEXTS
+    assert len(log) == MAX_TEXTS
 
 
 # -- on an event loop, with everything but Kafka --------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -11,6 +12,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, boottime
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.partition import Partition
+from kafka_notify._limited_log import LimitedLog
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -51,6 +53,8 @@ class Commits:
         self._last: dict[int, tuple[Committed, Committed]] = {}
         self._requested_at = 0.0
         self._told = False
+        self._failures = LimitedLog(log)
+        self._over = False
         self.lease_until = 0.0
         """`boottime` until which sends may start; 0 before the first confirmed commit."""
         self.error: str | None = None
@@ -58,6 +62,8 @@ class Commits:
 
     def late(self) -> float:
         """Seconds since the last confirmed commit when that is longer than the lease, else 0."""
+        if self._over:
+            return 0.0
         over = boottime() - self.lease_until
         return over + self.session_timeout if self._partitions and self.lease_until and over > 0 else 0.0
 
@@ -69,6 +75,11 @@ class Commits:
             log.error("no commit was confirmed for %.1f s: sends wait for one", late)
             if self._on_event:
                 self._on_event(events.LeaseExpired(late))
+
+    def end(self) -> None:
+        """The worker has failed: no lease any more, and no commit of what may be half-changed. From any thread."""
+        self._over = True
+        self.lease_until = -math.inf
 
     def forget(self, number: int) -> None:
         """A partition begins or ends: what was committed of it says nothing about the next time."""
@@ -82,7 +93,7 @@ class Commits:
     def tick(self) -> None:
         """Request a commit of what changed; of something unchanged when the lease wants to be renewed."""
         now = self._clock.monotonic()
-        if self._in_flight is not None or now - self._requested_at < INTERVAL:
+        if self._over or self._in_flight is not None or now - self._requested_at < INTERVAL:
             return
         pairs: dict[int, tuple[Committed, Committed]] = {}
         for number, partition in self._partitions.items():
@@ -106,12 +117,12 @@ class Commits:
             self._in_flight = None
         if result.error is not None:
             self.error = result.error
-            log.warning("a commit failed: %s", result.error)
+            self._failures.warning(f"a commit failed: {result.error}")
             if self._on_event:
                 self._on_event(events.CommitFailed(result.error, result.epoch_ended))
         elif result.confirmed:
             self.error = None
-        if not result.confirmed:
+        if not result.confirmed or self._over:
             return
         self.lease_until = max(self.lease_until, result.sent_at + self.session_timeout)
         self._told = False

@@ -21,8 +21,11 @@ from confluent_kafka import (
 )
 
 from kafka_notify._config import opened
+from kafka_notify._limited_log import LimitedLog
 from kafka_notify._log_extent import log_ends
 from kafka_notify._polling import poll_batch
+from kafka_notify._rights import told
+from kafka_notify._supervised import supervised
 from kafka_notify.errors import NotifyError
 
 log = logging.getLogger("kafka_notify.worker")
@@ -44,10 +47,17 @@ class ControlReader:
     Args:
         config: A complete consumer configuration; membership in the group is not used.
         topic: The control topic.
+        ended: Told when it cannot go on: pauses would go unheard.
         learned: Given keys and values, in order: first, within `start`, all that there is; later from a thread.
     """
 
-    def __init__(self, config: Mapping[str, Any], topic: str, learned: Callable[[Records], object]) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topic: str,
+        learned: Callable[[Records], object],
+        ended: Callable[[BaseException], object],
+    ) -> None:
         drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
         self._config = {k: v for k, v in config.items() if k not in drop}
         self._topic = topic
@@ -56,7 +66,8 @@ class ControlReader:
         self._reading = False
         self._told = False
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"kafka-notify control {topic}", daemon=True)
+        self._failures = LimitedLog(log)
+        self._thread = supervised(self._run, f"kafka-notify control {topic}", ended)
 
     def start(self) -> None:
         """Read all that there is, then go on reading on the thread. A topic that is missing, or that must not be read,
@@ -66,26 +77,33 @@ class ControlReader:
             NotifyError: It is there, but cannot be read: a worker must not send what is perhaps paused.
         """
         config = {**self._config, "enable.partition.eof": True, "fetch.wait.max.ms": 500}
-        self._consumer = opened(Consumer, config)
-        deadline = time.monotonic() + PATIENCE
+        consumer = opened(Consumer, config)
+        try:
+            self._begin_within(consumer, time.monotonic() + PATIENCE)
+            self._consumer = consumer
+        finally:
+            if self._consumer is None:
+                consumer.close()
+        self._thread.start()
+
+    def _begin_within(self, consumer: Consumer, deadline: float) -> None:
         while True:
             try:
-                self._begin(self._consumer)
+                self._begin(consumer)
                 break
             except KafkaException as e:  # an election, most likely: also just after the topic was created
                 if time.monotonic() > deadline or self._stopping.wait(0.2):
                     raise NotifyError(
                         f"{self._topic}: what is paused cannot be read ({e.args[0].name()}); check the brokers"
                     ) from None
-        self._thread.start()
+        if self._stopping.is_set():
+            raise NotifyError(f"{self._topic}: not read to its end, as the worker stops")
 
     def close(self) -> None:
         """Stop, and wait for the thread."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(10)
-        elif self._consumer is not None:
-            self._consumer.close()
 
     def _begin(self, consumer: Consumer) -> None:
         """Read up to the end of the topic, if there is one."""
@@ -130,10 +148,10 @@ class ControlReader:
                 try:
                     self._turn(consumer)
                 except KafkaException as e:
-                    log.warning("reading %s failed: %s; trying again", self._topic, e.args[0].name())
+                    self._failures.warning(f"reading {self._topic} failed: {e.args[0].name()}; trying again")
                     self._stopping.wait(1.0)
                 except NotifyError as e:
-                    log.warning("%s", e)
+                    self._failures.warning(str(e))
         finally:
             consumer.close()
 
@@ -148,7 +166,9 @@ class ControlReader:
             if error is None:
                 records.append(_pair(message))
             elif error.code() != KafkaError._PARTITION_EOF:
-                log.warning("reading %s: %s", self._topic, error.name())
+                self._failures.warning(
+                    f"what is paused cannot be read: {told(error, 'Read', f'topic {self._topic}')}"
+                )
         if records:
             self._learned(records)
 

@@ -127,7 +127,7 @@ class Intake:
         facts: Callable[[Headers, int, int, int], tuple[str, int, int | None, str]],
         passed_over: Callable[[], object],
         halt: Callable[[Partition, str], object],
-        kafka_error: Callable[[KafkaError], object],
+        kafka_error: Callable[[KafkaError, str], object],
         fed: Callable[[Iterable[Partition]], object],
         soon: Callable[[Callable[[], object]], object],
     ) -> None:
@@ -315,7 +315,7 @@ class Intake:
     def _take_error(self, partition: Partition | None, message: Message, error: KafkaError) -> None:
         offset = message.offset()
         if error.code() != KafkaError._PARTITION_EOF:
-            self._kafka_error(error)
+            self._kafka_error(error, message.topic() or "")
         elif partition is None or offset is None:
             return
         elif message.topic() == self._source:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
@@ -26,6 +26,7 @@ from kafka_notify._fetch.retention import RetentionWatch
 from kafka_notify._fetch.topic_ids import TopicIds, changed
 from kafka_notify._log_extent import log_ends, log_starts
 from kafka_notify._polling import poll_batch
+from kafka_notify._supervised import supervised
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -151,8 +152,8 @@ class Receiver(Protocol):
     def fail(self, error: BaseException, /) -> None:
         """This thread cannot go on."""
 
-    def kafka_error(self, error: KafkaError, /) -> None:
-        """librdkafka reported something."""
+    def kafka_error(self, error: KafkaError, topic: str = "", /) -> None:
+        """librdkafka reported something, of one topic or in general."""
 
 
 class FetchLoop:
@@ -180,7 +181,7 @@ class FetchLoop:
         self._commits: deque[CommitRequest] = deque()
         self._stopping = threading.Event()
         self._gate = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"kafka-notify fetch {source}", daemon=True)
+        self._thread = supervised(self._run, f"kafka-notify fetch {source}", self._ended)
         self._owned: tuple[set[int], set[int]] = (set(), set())
         """Assigned partitions of source and retry topic."""
         self._started: dict[int, int] = {}
@@ -193,6 +194,11 @@ class FetchLoop:
         self._paused: set[int] = set()
         """Source partitions that are paused."""
         self._half_since: dict[int, float] = {}
+        self._abandoned = False
+        """The worker has failed: nothing is committed any more."""
+        self.unassigned_since: float | None = None
+        """`boottime` since when the group has not answered with an assignment; None when it has."""
+        self._their_error_cb: Callable[[KafkaError], object] | None = config.get("error_cb")
         self._membership: Membership | None = None
         admin: Any = opened(AdminClient, client_config(self._config))
         self._topic_ids = TopicIds(admin, self._topics)
@@ -232,6 +238,11 @@ class FetchLoop:
         self._stopping.set()
         self._gate.set()
 
+    def abandon(self) -> None:
+        """The same without draining or committing, from any thread: the worker has failed."""
+        self._abandoned = True
+        self.stop()
+
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the thread; whether it has ended."""
         if self._thread.ident is not None:
@@ -257,6 +268,10 @@ class FetchLoop:
 
     # -- the thread -----------------------------------------------------------------------------------
 
+    def _ended(self, error: BaseException) -> None:
+        self._receiver.forget(frozenset(self._started), lost=True)
+        self._receiver.fail(error)
+
     def _run(self) -> None:
         consumer: Consumer | None = None
         try:
@@ -267,16 +282,14 @@ class FetchLoop:
                 self._hand_back(consumer, frozenset(self._started))
                 self._close(consumer)
                 consumer = None
-        except BaseException as e:
-            self._receiver.forget(frozenset(self._started), lost=True)
-            self._receiver.fail(e)
         finally:
             if consumer is not None:
                 self._close(consumer)
 
     def _joined(self) -> Consumer:
         """A new member of the group, which has nothing yet."""
-        consumer = opened(Consumer, self._config)
+        consumer = opened(Consumer, {**self._config, "error_cb": self._on_error})
+        self.unassigned_since = boottime()
         for kept in (*self._owned, self._started, self._paused, self._half_since):
             kept.clear()
         self._fenced = False
@@ -289,11 +302,19 @@ class FetchLoop:
         )
         return consumer
 
+    def _on_error(self, error: KafkaError) -> None:
+        """Errors of the client as a whole, such as refused credentials; called within a poll."""
+        self._receiver.kafka_error(error)
+        if self._their_error_cb is not None:
+            self._their_error_cb(error)
+
     def _astray(self, consumer: Consumer) -> bool:
         """Whether the group and this client disagree for good on what is ours: then only a new member helps."""
         if self._membership is None:
             return False
         missing = self._membership.missing(consumer.memberid, self._assigned)
+        if self._membership.joined:  # one to which no partition was given is told nothing
+            self.unassigned_since = None
         if missing:
             log.error(
                 "the group %s has given %s to this worker, which was not told: it leaves the group and joins it anew",
@@ -370,6 +391,8 @@ class FetchLoop:
         """
         pairs = {n: pair for n, pair in request.pairs.items() if self._started.get(n) == request.epochs[n]}
         sent_at = boottime()
+        if self._abandoned:
+            return CommitResult(request, frozenset(), sent_at, error="the worker has failed")
         if not pairs:
             return CommitResult(
                 request, frozenset(), sent_at, error="not assigned" if request.pairs else None
@@ -412,6 +435,7 @@ class FetchLoop:
     # -- rebalances -----------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.unassigned_since = None
         if partitions:
             # an explicit offset spares librdkafka's own OffsetFetch; nothing is read from it: paused below
             assignment = [TopicPartition(tp.topic, tp.partition, 0) for tp in partitions]
@@ -432,21 +456,25 @@ class FetchLoop:
         numbers = frozenset(tp.partition for tp in partitions)
         self._hand_back(consumer, numbers & self._started.keys())
         self._leave(partitions)
+        if not self._incremental:  # there an assignment follows
+            self.unassigned_since = boottime()
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(tp.partition for tp in partitions) & self._started.keys()
         self._take_back(numbers)
         self._receiver.forget(numbers, lost=True)
         self._leave(partitions)
+        self.unassigned_since = boottime()
 
     def _hand_back(self, consumer: Consumer, numbers: frozenset[int]) -> None:
         """Drain, commit and forget: on_revoke and stop. The poll blocks meanwhile; heartbeats do not."""
-        if not numbers:
+        if not numbers or self._abandoned:
+            self._take_back(numbers)
             return
         request = self._receiver.drain(numbers)
         result = self._commit(consumer, request)
         for _ in range(4):
-            if result.error is None or result.epoch_ended:
+            if result.error is None or result.epoch_ended or self._abandoned:
                 break
             log.warning("commit before handing over %d partitions failed: %s", len(numbers), result.error)
             time.sleep(0.1)

@@ -40,6 +40,8 @@ class Membership:
             every=LOOK,
             first=LOOK,
         )
+        self.joined = False
+        """Whether the group knew this member in the last look."""
         self._differed: tuple[str, Assignment, Assignment] | None = None
         """Who differed in the last look, and how: what it has, what the group gives it."""
 
@@ -58,6 +60,7 @@ class Membership:
                 self._differed = None
             return frozenset()
         me, mine = member() or "", owned()
+        self.joined = any(found.member_id == me for found in answer[self._group].members)
         given = frozenset(
             (tp.topic, tp.partition)
             for found in answer[self._group].members

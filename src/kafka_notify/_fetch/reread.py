@@ -16,8 +16,11 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from kafka_notify._config import opened
+from kafka_notify._limited_log import LimitedLog
 from kafka_notify._polling import poll_batch
+from kafka_notify._rights import told
 from kafka_notify._send.loader import Load
+from kafka_notify._supervised import supervised
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -43,14 +46,23 @@ class Rereader:
     Args:
         config: A complete consumer configuration; membership in the group is not used.
         topic: The retry topic.
+        ended: Told when it cannot go on: what was asked for is never answered then.
         loaded: Given requests with their record, or None when the record is gone (retention removed it).
     """
 
-    def __init__(self, config: Mapping[str, Any], topic: str, loaded: Loaded) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topic: str,
+        loaded: Loaded,
+        ended: Callable[[BaseException], object],
+    ) -> None:
         drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
         self._config = {k: v for k, v in config.items() if k not in drop} | FETCHES
         self._topic = topic
         self._loaded = loaded
+        self._ended = ended
+        self._failures = LimitedLog(log)
         self._requests: queue.SimpleQueue[Load | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -58,9 +70,7 @@ class Rereader:
     def request(self, load: Load) -> None:
         """Ask for the payload of an entry that lives in the retry topic."""
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name=f"kafka-notify reread {self._topic}", daemon=True
-            )
+            self._thread = supervised(self._run, f"kafka-notify reread {self._topic}", self._ended)
             self._thread.start()
         self._requests.put(load)
 
@@ -80,7 +90,10 @@ class Rereader:
                     try:
                         batch = self._serve(consumer, batch)
                     except KafkaException as e:
-                        log.warning("reading %s again failed: %s", self._topic, e.args[0].name())
+                        error: KafkaError = e.args[0]
+                        self._failures.warning(
+                            f"payloads cannot be read again: {told(error, 'Read', f'topic {self._topic}')}"
+                        )
                         time.sleep(0.5)
         finally:
             consumer.close()

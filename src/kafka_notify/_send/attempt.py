@@ -18,6 +18,7 @@ from kafka_notify import events
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._units import UTC, clamped
+from kafka_notify._where import detail, origin
 from kafka_notify._worker.outcome import (
     INVALID,
     check_error,
@@ -91,19 +92,22 @@ def _classified(
     tell: Callable[[str], object],
 ) -> DeliveryError:
     if not issubclass(type(error), Exception):  # SystemExit and its like: the send failed, the worker goes on
-        tell(f"raised {name_of(error)}, which counts as a failed attempt")
+        tell(f"raised {origin(error)}, which counts as a failed attempt")
         return TransientError(unhandled(error))
     try:
         found: Any = classify(cast(Exception, error))
     except BaseException as e:  # a bug in the team's classify must not hide the failure it was asked about
-        tell(f"classify raised {name_of(e)}")
+        tell(f"classify raised {origin(e)}")
         return TransientError(f"classify.{name_of(e)[:50]}")
     if found is not None and not is_error(found):
         tell(f"classify returned a {name_of(found)}, not a DeliveryError or None")
         found = None
     if found is None:
         found = classify_exception(error)
-    return TransientError(unhandled(error)) if found is None else found
+    if found is None:
+        tell(f"raised {origin(error)}, which nobody knows: it counts as a failed attempt")
+        return TransientError(unhandled(error))
+    return cast(DeliveryError, found)
 
 
 def _delay(retry: RetryPolicy, attempts_made: int, after: float | None) -> float:
@@ -158,6 +162,8 @@ class AttemptRunner:
 
     def failed(self, error: BaseException, attempt: Attempt) -> Outcome:
         """The outcome of an attempt that raised; whatever it raised, its fields can be trusted."""
+        if not is_error(error):
+            detail(log, error)
         return outcome_of(error, attempt.number, self._retry, self._consumer.classify, self._tell)
 
     def checked(self, outcome: object, attempt: Attempt) -> Outcome:

@@ -9,7 +9,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
-import threading
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,13 +25,16 @@ from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.fatal import ended, is_fatal
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
+from kafka_notify._fetch.refusals import Refusals
 from kafka_notify._fetch.removed import Removed
 from kafka_notify._fetch.topic_ids import changed
 from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._lanes.timers import Timers
+from kafka_notify._limited_log import LimitedLog
 from kafka_notify._pause import Paused
 from kafka_notify._retention import DAY_MS, keepable
+from kafka_notify._rights import is_refusal, told
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.loader import Load, Loader
@@ -41,7 +43,9 @@ from kafka_notify._send.sends import Sends
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
+from kafka_notify._where import detail, origin
 from kafka_notify._worker.destinations import Circuits, Destinations
+from kafka_notify._worker.life import Life
 from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.codec import Codec
 from kafka_notify.consumer import Consumer
@@ -99,6 +103,7 @@ class Engine:
         count_partitions: Asks how many the source topic has; blocks.
         channels: What the consumer sends.
         known_channels: Those of the topology.
+        life: The worker's state: `fail` changes it.
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class Engine:
         count_partitions: Callable[[], int],
         channels: Channels,
         known_channels: frozenset[str],
+        life: Life,
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.halted: dict[int, str] = {}
@@ -132,9 +138,8 @@ class Engine:
         self._removed: dict[int, tuple[Removed, Removed]] = {}
         """Of source and retry partition."""
         self.budget = PayloadBudget(PAYLOAD_BUDGET, LOAD_BUDGET)
-        self.error: BaseException | None = None
-        """Why the worker cannot go on."""
-        self.ended = threading.Event()
+        self.life = life
+        self.refusals = Refusals(group)
         self.abort = False
         """A second signal: drain nothing."""
         self.drain_timeout = drain_timeout
@@ -156,9 +161,10 @@ class Engine:
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._fetch = fetch
-        threads = SendThreads(consumer.concurrency, loop)
+        threads = SendThreads(consumer.concurrency, loop, self.fail)
         runner = AttemptRunner(consumer, retry, middleware, threads, topic=self._source, group=group)
         self._threads = threads
+        self._kafka = LimitedLog(log)
         self._hooks = Hooks(consumer, runner, send_timeout, on_event)
         self._settler = Settler(
             writer,
@@ -255,11 +261,32 @@ class Engine:
         await self._hooks.teardown()
         self._threads.close()
 
+    @property
+    def error(self) -> BaseException | None:
+        """Why the worker cannot go on."""
+        return self.life.error
+
     def fail(self, error: BaseException) -> None:
-        """The worker cannot go on: it stops without committing what is open."""
-        if self.error is None:
-            self.error = error
-            self.ended.set()
+        """The worker cannot go on, from any thread: no send starts, nothing is committed, it leaves the group.
+
+        Its partitions end as if they were lost: what runs is cancelled, and whoever has them next sends it again.
+        """
+        if not self.life.fail(error):
+            return
+        self.commits.end()
+        self._fetch.abandon()
+        log.error("%s: the worker cannot go on: %s", self._source, _why(error))
+        detail(log, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._abandon)
+
+    def _abandon(self) -> None:
+        for partition in tuple(self.partitions.values()):
+            partition.closing = True  # whatever state the rest is in
+        try:
+            self._forget(frozenset(self.partitions), True)
+        except BaseException as e:
+            log.error("%s: freeing its partitions: %s", self._source, origin(e))
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         task = self._loop.create_task(coroutine)
@@ -271,6 +298,9 @@ class Engine:
 
     def feed(self, batch: list[Message], size: int) -> None:
         """Records and end-of-partition marks, in order, and the bytes of their values."""
+        if self.refusals:
+            for topic in {message.topic() or "" for message in batch if message.error() is None}:
+                self.refusals.works(topic)
         self.post(self.intake.feed, batch, size)
 
     def started(self, start: Start) -> None:
@@ -287,23 +317,22 @@ class Engine:
 
     def assigned(self, topic: str, numbers: frozenset[int]) -> None:
         """A rebalance gave partitions to this worker."""
+        self.refusals.assigned()
         if self.sends.pace is not None and topic == self._source:
             self.post(lambda: self._spawn(self._count_again()))
         if self._on_event and numbers:
             self._on_event(events.PartitionsAssigned(topic, tuple(sorted(numbers))))
 
-    def kafka_error(self, error: ConfluentError) -> None:
-        """librdkafka reported something; it goes on by itself unless it is fatal."""
-        log.warning("Kafka: %s (%s)", error.name(), error.str())
+    def kafka_error(self, error: ConfluentError, topic: str = "") -> None:
+        """librdkafka reported something, of one topic or in general; it goes on by itself unless it is fatal."""
+        self.refusals.note(error, topic)
+        about = f"topic {topic}" if topic else f"group {self._group}"
+        said = told(error, "Read", about) if is_refusal(error) else error.name()
+        self._kafka.warning(f"Kafka: {said}", error.str())
         if self._on_event:
             self._on_event(events.KafkaError(error.name(), error.fatal()))
         if is_fatal(error):
-            self.post(self._end, ended(error, self._group))
-
-    def _end(self, error: BaseException) -> None:
-        """The group has gone on without this worker: no send, no commit."""
-        self.fail(error)
-        self._forget(frozenset(self.partitions), True)
+            self.fail(ended(error, self._group))
 
     def recreated(self, topic: str) -> None:
         """A topic is not the one any more that was there when its partitions started."""
@@ -323,13 +352,16 @@ class Engine:
 
     def drain(self, numbers: frozenset[int]) -> CommitRequest:
         """Let these partitions finish what runs; what is to be committed of them. Blocks the fetch thread."""
+        if self.error is not None:
+            return CommitRequest({}, {})
         answer: concurrent.futures.Future[CommitRequest] = concurrent.futures.Future()
 
         async def drain() -> None:
             try:
                 answer.set_result(await self._drain(numbers))
-            except Exception as e:
-                answer.set_exception(e)
+            except BaseException as e:
+                answer.set_result(CommitRequest({}, {}))
+                self.fail(e)
 
         self.post(lambda: self._spawn(drain()))
         try:
@@ -347,11 +379,12 @@ class Engine:
 
     def _guarded(self, call: Callable[..., object], *args: Any) -> None:
         """asyncio would log what a callback raises and go on; half-changed state must not go on."""
+        if self.error is not None:
+            return
         try:
             call(*args)
         except BaseException as e:
-            self.fail(e)
-            raise
+            self.fail(e)  # which logs it: asyncio would log its text
 
     # -- pauses ---------------------------------------------------------------------------------------
 
@@ -640,14 +673,19 @@ class Engine:
         for partition in partitions:
             partition.closing = True
         self.intake.publish_wanted()
-        deadline = self._clock.monotonic() + self.drain_timeout
-        while (  # noqa: ASYNC110 - see below
-            any(p.outstanding for p in partitions) and not self.abort and self._clock.monotonic() < deadline
+        began = self._clock.monotonic()
+        while (  # a stop that runs already may be told to hurry  # noqa: ASYNC110 - see below
+            any(p.outstanding for p in partitions)
+            and not self.abort
+            and self.error is None
+            and self._clock.monotonic() < began + self.drain_timeout
         ):
             await asyncio.sleep(0.005)  # a few looks per hand-over cost less than a signal per send
         if any(p.outstanding for p in partitions):
             self.sends.cancel(lambda p: p in partitions)
             await asyncio.sleep(0)
+        if self.error is not None:
+            return CommitRequest({}, {})
         partitions = [p for p in partitions if p.alive and (p.active or p.restored)]
         return CommitRequest(
             {p.number: p.snapshot() for p in partitions}, {p.number: p.epoch for p in partitions}
@@ -655,6 +693,8 @@ class Engine:
 
     def _committed(self, result: CommitResult) -> None:
         self.commits.answered(result)
+        if result.confirmed:
+            self.refusals.works("")
         if result.epoch_ended:
             self._forget(frozenset(self.partitions), True)
         self.intake.publish_wanted()
@@ -689,14 +729,13 @@ class Engine:
 
     async def _tick_forever(self) -> None:
         try:
-            while True:
+            while self.error is None:
                 await asyncio.sleep(TICK)
                 self._tick()
         except asyncio.CancelledError:
             raise
         except BaseException as e:
             self.fail(e)
-            raise
 
     def _tick(self) -> None:
         self.ticked_at = boottime()
@@ -717,6 +756,11 @@ class Engine:
         self._look_on(partitions)
         self.loader.tidy()
         self.commits.tick()
+
+
+def _why(error: BaseException) -> str:
+    """A sentence of ours as it is; of anything else its class and frames."""
+    return str(error) if isinstance(error, NotifyError) else origin(error)
 
 
 def _destinations(consumer: Consumer, channels: int) -> Destinations[Entry] | None:

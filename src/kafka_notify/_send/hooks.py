@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from kafka_notify import events
+from kafka_notify._limited_log import LimitedLog
 from kafka_notify._send.attempt import AttemptRunner
+from kafka_notify._where import detail, origin
 from kafka_notify._worker.outcome import name_of
 from kafka_notify.consumer import Consumer
 from kafka_notify.notification import Notification, Receipt
@@ -33,6 +35,7 @@ class Hooks:
         self._runner = runner
         self._timeout = timeout
         self._on_event = on_event
+        self._failures = LimitedLog(log)
         self._left: set[asyncio.Task[str]] = set()
         defined = consumer._overridden
         self.on_sent = consumer.on_sent if "on_sent" in defined else None
@@ -65,10 +68,14 @@ class Hooks:
 
     async def _run(self, name: str, id: str | None, hook: Callable[..., Any], *args: Any) -> None:
         await absorb(asyncio.current_task())
-        task = asyncio.get_running_loop().create_task(self._outcome(hook, args))
+        task = asyncio.get_running_loop().create_task(self._outcome(name, id, hook, args))
         try:
             await asyncio.wait({task}, timeout=self._timeout)
             error = task.result() if task.done() else "TimeoutError"
+            if not task.done():
+                self._failures.error(
+                    f"{name} did not return within {self._timeout:g} s", f"notification {id}"
+                )
         finally:
             task.cancel()  # also when the caller is: it must not outlive the worker
         if not task.done():
@@ -76,16 +83,19 @@ class Hooks:
         if not task.done():
             self._left.add(task)
             task.add_done_callback(self._left.discard)
-        if error:
-            log.error("%s raised %s for notification %s", name, error, id)
-            if self._on_event:
-                self._on_event(events.HookFailed(name, id, error))
+        if error and self._on_event:
+            self._on_event(events.HookFailed(name, id, error))
 
-    async def _outcome(self, hook: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    async def _outcome(
+        self, name: str, id: str | None, hook: Callable[..., Any], args: tuple[Any, ...]
+    ) -> str:
         """The class of what the hook raised, empty when nothing: a task that never fails, whatever user code does."""
         try:
             await self._runner.call(hook, *args)
         except BaseException as e:
+            if not issubclass(type(e), asyncio.CancelledError):
+                self._failures.error(f"{name} raised {origin(e)}", f"for notification {id}")
+                detail(log, e)
             return name_of(e)
         return ""
 

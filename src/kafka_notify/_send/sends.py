@@ -17,6 +17,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import boottime
 from kafka_notify._lanes.entry import Busy, Entry, Lane
 from kafka_notify._lanes.partition import Partition
+from kafka_notify._limited_log import LimitedLog
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
 from kafka_notify._send.hooks import Hooks, absorb, uncancel
@@ -173,6 +174,7 @@ class Sends:
         self._on_event = on_event
         self._on_room = on_room
         self._fail = fail
+        self._wrong = LimitedLog(log)
         self._undecided: set[bytes | None] = set()
         """Users whose records the codec could not decode since it last decoded one."""
         self._ready = Ready()
@@ -506,6 +508,8 @@ class Sends:
             return notification
         except Undecodable as e:
             self.counts.dead += 1
+            if e.detail:
+                self._wrong.warning(f"{self._source}: {e.code}: {e.detail}")
             self._settler.bury(entry, e.reason, None, e.code)
         except CodecUnavailable:
             self._codec_unavailable(slot, entry)
@@ -698,7 +702,9 @@ class Sends:
         if self._on_event is not None:
             n = notification
             self._on_event(events.NotificationSkipped(n.id, n.category, n.channel, reason))
-        entry.lane.partition.finish(entry, accepted=False, now=self._clock.now())
+        partition = entry.lane.partition
+        partition.finish(entry, accepted=False, now=self._clock.now())
+        self._on_room(partition)
 
     def _tell(
         self, notification: Notification[Any], attempt: Attempt, outcome: Outcome, started: float

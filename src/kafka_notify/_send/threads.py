@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import queue
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from kafka_notify._supervised import supervised
 
 
 class _Job:
@@ -39,9 +40,15 @@ class SendThreads:
     nothing more is run until one of them returns.
     """
 
-    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        size: int,
+        loop: asyncio.AbstractEventLoop,
+        ended: Callable[[BaseException], object] = lambda error: None,
+    ) -> None:
         self._size = size
         self._loop = loop
+        self._ended = ended
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._finished: deque[_Job] = deque()
         self._woken = False
@@ -60,9 +67,7 @@ class SendThreads:
         self._open += 1
         if self._open > self._threads and self._threads < self._size + min(self.stuck, self._size):
             self._threads += 1
-            threading.Thread(
-                target=self._work, name=f"kafka-notify send {self._threads}", daemon=True
-            ).start()
+            supervised(self._work, f"kafka-notify send {self._threads}", self._ended).start()
         self._jobs.put(job)
         return future
 

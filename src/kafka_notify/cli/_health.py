@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import attrs
 
+from kafka_notify._supervised import supervised
 from kafka_notify.worker import Worker
 
 
@@ -34,9 +34,8 @@ class HealthServer:
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="kafka-notify health", daemon=True
-        )
+        # a probe that gets no answer says enough: the supervisor logs why
+        self._thread = supervised(self._server.serve_forever, "kafka-notify health", lambda error: None)
 
     @property
     def port(self) -> int:

@@ -16,6 +16,7 @@ def write(
     port: int,
     controller_ports: Sequence[int],
     bootstrap_checkpoint: bytes,
+    more_listeners: Sequence[str],
     config: Mapping[str, str],
 ) -> None:
     """Writes `server.properties`, and below `log` what Kafka's storage tool would: that tool takes a second.
@@ -23,6 +24,7 @@ def write(
     Args:
         controller_ports: One for each node of the cluster, by node id.
         bootstrap_checkpoint: The file that the storage tool writes, which is the same for every node.
+        more_listeners: Beside the one for clients and that for controllers.
         config: Server properties that go before the ones chosen here.
     """
     log_dir = directory / "log"
@@ -36,6 +38,7 @@ def write(
     }
     (log_dir / "meta.properties").write_text(_properties(identity))
     defaults = _server_config(node_id, port, controller_ports, log_dir)
+    defaults["listeners"] = ",".join((defaults["listeners"], *more_listeners))
     (directory / "server.properties").write_text(_properties({**defaults, **config}))
 
 

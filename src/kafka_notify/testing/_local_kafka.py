@@ -48,6 +48,8 @@ class LocalKafka:
     Args:
         brokers: How many brokers there are: 1 or 3 in most cases.
         config: Kafka's server properties, instead of the ones chosen here.
+        more_listeners: Further ones of each broker, such as `CLIENTS://127.0.0.1:9999`, for a cluster of one broker;
+            `config` says their security. LocalKafka itself asks the first listener, without credentials.
         java_options: Added to each broker's command line, for example `-Xmx2g`.
         data_dir: An existing directory under which the data is kept; the system's temporary one by default.
         keep: Whether the data stays on disk afterwards, for a look at it.
@@ -63,6 +65,7 @@ class LocalKafka:
         brokers: int = 1,
         *,
         config: Mapping[str, str] = MappingProxyType({}),
+        more_listeners: Sequence[str] = (),
         java_options: Sequence[str] = (),
         data_dir: str | os.PathLike[str] | None = None,
         keep: bool = False,
@@ -72,6 +75,7 @@ class LocalKafka:
             raise ValueError(f"a cluster needs at least one broker, not {brokers}")
         self.brokers = range(brokers)
         self._config = dict(config)
+        self._more_listeners = tuple(more_listeners)
         self._java_options = tuple(java_options)
         self._parent_dir = data_dir
         self._keep = keep
@@ -201,6 +205,7 @@ class LocalKafka:
                 port=self._ports[broker],
                 controller_ports=controller_ports,
                 bootstrap_checkpoint=self._distribution.bootstrap_checkpoint,
+                more_listeners=self._more_listeners,
                 config=self._config,
             )
         self.start(*self.brokers)

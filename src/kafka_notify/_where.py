@@ -1,0 +1,80 @@
+"""Where an exception came from, without what it says: its text and the values around it may be personal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Final
+
+from kafka_notify._worker.outcome import name_of
+
+MAX_FRAMES: Final = 12
+"""Of one exception, those nearest to where it was raised."""
+MAX_CAUSES: Final = 10
+
+# A class of user code may say something else of itself.
+_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"].__get__
+_CAUSE: Final[Any] = vars(BaseException)["__cause__"].__get__
+_CONTEXT: Final[Any] = vars(BaseException)["__context__"].__get__
+_SUPPRESSED: Final[Any] = vars(BaseException)["__suppress_context__"].__get__
+
+_full = False
+
+
+def show_tracebacks(show: bool = True) -> None:
+    """Log full tracebacks, texts included, of exceptions in senders, hooks and threads. For development alone: the text
+    of an exception often quotes an address, a message or a token.
+
+    Args:
+        show: False goes back to classes and frames.
+    """
+    global _full
+    _full = show
+
+
+def origin(error: BaseException) -> str:
+    """Class and frames: `KeyError at /app/sms.py:12 in send, /app/table.py:3 in find`, then those of its causes.
+
+    Reads no source file: it is called on the event loop.
+    """
+    return " caused by ".join(_one(each) for each in _causes(error))
+
+
+def classes(error: BaseException) -> list[str]:
+    """Full names of its class and of those of its causes."""
+    return [f"{getattr(type(each), '__module__', '')}.{name_of(each)}" for each in _causes(error)]
+
+
+def frames(error: BaseException) -> list[str]:
+    """Frames of one exception, the outermost first, each as `file:line in function`."""
+    found: list[str] = []
+    at: TracebackType | None = _TRACEBACK(error)
+    while at is not None:
+        code = at.tb_frame.f_code
+        found.append(f"{code.co_filename}:{at.tb_lineno} in {code.co_name}")
+        if len(found) > MAX_FRAMES:
+            del found[0]
+        at = at.tb_next
+    return found
+
+
+def detail(log: logging.Logger, error: BaseException) -> None:
+    """The whole traceback, when a developer has asked for it."""
+    if _full:
+        log.warning("the traceback:", exc_info=error)
+
+
+def _one(error: BaseException) -> str:
+    where = frames(error)
+    name = name_of(error)
+    return f"{name} at {', '.join(where)}" if where else name
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if cause is None:
+            return
+        yield cause
+        cause = _CAUSE(cause) or (None if _SUPPRESSED(cause) else _CONTEXT(cause))
