@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 import attrs
 from confluent_kafka import KafkaException
 
+from kafka_notify._client_errors import noted
 from kafka_notify._limited_log import Calm
 from kafka_notify.errors import ConfigError
 
@@ -444,4 +445,5 @@ def _check(config: Config, rules: tuple[_Rule, ...]) -> None:
 
 def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
     _refuse_green_threads()  # here, as every client's configuration passes by
-    return {"logger": LIBRDKAFKA_LOG, **config}
+    error_cb: Any = config.get("error_cb")
+    return {"logger": LIBRDKAFKA_LOG, **config, "error_cb": noted(error_cb)}

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from kafka_notify._client_errors import metadata, unanswered
 from kafka_notify._config import Config, consumer_config, opened
 from kafka_notify._log_extent import log_ends, log_starts
 from kafka_notify._polling import poll_batch
+from kafka_notify._rights import is_refusal, told
 from kafka_notify.errors import NotifyError
 
 if TYPE_CHECKING:
@@ -62,17 +64,18 @@ class LogReader:
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has, 0 when it does not exist."""
-        metadata = asked(lambda: self._consumer.list_topics(topic, _REQUEST_SECONDS)).topics[topic]
-        error = metadata.error
+        found = metadata(self._consumer, _REQUEST_SECONDS, topic).topics[topic]
+        error = found.error
         if error is not None and error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise NotifyError(f"{topic}: its metadata cannot be read ({error.name()}: {error.str()})")
-        return len(metadata.partitions)
+            raise NotifyError(told(error, "Describe", f"topic {topic}"))
+        return len(found.partitions)
 
     def extent(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset and the one behind the last, as the broker has them now, open transactions included."""
         place = (topic, partition)
-        starts = asked(lambda: log_starts(self._consumer, [place], _REQUEST_SECONDS))
-        ends = asked(lambda: log_ends(self._consumer, [place], _REQUEST_SECONDS))
+        right = "Describe", f"topic {topic}"
+        starts = asked(lambda: log_starts(self._consumer, [place], _REQUEST_SECONDS), *right)
+        ends = asked(lambda: log_ends(self._consumer, [place], _REQUEST_SECONDS), *right)
         return starts[place], ends[place]
 
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
@@ -133,25 +136,30 @@ class LogReader:
 
     def _failed(self, place: tuple[str, int], error: KafkaError) -> None:
         if not error.retriable():
-            raise NotifyError(f"{place[0]}[{place[1]}]: cannot be read ({error.name()}: {error.str()})")
+            raise NotifyError(f"{place[0]}[{place[1]}]: {told(error, 'Read', f'topic {place[0]}')}")
         log.warning("%s[%d]: %s; trying again", *place, error.name())
 
 
-def asked(request: Callable[[], T]) -> T:
+def asked(request: Callable[[], T], operation: str = "Read", resource: str = "the topics") -> T:
     """The brokers' answer; while one of them goes away, or a topic was just made, they are asked again.
+
+    Args:
+        request: Asks them.
+        operation: The right that it needs, for the text of a refusal.
+        resource: On what.
 
     Raises:
         NotifyError: They do not answer, or refuse.
     """
-    deadline = time.monotonic() + _ELECTION_SECONDS
+    begin = time.monotonic()
+    deadline = begin + _ELECTION_SECONDS
     while True:
         try:
             return request()
         except KafkaException as e:
             error = e.args[0]
+            if is_refusal(error):
+                raise NotifyError(told(error, operation, resource)) from None
             if error.code() not in _PASSING or time.monotonic() > deadline:
-                raise NotifyError(
-                    f"the brokers did not answer ({error.name()}: {error.str()}); check bootstrap.servers, the network "
-                    "and the credentials"
-                ) from None
+                raise NotifyError(f"the brokers did not answer: {unanswered(error, begin)}") from None
         time.sleep(0.2)

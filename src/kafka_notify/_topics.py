@@ -12,8 +12,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
+from kafka_notify._client_errors import metadata
 from kafka_notify._config import Config, client_config, opened
 from kafka_notify._handle import reason
+from kafka_notify._rights import told
 from kafka_notify._topic_rules import (
     ConsumerLike,
     Found,
@@ -69,7 +71,7 @@ def create_topics(
         except KafkaException as e:
             error: KafkaError = e.args[0]
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was quicker
-                refused.append(f"{name}: {reason(error)}")
+                refused.append(told(error, "Create", f"topic {name}"))
     if refused:
         raise ConfigError(f"the cluster refused to create topics: {'; '.join(refused)}")
     _await_leaders(admin, [t.name for t in missing])
@@ -118,13 +120,7 @@ def _names_in(topology: Topology, topics: Iterable[str]) -> set[str]:
 
 
 def _metadata(admin: Any) -> Any:
-    try:
-        return admin.list_topics(timeout=_TIMEOUT)
-    except KafkaException as e:
-        raise NotifyError(
-            f"no broker answered within {_TIMEOUT:g} s ({reason(e.args[0])}); "
-            "check bootstrap.servers, the network and the credentials"
-        ) from None
+    return metadata(admin, _TIMEOUT)
 
 
 def _await_leaders(admin: Any, names: Iterable[str]) -> None:
@@ -150,9 +146,7 @@ def _found(admin: Any, topics: Mapping[str, Any]) -> dict[str, Found]:
         try:
             entries = future.result()
         except KafkaException as e:
-            raise NotifyError(
-                f"the settings of {resource.name} cannot be read: {reason(e.args[0])}"
-            ) from None
+            raise NotifyError(told(e.args[0], "DescribeConfigs", f"topic {resource.name}")) from None
         partitions = topics[resource.name].partitions
         found[resource.name] = Found(
             partitions=len(partitions),
@@ -183,4 +177,6 @@ def _groups(admin: Any) -> list[str]:
             group.group_id for group in admin.list_consumer_groups(request_timeout=_TIMEOUT).result().valid
         ]
     except KafkaException as e:
-        raise NotifyError(f"the consumer groups cannot be listed: {reason(e.args[0])}") from None
+        raise NotifyError(
+            f"the consumer groups cannot be listed: {told(e.args[0], 'Describe', 'the groups')}"
+        ) from None

@@ -10,9 +10,10 @@ from typing import Final
 from confluent_kafka import KafkaError, Message
 
 from kafka_notify._config import Config, producer_config
-from kafka_notify._handle import ProducerHandle, reason
+from kafka_notify._handle import ProducerHandle
 from kafka_notify._log_reader import LogReader
 from kafka_notify._pause import Pause, PauseKind, pause_key, pause_value, read_pause
+from kafka_notify._rights import told
 from kafka_notify._units import UTC
 from kafka_notify.errors import ConfigError, ProduceError
 from kafka_notify.notification import NAME
@@ -167,7 +168,7 @@ class Pauses:
 
         def report(error: KafkaError | None, _: Message) -> None:
             if error is not None:
-                failure.append(reason(error))
+                failure.append(told(error, "Write", f"topic {topic}"))
             answered.set()
 
         topic = self._topology.control_topic

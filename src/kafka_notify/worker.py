@@ -508,8 +508,9 @@ class _Running:
             self.engine.abort = True
 
     def _check_topics(self) -> None:
-        source, retry, _ = self.topics
-        counts = self.handle.warm_up(self.topics, WARM_UP)
+        source, retry, dlq = self.topics
+        rights = {source: "Read", retry: "Read and Write", dlq: "Write"}
+        counts = self.handle.warm_up(self.topics, WARM_UP, rights)
         if counts[source] != counts[retry]:
             raise ConfigError(
                 f"{source} has {counts[source]} partitions and {retry} has {counts[retry]}: a user's retries must "
@@ -633,6 +634,7 @@ class _Running:
         if self.writer.failing:
             found.append(
                 f"{self.writer.failing} copies to {self.topics[1]} or {self.topics[2]} are not acknowledged"
+                + (f": {self.writer.why}" if self.writer.why else "")
             )
         if not engine.sends.allowed():
             found.append(

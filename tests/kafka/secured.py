@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -24,6 +25,8 @@ from kafka_notify.testing import LocalKafka
 PASSWORD: Final = "not-a-secret"
 _OPERATIONS: Final[Any] = AclOperation
 _KINDS: Final[Any] = ResourceType
+_PATTERNS: Final[Any] = ResourcePatternType
+_PERMISSIONS: Final[Any] = AclPermissionType
 
 
 @attrs.frozen
@@ -87,11 +90,13 @@ class Secured:
         if bindings:
             for answer in admin.create_acls(bindings).values():
                 answer.result(60)
+        # the controller has them; the broker follows
+        seen = -1
+        while seen < len(bindings):
+            seen = len(admin.describe_acls(_of(user)).result(60))
 
     def revoke(self, user: str, right: Right) -> None:
         """Take one away."""
-        from confluent_kafka.admin import AclBindingFilter  # type: ignore[attr-defined]
-
         b = right.binding(user)
         wanted = AclBindingFilter(
             b.restype, b.name, b.resource_pattern_type, b.principal, b.host, b.operation, b.permission_type
@@ -99,6 +104,11 @@ class Secured:
         admin: Any = AdminClient(self.admin)
         for answer in admin.delete_acls([wanted]).values():
             answer.result(60)
+
+
+def _of(user: str) -> Any:
+    made: Any = AclBindingFilter
+    return made(_KINDS.ANY, None, _PATTERNS.ANY, f"User:{user}", None, _OPERATIONS.ANY, _PERMISSIONS.ANY)
 
 
 @contextmanager

@@ -79,6 +79,8 @@ class Alone:
         self.lease_until = float("inf")
         self.written: list[tuple[str, Headers]] = []
         self.failed: list[BaseException] = []
+        self.room: list[Partition] = []
+        """Of each source record that made room for others."""
         self.events: list[Event] = []
         self.loop = asyncio.get_running_loop()
         self.clock = Clock()
@@ -120,7 +122,7 @@ class Alone:
             lease=cast(Any, self),
             paused=Paused("l", "", frozenset()),
             on_event=self.events.append,
-            on_room=lambda partition: None,
+            on_room=self.room.append,
             fail=self.failed.append,
         )
         self.sends.loader = Loader(PayloadBudget(10**6), lambda load: None, self.sends.loads_wanted)

@@ -21,6 +21,7 @@ from kafka_notify import (
     RateLimit,
     Receipt,
     SeenStore,
+    Skip,
     TransientError,
     events,
 )
@@ -300,4 +301,51 @@ async def test_hanging_threads_are_bounded_and_the_worker_says_so() -> None:
     release.set()
     await alone.until(lambda: sends.counts.sent == 10)
     assert (sends.stuck(), sends.allowed()) == (0, 2)
+    await alone.close()
+
+
+class Skipping(Accepting):
+    """Wants none of it."""
+
+    def should_send(self, notification: Notification[Any]) -> Skip:
+        return Skip("unwanted")
+
+
+async def test_what_is_skipped_makes_room() -> None:
+    """As what is sent does: else a partition reads on with the next tick only."""
+    alone = Alone(Skipping())
+    for n in range(5):
+        alone.put(note(f"n{n}"))
+    await alone.until(lambda: alone.sends.counts.skipped == 5)
+    assert alone.room == [alone.partition] * 5
+    await alone.close()
+
+
+class Broken(Accepting):
+    """Has a bug, in the sender or in a hook."""
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        if notification.data["name"] == "bug":
+            raise KeyError("+49 170 1234567")
+        return await super().send(notification, attempt)
+
+    def on_sent(self, notification: Notification[Any], receipt: Receipt) -> None:
+        raise LookupError("someone@example.com")
+
+
+async def test_a_bug_is_logged_by_class_and_frames(caplog: pytest.LogCaptureFixture) -> None:
+    """File, line and function of a sender's or hook's exception, once however often it fails; never what it says."""
+    alone = Alone(Broken())
+    for n in range(20):
+        alone.put(note("bug", f"u{n}"))
+    alone.put(note("fine"))
+    await alone.until(lambda: alone.sends.counts.dead == 20 and alone.sends.counts.sent == 1)
+    (sender,) = [text for text in caplog.messages if "KeyError" in text]
+    (hook,) = [text for text in caplog.messages if "LookupError" in text]
+    assert f"{__file__}:" in sender
+    assert " in send" in sender
+    assert hook.startswith("on_sent raised LookupError at ")
+    assert " in on_sent" in hook
+    assert "1234567" not in caplog.text
+    assert "example.com" not in caplog.text
     await alone.close()

@@ -332,6 +332,8 @@ def test_value_that_does_not_fit_the_payload_class() -> None:
     assert (raised.value.reason, raised.value.code) == ("undecodable", "bad_payload")
     assert str(raised.value) == "undecodable: bad_payload"
     assert raised.value.__suppress_context__
+    assert raised.value.detail.startswith("OtpData.code must be ")
+    assert SECRET not in raised.value.detail
 
 
 def test_payload_class_that_nothing_can_fill_makes_the_lane_wait() -> None:

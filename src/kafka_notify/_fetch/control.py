@@ -20,11 +20,12 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from kafka_notify._client_errors import metadata
 from kafka_notify._config import opened
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._log_extent import log_ends
 from kafka_notify._polling import poll_batch
-from kafka_notify._rights import told
+from kafka_notify._rights import is_missing_right, told
 from kafka_notify._supervised import supervised
 from kafka_notify.errors import NotifyError
 
@@ -107,16 +108,17 @@ class ControlReader:
 
     def _begin(self, consumer: Consumer) -> None:
         """Read up to the end of the topic, if there is one."""
-        error = consumer.list_topics(self._topic, PATIENCE).topics[self._topic].error
+        error = metadata(consumer, PATIENCE, self._topic).topics[self._topic].error
         if error is not None:
             if error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
                 raise KafkaException(error)
             if not self._told:
                 self._told = True
+                missing = is_missing_right(error)
                 log.warning(
-                    "%s cannot be read (%s): nothing can be paused at run time; Topology.create() makes it",
+                    "%s cannot be read: nothing can be paused at run time; %s",
                     self._topic,
-                    error.name(),
+                    told(error, "Read", f"topic {self._topic}") if missing else "Topology.create() makes it",
                 )
             return
         place = (self._topic, PARTITION)

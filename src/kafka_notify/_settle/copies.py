@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kafka_notify._handle import HandleDead, RecordTooLarge
+from kafka_notify._rights import told
 from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.events import CopyFailed, OnEvent
 
@@ -100,6 +101,7 @@ class Copy:
         """Delivery report, on the handle's poll thread."""
         if error is not None:
             self.reason = error.name()
+            self.writer.why = told(error, "Write", f"topic {self.topic}")
         else:
             offset = message.offset()
             # an idempotent produce that turns out to be a duplicate is acknowledged without its offset
@@ -152,6 +154,8 @@ class CopyWriter:
         self._woken = False
         self.guarded: Callable[..., object] = _called
         """Runs callbacks; the engine's ends the worker when one raises."""
+        self.why = ""
+        """Why one failed last."""
         self.failing = 0
         """Copies that failed at least once and are not acknowledged yet."""
 

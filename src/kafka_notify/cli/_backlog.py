@@ -15,6 +15,7 @@ import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
+from kafka_notify._client_errors import metadata
 from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._fetch.offsets import Committed, decode_metadata
 from kafka_notify._headers import headers_of
@@ -151,7 +152,7 @@ class Backlogs:
 
     def topics(self) -> dict[str, int]:
         """Number of partitions of every topic of the cluster."""
-        topics = asked(lambda: self._admin.list_topics(timeout=TIMEOUT).topics)
+        topics = metadata(self._admin, TIMEOUT).topics
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def group(self, lane: str, consumer: str) -> Group:
@@ -162,10 +163,11 @@ class Backlogs:
         topics = (topology.source_topic(lane), topology.retry_topic(lane, consumer))
         places = [(topic, n) for topic in topics for n in range(counts.get(topic, 0))]
         # commits before ends: what was committed cannot lie beyond an end that is asked for later
-        committed = asked(lambda: self._committed(group, places))
+        right = "Describe", f"group {group}"
+        committed = asked(lambda: self._committed(group, places), *right)
         ends = self.offsets(places, LATEST)
         lows = self.offsets(places, EARLIEST)
-        state, members = asked(lambda: self._members(group))
+        state, members = asked(lambda: self._members(group), *right)
         halves = [Half(*at, lows[at], ends[at], committed[at]) for at in places]
         source, retry = ([half for half in halves if half.topic == topic] for topic in topics)
         return Group(lane, consumer or DEFAULT_CONSUMER, group, state, members, source, retry)
@@ -180,7 +182,7 @@ class Backlogs:
             answers = self._admin.list_offsets(wanted, request_timeout=TIMEOUT)
             return {(tp.topic, tp.partition): future.result().offset for tp, future in answers.items()}
 
-        return asked(ask)
+        return asked(ask, "Describe", " or ".join(sorted({f"topic {tp.topic}" for tp in wanted})))
 
     def _committed(self, group: str, places: Sequence[Place]) -> dict[Place, Committed | None]:
         """By a consumer: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the process with a segmentation

@@ -8,9 +8,11 @@ from typing import Any, Final, Literal
 
 import attrs
 import click
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from kafka_notify._config import client_config, opened
+from kafka_notify._rights import told
 from kafka_notify._topic_rules import name_of, wanted_topics
 from kafka_notify._topics import create_topics
 from kafka_notify.cli._backlog import LATEST, TIMEOUT, Backlogs, Group
@@ -237,7 +239,9 @@ def grow_topics(site: Site, growing: Sequence[Change], backlogs: Backlogs) -> No
         try:
             future.result()
         except Exception as e:
-            raise ConfigError(f"{change.topic}: the cluster refused {change.wanted} partitions: {e}") from e
+            error = e.args[0] if isinstance(e, KafkaException) else None
+            why = str(e) if error is None else told(error, "Alter", f"topic {change.topic}")
+            raise ConfigError(f"{change.topic}: the cluster refused {change.wanted} partitions: {why}") from e
         deadline = time.monotonic() + TIMEOUT
         while backlogs.topics().get(change.topic, 0) < change.wanted:
             if time.monotonic() > deadline:

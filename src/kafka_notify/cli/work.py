@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from kafka_notify.cli._site import Site, load, read_properties, with_site
 from kafka_notify.cli._times import PORT, SECONDS
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import ConfigError
-from kafka_notify.log import JsonFormatter, log_events
+from kafka_notify.log import JsonFormatter, log_events, show_tracebacks
 from kafka_notify.worker import GC_THRESHOLD, Worker
 
 log = logging.getLogger("kafka_notify.worker")
@@ -92,6 +93,7 @@ def work(
     MODULE:FACTORY is a Consumer class, or a function without arguments that returns a consumer. The process ends with
     3 or 4 when the worker cannot start or go on, so that its supervisor starts another.
     """
+    show_tracebacks(bool(os.environ.get("KAFKA_NOTIFY_CLI_TRACEBACK")))
     log_to_stderr(
         log_format, {"kafka_notify": log_level, _package(consumer_at): log_level, **_levels(loggers)}
     )
