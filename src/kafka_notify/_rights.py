@@ -45,6 +45,8 @@ def told(error: KafkaError, operation: str, resource: str) -> str:
         )
     if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
         resource = "the cluster"
+    if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED and not resource.startswith("group "):
+        resource = "the group of this client"
     if error.code() in _RIGHT:
         return f"the right to {operation} on {resource} is missing ({error.name()}); {GRANT}"
     return f"{resource}: {error.name()}: {error.str()}"

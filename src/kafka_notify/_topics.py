@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 from kafka_notify._client_errors import metadata
 from kafka_notify._config import Config, client_config, opened
 from kafka_notify._handle import reason
-from kafka_notify._rights import told
+from kafka_notify._rights import is_missing_right, told
 from kafka_notify._topic_rules import (
     ConsumerLike,
     Found,
@@ -54,10 +54,11 @@ def create_topics(
         NotifyError: No broker answered.
     """
     admin: Any = opened(AdminClient, client_config(config))
-    metadata = _metadata(admin)
-    replicas = replication_factor or min(3, len(metadata.brokers))
+    listed = _metadata(admin)
+    replicas = replication_factor or min(3, len(listed.brokers))
     names = [name_of(consumer) for consumer in consumers] or [""]
-    missing = [t for t in wanted_topics(topology, names).values() if t.name not in metadata.topics]
+    missing = [t for t in wanted_topics(topology, names).values() if t.name not in listed.topics]
+    _check_hidden(admin, [t.name for t in missing])
     if not missing:
         return
     created = admin.create_topics(
@@ -92,15 +93,16 @@ def check_topics(
     """
     given = tuple(consumers)
     admin: Any = opened(AdminClient, client_config(config))
-    metadata = _metadata(admin)
-    servers = ",".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
+    listed = _metadata(admin)
+    servers = ",".join(f"{broker.host}:{broker.port}" for broker in listed.brokers.values())
     prefix = f"{topology.prefix}."
     dlqs = {topology.dlq_topic(lane) for lane in topology.lanes}
-    found = _found(admin, {n: t for n, t in metadata.topics.items() if n.startswith(prefix) or n in dlqs})
+    found = _found(admin, {n: t for n, t in listed.topics.items() if n.startswith(prefix) or n in dlqs})
     names = {name_of(consumer) for consumer in given} or _names_in(topology, found) or {""}
+    _check_hidden(admin, [name for name in wanted_topics(topology, names) if name not in listed.topics])
     findings = list(compare(topology, names, found, servers))
     findings += too_short_for(topology, given, found, servers)
-    if (minutes := _offsets_retention(admin, metadata)) is not None:
+    if (minutes := _offsets_retention(admin, listed)) is not None:
         findings += offsets_kept(topology, found, minutes, servers)
     if given:
         groups = [group for group in _groups(admin) if group.startswith(prefix)]
@@ -117,6 +119,14 @@ def _names_in(topology: Topology, topics: Iterable[str]) -> set[str]:
         for retry in unnamed
         if topic == retry or topic.startswith(f"{retry}.")
     }
+
+
+def _check_hidden(admin: Any, names: Iterable[str]) -> None:
+    """Brokers leave out of a list what may not be described: ask for each by name before it is called missing."""
+    for name in names:
+        error = metadata(admin, _TIMEOUT, name).topics[name].error
+        if error is not None and is_missing_right(error):
+            raise NotifyError(told(error, "Describe", f"topic {name}"))
 
 
 def _metadata(admin: Any) -> Any:
@@ -156,9 +166,9 @@ def _found(admin: Any, topics: Mapping[str, Any]) -> dict[str, Found]:
     return found
 
 
-def _offsets_retention(admin: Any, metadata: Any) -> int | None:
+def _offsets_retention(admin: Any, listed: Any) -> int | None:
     """The brokers' `offsets.retention.minutes`, the shortest; None when it may not be read, which is logged."""
-    resources = [ConfigResource(ConfigResource.Type.BROKER, str(broker)) for broker in metadata.brokers]
+    resources = [ConfigResource(ConfigResource.Type.BROKER, str(broker)) for broker in listed.brokers]
     try:
         asked = admin.describe_configs(resources, request_timeout=_TIMEOUT).values()
         return min(int(future.result()["offsets.retention.minutes"].value) for future in asked)

@@ -349,3 +349,42 @@ async def test_a_bug_is_logged_by_class_and_frames(caplog: pytest.LogCaptureFixt
     assert "1234567" not in caplog.text
     assert "example.com" not in caplog.text
     await alone.close()
+
+
+class HangingHook(Accepting):
+    """A plain `on_sent` that hangs until it is let go; sends of "slow" last for ever, and can be cancelled."""
+
+    concurrency = 1  # one task makes all sends
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook_ends = threading.Event()
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        if notification.data["name"] == "slow":
+            await asyncio.Event().wait()
+        return await super().send(notification, attempt)
+
+    def on_sent(self, notification: Notification[Any], receipt: Receipt) -> None:
+        if notification.data["name"] == "first":
+            self.hook_ends.wait()
+
+
+async def test_a_hook_that_hangs_is_not_taken_for_a_send() -> None:
+    """A later send of the same task that outlives its deadline has ended: its user goes on while the hook hangs.
+    Once the hook returns, nothing is kept of it."""
+    consumer = HangingHook()
+    alone = Alone(consumer, send_timeout=0.05, max_attempts=1)
+    try:
+        alone.put(note("first", "a"))
+        await alone.until(lambda: alone.sends.counts.sent == 1 and alone.partition.open == 0)
+        alone.put(note("slow", "b"))
+        await alone.until(lambda: alone.sends.counts.unknown == 1)
+        alone.put(note("next", "b"))
+        await alone.until(lambda: "next" in consumer.sent)
+        assert alone.sends.stuck() == 1
+    finally:
+        consumer.hook_ends.set()
+    await alone.until(lambda: alone.sends.stuck() == 0)
+    assert not alone.threads._given_up
+    await alone.close()

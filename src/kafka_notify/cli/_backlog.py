@@ -162,12 +162,13 @@ class Backlogs:
         counts = self.topics()
         topics = (topology.source_topic(lane), topology.retry_topic(lane, consumer))
         places = [(topic, n) for topic in topics for n in range(counts.get(topic, 0))]
-        # commits before ends: what was committed cannot lie beyond an end that is asked for later
         right = "Describe", f"group {group}"
+        # first, as it says at once when the group may not be described: committed offsets are asked for until a timeout
+        state, members = asked(lambda: self._members(group), *right)
+        # commits before ends: what was committed cannot lie beyond an end that is asked for later
         committed = asked(lambda: self._committed(group, places), *right)
         ends = self.offsets(places, LATEST)
         lows = self.offsets(places, EARLIEST)
-        state, members = asked(lambda: self._members(group), *right)
         halves = [Half(*at, lows[at], ends[at], committed[at]) for at in places]
         source, retry = ([half for half in halves if half.topic == topic] for topic in topics)
         return Group(lane, consumer or DEFAULT_CONSUMER, group, state, members, source, retry)
