@@ -70,7 +70,7 @@ def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bo
             cause = last(begin)
             refused = cause is not None and is_refusal(cause)
             if refused or left <= wait or error.code() not in _VAGUE:
-                raise NotifyError(
-                    f"no broker answered within {time.monotonic() - begin:.0f} s: {unanswered(error, begin)}"
-                ) from None
+                why = unanswered(error, begin)
+                said = why if refused else f"no broker answered within {seconds:.3g} s: {why}"
+                raise NotifyError(said) from None
         wait *= 2

@@ -30,6 +30,13 @@ def is_missing_right(error: KafkaError) -> bool:
     return error.code() in _RIGHT
 
 
+def why_not(name: str, operation: str, resource: str) -> str:
+    """The same of an error of which the name alone is known."""
+    if not name.endswith("_AUTHORIZATION_FAILED"):
+        return name
+    return f"the right to {operation} on {resource} is missing ({name}); {GRANT}"
+
+
 def told(error: KafkaError, operation: str, resource: str) -> str:
     """What was refused, and what to do.
 
@@ -48,5 +55,5 @@ def told(error: KafkaError, operation: str, resource: str) -> str:
     if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED and not resource.startswith("group "):
         resource = "the group of this client"
     if error.code() in _RIGHT:
-        return f"the right to {operation} on {resource} is missing ({error.name()}); {GRANT}"
+        return why_not(error.name(), operation, resource)
     return f"{resource}: {error.name()}: {error.str()}"

@@ -9,11 +9,12 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message
 
+from kafka_notify._client_errors import last
 from kafka_notify._config import Config, producer_config
 from kafka_notify._handle import ProducerHandle
 from kafka_notify._log_reader import LogReader
 from kafka_notify._pause import Pause, PauseKind, pause_key, pause_value, read_pause
-from kafka_notify._rights import told
+from kafka_notify._rights import is_missing_right, told, why_not
 from kafka_notify._units import UTC
 from kafka_notify.errors import ConfigError, ProduceError
 from kafka_notify.notification import NAME
@@ -163,6 +164,7 @@ class Pauses:
         self._existing(reader)
 
     def _write(self, key: bytes, value: bytes | None) -> None:
+        began = time.monotonic()
         answered = threading.Event()
         failure: list[str] = []
 
@@ -179,5 +181,8 @@ class Pauses:
                 failure.append("no answer")
         finally:
             handle.close(5)
+        if failure and (cause := last(began)) is not None and is_missing_right(cause):
+            # without any right to write the producer gets no id: what is queued is only said to be purged
+            failure[0] = why_not(cause.name(), "Write", f"topic {topic}")
         if failure:
             raise ProduceError(f"{topic}: not written ({failure[0]}); look at what is paused, then try again")

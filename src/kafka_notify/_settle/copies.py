@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kafka_notify._handle import HandleDead, RecordTooLarge
-from kafka_notify._rights import told
+from kafka_notify._rights import why_not
 from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.events import CopyFailed, OnEvent
 
@@ -101,7 +101,7 @@ class Copy:
         """Delivery report, on the handle's poll thread."""
         if error is not None:
             self.reason = error.name()
-            self.writer.why = told(error, "Write", f"topic {self.topic}")
+            self.writer.why = why_not(self.reason, "Write", f"topic {self.topic}")
         else:
             offset = message.offset()
             # an idempotent produce that turns out to be a duplicate is acknowledged without its offset
