@@ -236,7 +236,7 @@ def test_never_release_a_destination(fleet: Fleets, bug: str) -> None:
     f.until(lambda: f.all(DestinationHeld), "hold of the channel")
     gate.touch()
     f.log.write(Failing(False))
-    end = now_ms() + 15_000
+    end = now_ms() + 30_000  # a busy machine gives it only a part of that
     f.until(lambda: len(f.terminal) == 20 or now_ms() > end, "end of the hold")
     until_sampled(f)
     f.kill("a")

@@ -267,6 +267,10 @@ DEAF: dict[str, list[Line]] = {
         owned(), *STOPPED, *others(), made("n", 0, 9, destination="x"), *sent("n", 9, 10, outcome="TransientError"),
         copied("n", 10, 11), *sent("n", 52, 53, attempt=2),
     ],
+    "a destination is held, and works, while the worker has no processor now and then": [
+        owned(), *samples(0, 10), *(s for at in range(10, 50, 7) for s in samples(at, at + 4, destinations=["x"])),
+        *samples(50, END), *others(), made("n", 0, 9, destination="x"), *sent("n", 52, 53),
+    ],
     "a channel is held, and works": [
         owned(), *STOPPED, *others(), made("n", 0, 9, channel="x"), *sent("n", 52, 53),
     ],

@@ -193,12 +193,14 @@ class Timeline(CallChecker):
         worker = seen.worker
         before, peak = self._last.get(worker), self._peak[worker]
         self._last[worker], self._peak[worker] = seen, self._calls[worker]
-        if before is None or seen.at - before.at > SAMPLE_GAP:
+        if before is None:
             return
         stretch, both = (before.at, seen.at), (before, seen)
-        self.sampled[worker].append(stretch)
-        for name in {*before.destinations} & {*seen.destinations}:
+        for name in {*before.destinations} & {*seen.destinations}:  # also while it had no processor: one hold
             self.destinations_held[worker].setdefault(name, []).append(stretch)
+        if seen.at - before.at > SAMPLE_GAP:
+            return
+        self.sampled[worker].append(stretch)
         if any(s.paused or s.limited for s in both):
             return
         self.willing[worker].append(stretch)
