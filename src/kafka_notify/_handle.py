@@ -235,6 +235,12 @@ class ProducerHandle:
         while not self._stop:
             try:
                 producer.poll(_POLL_SECONDS)
+            except KafkaException as e:  # confluent-kafka raises a fatal error instead of calling `error_cb`
+                error: KafkaError = e.args[0]
+                if error.fatal():
+                    self._on_error(error)
+                else:
+                    self._raised.error(f"{self.name}: a callback raised KafkaException", origin(e))
             except (
                 BaseException
             ) as e:  # a callback of the user's, SystemExit too: the other reports still come

@@ -285,6 +285,13 @@ class FetchLoop:
                 self._hand_back(consumer, frozenset(self._started))
                 self._close(consumer)
                 consumer = None
+        except KafkaException as e:
+            error: KafkaError = e.args[0]
+            if not is_fatal(error):
+                raise
+            raise ended(
+                error, self._group
+            ) from None  # confluent-kafka raises it instead of calling `error_cb`
         finally:
             if consumer is not None:
                 self._close(consumer)
