@@ -133,6 +133,8 @@ class _Mixed(Consumer):
 
 
 class _Deferring(_Mixed):
+    breaker = None  # all first sends of an evening fail, as the others are put off: that would hold the lane
+
     async def should_send(self, notification: Notification[Any], /) -> Verdict:
         if notification.data["kind"] == "night":
             return Defer(dt.datetime.now(dt.timezone.utc) + dt.timedelta(hours=8), "quiet_hours")
