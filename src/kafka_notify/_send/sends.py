@@ -32,7 +32,7 @@ from kafka_notify._worker.outcome import name_of
 from kafka_notify._worker.unread import CONTENT_TYPE_UNREAD, Unread
 from kafka_notify.codec import Codec
 from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError
-from kafka_notify.notification import Attempt, Category, Notification, Receipt, SendKey, new_attempt
+from kafka_notify.notification import Attempt, Category, Notification, Receipt, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, after_unknown
 from kafka_notify.wire import ContentTypeUnread, DlqReason, Undecodable, decode
@@ -412,7 +412,7 @@ class Sends:
                 self._settle(entry, notification, admitted)
             return
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
-        key = SendKey(self._group, notification.user_id, notification.id)
+        key = (self._group, notification.user_id, notification.id)
         attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, timeout, remaining)
         if (held := entry.held) is not None:
             attempt = attrs.evolve(
@@ -654,7 +654,7 @@ class Sends:
         except BaseException:  # the codec has changed its mind: it stays open
             self.guard.give_up(slot, asked=True)
             return
-        key = SendKey(self._group, notification.user_id, notification.id)
+        key = (self._group, notification.user_id, notification.id)
         attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, self._send_timeout, None)
         started = self._clock.monotonic() - attempt.timeout - CANCEL_GRACE
         failed = self._runner.failed(UnknownOutcomeError("timeout"), attempt)
