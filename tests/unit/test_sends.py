@@ -389,6 +389,7 @@ async def test_a_bug_is_logged_by_class_and_frames(caplog: pytest.LogCaptureFixt
         alone.put(note("bug", f"u{n}"))
     alone.put(note("fine"))
     await alone.until(lambda: alone.sends.counts.dead == 20 and alone.sends.counts.sent == 1)
+    await alone.until(lambda: "LookupError" in caplog.text)  # the hook runs after the send was counted
     (sender,) = [text for text in caplog.messages if "KeyError" in text]
     (hook,) = [text for text in caplog.messages if "LookupError" in text]
     assert f"{__file__}:" in sender
