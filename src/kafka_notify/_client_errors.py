@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from kafka_notify._rights import is_refusal, told
+from kafka_notify._rights import is_missing_right, is_refusal, told, why_not
 from kafka_notify.errors import NotifyError
 
 _VAGUE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
@@ -34,6 +34,19 @@ def noted(their_error_cb: Callable[[KafkaError], object] | None) -> Callable[[Ka
 def last(since: float) -> KafkaError | None:
     """The last error since `since`, in monotonic seconds."""
     return _last[1] if _last is not None and _last[0] >= since else None
+
+
+def why_not_written(topic: str, failure: str, since: float) -> str:
+    """Why a record was not acknowledged, for people.
+
+    Args:
+        topic: Where it was to be written.
+        failure: What its report says. Without any right to write the producer gets no id, and what is queued is only
+            said to be purged.
+        since: Monotonic seconds when it was opened.
+    """
+    cause = last(since)
+    return why_not(cause.name(), "Write", f"topic {topic}") if cause and is_missing_right(cause) else failure
 
 
 def unanswered(error: KafkaError, since: float) -> str:

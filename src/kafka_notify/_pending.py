@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, Message
 from kafka_notify import _handle
 from kafka_notify._handle import ProducerHandle, log, reason
 from kafka_notify._limited_log import LimitedLog
+from kafka_notify._rights import GRANT, is_missing_right
 from kafka_notify._units import from_millis
 from kafka_notify.errors import NotifyError, ProduceError
 
@@ -188,6 +189,8 @@ def _advice(error: KafkaError) -> str:
         return "; create it with Topology.create()"
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return "; make the data smaller, or raise max.message.bytes of the topic and message.max.bytes here"
+    if is_missing_right(error):
+        return f"; the right to Write on this topic is missing; {GRANT}, and send it again with the same id"
     return "; send it again with the same id if it must arrive"
 
 

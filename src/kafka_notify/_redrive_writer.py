@@ -12,8 +12,10 @@ import attrs
 from confluent_kafka import KafkaError, Message
 
 from kafka_notify import wire
+from kafka_notify._client_errors import why_not_written
 from kafka_notify._config import Config, producer_config
-from kafka_notify._handle import ProducerHandle, reason
+from kafka_notify._handle import ProducerHandle
+from kafka_notify._rights import told
 from kafka_notify.errors import ProduceError
 
 log = logging.getLogger("kafka_notify.dead_letters")
@@ -114,8 +116,10 @@ def write(copies: Iterable[Copy], size: int, config: Config, rate: float | None,
     finally:
         handle.close(_CLOSE_SECONDS)
     if reports.failure:
+        why = why_not_written(reports.topic, reports.failure, begun)
         raise ProduceError(
-            f"{reports.failure}; {reports.written} copies were acknowledged; run the redrive again, it leaves those out"
+            f"{reports.place}: not written ({why}); {reports.written} copies were acknowledged; run the redrive again, "
+            "it leaves those out"
         )
     log.info("redriven: %d", reports.written)
     return reports.written
@@ -127,16 +131,20 @@ class _Reports:
     def __init__(self) -> None:
         self.slots = threading.Semaphore(IN_FLIGHT)
         self.written = 0
-        self.failure = ""
+        self.failure = self.topic = self.place = ""
+        """Of the first that was not written."""
 
     def take(self, error: KafkaError | None, message: Message) -> None:
+        topic, partition = message.topic() or "", message.partition()
         if error is None:
             self.written += 1
         else:
-            self.failure = (
-                self.failure or f"{message.topic()}[{message.partition()}]: not written ({reason(error)})"
-            )
+            self.failed(topic, -1 if partition is None else partition, told(error, "Write", f"topic {topic}"))
         self.slots.release()
+
+    def failed(self, topic: str, partition: int, why: str) -> None:
+        if not self.failure:
+            self.topic, self.place, self.failure = topic, f"{topic}[{partition}]", why
 
 
 def _produce(handle: ProducerHandle, copy: Copy, reports: _Reports) -> None:
@@ -153,7 +161,7 @@ def _produce(handle: ProducerHandle, copy: Copy, reports: _Reports) -> None:
         except BufferError:
             time.sleep(0.05)
         except ProduceError as e:  # refused before it was queued: there will be no report
-            reports.failure = reports.failure or str(e)
+            reports.failed(copy.topic, copy.partition, str(e))
             reports.slots.release()
             return
         else:

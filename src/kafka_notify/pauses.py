@@ -9,12 +9,12 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message
 
-from kafka_notify._client_errors import last
+from kafka_notify._client_errors import why_not_written
 from kafka_notify._config import Config, producer_config
 from kafka_notify._handle import ProducerHandle
 from kafka_notify._log_reader import LogReader
 from kafka_notify._pause import Pause, PauseKind, pause_key, pause_value, read_pause
-from kafka_notify._rights import is_missing_right, told, why_not
+from kafka_notify._rights import told
 from kafka_notify._units import UTC
 from kafka_notify.errors import ConfigError, ProduceError
 from kafka_notify.notification import NAME
@@ -181,8 +181,6 @@ class Pauses:
                 failure.append("no answer")
         finally:
             handle.close(5)
-        if failure and (cause := last(began)) is not None and is_missing_right(cause):
-            # without any right to write the producer gets no id: what is queued is only said to be purged
-            failure[0] = why_not(cause.name(), "Write", f"topic {topic}")
         if failure:
-            raise ProduceError(f"{topic}: not written ({failure[0]}); look at what is paused, then try again")
+            why = why_not_written(topic, failure[0], began)
+            raise ProduceError(f"{topic}: not written ({why}); look at what is paused, then try again")

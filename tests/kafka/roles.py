@@ -59,7 +59,7 @@ def topology(prefix: str, partitions: int = 1) -> Topology:
 
 
 def notification(n: int) -> Notification[Any]:
-    return Notification(user_id=f"u{n}", category="otp", channel="sms", data={"n": n})
+    return Notification(user_id=f"u{n}", category="otp", channel="sms", data={"n": n}, id=f"n{n}")
 
 
 class Fails(Consumer):
@@ -166,6 +166,13 @@ def command(*words: str, good: Sequence[int] = (0,)) -> Callable[..., Said]:
 SITE: Any = None
 
 
+def grow(config: dict[str, Any], site: Topology, expected: Expected) -> Said:
+    """Give the topics a second partition."""
+    global SITE
+    SITE = topology(site.prefix, 2)
+    return command("topics", "create", "--grow")(config, SITE, expected)
+
+
 @attrs.frozen
 class Role:
     """Something that is done, with what it needs."""
@@ -246,7 +253,7 @@ ROLES: Sequence[Role] = (
     Role(
         "producer",
         produce,
-        [(f"Write topic {SOURCE}", f"{SOURCE}: not acknowledged: TOPIC_AUTHORIZATION_FAILED")],
+        [(f"Write topic {SOURCE}", "the right to Write on this topic is missing")],
         made,
     ),
     Role(
@@ -276,6 +283,15 @@ ROLES: Sequence[Role] = (
         ],
     ),
     Role(
+        "`topics create --grow`",
+        grow,
+        [
+            ("Alter topic notif*", lacks("Describe", f"topic {SOURCE}")),
+            ("Describe group notif*", lacks("Describe", f"group {GROUP}")),
+        ],
+        made,
+    ),
+    Role(
         "`topics check`",
         command("topics", "check", good=(0, 1)),
         [
@@ -301,11 +317,43 @@ ROLES: Sequence[Role] = (
         with_letter,
     ),
     Role(
+        "`dlq show`",
+        command("dlq", "show", "n2"),
+        [
+            (f"Read topic {DLQ}", lacks("Describe", f"topic {DLQ}")),
+            (f"Read topic {SOURCE}", lacks("Describe", f"topic {SOURCE}")),
+        ],
+        with_letter,
+    ),
+    Role(
+        "`dlq export`",
+        command("dlq", "export", "-"),
+        [(f"Read topic {DLQ}", lacks("Describe", f"topic {DLQ}"))],
+        with_letter,
+    ),
+    Role(
+        "`dlq redrive`",
+        command("dlq", "redrive", "--go"),
+        [
+            (f"Read topic {DLQ}", lacks("Describe", f"topic {DLQ}")),
+            (f"Read topic {SOURCE}", lacks("Describe", f"topic {SOURCE}")),
+            (f"Read topic {RETRY}", lacks("Read", f"topic {RETRY}")),
+            (f"Write topic {RETRY}", lacks("Write", f"topic {RETRY}")),
+            (f"Describe group {GROUP}", "allow Describe on its groups"),
+        ],
+        with_letter,
+    ),
+    Role(
+        "`send`",
+        command("send", "--user", "u9", "--category", "otp", "--channel", "sms", "--set", "n=1"),
+        [(f"Write topic {SOURCE}", "the right to Write on this topic is missing")],
+        made,
+    ),
+    Role(
         "`pause`",
         command("pause", "--channel", "sms"),
         [
-            (f"Read topic {CONTROL}", ""),
-            (f"Write topic {CONTROL}", lacks("Write", f"topic {CONTROL}")),
+            (f"Write topic {CONTROL}", lacks("Describe", f"topic {CONTROL}")),
         ],
         made,
     ),
