@@ -306,6 +306,32 @@ def test_each_cause_has_its_longest_wait(kind: Kind, waits: float) -> None:
     assert of.until - now == waits
 
 
+@pytest.mark.parametrize("kind", [ACCOUNT, THROTTLE])
+def test_a_probe_that_fails_otherwise_ends_the_long_waits(kind: Kind) -> None:
+    """The provider throttles and refuses nobody any more: it is asked as often as one that fails, until a probe is
+    accepted, or refused again."""
+    of = held(kind)
+    now = NOW
+    for n in range(6):
+        now = of.until
+        fail(of, f"t{n}", now, kind, token=probe(of, now))
+    assert of.until - now == 30.0
+
+    now = of.until
+    waits = []
+    for n in range(6):
+        fail(of, f"f{n}", now, token=probe(of, now))
+        waits.append(of.until - now)
+        now = of.until
+    assert waits == [1.5] * 6
+
+    for n in range(3):
+        fail(of, f"again{n}", now, kind, token=probe(of, now))
+        waits.append(of.until - now)
+        now = of.until
+    assert waits[-1] > 1.5
+
+
 @pytest.mark.parametrize("asked", [0.0, -9.0, None, 0.5])
 def test_a_throttle_always_waits(asked: float | None) -> None:
     """`Retry-After: 0`, or a date in the past, is a second at least, and longer while it repeats."""

@@ -318,6 +318,8 @@ class Circuit:
         self.probes_failed += probe
         if kind is not Kind.FAILURE and now >= self._distrust.get(kind, -STALE):
             return self._claimed(sent, kind, code, now, asked or 0.0, told=told)
+        if probe and kind is Kind.FAILURE:
+            self._claim_is_over(now)
         if not self._counts:
             return Verdict(kind is Kind.FAILURE, 0.0)
         before = self.failing.pop(sent.who, None)
@@ -376,6 +378,13 @@ class Circuit:
         if throttle:
             self._wait_as_asked(asked, now)
         return Verdict(False, max(self.until - now, 0.0))
+
+    def _claim_is_over(self, now: float) -> None:
+        """A probe failed, but is not refused or throttled any more: the waits between probes are those of failures."""
+        if self._longest > self._breaker.max_wait:
+            self._longest = self._breaker.max_wait
+            self._wait = min(self._wait, self._longest)
+            self.until = min(self.until, now + self._wait)
 
     def _wait_as_asked(self, asked: float, now: float) -> None:
         """A throttle says how long: what is under way neither shortens that nor is evidence meanwhile."""
