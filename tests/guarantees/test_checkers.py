@@ -103,6 +103,10 @@ RIGHT: dict[str, list[Observation]] = {
         *ONE, *send("n0", outcome="UnknownOutcomeError"), Uncounted("a", "n0", 1), LaneHeld("a", True),
         *send("n0", outcome="TransientError"), Uncounted("a", "n0", 1), LaneHeld("a", False), *send("n0"),
     ],
+    "no attempt, as a plain send that outlived its deadline was the provider's": [
+        *ONE, Started("a", "n0", "u", 1, 1.0, at=0), Uncounted("a", "n0", 1),
+        Ended("a", "n0", 1, "UnknownOutcomeError", True), *send("n0"),
+    ],
     "a copy whose newer one is open is left out again": [
         *ONE, copied("n0", 0, offset=1), copied("n0", 0, offset=2, attempts=2), committed(0, retry_gaps="01"),
         committed(0), *send("n0"),
@@ -153,6 +157,11 @@ WRONG: dict[str, tuple[str, list[Observation]]] = {
         "AttemptsBounded",
         [*TWO, *send("n0", outcome="TransientError"), *send("n1", outcome="TransientError"),
          Uncounted("a", "n1", 1), *send("n0")],
+    ),
+    "attempt not counted, an earlier one outlived its deadline": (
+        "AttemptsBounded",
+        [*ONE, Started("a", "n0", "u", 1, 1.0, at=0), Uncounted("a", "n0", 1),
+         Ended("a", "n0", 1, "UnknownOutcomeError", True), *send("n0", outcome="TransientError"), *send("n0")],
     ),
     "sent to another user": ("Conserved", [Produced("n0", "v", 0, 0), *send("n0")]),
     "sent, never produced": ("Conserved", [*ONE, *send("n0"), *send("n9")]),

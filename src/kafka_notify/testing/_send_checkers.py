@@ -190,6 +190,8 @@ class AttemptsBounded(CallChecker):
         """Counted attempts by id, as acknowledged copies say."""
         self._doubtful: set[str] = set()
         """Workers that were frozen or fenced: their later copies may be a zombie's, which count for nothing."""
+        self._uncounted: set[int] = set()
+        """Calls, by their line, that were judged before they ended: a plain send that outlived its deadline."""
         self._suspects: list[tuple[Call, str, int]] = []
         self._found: list[str] = []
 
@@ -209,12 +211,16 @@ class AttemptsBounded(CallChecker):
             self._suspects.append((call, worker, line))
 
     def _on_end(self, call: Call, seen: Ended) -> None:
-        if seen.counted:
+        if seen.counted and call.line not in self._uncounted:
             self._made[seen.id] = (seen.attempt, seen.worker, call.line)
+        self._uncounted.discard(call.line)
 
     def _on_other(self, seen: Observation) -> None:
         if isinstance(seen, Uncounted):  # it was the provider's
-            if self._made.get(seen.id, (0, "", 0))[0] == seen.attempt:
+            call = self._running.get((seen.worker, seen.id))
+            if call is not None and call.started.attempt == seen.attempt:
+                self._uncounted.add(call.line)
+            elif self._made.get(seen.id, (0, "", 0))[0] == seen.attempt:
                 del self._made[seen.id]
         elif isinstance(seen, Scheduled):
             doubtful = any(how in ("paused", "fenced") for _, how in self._disturbances[seen.worker])
