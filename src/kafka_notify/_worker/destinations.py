@@ -167,7 +167,8 @@ class Destinations(Generic[T]):
         of.sweep_at = 2 * (len(of.fresh) + len(of.tried)) + SWEEP
 
     def release(self, of: Destination[T], now: float, set_off: Callable[[T], bool]) -> None:
-        """Let start what may: what never failed first, then the others in rotation.
+        """Let start what may: what never failed first, then the others in rotation. A probe is what came last: those that
+        have waited for long may all be users who always fail, and somebody else shows that it works.
 
         Args:
             of: The destination.
@@ -176,7 +177,7 @@ class Destinations(Generic[T]):
         """
         room = self.room(of, now) if of.fresh or of.tried else 0
         while room > 0 and (waiting := of.fresh or of.tried):
-            item = next(iter(waiting))
+            item = next(reversed(waiting) if of.held and waiting is of.fresh else iter(waiting))
             del waiting[item]
             room -= set_off(item)
 
