@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
@@ -103,7 +104,11 @@ class LimitedLog:
     def _write(self, level: int, text: str, detail: str) -> None:
         taken = self._repeats.take(text, self._clock())
         if taken is not None:
-            self._log.log(level, "%s", f"{text}: {detail}{more(*taken)}" if detail else text + more(*taken))
+            # A handler whose stream is closed prints what is being handled just now, which may not want to be read.
+            with contextlib.suppress(Exception):
+                self._log.log(
+                    level, "%s", f"{text}: {detail}{more(*taken)}" if detail else text + more(*taken)
+                )
 
 
 class Calm(logging.Filter):

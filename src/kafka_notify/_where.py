@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final
@@ -61,8 +62,13 @@ def frames(error: BaseException) -> list[str]:
 
 def detail(log: logging.Logger, error: BaseException) -> None:
     """The whole traceback, when a developer has asked for it."""
-    if _full:
-        log.warning("the traceback:", exc_info=error)
+    if not _full:
+        return
+    try:
+        text = "".join(traceback.format_exception(type(error), error, _TRACEBACK(error)))
+    except BaseException as e:  # an exception of user code may not want to be read
+        text = f"it cannot be shown: {name_of(e)}"
+    log.warning("the traceback:\n%s", text)
 
 
 def _one(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -20,6 +21,17 @@ from kafka_notify.testing.pytest_plugin import ExternalKafka
 from tests.cli import app
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command that runs in this process logs to a stream that ends with its test."""
+    root, names = logging.getLogger(), ("kafka_notify", "tests")
+    handlers, levels = root.handlers[:], [logging.getLogger(name).level for name in ("", *names)]
+    yield
+    root.handlers[:] = handlers
+    for name, level in zip(("", *names), levels, strict=True):
+        logging.getLogger(name).setLevel(level)
 
 
 @attrs.frozen

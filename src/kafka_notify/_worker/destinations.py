@@ -167,8 +167,8 @@ class Destinations(Generic[T]):
         of.sweep_at = 2 * (len(of.fresh) + len(of.tried)) + SWEEP
 
     def release(self, of: Destination[T], now: float, set_off: Callable[[T], bool]) -> None:
-        """Let start what may: what never failed first, then the others in rotation. A probe is what came last: those that
-        have waited for long may all be users who always fail, and somebody else shows that it works.
+        """Let start what may: what never failed first, then the others in rotation. A probe is what came last: those
+        that have waited for long may all be users who always fail, and somebody else shows that it works.
 
         Args:
             of: The destination.
