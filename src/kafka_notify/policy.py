@@ -49,8 +49,9 @@ class RetryPolicy:
         jitter: The share by which a delay varies at random in both directions, 0 to 1.
         max_wait: Seconds for which a notification may be throttled, or deferred by `should_send`, again and again: once
             it has waited so long since the first such answer in a row, the next one makes a dead letter
-            (`throttle_timeout`). None, the default: a day for throttles of a notification without expiry, and no bound
-            for what is deferred.
+            (`throttle_timeout`). So does one that has waited as long for a destination that is held for throttles, when
+            it is looked at; an outage has no such bound. None, the default: a day for throttles of a notification
+            without expiry, and no bound for what is deferred.
 
     Raises:
         ConfigError: A value is out of range.

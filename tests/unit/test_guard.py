@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,7 +55,7 @@ class World:
 
     def __init__(
         self, destination: Callable[[Notification[Any]], str | None] | None = None, *, channels: bool = False,
-        concurrency: int = 8,
+        concurrency: int = 8, max_wait: float | None = None,
     ) -> None:  # fmt: skip
         destinations: Destinations[Any] | None = None
         if destination is not None or channels:
@@ -69,7 +70,8 @@ class World:
         self.kicks = self.throttles = 0
         self.guard = Guard(
             Circuits(DEFAULT, self.now, concurrency, destinations), destination,
-            max_attempts=4, concurrency=concurrency, loop=asyncio.get_running_loop(), clock=self.clock,  # type: ignore[arg-type]
+            max_attempts=4, max_wait=max_wait,
+            concurrency=concurrency, loop=asyncio.get_running_loop(), clock=self.clock,  # type: ignore[arg-type]
             runner=SimpleNamespace(backoff=lambda n: 10.0 * n),  # type: ignore[arg-type]
             settler=SimpleNamespace(pause=lambda entry, n, code: self.copies.append((entry, code))),  # type: ignore[arg-type]
             ready=SimpleNamespace(add=self.ready.append), places=self.places, accepted=lambda: 0,  # type: ignore[arg-type]
@@ -239,6 +241,42 @@ async def test_a_destination_held_for_a_day_keeps_nothing_older() -> None:
         world.send(failure(), f"v{n}", host="bad")
 
     assert world.guard.admit(Place(), world.entry("old"), note(host="bad")) == Dead("throttle_timeout")
+
+
+@pytest.mark.parametrize("max_wait", [3_600.0, 2 * DAY])
+async def test_the_policy_says_how_long_a_throttled_destination_is_waited_for(max_wait: float) -> None:
+    """With and without an expiry: neither ends before `max_wait`, and both end after it."""
+    world = World(lambda n: n.data["host"], max_wait=max_wait)
+    throttled = Retry(10.0, False, ThrottledError("http.429", retry_after=3 * DAY, scope="provider"))
+    for n in range(20):
+        world.send(throttled, f"u{n}", host="bad")
+    (circuit,) = world.guard.destinations_held()
+    assert circuit.cause == "throttle"
+    later = datetime.now(timezone.utc) + timedelta(days=30)
+    expiring = Notification(
+        user_id="u", category="otp", channel="sms", data={"host": "bad"}, expires_at=later
+    )
+    began = circuit.since
+    for after, ends in ((max_wait - 60, False), (max_wait + 60, True)):
+        world.now = began + after
+        for n in range(20):  # probes fail again
+            world.send(throttled, f"v{n}", host="bad")
+        for made in (note(host="bad"), expiring):
+            old, new = world.entry("old"), world.entry("new")
+            old.created, new.created = int((began - 1) * 1000), int(world.now * 1000) - 1
+            assert world.guard.admit(Place(), old, made) == (Dead("throttle_timeout") if ends else False)
+            assert world.guard.admit(Place(), new, made) is False
+
+
+async def test_the_policy_does_not_bound_an_outage() -> None:
+    """A destination that is held for failures: `max_wait` is of throttles, and a short one ends nothing."""
+    world = World(lambda n: n.data["host"], max_wait=60)
+    for n in range(10):
+        world.send(failure(), f"u{n}", host="bad")
+    world.now += 3_600
+    for n in range(10):
+        world.send(failure(), f"v{n}", host="bad")
+    assert world.guard.admit(Place(), world.entry("old"), note(host="bad")) is False
 
 
 async def test_waits_that_are_asked_for_have_a_floor() -> None:

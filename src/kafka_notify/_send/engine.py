@@ -217,6 +217,7 @@ class Engine:
             concurrency=consumer.concurrency,
             send_timeout=send_timeout,
             max_attempts=retry.max_attempts,
+            max_wait=retry.max_wait,
             source=self._source,
             categories=categories,
             codec=codec,

@@ -121,6 +121,7 @@ class Sends:
         paused: What must not be sent now.
         on_event: Guarded; None costs nothing.
         on_room: Called after a source record was finished.
+        max_wait: `RetryPolicy.max_wait`, in seconds.
         fail: Called when user code ended a task with something like SystemExit.
     """
 
@@ -147,6 +148,7 @@ class Sends:
         on_event: events.OnEvent | None,
         on_room: Callable[[Partition], object],
         fail: Callable[[BaseException], object],
+        max_wait: float | None = None,
     ) -> None:
         self.counts = Counts()
         self.pace: Pace | None = None
@@ -195,6 +197,7 @@ class Sends:
             circuits,
             destination,
             max_attempts=max_attempts,
+            max_wait=max_wait,
             concurrency=concurrency,
             loop=loop,
             clock=clock,

@@ -68,6 +68,7 @@ class Guard:
         circuits: The lane's, and those of its destinations.
         destination: Names a notification's; None when the destinations are channels, or there are none.
         max_attempts: Of the retry policy.
+        max_wait: Of the retry policy: seconds for which throttles may go on.
         concurrency: Sends at once; also how many source records may wait in memory for one destination.
         loop: Runs the timer.
         clock: Epoch milliseconds, and monotonic seconds.
@@ -98,6 +99,7 @@ class Guard:
         throttled: Callable[[], object],
         kick: Callable[[], object],
         on_event: events.OnEvent | None,
+        max_wait: float | None = None,
     ) -> None:
         self.lane = circuits.lane
         """The lane's circuit."""
@@ -106,6 +108,7 @@ class Guard:
         self._destinations = circuits.destinations
         self._destination = destination
         self._max_attempts = max_attempts
+        self._max_wait = max_wait
         self._concurrency = concurrency
         self._loop = loop
         self._clock = clock
@@ -186,7 +189,7 @@ class Guard:
         attempts, however long it waits.
 
         Returns:
-            An outcome when it ends, as its destination was held for a day or cannot be named.
+            An outcome when it ends, as its destination was held for too long or cannot be named.
         """
         destinations = self._destinations
         assert destinations is not None
@@ -219,9 +222,8 @@ class Guard:
         if (
             circuit is not None
             and circuit.held
-            and now - circuit.since >= DAY
-            and notification._expires_ms is None
-            and at - entry.created > DAY * 1000
+            and now - circuit.since >= (most := self._longest(circuit, notification._expires_ms))
+            and at - entry.created > most * 1000
         ):
             return Dead("throttle_timeout")
         destinations.put_aside(of, entry, tried=entry.failed, waits=_waits)
@@ -231,6 +233,13 @@ class Guard:
             self._put_in_kafka(entry, notification)
         self._look_again(destinations.ask_again(of, now))
         return False
+
+    def _longest(self, circuit: Circuit, expires: int | None = None) -> float:
+        """Seconds for which a notification waits for a held destination. The policy bounds throttles alone: an outage
+        is nobody's wish, and what expires ends by itself."""
+        if self._max_wait is not None and circuit.cause == "throttle":
+            return self._max_wait
+        return DAY if expires is None else FOREVER
 
     def _name(self, notification: Notification[Any]) -> str | None:
         assert self._destination is not None
@@ -435,7 +444,11 @@ class Guard:
         now = self._clock.monotonic()
         if self._destinations is not None:
             for of in self._destinations.waiting():
-                if of.circuit is not None and of.circuit.held and now - of.circuit.since >= DAY:
+                if (
+                    of.circuit is not None
+                    and of.circuit.held
+                    and now - of.circuit.since >= self._longest(of.circuit)
+                ):
                     self._destinations.rotate(of, OVERDUE, self._set_off)
                 self._release(of)
         if self._ready and self.lane.held:
