@@ -164,21 +164,21 @@ def command(*words: str, good: Sequence[int] = (0,)) -> Callable[..., Said]:
         path = Path(config["file"])
         out, err = io.StringIO(), io.StringIO()
         with logged() as lines, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([*words, "--config", str(path), "--topology", "tests.kafka.roles:SITE"])
+            code = main([*words, "--config", str(path), "--topology", "tests.kafka.roles:site_of_commands"])
         said = "\n".join((*err.getvalue().splitlines(), *out.getvalue().splitlines(), *lines))
         return Said(said, failed=code not in good, seconds=time.monotonic() - began, when=CALL)
 
     return run
 
 
-SITE: Any = None
+site_of_commands: Any = None
 
 
 def grow(config: dict[str, Any], site: Topology, expected: Expected) -> Said:
     """Give the topics a second partition."""
-    global SITE
-    SITE = topology(site.prefix, 2)
-    return command("topics", "create", "--grow")(config, SITE, expected)
+    global site_of_commands
+    site_of_commands = topology(site.prefix, 2)
+    return command("topics", "create", "--grow")(config, site_of_commands, expected)
 
 
 @attrs.frozen
@@ -208,7 +208,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def attempt(kafka: Secured, role: Role, missing: str | None, expected: Expected, tmp: Path) -> Said:
     """Do what a role does with all its rights but one."""
-    global SITE
+    global site_of_commands
     prefix = unique()
     site = topology(prefix)
     role.cluster(kafka, site)
@@ -218,7 +218,7 @@ def attempt(kafka: Secured, role: Role, missing: str | None, expected: Expected,
     config = kafka.user([right(text, prefix) for text in granted])
     file = tmp / f"{prefix}.properties"
     file.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
-    SITE = site
+    site_of_commands = site
     wanted = None if expected is None else expected.replace("notif", prefix)
     if role.act in (work, produce):
         said = role.act(config, site, wanted)
