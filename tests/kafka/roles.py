@@ -46,6 +46,13 @@ class Said:
     failed: bool = False
     """Whether what was to be done was not done."""
     seconds: float = 0.0
+    when: str = ""
+    """At the start, with the call, or while it runs."""
+
+
+START: Final = "when it starts"
+CALL: Final = "when it is called"
+RUNS: Final = f"within {PATIENCE:g} s"
 
 
 def topology(prefix: str, partitions: int = 1) -> Topology:
@@ -112,7 +119,7 @@ def work(config: dict[str, Any], site: Topology, expected: Expected) -> Said:
         try:
             worker.start()
         except NotifyError as e:
-            return Said(f"{e}", "503", "200", True, time.monotonic() - began)
+            return Said(str(e), failed=True, seconds=time.monotonic() - began, when=START)
         try:
 
             def said() -> str:
@@ -132,6 +139,7 @@ def work(config: dict[str, Any], site: Topology, expected: Expected) -> Said:
                 "200" if health.live else "503",
                 not health.ok,
                 time.monotonic() - began,
+                RUNS,
             )
         finally:
             worker.stop(0)
@@ -144,7 +152,7 @@ def produce(config: dict[str, Any], site: Topology, _: Expected) -> Said:
         try:
             producer.send(notification(9)).result(PATIENCE)
         except NotifyError as e:
-            return Said(str(e), failed=True, seconds=time.monotonic() - began)
+            return Said(str(e), failed=True, seconds=time.monotonic() - began, when=CALL)
     return Said("", seconds=time.monotonic() - began)
 
 
@@ -156,21 +164,21 @@ def command(*words: str, good: Sequence[int] = (0,)) -> Callable[..., Said]:
         path = Path(config["file"])
         out, err = io.StringIO(), io.StringIO()
         with logged() as lines, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([*words, "--config", str(path), "--topology", "tests.kafka.roles:SITE"])
+            code = main([*words, "--config", str(path), "--topology", "tests.kafka.roles:site_of_commands"])
         said = "\n".join((*err.getvalue().splitlines(), *out.getvalue().splitlines(), *lines))
-        return Said(said, failed=code not in good, seconds=time.monotonic() - began)
+        return Said(said, failed=code not in good, seconds=time.monotonic() - began, when=CALL)
 
     return run
 
 
-SITE: Any = None
+site_of_commands: Any = None
 
 
 def grow(config: dict[str, Any], site: Topology, expected: Expected) -> Said:
     """Give the topics a second partition."""
-    global SITE
-    SITE = topology(site.prefix, 2)
-    return command("topics", "create", "--grow")(config, SITE, expected)
+    global site_of_commands
+    site_of_commands = topology(site.prefix, 2)
+    return command("topics", "create", "--grow")(config, site_of_commands, expected)
 
 
 @attrs.frozen
@@ -200,14 +208,17 @@ def until(condition: Callable[[], bool]) -> None:
 
 def attempt(kafka: Secured, role: Role, missing: str | None, expected: Expected, tmp: Path) -> Said:
     """Do what a role does with all its rights but one."""
-    global SITE
+    global site_of_commands
     prefix = unique()
     site = topology(prefix)
     role.cluster(kafka, site)
-    config = kafka.user([right(text, prefix) for text, _ in role.rights if text != missing])
+    granted = [text for text, _ in role.rights if text != missing]
+    if missing in IMPLIED:
+        granted.append(IMPLIED[missing])
+    config = kafka.user([right(text, prefix) for text in granted])
     file = tmp / f"{prefix}.properties"
     file.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
-    SITE = site
+    site_of_commands = site
     wanted = None if expected is None else expected.replace("notif", prefix)
     if role.act in (work, produce):
         said = role.act(config, site, wanted)
@@ -286,8 +297,18 @@ ROLES: Sequence[Role] = (
         "`topics create --grow`",
         grow,
         [
-            ("Alter topic notif*", lacks("Describe", f"topic {SOURCE}")),
+            ("Alter topic notif*", "the right to Alter on topic notif."),
             ("Describe group notif*", lacks("Describe", f"group {GROUP}")),
+        ],
+        made,
+    ),
+    Role(
+        "`topics plan`",
+        command("topics", "plan", good=(0, 1)),
+        [
+            ("Describe topic notif*", lacks("Describe", f"topic {SOURCE}")),
+            ("DescribeConfigs topic notif*", "the right to DescribeConfigs on topic notif."),
+            ("DescribeConfigs cluster", "allow DescribeConfigs on the cluster"),
         ],
         made,
     ),
@@ -353,7 +374,7 @@ ROLES: Sequence[Role] = (
         "`pause`",
         command("pause", "--channel", "sms"),
         [
-            (f"Write topic {CONTROL}", lacks("Describe", f"topic {CONTROL}")),
+            (f"Write topic {CONTROL}", lacks("Write", f"topic {CONTROL}")),
         ],
         made,
     ),
@@ -373,18 +394,40 @@ ROLES: Sequence[Role] = (
         made,
     ),
 )
+IMPLIED: Final = {
+    "Alter topic notif*": "Describe topic notif*",
+    f"Write topic {CONTROL}": f"Describe topic {CONTROL}",
+}
+"""Rights that are taken away alone: what they imply stays, as otherwise that would be missed first."""
 WARNED: Final = frozenset(
     {f"Read topic {CONTROL}", f"DescribeConfigs topic {SOURCE}", f"DescribeConfigs topic {RETRY}"}
 )
 """What a worker warns of, and does without."""
 
 
+REFUSED_START: Final = frozenset({f"Read topic {SOURCE}", f"Write topic {DLQ}"})
+"""Without which a worker does not start."""
+
+
+def when(role: Role, needed: str) -> str:
+    """After how long it is said that a right is missing."""
+    if role.name != "worker":
+        return CALL
+    return START if needed in REFUSED_START else RUNS
+
+
+def answers(role: Role, needed: str) -> tuple[str, str]:
+    """What `/ready` and `/live` of a worker that runs answer."""
+    if when(role, needed) != RUNS:
+        return "", ""
+    return "200" if needed in WARNED else "503", "200"
+
+
 def table() -> str:
     """The table of the run-book."""
-    lines = ["| who | right | without it | `/ready`, `/live` |", "|---|---|---|---|"]
+    lines = ["| who | right | without it | after how long | `/ready`, `/live` |", "|---|---|---|---|---|"]
     for role in ROLES:
         for needed, said in role.rights:
-            if said:
-                answers = ("200, 200" if needed in WARNED else "503, 200") if role.name == "worker" else ""
-                lines.append(f"| {role.name} | {needed} | `{said}` | {answers} |")
+            probes = ", ".join(filter(None, answers(role, needed)))
+            lines.append(f"| {role.name} | {needed} | `{said}` | {when(role, needed)} | {probes} |")
     return "\n".join(lines)

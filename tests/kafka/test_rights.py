@@ -30,17 +30,17 @@ def test_each_role_needs_no_more_than_its_rights(kafka: Secured, role: Role, tmp
 
 @pytest.mark.parametrize(
     ("role", "missing", "expected"),
-    [(role, right, said) for role in ROLES for right, said in role.rights if said],
+    [(role, right, said) for role in ROLES for right, said in role.rights],
     ids=lambda value: value.name.strip("`") if isinstance(value, Role) else None,
 )
 def test_a_missing_right_is_named(
     kafka: Secured, role: Role, missing: str, expected: str, tmp_path: Path
 ) -> None:
-    """What the run-book says is said, and a worker's probes answer as it says."""
+    """What the run-book says is said, and when, and a worker's probes answer as it says."""
     said = roles.attempt(kafka, role, missing, expected, tmp_path)
     assert expected in said.text
-    if role.name == "worker":
-        assert (said.ready, said.live) == ("200" if missing in roles.WARNED else "503", "200")
+    assert said.when == roles.when(role, missing)
+    assert (said.ready, said.live) == roles.answers(role, missing)
 
 
 def test_the_run_book_has_this_table() -> None:
