@@ -346,8 +346,12 @@ def replicated(local_kafka_cluster: LocalKafka) -> Cluster:
 
 def test_with_three_brokers_two_copies_are_acknowledged(replicated: Cluster) -> None:
     """On three brokers topics have three replicas of which two must be in sync, and check is content."""
-    topics = replicated.admin.list_topics(timeout=20).topics
-    assert {len(p.replicas) for n in replicated.partitions() for p in topics[n].partitions.values()} == {3}
+
+    def replicas() -> set[int]:
+        topics = replicated.admin.list_topics(timeout=20).topics
+        return {len(p.replicas) for n in replicated.partitions() for p in topics[n].partitions.values()}
+
+    replicated.await_that(lambda: replicas() == {3})  # the broker that is asked may not know of them yet
     assert {replicated.settings(topic)["min.insync.replicas"] for topic in replicated.partitions()} == {"2"}
     assert replicated.topology.check(replicated.config, consumers=["sms"]) == []
 
