@@ -430,6 +430,9 @@ def _canonical(config: Config, *, complete: bool = True) -> dict[str, ConfigValu
     return result
 
 
+_MEMBERSHIP: Final = frozenset({"group.protocol", "group.remote.assignor", "group.instance.id"})
+
+
 def _without(config: Mapping[str, ConfigValue], names: frozenset[str]) -> dict[str, ConfigValue]:
     return {name: value for name, value in config.items() if name not in names}
 
@@ -447,6 +450,11 @@ def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
     _refuse_green_threads()  # here, as every client's configuration passes by
     error_cb: Any = config.get("error_cb")
     return {"logger": LIBRDKAFKA_LOG, **config, "error_cb": noted(error_cb)}
+
+
+def outside_group(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same consumer configuration for one that assigns itself what it reads, beside a member of the group."""
+    return {name: value for name, value in config.items() if name not in _MEMBERSHIP}
 
 
 def is_secured(config: Config) -> bool:

@@ -136,21 +136,18 @@ class ProducerHandle:
             ConfigError: A topic does not exist (asked for 5 seconds: brokers learn of a new one with a delay).
             NotifyError: No broker answered in time, or a topic may not be described.
         """
-        begin = time.monotonic()
-        deadline = begin + timeout
+        deadline = time.monotonic() + timeout
         partitions: dict[str, int] = {}
         for topic in topics:
-            while True:
-                found = self._describe(topic, timeout, deadline)
-                if found.error is None:
-                    break
+            answered: float | None = None
+            while (found := self._describe(topic, deadline)).error is not None:
                 code = found.error.code()
                 if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     raise NotifyError(told(found.error, rights.get(topic, "Write"), f"topic {topic}"))
                 now = time.monotonic()
-                if code == KafkaError.UNKNOWN_TOPIC_OR_PART and now >= min(
-                    deadline, begin + _NEW_TOPIC_SECONDS
-                ):
+                answered = answered or now
+                is_over = now >= min(deadline, answered + _NEW_TOPIC_SECONDS)
+                if code == KafkaError.UNKNOWN_TOPIC_OR_PART and is_over:
                     raise ConfigError(f"{topic}: {reason(found.error)}; create it with Topology.create()")
                 if now >= deadline:
                     raise NotifyError(f"{topic}: {reason(found.error)}; see the brokers' logs")
@@ -158,16 +155,15 @@ class ProducerHandle:
             partitions[topic] = len(found.partitions)
         return partitions
 
-    def _describe(self, topic: str, timeout: float, deadline: float) -> Any:
+    def _describe(self, topic: str, deadline: float) -> Any:
         producer = self._producer
         if producer is None or self.dead is not None:
             raise HandleDead(f"{self.name}: {self.dead}")
         try:
-            return metadata(producer, min(timeout, deadline - time.monotonic()), topic, serve=False).topics[
-                topic
-            ]
+            listed = metadata(producer, max(0.1, deadline - time.monotonic()), topic, serve=False)
         except NotifyError as e:
             raise NotifyError(f"{self.name}: {e}") from None
+        return listed.topics[topic]
 
     def flush(self, timeout: float) -> int:
         """Wait up to `timeout` seconds until all reports have run; return how many have not."""
@@ -241,9 +237,8 @@ class ProducerHandle:
                     self._on_error(error)
                 else:
                     self._raised.error(f"{self.name}: a callback raised KafkaException", origin(e))
-            except (
-                BaseException
-            ) as e:  # a callback of the user's, SystemExit too: the other reports still come
+            except BaseException as e:
+                # a callback of the user's, SystemExit too: the other reports still come
                 self._raised.error(f"{self.name}: a callback raised {type(e).__name__}", origin(e))
                 detail(log, e)
             if self._drain and not len(producer):

@@ -82,6 +82,15 @@ def until_short_ones_end(f: Fleet, sent: list[Produced], share: float = 1.0) -> 
     )
 
 
+def widened(f: Fleet, count: int) -> list[Produced]:
+    """Start a worker, and let its partition become so wide that a commit names a spill: what was produced for that."""
+    f.start("a")
+    f.until_owned("a")
+    sent = evening(f, count)
+    f.until(lambda: names_a_spill(f), "commit that names a spill")
+    return sent
+
+
 def test_short_retries_among_long_waits(fleet: Fleets) -> None:
     """With more waiting than the bitmap of a commit holds, a retry is sent when it is due, and costs one record."""
     f = fleet(partitions=1, consumer="Choosy", attributes={"breaker": None})
@@ -105,10 +114,7 @@ def test_killed_while_wide(fleet: Fleets) -> None:
     """A worker that is killed while its partition is wide loses nothing, keeps the order, and what its heir repeats is
     what was under way."""
     f = fleet(**SMALL)
-    f.start("a")
-    f.until_owned("a")
-    sent = evening(f, 600)
-    f.until(lambda: names_a_spill(f), "commit that names a spill")
+    sent = widened(f, 600)
     until_short_ones_end(f, sent, 0.7)
     f.kill("a")
     f.start("b")
@@ -126,10 +132,7 @@ def test_killed_while_wide(fleet: Fleets) -> None:
 def test_handed_over_while_wide(fleet: Fleets) -> None:
     """Workers that are stopped and replaced while their partition is wide send nothing twice."""
     f = fleet(**SMALL)
-    f.start("a")
-    f.until_owned("a")
-    sent = evening(f, 600)
-    f.until(lambda: names_a_spill(f), "commit that names a spill")
+    sent = widened(f, 600)
     until_short_ones_end(f, sent, 0.6)
     f.stop("a")
     f.look()
@@ -167,10 +170,7 @@ def test_refused_spills(fleet: Fleets) -> None:
     """While the retry topic refuses all writes, new notifications are sent and committed all the same, and of those
     that wait a bounded number. Then everything goes on, and a worker that was killed meanwhile repeats no more."""
     f = fleet(**SMALL)
-    f.start("a")
-    f.until_owned("a")
-    sent = evening(f, 600)
-    f.until(lambda: names_a_spill(f), "commit that names a spill")
+    sent = widened(f, 600)
     f.alter_topic(f.retry_topic, "min.insync.replicas", 2)  # of one
     fresh = f.produce(f.notification(f"w{n}") for n in range(100))
     f.until(lambda: {p.id for p in fresh} <= f.terminal, "end of the new ones")
@@ -194,10 +194,7 @@ def test_back_to_narrow(fleet: Fleets) -> None:
     """A worker without wide retries makes a wide partition narrow again, so that an older version can go on; nothing is
     lost or sent twice."""
     f = fleet(**SMALL)
-    f.start("a")
-    f.until_owned("a")
-    sent = evening(f, 300)
-    f.until(lambda: names_a_spill(f), "commit that names a spill")
+    sent = widened(f, 300)
     until_short_ones_end(f, sent)
     f.stop("a")
     assert committed(f).wide is not None
@@ -215,10 +212,7 @@ def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) 
     """A worker of the version before, which cannot read a wide half, sends nothing of that partition and says why; once
     a newer one has made it narrow it goes on, and so does the newer one after it. Nothing is lost or sent twice."""
     f = fleet(**SMALL)
-    f.start("a")
-    f.until_owned("a")
-    sent = evening(f, 300)
-    f.until(lambda: names_a_spill(f), "commit that names a spill")
+    sent = widened(f, 300)
     until_short_ones_end(f, sent)
     f.stop("a")
 

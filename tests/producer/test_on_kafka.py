@@ -59,9 +59,9 @@ def test_a_topic_that_brokers_do_not_know_yet_is_asked_for_again(local_kafka: Ex
         handle = producer._lane_handle("high")
         ask, asked = handle._describe, threading.Event()
 
-        def watched(topic: str, timeout: float, deadline: float) -> Any:
+        def watched(topic: str, deadline: float) -> Any:
             try:
-                return ask(topic, timeout, deadline)
+                return ask(topic, deadline)
             finally:
                 asked.set()
 

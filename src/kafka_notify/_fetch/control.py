@@ -21,7 +21,7 @@ from confluent_kafka import (
 )
 
 from kafka_notify._client_errors import metadata
-from kafka_notify._config import opened
+from kafka_notify._config import opened, outside_group
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._log_extent import log_ends
 from kafka_notify._polling import poll_batch
@@ -59,8 +59,7 @@ class ControlReader:
         learned: Callable[[Records], object],
         ended: Callable[[BaseException], object],
     ) -> None:
-        drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
-        self._config = {k: v for k, v in config.items() if k not in drop}
+        self._config = outside_group(config)
         self._topic = topic
         self._learned = learned
         self._consumer: Consumer | None = None

@@ -289,9 +289,8 @@ class FetchLoop:
             error: KafkaError = e.args[0]
             if not is_fatal(error):
                 raise
-            raise ended(
-                error, self._group
-            ) from None  # confluent-kafka raises it instead of calling `error_cb`
+            # confluent-kafka raises it instead of calling `error_cb`
+            raise ended(error, self._group) from None
         finally:
             if consumer is not None:
                 self._close(consumer)

@@ -242,9 +242,8 @@ def encode_metadata(
         writers.append(fence.writer)
         fence = fence.before
     text = f"{_VERSION if wide is None else _WIDE}|{bits}|{','.join(ends)}|{','.join(writers)}"
-    if (
-        topic_ids or channels or wide is not None
-    ):  # the versions before take this field for ids, whatever it holds
+    if topic_ids or channels or wide is not None:
+        # the versions before take this field for ids, whatever it holds
         text += f"|{','.join(_MARK + id if marked else id for id in topic_ids)}"
     if wide is not None:
         text += f"|d:{wide.delta}"

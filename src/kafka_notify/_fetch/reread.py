@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from kafka_notify._config import opened
+from kafka_notify._config import opened, outside_group
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._polling import poll_batch
 from kafka_notify._rights import told
@@ -57,8 +57,7 @@ class Rereader:
         loaded: Loaded,
         ended: Callable[[BaseException], object],
     ) -> None:
-        drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
-        self._config = {k: v for k, v in config.items() if k not in drop} | FETCHES
+        self._config = outside_group(config) | FETCHES
         self._topic = topic
         self._loaded = loaded
         self._ended = ended

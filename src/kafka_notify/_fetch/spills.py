@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from kafka_notify import _headers as h
-from kafka_notify._config import opened
+from kafka_notify._config import opened, outside_group
 from kafka_notify._polling import poll_batch
 
 Found = dict[int, tuple[str, "bytes | None"]]
@@ -29,8 +29,7 @@ def read_spills(config: Mapping[str, Any], topic: str, wanted: Mapping[int, int]
     Raises:
         KafkaException: One of them is not known: whether it is there or not.
     """
-    drop = ("group.protocol", "group.remote.assignor", "group.instance.id")
-    own = {name: value for name, value in config.items() if name not in drop}
+    own = outside_group(config)
     own |= {"enable.partition.eof": True, "fetch.wait.max.ms": 50, "auto.offset.reset": "earliest"}
     found: Found = {}
     ended: set[int] = set()

@@ -206,9 +206,8 @@ class Guard:
                 known = destinations.known.get(name)
                 if known is None:
                     return True
-                if (
-                    known.circuit is None or not known.circuit.gated
-                ):  # nearly always: there is room for all senders
+                if known.circuit is None or not known.circuit.gated:
+                    # nearly always: there is room for all senders
                     place.of = known
                     known.busy += 1
                     return True
