@@ -160,7 +160,8 @@ class Notification(_Fields[D]):
         channel: `sms`, `email`, ...: which consumer sends it.
         data: What the sender needs to build the message; the category's payload class, or a mapping.
         recipient: Address, number or token; None when the sender looks it up.
-        id: `[A-Za-z0-9_-]{1,128}`, a uuid4 by default. It is the idempotency key of every attempt.
+        id: `[A-Za-z0-9_-]{1,128}`, a uuid4 by default. With the consumer's group and the user it makes
+            the idempotency key of every attempt.
         created_at: Aware datetime; now by default. Kept to the millisecond.
         expires_at: Aware datetime after which no attempt starts; by default created_at + the category's ttl.
         collapse_key: A newer notification of the same user with the same key supersedes a waiting one.

@@ -32,7 +32,9 @@ from kafka_notify.producer import Producer
     metavar="KEY=VALUE",
     help="A text value of the data; as often as needed.",
 )
-@click.option("--id", "id", metavar="ID", help="The idempotency key; a new one by default.")
+@click.option(
+    "--id", "id", metavar="ID", help="With group and user it makes the idempotency key; a new one by default."
+)
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE")
 @click.option(
     "--timeout",
