@@ -232,12 +232,12 @@ def test_never_release_a_destination(fleet: Fleets, bug: str) -> None:
     f.start("a", bug=bug)
     f.until_owned("a")
     f.log.write(Failing(True))
-    f.produce(f.notification(f"u{n}", plan=["away"], gate=str(gate)) for n in range(20))
+    f.produce(f.notification(f"u{n}", plan=["away"], gate=str(gate)) for n in range(60))
     f.until(lambda: f.all(DestinationHeld), "hold of the channel")
     gate.touch()
     f.log.write(Failing(False))
-    end = now_ms() + 30_000  # a busy machine gives it only a part of that
-    f.until(lambda: len(f.terminal) == 20 or now_ms() > end, "end of the hold")
+    end = now_ms() + 60_000  # a busy machine gives it only a part of that
+    f.until(lambda: len(f.terminal) == 60 or now_ms() > end, "end of the hold")
     until_sampled(f)
     f.kill("a")
     assert bool(f.judge(Guarantees([Liveness()])).violations()) == bool(bug)
