@@ -171,12 +171,12 @@ class ProducerHandle:
         while (producer := self._producer) is not None:
             # Also counts events such as errors, which the serving thread takes away: hence the loop, and the poll, so
             # that who gives up is told of records alone.
-            left = producer.flush(max(0.0, deadline - time.monotonic()))
-            if left and time.monotonic() >= deadline:
-                producer.poll(0)
-                return len(producer)
-            if not left:
+            left = self._serving(producer.flush, max(0.0, deadline - time.monotonic()))
+            if left == 0:
                 return 0
+            if time.monotonic() >= deadline:
+                self._serving(producer.poll, 0)
+                return len(producer)
         return 0
 
     def close(self, timeout: float) -> int:
@@ -229,24 +229,38 @@ class ProducerHandle:
             except KafkaException as e:  # librdkafka goes on trying by itself
                 log.info("%s: no metadata of %s yet: %s", self.name, topic, reason(e.args[0]))
         while not self._stop:
-            try:
-                producer.poll(_POLL_SECONDS)
-            except KafkaException as e:  # confluent-kafka raises a fatal error instead of calling `error_cb`
-                error: KafkaError = e.args[0]
-                if error.fatal():
-                    self._on_error(error)
-                else:
-                    self._raised.error(f"{self.name}: a callback raised KafkaException", origin(e))
-            except BaseException as e:
-                # a callback of the user's, SystemExit too: the other reports still come
-                self._raised.error(f"{self.name}: a callback raised {type(e).__name__}", origin(e))
-                detail(log, e)
+            self._serving(producer.poll, _POLL_SECONDS)
             if self._drain and not len(producer):
                 if self.dead is None:
                     self._produce = self._refuse_closed
                 self._producer = None
                 _open.discard(self)
                 return
+
+    def _serving(self, call: Callable[[float], int], seconds: float) -> int | None:
+        """What `call` returns, None when a callback raised in it: that is logged, and the other reports still come.
+
+        Whoever waits may run the callbacks: the thread above, and every caller of `flush`.
+        """
+        try:
+            return call(seconds)
+        except BaseException as e:
+            is_ours = threading.current_thread() is self._thread
+            if not is_ours and not isinstance(e, Exception):
+                raise  # a signal's, in the main thread
+            error = e.args[0] if isinstance(e, KafkaException) and e.args else None
+            if not isinstance(error, KafkaError) or not error.fatal():
+                self._told_of(e)
+                return None
+        try:  # confluent-kafka raises a fatal error instead of calling `error_cb`
+            self._on_error(error)
+        except Exception as e:  # their `error_cb`
+            self._told_of(e)
+        return None
+
+    def _told_of(self, e: BaseException) -> None:
+        self._raised.error(f"{self.name}: a callback raised {type(e).__name__}", origin(e))
+        detail(log, e)
 
     def _ended(self, error: BaseException) -> None:
         self._die(f"the thread that serves its delivery reports has ended on {type(error).__name__}")

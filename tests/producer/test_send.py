@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, murmur2
+from confluent_kafka import KafkaError, KafkaException, murmur2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -290,6 +290,57 @@ def test_a_fatal_error_costs_one_handle_not_the_producer(producer: Producer) -> 
     assert producer.send(note()).result(20).offset >= 0
     assert producer._handles["high"] is not dead
     assert first.result(0).offset >= 0
+
+
+class RaisesInFlush:
+    """A librdkafka producer whose callbacks are run by `flush` and raise, once each."""
+
+    def __init__(self, *raised: Exception) -> None:
+        self.raised = list(raised)
+
+    def flush(self, _: float) -> int:
+        if self.raised:
+            raise self.raised.pop(0)
+        return 0
+
+    def poll(self, _: float) -> int:
+        return 0
+
+    def purge(self) -> None: ...
+
+    def __len__(self) -> int:
+        return len(self.raised)
+
+
+def test_what_a_callback_raises_does_not_end_a_flush(caplog: pytest.LogCaptureFixture) -> None:
+    """librdkafka may run callbacks in the thread that flushes: a fatal error or a user's mistake raises from there."""
+    handle = _handle.ProducerHandle(dict(NOWHERE), name="flushed")
+    real = handle._producer
+    fatal = KafkaError(KafkaError._FATAL, "no right", fatal=True)
+    handle._producer = RaisesInFlush(RuntimeError("user's mistake"), KafkaException(), KafkaException(fatal))  # type: ignore[assignment]
+    assert handle.flush(20) == 0
+    assert handle.dead is not None
+    assert "failed for good" in handle.dead
+    assert "a callback raised RuntimeError" in caplog.text
+    assert "fatal" in caplog.text
+    handle._producer = real
+    assert handle.close(1) == 0
+
+
+def test_an_error_callback_that_raises_leaves_the_other_reports(caplog: pytest.LogCaptureFixture) -> None:
+    """A user's `error_cb` that raises at a fatal error is logged; the handle is dead all the same."""
+
+    def error_cb(_: KafkaError) -> None:
+        raise RuntimeError("user's mistake")
+
+    handle = _handle.ProducerHandle({**NOWHERE, "error_cb": error_cb}, name="flushed")
+    real = handle._producer
+    handle._producer = RaisesInFlush(KafkaException(KafkaError(KafkaError._FATAL, "no right", fatal=True)))  # type: ignore[assignment]
+    assert handle.flush(20) == 0
+    assert handle.dead is not None
+    assert "a callback raised RuntimeError" in caplog.text
+    handle._producer = real
+    assert handle.close(1) == 0
 
 
 def test_a_users_own_error_callback_is_called_too(topology: Topology) -> None:
