@@ -12,6 +12,7 @@ from kafka_notify.errors import InvalidNotification
 
 MAX_DEPTH: Final = 100
 """Levels of objects and lists in each other."""
+_WHITE: Final = " \t\n\r"
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]}]')
 
 if TYPE_CHECKING:
@@ -115,13 +116,19 @@ class JsonCodec:
             ValueError: The value is no JSON object in UTF-8; the text holds nothing of it.
         """
         try:
-            text = value.decode().strip(" \t\n\r")
+            text = value.decode()
+            if text[:1] != "{":
+                text = text.strip(_WHITE)
             data, end = _scan(text, 0)
         except (ValueError, StopIteration, RecursionError) as e:
             raise ValueError(f"no JSON ({type(e).__name__})") from None
-        if end != len(text) or text[0] != "{":
+        if type(data) is not dict or (end != len(text) and text[end:].strip(_WHITE)):
             raise ValueError("no JSON object")
         return data
+
+
+DEFAULT_CODEC: Final = JsonCodec()
+"""One for the whole process: what it reads is then looked up once, not for each worker."""
 
 
 def _check_depth(text: str) -> None:

@@ -20,7 +20,7 @@ from kafka_notify._log_reader import LogReader
 from kafka_notify._redrive_writer import OnProgress, RedriveProgress, Watch, write
 from kafka_notify._text import json_line
 from kafka_notify._units import to_millis
-from kafka_notify.codec import Codec, JsonCodec
+from kafka_notify.codec import DEFAULT_CODEC, Codec
 from kafka_notify.errors import ConfigError
 from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 
@@ -74,7 +74,7 @@ class DeadLetters:
     ) -> None:
         self._config = dict(config)
         self._topology = topology or Topology.default()
-        self._codec: Codec = codec or JsonCodec()
+        self._codec: Codec = codec or DEFAULT_CODEC
 
     def __repr__(self) -> str:
         return f"<DeadLetters of {', '.join(self._topics())}>"

@@ -16,7 +16,7 @@ from kafka_notify._config import NOTHING, Config, producer_config, redacted
 from kafka_notify._handle import HandleDead, OnDelivery, ProducerHandle, exclusive, reason
 from kafka_notify._pending import NO_OFFSET, AwaitedSend, PendingSend, RecordMetadata, written_at
 from kafka_notify._units import Seconds, to_seconds
-from kafka_notify.codec import Codec, JsonCodec
+from kafka_notify.codec import DEFAULT_CODEC, Codec
 from kafka_notify.errors import InvalidNotification, NotifyError, QueueFull
 from kafka_notify.notification import Category, Notification
 from kafka_notify.topology import Topology
@@ -70,7 +70,7 @@ class Producer:
             lane.name: producer_config(config, lane.profile, lane_config.get(lane.name, NOTHING))
             for lane in topology.lanes.values()
         }
-        self._codec: Codec = codec or JsonCodec()
+        self._codec: Codec = codec or DEFAULT_CODEC
         self._max_block = to_seconds(max_block, "max_block")
         self._channels = topology.channels
         self._routes = {c.name: (topology.source_topic(c.lane), c) for c in topology.categories.values()}

@@ -192,7 +192,12 @@ def decode(
         id = raw_id.decode()
     else:
         raise Undecodable("undecodable", f"bad_header.{_ID}")
-    created = read_integer(got, _CREATED_AT, MAX_MILLIS)
+    raw = got.get(_CREATED_AT)
+    created = (
+        int(raw)  # nearly always: until the year 2286 epoch milliseconds have 13 digits
+        if raw is not None and len(raw) == 13 and raw.isdigit()
+        else read_integer(got, _CREATED_AT, MAX_MILLIS)
+    )
     if created is None:
         if not 0 <= timestamp_ms <= MAX_MILLIS:
             raise Undecodable("undecodable", "bad_timestamp")
@@ -200,8 +205,11 @@ def decode(
     expires = read_integer(got, _EXPIRES_AT, MAX_MILLIS) if _EXPIRES_AT in got else None
     known = categories.get(category)
     user_id = _user_id(key)
-    data_type = got.get(_CONTENT_TYPE)
-    if data_type is not None and data_type != _content_types.get(codec.content_type) and value is not None:
+    if (
+        _readers.get(data_type := got.get(_CONTENT_TYPE)) is not codec
+        and data_type is not None
+        and value is not None
+    ):
         _check_content_type(data_type, codec)
     if expires is None and known is not None:
         expires = _expiry(created, known.ttl)
@@ -303,22 +311,20 @@ def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Ca
         raise Undecodable("undecodable", "bad_payload", origin(e)) from None
 
 
-_content_types: dict[str, bytes] = {}
-"""What codecs write, as bytes: compared for every record."""
+_readers: dict[bytes | None, Codec] = {}
+"""Content types, as in the header, and the codec that read them last: looked up for every record."""
 _SAYS_NOTHING: Final = frozenset({"application/octet-stream", "binary/octet-stream", "text/plain"})
 
 
 def _check_content_type(raw: bytes, codec: Codec) -> None:
     written = codec.content_type
-    if len(_content_types) < _MAX_NAMES:
-        _content_types[written] = written.encode()
     found = _media_type(raw.decode(errors="replace"))
     reads = [written, *getattr(codec, "reads", ())]
-    if "/" not in found or found in _SAYS_NOTHING:
-        return  # no media type, or any
-    if any(_is_read(found, _media_type(each)) for each in reads):
-        return
-    raise ContentTypeUnread(printable(found, 100), ", ".join(reads))
+    is_any = "/" not in found or found in _SAYS_NOTHING  # no media type, or any
+    if not is_any and not any(_is_read(found, _media_type(each)) for each in reads):
+        raise ContentTypeUnread(printable(found, 100), ", ".join(reads))
+    if len(_readers) < _MAX_NAMES or raw in _readers:  # as `_names`
+        _readers[raw] = codec
 
 
 def _media_type(text: str) -> str:

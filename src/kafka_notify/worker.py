@@ -40,7 +40,7 @@ from kafka_notify._topic_rules import retry_retention
 from kafka_notify._units import Seconds, to_seconds
 from kafka_notify._where import origin
 from kafka_notify._worker.life import Life, State
-from kafka_notify.codec import Codec, JsonCodec
+from kafka_notify.codec import DEFAULT_CODEC, Codec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import ConfigError, NotifyError
 from kafka_notify.events import OnEvent, emitter
@@ -197,7 +197,7 @@ class Worker:
         self._config = dict(config)
         self._topology = topology or Topology.default()
         self._lane = self._topology.lane(lane)
-        self._codec: Codec = codec or JsonCodec()
+        self._codec: Codec = codec or DEFAULT_CODEC
         self._consumer_config = dict(consumer_config or {})
         self._producer_config = dict(producer_config or {})
         self._middleware = tuple(middleware)

@@ -8,7 +8,15 @@ import pytest
 
 from kafka_notify import CircuitBreaker
 from kafka_notify._worker.circuit import Kind, Try
-from kafka_notify._worker.destinations import FAILURES, MOST, SWEEP, Circuits, Destination, Destinations
+from kafka_notify._worker.destinations import (
+    FAILURES,
+    FIRST_WAIT,
+    MOST,
+    SWEEP,
+    Circuits,
+    Destination,
+    Destinations,
+)
 
 NOW = 1_000.0
 DEFAULT = CircuitBreaker()
@@ -125,6 +133,25 @@ def test_what_never_failed_waits_in_front() -> None:
     assert not destinations.known
 
 
+def test_the_first_probes_of_one_that_is_named_follow_each_other_quickly() -> None:
+    """Each user who always fails costs the others a wait: short ones first. A lane's begin at a second."""
+    circuits = made()
+    destinations = circuits.destinations
+    assert destinations is not None
+    known, now, at = of(circuits), NOW, []
+    for n in range(FAILURES):
+        fail(circuits, "a", f"u{n}")
+    for n in range(6):
+        assert known.circuit is not None
+        now = known.circuit.until
+        at.append(now - NOW)
+        token = destinations.start(known, now)
+        destinations.failed(known, Try(f"p{n}", now, token), Kind.FAILURE, "http.503", now, None)
+        known.busy -= 1
+
+    assert at == [0.25, 0.5, 1.0, 2.0, 3.5, 5.0]
+
+
 def test_a_held_one_is_probed_by_what_waits() -> None:
     """One at a time, when its circuit says so; the time is known. It is what came last: users who always fail are those
     that have waited for long."""
@@ -136,15 +163,15 @@ def test_a_held_one_is_probed_by_what_waits() -> None:
         fail(circuits, "a", f"u{n}")
     for n in range(10):
         destinations.put_aside(known, f"w{n}", tried=False, waits=bool)
-    assert destinations.ask_again(known, NOW) == NOW + 1
+    assert destinations.ask_again(known, NOW) == NOW + FIRST_WAIT
     started: list[str] = []
 
     def set_off(item: str) -> bool:
         started.append(item)
         return True
 
-    destinations.release(known, NOW + 0.9, set_off)
-    destinations.release(known, NOW + 1.0, set_off)
+    destinations.release(known, NOW + FIRST_WAIT - 0.1, set_off)
+    destinations.release(known, NOW + FIRST_WAIT, set_off)
 
     assert started == ["w9"]
     token = destinations.start(known, NOW + 1)

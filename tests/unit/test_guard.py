@@ -119,6 +119,21 @@ def failure(code: str = "http.503") -> Retry:
     return Retry(2.0, True, TransientError(code))
 
 
+async def test_whoever_is_known_to_fail_is_no_probe_while_others_wait() -> None:
+    """Also with a notification of theirs that was never tried."""
+    world = World(destination=lambda n: "one")
+    for n in range(FAILURES):
+        world.send(failure(), f"bad{n}")
+    world.send(failure(), "good")
+    world.send(failure(), "bad0")
+    destinations = world.guard._destinations
+    assert destinations is not None
+    (of,) = destinations.known.values()
+
+    assert [entry.key for entry in of.fresh] == [b"good"]
+    assert [entry.key for entry in of.tried] == [b"bad0"]
+
+
 async def test_a_channel_that_fails_is_counted_from_then_on() -> None:
     """Sends that were under way when it failed first are known, and every place is given back."""
     world = World(channels=True)

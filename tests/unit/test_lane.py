@@ -423,4 +423,4 @@ def test_pieces_stay_small() -> None:
         order.add(made(lane, origin))
     assert max(map(len, order._pieces)) <= 2 * PIECE
     assert [entry.origin for entry in order] == sorted(origins)
-    assert isinstance(Later(), ByOrigin)
+    assert isinstance(Later(made(lane, 0)), ByOrigin)

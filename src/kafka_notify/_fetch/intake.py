@@ -205,7 +205,8 @@ class Intake:
             self._mark = polled, self._clock.monotonic()
         now = self._clock.now()
         partitions, source, budget, unread = self._partitions, self._source, self._budget, self._unread
-        low, share, take, turn = self._low, self._share, self._take, Turn(self._clock.monotonic)
+        low, share, turn = self._low, self._share, Turn(self._clock.monotonic)
+        take, take_copy, reads_headers = self._take, self._take_copy, self._reads_headers
         scarce = self._scarce
         late = self._rest.pending
         touched: dict[Partition, bool] = {}
@@ -233,7 +234,7 @@ class Intake:
                 waiting = unread.get(number) if unread else None
                 copies = self._copies.get(number) if self._copies else None
             headers = None
-            if index % SAMPLE == 0 or self._reads_headers:
+            if reads_headers or not index % SAMPLE:
                 headers = headers_of(message)
                 size = mean + record_size(message.key(), None, headers)
                 late = late or turn.late
@@ -250,7 +251,7 @@ class Intake:
                 waiting.append((message, headers, size))
                 waiting.bytes += size
             elif copies is None and not late:
-                take(partition, message, headers, size, now)
+                take_copy(partition, message, headers, now)
             else:
                 if copies is None:
                     copies = self._copies[number] = deque()
@@ -271,18 +272,13 @@ class Intake:
     def _take(
         self, partition: Partition, message: Message, headers: Headers | None, size: int, now: int
     ) -> None:
+        """Take in a source record, or the end of the source."""
         if (error := message.error()) is not None:
             self._take_error(partition, message, error)
             return
         offset: Any = message.offset()
         lane_key: Any = message.key()
         try:
-            if message.topic() != self._source:
-                if not partition.reads_own(offset):
-                    self._take_retry(
-                        partition, offset, message, headers_of(message) if headers is None else headers, now
-                    )
-                return
             if self._reads_headers:
                 channel = channel_of(headers)
                 if self._channels and channel is not None and channel not in self._channels:
@@ -299,6 +295,20 @@ class Intake:
                 functools.partial(self._identity, message, headers) if partition.pending else _unasked,
                 now,
             )
+        except (OffsetRewound, TopicRecreated) as e:
+            self._halt(partition, f"{message.topic()} was re-created or truncated: {e}")
+
+    def _take_copy(self, partition: Partition, message: Message, headers: Headers | None, now: int) -> None:
+        """The same of the retry topic."""
+        if (error := message.error()) is not None:
+            self._take_error(partition, message, error)
+            return
+        offset: Any = message.offset()
+        try:
+            if not partition.reads_own(offset):
+                self._take_retry(
+                    partition, offset, message, headers_of(message) if headers is None else headers, now
+                )
         except (OffsetRewound, TopicRecreated) as e:
             self._halt(partition, f"{message.topic()} was re-created or truncated: {e}")
 
@@ -403,7 +413,7 @@ class Intake:
             while records and partition.alive and not left:
                 message = records.popleft()
                 self._reading.taken += 1
-                self._take(partition, message, None, 0, now)
+                self._take_copy(partition, message, None, now)
                 left = turn.over()
             if not records:
                 self._copies.pop(number, None)  # gone already when the partition was halted
@@ -428,10 +438,12 @@ class Intake:
     def _let_in_some(self, number: int, now: int) -> bool:
         """Let in a few waiting records of a partition; whether more could be."""
         partition, unread, budget = self._partitions[number], self._unread[number], self._budget
-        share = self._share
+        share, low, scarce, edge = self._share, self._low, self._scarce, partition.window_edge
+        read, ready = partition.source, partition.new
         for _ in range(min(CHUNK, len(unread))):
-            room = partition.open < share or budget.open < self._low or len(partition.new) < self._scarce
-            if not partition.alive or not partition.wants_source(room=room):
+            room = partition.open < share or budget.open < low or len(ready) < scarce
+            # `Partition.wants_source`, with its window's edge as it was at the first one
+            if not partition.alive or not ((room and read.position < edge) or partition.must_read):
                 return False
             message, headers, size = unread.popleft()
             unread.bytes -= size

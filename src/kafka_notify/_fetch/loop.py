@@ -6,6 +6,7 @@ waits for the GIL after every call into librdkafka, so it does as little as it c
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -56,12 +57,10 @@ MAX_COMMIT: Final = 400_000
 and refuses more than that topic's `max.message.bytes`, 1,048,588 by default."""
 
 
-def boottime() -> float:
-    """Monotonic seconds that go on while the machine or the process is suspended."""
-    return time.clock_gettime(_CLOCK)
-
-
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+boottime: Callable[[], float] = functools.partial(
+    time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+)
+"""Monotonic seconds that go on while the machine or the process is suspended. All in C: asked for at every send."""
 
 
 def parts(offsets: Sequence[TopicPartition]) -> Iterator[list[TopicPartition]]:

@@ -288,13 +288,17 @@ class Lane:
             self.head = entry
             return
         later = self.later
-        if later is None:
-            later = self.later = Later()
         if entry.origin > head.origin:
-            later.add(entry)
+            if later is None:
+                self.later = Later(entry)
+            else:
+                later.add(entry)
             return
         self.head = entry
-        later.add(head)
+        if later is None:
+            later = self.later = Later(head)
+        else:
+            later.add(head)
         if head.busy is Busy.SENDING:
             later.overtaken = head
 
@@ -305,14 +309,18 @@ class Lane:
             ValueError: It is not in here.
         """
         later = self.later
-        if self.head is entry:
-            self.head = None if later is None else later.pop()
-        elif later is None:
-            raise ValueError("not in its lane")
-        else:
+        if self.head is not entry:
+            if later is None:
+                raise ValueError("not in its lane")
             later.remove(entry)
-        if later is not None and not later.count:
-            self.later = None
+            if not later.count:
+                self.later = None
+        elif later is None:
+            self.head = None
+        elif later.count > 1:
+            self.head = later.pop()
+        else:
+            self.head, self.later = later.first, None
 
     def replace(self, old: Entry, new: Entry) -> None:
         """Put `new`, which has the same origin, in the place of `old`: it moves nothing."""

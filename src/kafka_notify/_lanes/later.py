@@ -120,9 +120,9 @@ class Later(ByOrigin):
 
     __slots__ = ("_fresh", "_keys", "_same", "is_backlog", "overtaken")
 
-    def __init__(self) -> None:
-        self._pieces = [[]]
-        self.count = 0
+    def __init__(self, first: Entry) -> None:
+        self._pieces = [[first]]
+        self.count = 1
         self.is_backlog = False
         """Whether the partition has noted that they are many."""
         self._fresh: deque[Entry] | None = None
@@ -134,6 +134,8 @@ class Later(ByOrigin):
         nothing any more is left out."""
         self._keys: dict[int, str] | None = None
         """The key under which an entry is in `_same`, by origin: headers are read once."""
+        if (held := first.held) is not None and held.collapse:
+            self._index_all()
 
     @property
     def fresh(self) -> deque[Entry]:
@@ -160,6 +162,11 @@ class Later(ByOrigin):
             self._index(entry)
         elif (held := entry.held) is not None and held.collapse:
             self._index_all()  # while there are few, not when the head asks
+
+    @property
+    def first(self) -> Entry:
+        """The one with the lowest origin."""
+        return self._pieces[0][0]
 
     def pop(self) -> Entry:
         """Take out the first."""

@@ -867,6 +867,8 @@ class Partition:
         """Look again at a few lanes that waited for a commit, a read, room in the window or beyond it, the end of a
         pause or the start. Whether there are more."""
         agenda, more = self._agenda, False
+        if not (agenda or self._unreached or self._tainted or self._beyond):
+            return False
         for heap, offset in (
             (self._unreached, self.source.position),
             (self._tainted, self.retry.position),
@@ -1069,12 +1071,15 @@ class Partition:
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
         """The entry is terminal: accepted, skipped, expired or dead-lettered (acknowledged)."""
         origin, held, lane = entry.origin, entry.held, entry.lane
-        self._moving.pop(origin, None)
+        if self._moving:
+            self._moving.pop(origin, None)
         if self._seen:
             self._settle_seen(origin, -1)
         self._forget(entry)
         if held is None:
-            self._leave_source(entry)
+            self.open -= 1  # as `_leave_source`, without a call for each send
+            self.open_bytes -= entry.size
+            self._budget.open -= 1
             self.source.complete(origin)
         else:
             last = held.last
@@ -1229,9 +1234,14 @@ class Partition:
         return self.source.position <= self._farthest and self.source.position - self.source.frontier < WINDOW
 
     @property
+    def window_edge(self) -> int:
+        """The first source offset that does not fit the bitmap any more."""
+        return self.source.frontier + READ_WINDOW
+
+    @property
     def has_window(self) -> bool:
         """Whether what is read now still fits the bitmap."""
-        return self.source.position - self.source.frontier < READ_WINDOW
+        return self.source.position < self.window_edge
 
     def wants_source(self, *, room: bool) -> bool:
         """Whether the next source record may be let in. What comes from the broker before waits beside the partition.

@@ -211,7 +211,9 @@ class Sends:
             on_event=on_event,
         )
         self._lane = circuits.lane
-        self._destinations = circuits.destinations
+        destinations = circuits.destinations
+        self._known = {} if destinations is None else destinations.known
+        self._counted = destinations is not None and destinations.counted
         self._late: set[asyncio.Task[None]] = set()
         self._blocked: dict[_Place, Lane] = {}
         """Lanes that wait for a send to end, by partition and user: whichever assignment they belong to."""
@@ -287,11 +289,15 @@ class Sends:
     async def _work(self, slot: _Slot) -> None:
         ready = self._ready
         new, due, failed, lane = ready.new, ready.due, ready.failed, self._lane
+        paused, lease = self._paused, self._lease
         turn = 0
         entry: Entry | None
         try:
             while not slot.ends:
-                if not (new or due or failed) or not self._may_start(slot):
+                if not (new or due or failed) or (
+                    (lane.gated or self.pace is not None or paused.whole or boottime() > lease.lease_until)
+                    and not self._may_start(slot)
+                ):
                     if turn:
                         await absorb(slot.task)
                     entry = None  # a task that waits must not keep the last payload in memory
@@ -394,22 +400,20 @@ class Sends:
             self._not_sent(slot)
             self._skip(entry, notification, "superseded")
             return
-        if entry.held is not None and entry.held.due > now:
+        held = entry.held
+        if held is not None and held.due > now:
             self._not_sent(slot)
             partition.release(entry, now)  # queued to expire, and the clock was set back since
             return
         if self._paused.parts and self._paused.holds(notification.category, notification.channel):
             self._not_sent(slot)
-            is_new = entry.held is None
             partition.pause(entry, now)
-            if is_new:
+            if held is None:
                 self._settler.pause(entry, notification)
             return
-        if (
-            (destinations := self._destinations) is not None
-            and (destinations.counted or destinations.known)
-            and (admitted := self.guard.admit(slot, entry, notification)) is not True
-        ):
+        if (self._known or self._counted) and (
+            admitted := self.guard.admit(slot, entry, notification)
+        ) is not True:
             self._not_sent(slot)
             if admitted is not False:
                 self._settle(entry, notification, admitted)
@@ -417,7 +421,7 @@ class Sends:
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
         key = (self._group, notification.user_id, notification.id)
         attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, timeout, remaining)
-        if (held := entry.held) is not None:
+        if held is not None:
             attempt = attrs.evolve(
                 attempt, maybe_sent=held.unknown, last_provider=held.provider, last_error=held.error_code
             )
@@ -456,14 +460,12 @@ class Sends:
             self.guard.give_up(slot, asked=True)
             self.guard.leave(slot)
             return
-        if isinstance(outcome, Sent):
-            lane = self._lane
-            if slot.of is not None or entry.held is not None or lane.alert or lane.failing:
-                self.guard.sent(slot, entry, started)
-        else:
+        lane = self._lane
+        if outcome is not SENT and not isinstance(outcome, Sent):
             outcome = self._judge(slot, entry, notification, outcome, started)
-        if slot.of is not None:
             self.guard.leave(slot)
+        elif slot.of is not None or held is not None or lane.alert or lane.failing:
+            self.guard.sent(slot, entry, started)
         if outcome is SENT:  # nobody else wants to know
             self.counts.sent += 1
             partition.finish(entry, accepted=True, now=now)

@@ -383,7 +383,7 @@ class Circuit:
         """A probe failed, but is not refused or throttled any more: the waits between probes are those of failures."""
         if self._longest > self._breaker.max_wait:
             self._longest = self._breaker.max_wait
-            self._wait = min(self._wait, self._longest)
+            self._wait = self._breaker.first_wait
             self.until = min(self.until, now + self._wait)
 
     def _wait_as_asked(self, asked: float, now: float) -> None:

@@ -19,6 +19,9 @@ MOST: Final = 1_000
 """Circuits kept; beyond, the oldest one is dropped."""
 FAILURES: Final = 5
 """Score that holds a destination that a consumer names: many have few users."""
+FIRST_WAIT: Final = 0.25
+"""Seconds until its first probe, at most: it has few notifications, and if several users in a row always fail, each
+costs the others a wait. Doubled up to `CircuitBreaker.max_wait`."""
 SHARE: Final = 0.25
 """Of the concurrency that such a destination may take."""
 LOOK_AGAIN: Final = 1.0
@@ -75,7 +78,12 @@ class Destinations(Generic[T]):
             share = SHARE
         if named and breaker is not None:
             failures = min(breaker.failures, FAILURES)
-            breaker = attrs.evolve(breaker, failures=failures, accepted=min(breaker.accepted, failures))
+            breaker = attrs.evolve(
+                breaker,
+                failures=failures,
+                accepted=min(breaker.accepted, failures),
+                first_wait=min(breaker.first_wait, FIRST_WAIT),
+            )
         self._breaker = breaker
         self._limit = concurrency if share is None else max(1, int(concurrency * share))
         self.counted = named or share is not None

@@ -225,7 +225,8 @@ class Guard:
             and at - entry.created > most * 1000
         ):
             return Dead("throttle_timeout")
-        destinations.put_aside(of, entry, tried=entry.failed, waits=_waits)
+        fails = circuit is not None and entry.key in circuit.failing
+        destinations.put_aside(of, entry, tried=fails or entry.failed, waits=_waits)
         if entry.held is not None:
             entry.lane.partition.pause(entry, at)
         elif of.held or len(of.fresh) > self._concurrency:
@@ -269,12 +270,17 @@ class Guard:
         place.token = place.of_token = 0
 
     def sent(self, place: Place, entry: Entry, started: float) -> None:
-        """The provider accepted. Need not be called for a first send while the lane's circuit is not `alert`, nobody is
-        in `failing`, and the destination is not known."""
-        if place.of is not None:
-            place.of.accepted += 1
+        """The provider accepted, and the send has ended. Need not be called for a first send while the lane's circuit
+        is not `alert`, nobody is in `failing`, and the destination is not known."""
+        of = place.of
+        if of is None:
+            if self._tells(place, entry):
+                self._accepted(place, entry, started, seen=True)
+            return
+        of.accepted += 1
         if self._tells(place, entry):
             self._accepted(place, entry, started, seen=True)
+        self.leave(place)
 
     def not_sent(
         self, place: Place, entry: Entry, notification: Notification[Any], outcome: Outcome, started: float
@@ -304,9 +310,11 @@ class Guard:
             return True
         if of is None:
             return bool(lane.failing) and entry.key in lane.failing
+        if lane.failing and of.name in lane.failing:
+            return True
         circuit = of.circuit
-        return of.name in lane.failing or (
-            circuit is not None and (circuit.alert or entry.key in circuit.failing)
+        return circuit is not None and (
+            circuit.alert or (bool(circuit.failing) and entry.key in circuit.failing)
         )
 
     def _age(self, entry: Entry) -> float:
