@@ -287,13 +287,12 @@ class Sends:
     async def _work(self, slot: _Slot) -> None:
         ready = self._ready
         new, due, failed, lane = ready.new, ready.due, ready.failed, self._lane
+        cancelling: Callable[[], int] = getattr(slot.task, "cancelling", int)  # new in 3.11
         turn = 0
         entry: Entry | None
         try:
             while not slot.ends:
                 if not (new or due or failed) or not self._may_start(slot):
-                    if turn:
-                        await absorb(slot.task)
                     entry = None  # a task that waits must not keep the last payload in memory
                     future = self._loop.create_future()
                     self._idle.append(future)
@@ -317,10 +316,11 @@ class Sends:
                     if asyncio.current_task(self._loop) is not slot.task:
                         raise  # this coroutine is closed, with its loop
                     # a future of user code failed with it: asyncio throws that in here, and closes what awaited it
+                if cancelling():  # user code asked for it: the next send must not be what ends
+                    await absorb(slot.task)
                 turn += 1
                 if turn >= TURN:
                     turn = 0
-                    await absorb(slot.task)
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
             raise
