@@ -20,7 +20,7 @@ from kafka_notify._lanes.partition import Partition
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
-from kafka_notify._send.hooks import Hooks, absorb, uncancel
+from kafka_notify._send.hooks import Hooks, absorb
 from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
@@ -316,7 +316,7 @@ class Sends:
                     if asyncio.current_task(self._loop) is not slot.task:
                         raise  # this coroutine is closed, with its loop
                     # a future of user code failed with it: asyncio throws that in here, and closes what awaited it
-                if cancelling():  # user code asked for it: the next send must not be what ends
+                if cancelling():  # by us or by user code: the next send must not be what ends
                     await absorb(slot.task)
                 turn += 1
                 if turn >= TURN:
@@ -601,7 +601,6 @@ class Sends:
 
     def _after_cancel(self, slot: _Slot, entry: Entry) -> None:
         """A send that was cancelled has ended, or its thread was given up; whatever user code made of that."""
-        uncancel(slot.task)
         if slot.stuck:
             return
         slot.reason = ""
