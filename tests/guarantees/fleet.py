@@ -20,7 +20,7 @@ from typing_extensions import Self
 import kafka_notify
 from kafka_notify import Worker
 from kafka_notify.testing.attempt_log import AttemptLog, Disturbed, Owned
-from tests.guarantees.deployment import Deployment, checker
+from tests.guarantees.deployment import PATIENCE, Deployment, checker
 from tests.guarantees.worker_process import Spec, make_worker
 
 __all__ = ["Fleet", "checker"]
@@ -96,7 +96,7 @@ class Fleet(Deployment):
         self.look()
         good = (0,) if self.owned(name) else (0, -signal.SIGTERM)  # it may not even have begun
         self._signal(name, "stopped", signal.SIGTERM)
-        code = self._processes.pop(name).wait(60)
+        code = self._processes.pop(name).wait(PATIENCE)
         assert code in good, f"worker {name} ended with {code}:\n{self.worker_log(name)}"
 
     def pause(self, name: str) -> None:

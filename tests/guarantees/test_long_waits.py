@@ -14,15 +14,18 @@ from kafka_notify._config import consumer_config
 from kafka_notify._fetch import loop
 from kafka_notify._fetch.offsets import WINDOW, Committed, decode_metadata
 from kafka_notify._fetch.spills import read_spills
+from kafka_notify._lanes import partition
+from kafka_notify._partition import wide
 from kafka_notify.cli._backlog import Backlogs
 from kafka_notify.testing.attempt_log import DeadLettered, Produced
 from kafka_notify.testing.guarantees import DuplicatesBounded
 from kafka_notify.wire import RetryState
 from tests.guarantees.deployment import LANE
 from tests.guarantees.fleet import Fleet, checker
+from tests.guarantees.worker_process import SMALL_WINDOW
 from tests.model.released import released_decode
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 Fleets = Callable[..., Fleet]
 SMALL: Final[dict[str, Any]] = {
@@ -34,16 +37,35 @@ SMALL: Final[dict[str, Any]] = {
 
 
 def committed(f: Fleet) -> Committed:
-    """What the brokers hold of the retry partition."""
+    """What the brokers hold of the retry partition: one look, once they answer."""
     group = f.topology.group(LANE)
+    found: list[TopicPartition] = []
+
+    def answered() -> bool:
+        try:
+            found[:] = consumer.committed([TopicPartition(f.retry_topic, 0)], timeout=10)
+        except KafkaException:  # they stall, or the coordinator is elected
+            return False
+        return found[0].error is None
+
     consumer = Consumer({"bootstrap.servers": f.bootstrap_servers, "group.id": group})
     try:
-        (found,) = consumer.committed([TopicPartition(f.retry_topic, 0)], timeout=30)
-    except KafkaException:  # the coordinator is elected
-        return Committed(0)
+        f.until(answered, "answer about the commit")
     finally:
         consumer.close()
-    return decode_metadata(max(found.offset, 0), found.metadata, group, f.retry_topic, 0)
+    return decode_metadata(max(found[0].offset, 0), found[0].metadata, group, f.retry_topic, 0)
+
+
+def is_narrow(f: Fleet) -> bool:
+    """Whether a worker has committed the retry partition, and as an older version can read it."""
+    seen = committed(f)
+    return seen.wide is None and seen.fence is not None
+
+
+def until_watched(f: Fleet) -> None:
+    """Wait until the watch has read the copies and spills that there are, while nobody writes more."""
+    (end,) = f._ends()
+    f.until(lambda: f._watch._read[0] >= end.retry, "look of the watch at everything")
 
 
 def spills(f: Fleet) -> int:
@@ -197,10 +219,11 @@ def test_back_to_narrow(fleet: Fleets) -> None:
     sent = widened(f, 300)
     until_short_ones_end(f, sent)
     f.stop("a")
-    assert committed(f).wide is not None
-    assert committed(f).marked
+    seen = committed(f)
+    assert seen.wide is not None
+    assert seen.marked
     f.start("b", wide_retries=False)
-    f.until(lambda: committed(f).wide is None and committed(f).fence is not None, "narrow commit")
+    f.until(lambda: is_narrow(f), "narrow commit")
     assert not committed(f).marked
     dawn(f)
     f.finish()
@@ -217,6 +240,9 @@ def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) 
     f.stop("a")
 
     def older(context: pytest.MonkeyPatch) -> None:
+        until_watched(f)  # the watch runs in this process, too
+        for module in (partition, wide):  # as the workers beside it: they could not keep a bitmap of more
+            context.setattr(module, "WINDOW", SMALL_WINDOW)
         context.setattr(loop, "decode_metadata", released_decode)
         context.setattr(RetryState, "is_spill", False)
 
@@ -227,7 +253,7 @@ def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) 
             f.until(lambda: any(said in problem for problem in worker.health().problems), "halt")
             assert worker.stats().sent == 0
     f.start("b", wide_retries=False)
-    f.until(lambda: committed(f).wide is None and committed(f).fence is not None, "narrow commit")
+    f.until(lambda: is_narrow(f), "narrow commit")
     f.stop("b")
     dawn(f)
     with monkeypatch.context() as context:

@@ -40,6 +40,8 @@ BUDGETS: Final[dict[str, tuple[Any, str]]] = {
     "buffered": (intake, "BUFFER_BYTES"),
     "transit": (loop, "TRANSIT_BYTES"),
 }
+SMALL_WINDOW: Final = 50
+"""Offsets of the bitmap of a worker whose spec is `small`."""
 said = logging.getLogger("tests.worker")
 
 
@@ -128,7 +130,7 @@ def main() -> None:
         setattr(*BUDGETS[name], size)
     if spec.small:
         for module in (partition, wide):
-            mock.patch.object(module, "WINDOW", 50).start()
+            mock.patch.object(module, "WINDOW", SMALL_WINDOW).start()
         mock.patch.object(spill, "DELTA_CHARS", 40).start()
         mock.patch.multiple(wide, ROOM=60, DELTA_OFFSETS=20).start()
     log = AttemptLog(spec.log, f"{spec.name}-{os.getpid()}")

@@ -345,6 +345,14 @@ def test_a_throttle_always_waits(asked: float | None) -> None:
     assert waits == [1, 2, 4, 8, 16, 30]
 
 
+@pytest.mark.parametrize("kind", [THROTTLE, ACCOUNT])
+def test_a_late_claim_waits_too(kind: Kind) -> None:
+    """One that was under way when the lane was held is not due at once because the wait for a probe is over."""
+    of = held(kind)
+
+    assert fail(of, "late", of.until + 5, kind, asked=0.0, started=NOW - 1).wait >= 1.0
+
+
 def test_keeps_the_longest_wait_that_was_asked_for() -> None:
     """A later, shorter Retry-After does not cut an earlier one short; answers of sends under way do not either."""
     of = circuit()
@@ -490,13 +498,15 @@ def test_failures_do_not_count_while_half_of_all_sends_fail() -> None:
 
 
 def test_uncounted_waits_grow() -> None:
-    """Whatever was asked for, nothing that is not counted becomes a hot loop."""
-    age, calls = 0.0, 0
-    while age < 600:
-        age += least_wait(random.Random(calls).choice([0.0, -5.0, 0.01]), age)
-        calls += 1
+    """Whatever was asked for, nothing that is not counted becomes a hot loop: at most one call a second for a user, and
+    two a minute after a minute."""
+    calls = [0.0]
+    while calls[-1] < 600:
+        asked = random.Random(len(calls)).choice([0.0, -5.0, 0.01])
+        calls.append(calls[-1] + least_wait(asked, calls[-1]))
 
-    assert calls < 50
+    assert all(later - before >= 1.0 for before, later in itertools.pairwise(calls))
+    assert len(calls) < 32
     assert least_wait(900.0, 0.0) == 900.0
     assert least_wait(0.0, 1e9) == 30.0
 

@@ -6,8 +6,12 @@ from typing import Any, cast
 
 import pytest
 
+from kafka_notify import events
+from kafka_notify._clock import Clock
 from kafka_notify._fetch import loop
-from kafka_notify._fetch.loop import BATCH, FetchLoop
+from kafka_notify._fetch.commits import Commits
+from kafka_notify._fetch.loop import BATCH, CommitRequest, CommitResult, FetchLoop
+from kafka_notify._fetch.offsets import Committed
 
 POLL = 0.001
 
@@ -75,3 +79,28 @@ def test_large_records_are_bounded_by_their_bytes(fetch: FetchLoop, monkeypatch:
     reader.size = 200_000
     assert turns(fetch, reader)[5:] == [(10, 2_000_000)]
     assert fetch.transit_bytes == 2_000_000
+
+
+def test_a_commit_that_a_revoke_overtook_is_no_failure(fetch: FetchLoop) -> None:
+    """Asked for before the assignment ended and looked at after it, with all it says committed at the hand-over: it is
+    answered, no failure is told of, and the next one may be asked for."""
+    told: list[events.Event] = []
+    asked: list[CommitRequest] = []
+    lost: Any = type("Lost", (), {"active": True, "closing": False, "restored": True, "epoch": 1})()
+    lost.snapshot = lambda: (Committed(1), Committed(1))
+    partitions = {0: lost}
+    commits = Commits(partitions, Clock(), asked.append, session_timeout=10.0, on_event=told.append)
+    commits.tick()
+    fetch.commit(asked.pop())
+    partitions.clear()  # handed back, and perhaps another time ours since
+    fetch._started, fetch._paused = {0: 2}, {0}
+    cast(Any, fetch._receiver).committed = commits.answered
+    fetch._turn(cast(Any, Reader(1)))
+    assert (told, commits.error, commits.lease_until) == ([], None, 0.0)
+    partitions[1] = lost
+    commits.soon()
+    assert asked
+
+    refused = CommitResult(asked[0], frozenset(), 0.0, "REBALANCE_IN_PROGRESS")
+    commits.answered(refused)
+    assert [type(event) for event in told] == [events.CommitFailed]

@@ -302,7 +302,7 @@ async def test_waits_that_are_asked_for_have_a_floor() -> None:
             Place(), world.entry(), note(), Retry(0.0, False, error), world.now
         )
         assert isinstance(outcome, Retry)
-        assert outcome.after == 0.1
+        assert outcome.after == 1.0
         assert asked is (error is not None)
 
 

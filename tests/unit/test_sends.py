@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import sys
 import threading
 from typing import Any, cast
 
@@ -437,4 +438,56 @@ async def test_a_hook_that_hangs_is_not_taken_for_a_send() -> None:
         consumer.hook_ends.set()
     await alone.until(lambda: alone.sends.stuck() == 0)
     assert not alone.threads._given_up
+    await alone.close()
+
+
+class Cancelled(Accepting):
+    """Sends of "slow" outlive their deadline and end with their cancellation, those of "stubborn" swallow it, and those
+    of "own" cancel the task they run in. Notes how often that is asked to end at the start of each send."""
+
+    concurrency = 1  # one task makes all sends
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: set[asyncio.Task[Any] | None] = set()
+        self.cancelling: list[int] = []
+        self.ended: list[str] = []
+
+    async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+        task: Any = asyncio.current_task()
+        self.tasks.add(task)
+        self.cancelling.append(getattr(task, "cancelling", int)())  # new in Python 3.11
+        name = notification.data["name"]
+        if name == "own":
+            task.cancel()
+        elif name != "next":
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.ended.append(name)
+                if name == "slow":
+                    raise
+        if name == "next":
+            await asyncio.sleep(0)
+        return await super().send(notification, attempt)
+
+
+NEEDS_UNCANCEL = pytest.mark.skipif(sys.version_info < (3, 11), reason="before, a task cannot know of it")
+
+
+@pytest.mark.parametrize("name", ["slow", "stubborn", pytest.param("own", marks=NEEDS_UNCANCEL)])
+async def test_a_cancelled_send_leaves_no_cancellation_behind(name: str) -> None:
+    """Whatever a sender made of it, the next send of the same task is not asked to end, and none of its waits does:
+    `asyncio.timeout` would take the one for the other."""
+    consumer = Cancelled()
+    alone = Alone(consumer, send_timeout=0.05 if name != "own" else 30.0, max_attempts=1)
+    alone.put(note(name))
+    alone.put(note("next"))
+    await alone.until(lambda: "next" in consumer.sent)
+    await alone.until(lambda: alone.partition.open == 0)
+    assert consumer.cancelling == [0, 0]
+    assert consumer.ended == [] if name == "own" else [name]
+    assert len(consumer.tasks) == 1
+    assert alone.sends.counts.sent == (1 if name == "slow" else 2)
+    assert not alone.failed
     await alone.close()

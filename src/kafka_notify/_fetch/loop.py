@@ -402,10 +402,8 @@ class FetchLoop:
         sent_at = boottime()
         if self._abandoned:
             return CommitResult(request, frozenset(), sent_at, error="the worker has failed")
-        if not pairs:
-            return CommitResult(
-                request, frozenset(), sent_at, error="not assigned" if request.pairs else None
-            )
+        if not pairs:  # asked for before their assignment ended, whose last commit came first: nothing failed
+            return CommitResult(request, frozenset(), sent_at)
         offsets = [
             TopicPartition(
                 topic,

@@ -20,7 +20,7 @@ from kafka_notify._lanes.partition import Partition
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
-from kafka_notify._send.hooks import Hooks, absorb, uncancel
+from kafka_notify._send.hooks import Hooks, absorb
 from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
@@ -290,6 +290,7 @@ class Sends:
         ready = self._ready
         new, due, failed, lane = ready.new, ready.due, ready.failed, self._lane
         paused, lease = self._paused, self._lease
+        cancelling: Callable[[], int] = getattr(slot.task, "cancelling", int)  # new in 3.11
         turn = 0
         entry: Entry | None
         try:
@@ -298,8 +299,6 @@ class Sends:
                     (lane.gated or self.pace is not None or paused.whole or boottime() > lease.lease_until)
                     and not self._may_start(slot)
                 ):
-                    if turn:
-                        await absorb(slot.task)
                     entry = None  # a task that waits must not keep the last payload in memory
                     future = self._loop.create_future()
                     self._idle.append(future)
@@ -323,10 +322,11 @@ class Sends:
                     if asyncio.current_task(self._loop) is not slot.task:
                         raise  # this coroutine is closed, with its loop
                     # a future of user code failed with it: asyncio throws that in here, and closes what awaited it
+                if cancelling():  # by us or by user code: the next send must not be what ends
+                    await absorb(slot.task)
                 turn += 1
                 if turn >= TURN:
                     turn = 0
-                    await absorb(slot.task)
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
             raise
@@ -603,7 +603,6 @@ class Sends:
 
     def _after_cancel(self, slot: _Slot, entry: Entry) -> None:
         """A send that was cancelled has ended, or its thread was given up; whatever user code made of that."""
-        uncancel(slot.task)
         if slot.stuck:
             return
         slot.reason = ""

@@ -54,8 +54,10 @@ DAY: Final = 24 * 3600.0
 """Seconds after which a failed probe counts even if none of its notification's failures ever did."""
 LONGEST_ASKED: Final = 3600.0
 """Seconds for which a throttle holds at most before there is a probe: some answer with a date where seconds belong."""
+LEAST: Final = 1.0
+"""Seconds of the shortest uncounted wait: nobody's provider is asked more than once a second for one user."""
 LONGEST_LEAST: Final = 30.0
-LEAST: Final = 0.1
+"""Seconds up to which it grows."""
 
 OURS: Final = (
     "unhandled.",
@@ -101,8 +103,8 @@ def kind_of(error: DeliveryError | None) -> Kind:
 
 def least_wait(asked: float, age: float) -> float:
     """Seconds that an uncounted failure waits. It was asked for from outside, so it has a floor, and it grows while
-    it repeats: half the time since the notification failed first, up to 30 s. The attempt number does not grow, so
-    the backoff of the retry policy would not.
+    it repeats: 1 s, then half the time since the notification failed first, up to 30 s. The attempt number does not
+    grow, so the backoff of the retry policy would not.
 
     Args:
         asked: Seconds; 0 or less when a `Retry-After` or a `Defer` is in the past.
@@ -377,7 +379,7 @@ class Circuit:
                 self.until = max(self.until, now + self._wait)
         if throttle:
             self._wait_as_asked(asked, now)
-        return Verdict(False, max(self.until - now, 0.0))
+        return Verdict(False, max(self.until - now, LEAST))
 
     def _claim_is_over(self, now: float) -> None:
         """A probe failed, but is not refused or throttled any more: the waits between probes are those of failures."""

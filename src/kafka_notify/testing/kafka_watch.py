@@ -23,7 +23,7 @@ from kafka_notify.wire import identity, read_dead_letter, read_retry
 
 _REQUEST: Final = 10.0
 _INTERVAL: Final = 0.1
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 """Seconds that the last look may wait for the brokers."""
 
 
