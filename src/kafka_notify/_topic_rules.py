@@ -23,6 +23,10 @@ _COPY_BYTES: Final = 2_097_152
 """A copy is its record and more headers: it must fit where the record did."""
 
 Kind = Literal["source", "retry", "dlq", "control"]
+Compression = Literal["uncompressed", "producer"]
+"""`compression.type` of what workers read: brokers unpack it before they look at `max.message.bytes`, or not."""
+_UNPACKED: Final = frozenset({"source", "retry"})
+"""Kinds of topics whose records a worker takes into its memory."""
 
 
 @attrs.frozen
@@ -69,9 +73,10 @@ def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]
     return wanted
 
 
-def topic_config(topic: Wanted, replicas: int) -> dict[str, str]:
+def topic_config(topic: Wanted, replicas: int, compression: Compression = "uncompressed") -> dict[str, str]:
     """What such a topic is created with."""
     return {
+        **({"compression.type": compression} if topic.kind in _UNPACKED else {}),
         # compaction would keep only the newest notification of each user; of the control topic that is wanted
         "cleanup.policy": "compact" if topic.kind == "control" else "delete",
         "max.message.bytes": str(topic.max_message_bytes),
@@ -183,6 +188,12 @@ def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
         yield _error(
             f"{topic.name} takes records of {config['max.message.bytes']} bytes: a copy, which is its record and "
             f"more headers, may not fit and its lane would wait; {mend('max.message.bytes', topic.max_message_bytes)}"
+        )
+    if topic.kind in _UNPACKED and config.get("compression.type", "producer") != "uncompressed":
+        yield _warning(
+            f"{topic.name} checks the size of a batch as it was compressed: a few kilobytes may become hundreds of "
+            "megabytes in each worker that reads them. Where others than your own producers may write, let the brokers "
+            f"unpack what arrives, for more disk: {mend('compression.type', 'uncompressed')}"
         )
     if config.get("unclean.leader.election.enable") == "true":
         yield _error(

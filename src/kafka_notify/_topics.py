@@ -17,6 +17,7 @@ from kafka_notify._config import Config, client_config, is_secured, opened
 from kafka_notify._handle import reason
 from kafka_notify._rights import is_missing_right, told
 from kafka_notify._topic_rules import (
+    Compression,
     ConsumerLike,
     Found,
     compare,
@@ -42,12 +43,14 @@ def create_topics(
     *,
     consumers: Iterable[ConsumerLike] = (),
     replication_factor: int | None = None,
+    compression: Compression = "uncompressed",
 ) -> None:
     """Create the topics that are missing and wait until they have leaders; leave the others as they are.
 
     Args:
         consumers: Those to make retry topics for; the unnamed one when there are none.
         replication_factor: 3 by default, or the number of brokers when there are fewer.
+        compression: `compression.type` of source and retry topics.
 
     Raises:
         ConfigError: The cluster refused a topic.
@@ -62,7 +65,10 @@ def create_topics(
     if not missing:
         return
     created = admin.create_topics(
-        [NewTopic(t.name, t.partitions, replicas, config=topic_config(t, replicas)) for t in missing],
+        [
+            NewTopic(t.name, t.partitions, replicas, config=topic_config(t, replicas, compression))
+            for t in missing
+        ],
         request_timeout=_TIMEOUT,
     )
     refused: list[str] = []

@@ -415,22 +415,30 @@ class SendKey(NamedTuple):
     """What makes a notification one and the same for a provider and a store of accepted ones.
 
     An id alone does not: producers may choose the same for two users, and two consumers may send the same notification
-    through one provider's account. As text it is a UUID, made only when somebody asks.
+    through one provider's account. Nor does an id that was derived from topic, partition and offset: topics of two
+    clusters, or one that was created again, have the same places. As text it is a UUID, made only when somebody asks.
     """
 
     group: str
     user_id: str
     id: str
+    topic_id: str = ""
+    """Of the topic that a derived id's record is in; empty when the producer gave the id, or it is not known."""
 
     def __str__(self) -> str:
-        # neither a group's name nor an id holds a NUL, so that no two keys make one text
+        # neither a group's name nor an id holds a NUL, and no id an @, so that no two keys make one text
+        id = f"{self.id}@{self.topic_id}" if self.topic_id else self.id
         digest = hashlib.blake2b(
-            f"{self.group}\0{self.id}\0{self.user_id}".encode(errors="surrogatepass"), digest_size=16
+            f"{self.group}\0{id}\0{self.user_id}".encode(errors="surrogatepass"), digest_size=16
         )
         return str(uuid.UUID(bytes=digest.digest(), version=5))
 
 
-def _key_text(key: str | tuple[str, str, str]) -> str:
+KeyParts = tuple[str, str, str] | tuple[str, str, str, str]
+"""Of a `SendKey`: a plain tuple costs less."""
+
+
+def _key_text(key: str | KeyParts) -> str:
     return key if isinstance(key, str) else str(SendKey(*key))
 
 
@@ -441,7 +449,7 @@ class _Attempt:
     number: int
     """1-based; counted attempts only."""
     max_attempts: int
-    _key: str | tuple[str, str, str] = attrs.field(alias="idempotency_key", repr=_key_text)
+    _key: str | KeyParts = attrs.field(alias="idempotency_key", repr=_key_text)
     """Or the parts of a `SendKey`: one that is nobody's idempotency key is never made."""
     timeout: float
     """Seconds left for this call: the smaller of `send_timeout` and the remaining ttl."""
@@ -467,7 +475,7 @@ class Attempt(_Attempt):
 
 
 def new_attempt(
-    number: int, max_attempts: int, key: tuple[str, str, str], timeout: float, remaining_ttl: float | None
+    number: int, max_attempts: int, key: KeyParts, timeout: float, remaining_ttl: float | None
 ) -> Attempt:
     """`Attempt(...)` at half the price, with the parts of a `SendKey`: one is made for every send."""
     attempt: Any = _Attempt(number, max_attempts, key, timeout, remaining_ttl)

@@ -181,7 +181,12 @@ class Topology:
     # -- on the cluster ---------------------------------------------------------------------------
 
     def create(
-        self, config: Config, *, consumers: Iterable[str] = (), replication_factor: int | None = None
+        self,
+        config: Config,
+        *,
+        consumers: Iterable[str] = (),
+        replication_factor: int | None = None,
+        compression: Literal["uncompressed", "producer"] = "uncompressed",
     ) -> None:
         """Create the topics that are missing; leave those that exist as they are.
 
@@ -189,18 +194,28 @@ class Topology:
             config: librdkafka properties of the cluster.
             consumers: Names of the consumers (`Consumer.name`) to make retry topics for; "" is the unnamed one.
             replication_factor: 3 by default, or the number of brokers when there are fewer.
+            compression: `compression.type` of source and retry topics. `uncompressed`: brokers unpack what arrives and
+                refuse a batch that is then larger than `max.message.bytes`, so that no small record becomes a large one
+                in a worker's memory. `producer` keeps records as compressed as they were sent, for less disk, where
+                nobody but your own producers may write.
 
         Raises:
             ConfigError: The cluster refused a topic; the text says which and why.
         """
         from kafka_notify._topics import create_topics
 
-        create_topics(self, config, consumers=tuple(consumers), replication_factor=replication_factor)
+        create_topics(
+            self,
+            config,
+            consumers=tuple(consumers),
+            replication_factor=replication_factor,
+            compression=compression,
+        )
 
     def check(self, config: Config, *, consumers: Iterable[str] = ()) -> Sequence[Finding]:
         """Compare the cluster with this topology: missing topics, partition counts, co-partitioning of source
         and retry topics, retention (also of the brokers for committed offsets), `min.insync.replicas`, clean-up policy,
-        retry topics left behind.
+        compression, retry topics left behind.
 
         Args:
             config: librdkafka properties of the cluster.

@@ -81,6 +81,10 @@ def answer(step: str, call: Recorded, notification: Notification[Any], is_open: 
             raise ThrottledError("provider.429", retry_after=0.3, scope="recipient")
         case "away_young" if young(notification):
             raise ProviderUnavailableError("provider.402")
+        case "away_then_throttle":
+            if is_open:
+                raise ThrottledError("provider.429", retry_after=0.1, scope="recipient")
+            raise ProviderUnavailableError("provider.402")
         case "throttle" | "throttle_now" | "away" | "throttle_young" | "away_young":
             return RECEIPT
         case "401" | "403" | "429" | "429_900" | "503" if not is_open:
@@ -117,7 +121,17 @@ def gate_open(notification: Notification[Any], attempt: Attempt) -> bool:
 
 def waits(step: str, notification: Notification[Any], attempt: Attempt) -> bool:
     """Whether the provider does not answer yet."""
-    keeps_saying = ("throttle", "throttle_now", "away", "401", "403", "429", "429_900", "503")
+    keeps_saying = (
+        "throttle",
+        "throttle_now",
+        "away",
+        "away_then_throttle",
+        "401",
+        "403",
+        "429",
+        "429_900",
+        "503",
+    )
     return step not in keeps_saying and not gate_open(notification, attempt)
 
 

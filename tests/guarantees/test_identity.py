@@ -10,9 +10,10 @@ import attrs
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
-from kafka_notify import DeadLetters
+from kafka_notify import DeadLetters, SeenInMemory
 from kafka_notify.deadletters import DeadLetter
-from kafka_notify.testing.attempt_log import Produced
+from kafka_notify.testing.attempt_log import Produced, Skipped
+from tests.guarantees import worker_process
 from tests.guarantees.deployment import LANE
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.hostile import NEWS, SMS
@@ -76,6 +77,35 @@ def test_redrive_after_the_topic_was_created_again(fleet: Fleets, known: bool, w
             f.until_committed(1)
     assert f.accepted()["fresh"] == 1
     assert [letter.redrives for letter in found(f) if letter.id == "old"] == [0, 1]
+
+
+def test_derived_ids_of_two_topics_are_not_one(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record without an id, at the place that another one had in a topic that was deleted, is not taken for that
+    one, though the id that is derived is the same; the same record is, from its source as from its retry copy."""
+    store = SeenInMemory()
+    monkeypatch.setattr(worker_process, "SeenInMemory", lambda: store)
+    f = fleet(partitions=1, attributes={"dedupe": True, "breaker": None})
+    value = b'{"plan": ["transient", "ok"], "seconds": 0}'
+    old = f.produce_raw(b"u", value, [NEWS, SMS])
+    with f.worker_here():
+        f.until_all_terminal()
+        f.until_committed(1)
+    f.recreate(f.source)
+    forget(f, [old])
+    new = f.produce_raw(b"u", value, [NEWS, SMS])
+    assert (new.id, new.offset) == (old.id, old.offset)
+    for topic in (f.source, f.retry_topic):
+        f.reset_offset(topic, 0)
+    with f.worker_here():
+        f.until(lambda: f.accepted()[new.id] == 2 or f.all(Skipped), "end of the new one")
+        f.until_committed(1)
+    assert f.accepted()[new.id] == 2
+    f.reset_offset(f.source, 0)
+    with f.worker_here():
+        f.until(lambda: f.all(Skipped), "end of the one that is read again")
+        f.until_committed(1)
+    assert [line.reason for line in f.all(Skipped)] == ["duplicate"]
+    assert f.accepted()[new.id] == 2
 
 
 def found(f: Fleet) -> list[DeadLetter]:

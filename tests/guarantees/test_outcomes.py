@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kafka_notify import Ordering, Worker
-from kafka_notify.testing.attempt_log import Accepted, Owned, Skipped, Started
+from kafka_notify._settle import settle
+from kafka_notify.testing.attempt_log import Accepted, Ended, Owned, Skipped, Started, now_ms
 from kafka_notify.testing.guarantees import Guarantees, Letter, OneAtATime, OrderKept
 from tests.guarantees.fleet import Fleet
 
@@ -213,6 +214,62 @@ def test_provider_away(fleet: Fleets, step: str) -> None:
     assert {line.attempt for line in f.all(Started)} == {1}
     assert set(f.accepted()) == {p.id for p in sent}
     assert f.letters() == {}
+    f.verify()
+
+
+def test_throttled_for_longer_than_the_policy_waits(fleet: Fleets) -> None:
+    """With `max_wait`, what is throttled or deferred in a row for longer is dead-lettered, with the code of the last
+    answer. The outage before the first throttle does not count: a second one comes."""
+    f = fleet(
+        partitions=1, attributes={"breaker": None, "retry": {"first": 0.05, "cap": 0.05, "max_wait": 1}}
+    )
+    gate, never = f.directory / "open", str(f.directory / "never")
+    [later] = f.produce([f.notification("later", plan=["away_then_throttle"], gate=str(gate), seconds=0)])
+    with f.worker_here("Choosy"):
+        f.until(lambda: f.starts(later.id), "outage")
+        began = f.starts(later.id)[0].at
+        f.until(lambda: now_ms() - began > 2_000, "outage of more than max_wait")
+        assert later.id not in f.terminal
+        gate.touch()
+        throttled, deferred, other = f.produce(
+            [
+                f.notification("throttled", plan=["throttle"], gate=never, seconds=0),
+                f.notification("deferred", verdict="later", gate=never, seconds_later=0.3, seconds=0),
+                f.notification("other", seconds=0),
+            ]
+        )
+        f.finish()
+    letters = f.letters()
+    assert {id: letter.reason for id, letter in letters.items()} == dict.fromkeys(
+        (later.id, throttled.id, deferred.id), "throttle_timeout"
+    )
+    codes = {id: dict(letter.headers)["notif-last-error-code"] for id, letter in letters.items()}
+    assert codes == {later.id: b"provider.429", throttled.id: b"provider.429", deferred.id: b"deferred.night"}
+    throttles = [line for line in f.all(Ended) if line.id == later.id and line.outcome == "ThrottledError"]
+    assert len(throttles) > 1, throttles
+    assert list(f.accepted()) == [other.id]
+    f.verify()
+
+
+def test_a_deferral_has_no_bound_by_default(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bounds throttles when the policy says nothing does not bound what a team defers."""
+    monkeypatch.setattr(settle, "MAX_WAIT_MS", 1_000)
+    f = fleet(partitions=1, attributes={"breaker": None})
+    gate, never = f.directory / "open", str(f.directory / "never")
+    throttled, deferred = f.produce(
+        [
+            f.notification("throttled", plan=["throttle"], gate=never, seconds=0),
+            f.notification("deferred", verdict="later", gate=str(gate), seconds_later=0.3, seconds=0),
+        ]
+    )
+    with f.worker_here("Choosy"):
+        f.until(lambda: throttled.id in f.terminal, "end of what was throttled")
+        f.until(lambda: now_ms() - f.copies(deferred.id)[0].at > 2_000, "deferrals for twice as long")
+        assert deferred.id not in f.terminal
+        gate.touch()
+        f.finish()
+    assert {id: letter.reason for id, letter in f.letters().items()} == {throttled.id: "throttle_timeout"}
+    assert f.accepted()[deferred.id] == 1
     f.verify()
 
 

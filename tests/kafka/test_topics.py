@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer as RawConsumer
+from confluent_kafka import Producer as RawProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
@@ -84,6 +85,22 @@ class Cluster:
         (future,) = self.admin.create_partitions([NewPartitions(topic, partitions)]).values()
         future.result(20)
 
+    def write(self, topic: str, codec: str, sizes: list[int]) -> frozenset[str]:
+        """Write one batch of zeros; what became of its records."""
+        settings = {"compression.type": codec, "linger.ms": 1_000, "batch.size": 100_000_000}
+        limits = {"message.max.bytes": 100_000_000, "queue.buffering.max.kbytes": 1_000_000}
+        producer = RawProducer({**self.config, **settings, **limits})
+        told: list[str] = []
+        for size in sizes:
+            producer.produce(
+                topic,
+                b"\0" * size,
+                partition=0,
+                on_delivery=lambda e, _: told.append(str(e.name()) if e else "ok"),
+            )
+        assert producer.flush(60) == 0
+        return frozenset(told)
+
     def await_that(self, true: Callable[[], bool]) -> None:
         """Changes reach the broker's metadata a moment after they were accepted."""
         for _ in range(1_000):
@@ -139,6 +156,32 @@ def test_long_delays_need_long_retention(local_kafka: ExternalKafka) -> None:
     cluster = Cluster(local_kafka.bootstrap_servers, lanes=[Lane("high", partitions=1, retry=slow)])
     cluster.create()
     assert int(cluster.settings(cluster.topology.retry_topic("high"))["retention.ms"]) == 13 * DAY_MS
+
+
+@pytest.mark.parametrize("sizes", [[30_000_000], [900_000] * 33], ids=["one record", "many records"])
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
+def test_no_small_batch_becomes_a_large_one(cluster: Cluster, codec: str, sizes: list[int]) -> None:
+    """A batch that unpacks to far more than `max.message.bytes` is refused by the topics that create made, and taken
+    where compression is left to the producer, of which check warns."""
+    cluster.create("sms")
+    for topic in (cluster.high, cluster.retry):
+        assert cluster.write(topic, codec, sizes) == {"MSG_SIZE_TOO_LARGE"}
+        assert cluster.write(topic, codec, [400_000, 400_000]) == {"ok"}
+    cluster.set(cluster.high, "compression.type", "producer")
+    cluster.await_that(lambda: cluster.settings(cluster.high)["compression.type"] == "producer")
+    assert cluster.write(cluster.high, codec, sizes) == {"ok"}
+    (finding,) = cluster.check("sms")
+    assert finding.severity == "warning"
+    assert finding.text.startswith(f"{cluster.high} checks the size of a batch as it was compressed")
+    assert f"--entity-name {cluster.high} --add-config compression.type=uncompressed" in finding.text
+
+
+def test_compression_is_left_to_producers_on_demand(cluster: Cluster) -> None:
+    """`compression="producer"` is for source and retry topics; check goes on to warn of it."""
+    cluster.create("sms", compression="producer")
+    assert {f.text.split()[0] for f in cluster.check("sms")} == {
+        topic for topic in cluster.partitions() if not topic.endswith((".dlq", ".control"))
+    }
 
 
 def test_create_leaves_what_exists_alone_and_adds_the_rest(cluster: Cluster) -> None:

@@ -428,6 +428,8 @@ def test_keys_of_sends_are_those_of_group_user_and_id() -> None:
         ("g", "u", "di"),
         ("g", "uid", ""),
         ("gu", "", "id"),
+        ("g", "u", "id", "topic"),
+        ("g", "topic", "id", "u"),
     ]
     keys = {Attempt(1, 4, cast(Any, SendKey(*each)), 30.0, None).idempotency_key for each in parts}
     assert len(keys) == len(parts)

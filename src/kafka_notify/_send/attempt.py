@@ -41,7 +41,7 @@ from kafka_notify.errors import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify.notification import Attempt, Defer, Notification, Send, SendKey, Skip
+from kafka_notify.notification import Attempt, Defer, KeyParts, Notification, Send, SendKey, Skip
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
 from kafka_notify.policy import RetryPolicy, deferred
 
@@ -240,7 +240,7 @@ class AttemptRunner:
 
     def _once(self, call: SendCall, remember: Remember) -> SendCall:
         async def once(notification: Notification[Any], attempt: Attempt) -> Outcome:
-            key = SendKey(self.group, notification.user_id, notification.id)
+            key = SendKey(*cast(KeyParts, attempt._key))  # this is the outermost layer
             if await remember.seen(key):
                 return Skipped("duplicate")
             outcome = self.checked(await call(notification, attempt), attempt)

@@ -159,9 +159,22 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
     metavar="N",
     help="3 by default, or the number of brokers.",
 )
+@click.option(
+    "--compression",
+    type=click.Choice(["uncompressed", "producer"]),
+    default="uncompressed",
+    show_default=True,
+    help="`producer` keeps records as compressed as they were sent: less disk, and no bound for what they unpack to.",
+)
 @click.option("--grow", is_flag=True, help="Also give topics more partitions, when nothing is in flight.")
 @with_site
-def create(site: Site, consumers: tuple[str, ...], replication_factor: int | None, grow: bool) -> int:
+def create(
+    site: Site,
+    consumers: tuple[str, ...],
+    replication_factor: int | None,
+    compression: Literal["uncompressed", "producer"],
+    grow: bool,
+) -> int:
     """Create what is missing; leave what exists as it is, but for --grow."""
     backlogs = Backlogs(site.config, site.topology)
     names = _names(consumers, backlogs)
@@ -170,7 +183,13 @@ def create(site: Site, consumers: tuple[str, ...], replication_factor: int | Non
     if grow:
         for lane in dict.fromkeys(change.lane for change in growing):
             check_empty(backlogs, site.topology, lane)
-    create_topics(site.topology, site.config, consumers=names, replication_factor=replication_factor)
+    create_topics(
+        site.topology,
+        site.config,
+        consumers=names,
+        replication_factor=replication_factor,
+        compression=compression,
+    )
     made = [change.topic for change in found if change.action == "create"]
     if grow:
         grow_topics(site, growing, backlogs)
