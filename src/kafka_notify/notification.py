@@ -422,19 +422,25 @@ class SendKey(NamedTuple):
     group: str
     user_id: str
     id: str
-    topic_id: str = ""
-    """Of the topic that a derived id's record is in; empty when the producer gave the id, or it is not known."""
+    origin: tuple[str, str, int, int] | None = None
+    """Where its record is, if the id may have been derived from that: the topic's id and name, partition, offset."""
 
     def __str__(self) -> str:
         # neither a group's name nor an id holds a NUL, and no id an @, so that no two keys make one text
-        id = f"{self.id}@{self.topic_id}" if self.topic_id else self.id
+        id = self.id
+        if self.origin is not None:
+            from kafka_notify.wire import derived_id  # which needs this module
+
+            topic_id, topic, partition, offset = self.origin
+            if topic_id and id == derived_id(topic, partition, offset):
+                id = f"{id}@{topic_id}"
         digest = hashlib.blake2b(
             f"{self.group}\0{id}\0{self.user_id}".encode(errors="surrogatepass"), digest_size=16
         )
         return str(uuid.UUID(bytes=digest.digest(), version=5))
 
 
-KeyParts = tuple[str, str, str] | tuple[str, str, str, str]
+KeyParts = tuple[str, str, str] | tuple[str, str, str, tuple[str, str, int, int]]
 """Of a `SendKey`: a plain tuple costs less."""
 
 

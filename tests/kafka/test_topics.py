@@ -418,7 +418,18 @@ def test_one_replica_is_a_warning(replicated: Cluster) -> None:
     """A topic with one replica is reported, with how to raise it."""
     topic = replicated.topology.retry_topic("high", "push")
     (future,) = replicated.admin.create_topics(
-        [NewTopic(topic, 1, 1, config={"max.message.bytes": "2097152", "retention.ms": "-1"})]
+        [
+            NewTopic(
+                topic,
+                1,
+                1,
+                config={
+                    "compression.type": "uncompressed",
+                    "max.message.bytes": "2097152",
+                    "retention.ms": "-1",
+                },
+            )
+        ]
     ).values()
     future.result(20)
     replicated.await_that(lambda: topic in replicated.partitions())

@@ -24,6 +24,7 @@ from kafka_notify.errors import ConfigError, InvalidNotification
 from kafka_notify.notification import Attempt, Category, Defer, Notification, Receipt, SendKey, Skip
 from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, Ordering, RetryPolicy
 from kafka_notify.topology import Lane, Topology
+from kafka_notify.wire import derived_id
 
 SECRET = "s3cr3t-492817"
 UTC = dt.timezone.utc
@@ -428,11 +429,14 @@ def test_keys_of_sends_are_those_of_group_user_and_id() -> None:
         ("g", "u", "di"),
         ("g", "uid", ""),
         ("gu", "", "id"),
-        ("g", "u", "id", "topic"),
-        ("g", "topic", "id", "u"),
     ]
     keys = {Attempt(1, 4, cast(Any, SendKey(*each)), 30.0, None).idempotency_key for each in parts}
     assert len(keys) == len(parts)
     assert all(str(uuid.UUID(key)) == key for key in keys)
+    derived = derived_id("t", 0, 7)
+    of_topics = {str(SendKey("g", "u", derived, (topic_id, "t", 0, 7))) for topic_id in ("", "a", "b")}
+    assert len(of_topics) == 3
+    assert str(SendKey("g", "u", derived)) in of_topics
+    assert str(SendKey("g", "u", derived, ("a", "t", 0, 8))) == str(SendKey("g", "u", derived))
     assert Attempt(1, 4, "mine", 30.0, None).idempotency_key == "mine"
     assert attrs.evolve(Attempt(1, 4, "mine", 30.0, None), maybe_sent=True).idempotency_key == "mine"

@@ -35,7 +35,7 @@ from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError
 from kafka_notify.notification import Attempt, Category, KeyParts, Notification, Receipt, new_attempt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, after_unknown
-from kafka_notify.wire import ContentTypeUnread, DlqReason, Undecodable, decode, derived_id
+from kafka_notify.wire import ContentTypeUnread, DlqReason, Undecodable, decode
 
 log = logging.getLogger("kafka_notify.send")
 
@@ -541,14 +541,11 @@ class Sends:
         return None
 
     def _key(self, entry: Entry, key: KeyParts) -> KeyParts:
-        """The parts of its `SendKey`: with the id of its topic when the notification's own was derived, which is the
-        same for every topic of that name. A copy that does not say of which topic it is, is taken for one of this."""
+        """With where its record is: a copy that does not say of which topic it is, is taken for one of this."""
         held, partition = entry.held, entry.lane.partition
-        origin = entry.origin if held is None else held.origin_of(entry)
-        if key[2] != derived_id(self._source, partition.number, origin):
-            return key
         topic_id = (held and held.topic) or partition.topic_id
-        return (key[0], key[1], key[2], topic_id) if topic_id else key
+        origin = entry.origin if held is None else held.origin_of(entry)
+        return (key[0], key[1], key[2], (topic_id, self._source, partition.number, origin))
 
     def _decode(self, entry: Entry) -> Notification[Any]:
         record = entry.record
