@@ -240,7 +240,12 @@ class AttemptRunner:
 
     def _once(self, call: SendCall, remember: Remember) -> SendCall:
         async def once(notification: Notification[Any], attempt: Attempt) -> Outcome:
-            key = SendKey(*cast(KeyParts, attempt._key))  # this is the outermost layer
+            parts: KeyParts = (self.group, notification.user_id, notification.id)
+            if not isinstance(
+                attempt._key, str
+            ):  # the worker's own, which knows the topic; not one of `deliver`
+                parts = attempt._key
+            key = SendKey(*parts)
             if await remember.seen(key):
                 return Skipped("duplicate")
             outcome = self.checked(await call(notification, attempt), attempt)
