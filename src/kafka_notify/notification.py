@@ -444,8 +444,13 @@ KeyParts = tuple[str, str, str] | tuple[str, str, str, tuple[str, str, int, int]
 """Of a `SendKey`: a plain tuple costs less."""
 
 
+def send_key(parts: KeyParts) -> SendKey:
+    """Of its parts."""
+    return SendKey(parts[0], parts[1], parts[2], parts[3] if len(parts) == 4 else None)
+
+
 def _key_text(key: str | KeyParts) -> str:
-    return key if isinstance(key, str) else str(SendKey(*key))
+    return key if isinstance(key, str) else str(send_key(key))
 
 
 @attrs.define

@@ -41,7 +41,7 @@ from kafka_notify.errors import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify.notification import Attempt, Defer, KeyParts, Notification, Send, SendKey, Skip
+from kafka_notify.notification import Attempt, Defer, KeyParts, Notification, Send, Skip, send_key
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
 from kafka_notify.policy import RetryPolicy, deferred
 
@@ -245,7 +245,7 @@ class AttemptRunner:
                 attempt._key, str
             ):  # the worker's own, which knows the topic; not one of `deliver`
                 parts = attempt._key
-            key = SendKey(*parts)
+            key = send_key(parts)
             if await remember.seen(key):
                 return Skipped("duplicate")
             outcome = self.checked(await call(notification, attempt), attempt)
