@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -105,7 +105,7 @@ class Tls:
 
 
 @contextmanager
-def tls(directory: Path) -> Iterator[Tls]:
+def tls(directory: Path) -> Generator[Tls]:
     """One broker with all of the listeners, and certificates `client` and `late` (expired) for clients."""
     ours = authority("ours", directory / "ca.pem")
     theirs = authority("theirs", directory / "theirs.pem")
