@@ -113,6 +113,10 @@ def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bo
             sure = cause is not None and (is_refusal(cause) or (_tells(cause) and wait > _FIRST_SLICE))
             if sure or _tls.expects_none(begin) or left <= wait or error.code() not in _VAGUE:
                 why = unanswered(error, begin)
-                said = why if sure else f"no broker answered within {time.monotonic() - begin:.3g} s: {why}"
+                said = (
+                    why
+                    if sure
+                    else f"no broker answered within {min(seconds, time.monotonic() - begin):.3g} s: {why}"
+                )
                 raise NotifyError(said) from None
         wait *= 2
