@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
+from kafka_notify import _tls
 from kafka_notify._rights import is_missing_right, is_refusal, told, why_not
 from kafka_notify.errors import NotifyError
 
@@ -17,18 +19,31 @@ _FIRST_SLICE: Final = 1.0
 _last: tuple[float, KafkaError] | None = None
 
 
-def noted(their_error_cb: Callable[[KafkaError], object] | None) -> Callable[[KafkaError], None]:
-    """An `error_cb` that remembers what it is given, and calls another one."""
+def noted(
+    their_error_cb: Callable[[KafkaError], object] | None,
+    config: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[KafkaError], None]:
+    """An `error_cb` that remembers what it is given, and calls another one.
+
+    Args:
+        their_error_cb: The other one.
+        config: The client's.
+    """
 
     def note(error: KafkaError) -> None:
         global _last
         now = time.monotonic()
-        if _last is None or now - _last[0] > 1 or error.code() not in _VAGUE:
+        if _last is None or now - _last[0] > 1 or not _vague(error):
             _last = now, error
+        _tls.note(error, config)
         if their_error_cb is not None:
             their_error_cb(error)
 
     return note
+
+
+def _vague(error: KafkaError) -> bool:
+    return error.code() in _VAGUE and not _tls.named(error)
 
 
 def last(since: float) -> KafkaError | None:
@@ -52,10 +67,22 @@ def why_not_written(topic: str, failure: str, since: float) -> str:
 def unanswered(error: KafkaError, since: float) -> str:
     """Why no broker answered, for people."""
     cause = last(since)
-    if cause is not None and is_refusal(cause):
+    if cause is not None and _tells(cause):
         return told(cause, "", "")
-    named = error if cause is None or (cause.code() in _VAGUE and error.code() in _VAGUE) else cause
+    if tls := _tls.expects_none(since):
+        return f"{tls} ({error.name()})"
+    named = error if cause is None or (_vague(cause) and _vague(error)) else cause
     return f"{named.name()}: {named.str()}; check bootstrap.servers, the network and the credentials"
+
+
+def _tells(error: KafkaError) -> bool:
+    return is_refusal(error) or bool(_tls.named(error))
+
+
+def refused(since: float) -> str:
+    """What the last client error since `since` refuses; empty when it was none, or there was none."""
+    cause = last(since)
+    return told(cause, "", "") if cause is not None and _tells(cause) else _tls.expects_none(since)
 
 
 def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bool = True) -> Any:
@@ -80,10 +107,16 @@ def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bo
             error: KafkaError = e.args[0]
             if serve:
                 client.poll(0)
+            _tls.await_looks(begin)
             cause = last(begin)
-            refused = cause is not None and is_refusal(cause)
-            if refused or left <= wait or error.code() not in _VAGUE:
+            # a listener that only seems to be without TLS may be one that restarts: it is given another slice
+            sure = cause is not None and (is_refusal(cause) or (_tells(cause) and wait > _FIRST_SLICE))
+            if sure or _tls.expects_none(begin) or left <= wait or error.code() not in _VAGUE:
                 why = unanswered(error, begin)
-                said = why if refused else f"no broker answered within {seconds:.3g} s: {why}"
+                said = (
+                    why
+                    if sure
+                    else f"no broker answered within {min(seconds, time.monotonic() - begin):.3g} s: {why}"
+                )
                 raise NotifyError(said) from None
         wait *= 2

@@ -449,7 +449,7 @@ def _check(config: Config, rules: tuple[_Rule, ...]) -> None:
 def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
     _refuse_green_threads()  # here, as every client's configuration passes by
     error_cb: Any = config.get("error_cb")
-    return {"logger": LIBRDKAFKA_LOG, **config, "error_cb": noted(error_cb)}
+    return {"logger": LIBRDKAFKA_LOG, **config, "error_cb": noted(error_cb, config)}
 
 
 def outside_group(config: Mapping[str, Any]) -> dict[str, Any]:

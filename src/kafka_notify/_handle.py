@@ -20,7 +20,7 @@ from kafka_notify import events
 from kafka_notify._client_errors import metadata
 from kafka_notify._config import opened
 from kafka_notify._limited_log import LimitedLog
-from kafka_notify._rights import told
+from kafka_notify._rights import is_refusal, told
 from kafka_notify._supervised import supervised
 from kafka_notify._where import detail, origin
 from kafka_notify.errors import ConfigError, NotifyError, ProduceError
@@ -270,6 +270,8 @@ class ProducerHandle:
             log.error("%s: fatal: %s", self.name, reason(error))
             self._die(f"the producer failed for good ({reason(error)})")
             self.release()
+        elif is_refusal(error):  # long before the first report of a record that waits for it
+            self._raised.error(f"{self.name}: {told(error, 'Write', 'its topics')}")
         if self._emit is not None:
             self._emit(events.KafkaError(error.name(), error.fatal()))
         if self._their_error_cb is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from typing import Final
 import attrs
 from confluent_kafka import KafkaError, Message
 
-from kafka_notify import _handle
+from kafka_notify import _client_errors, _handle
 from kafka_notify._handle import ProducerHandle, log, reason
 from kafka_notify._limited_log import LimitedLog
-from kafka_notify._rights import GRANT, is_missing_right
+from kafka_notify._rights import is_missing_right, told
 from kafka_notify._units import from_millis
 from kafka_notify.errors import NotifyError, ProduceError
 
@@ -143,7 +144,7 @@ class PendingSend:
         if report is None:
             raise self._timed_out(0)
         if isinstance(report, KafkaError):
-            raise ProduceError(f"{self._topic}: not acknowledged: {reason(report)}{_advice(report)}")
+            raise ProduceError(f"{self._topic}: not acknowledged: {_why(report, self._topic)}")
         offset = written_at(report)
         if offset is None:
             raise ProduceError(
@@ -154,8 +155,8 @@ class PendingSend:
 
     def _timed_out(self, timeout: float | None) -> SendTimeout:
         return SendTimeout(
-            f"{self._topic}: no acknowledgement within {timeout:g} s; it may still come, and the record may "
-            "have been written: send it again with the same id if it must arrive"
+            f"{self._topic}: no acknowledgement within {timeout:g} s{_refusal()}; it may still come, and the record "
+            "may have been written: send it again with the same id if it must arrive"
         )
 
 
@@ -169,8 +170,8 @@ class _Unseen(PendingSend):
         report = self._report
         if isinstance(report, KafkaError):
             _failures.error(
-                f"{self._topic}: a notification was not acknowledged ({reason(report)}), and nobody looked at what "
-                f"its send returned{_advice(report)}",
+                f"{self._topic}: a notification was not acknowledged, and nobody looked at what its send returned: "
+                f"{_why(report, self._topic)}",
                 f"id {self._id}",
             )
 
@@ -184,14 +185,27 @@ def written_at(report: Message) -> int | None:
     return None if offset is None or offset < 0 else offset
 
 
-def _advice(error: KafkaError) -> str:
+_LATELY: Final = 300.0
+"""Seconds for which what a client said of its credentials explains why nothing was acknowledged."""
+
+
+def _refusal() -> str:
+    said = _client_errors.refused(time.monotonic() - _LATELY)
+    return f": {said}" if said else ""
+
+
+def _why(error: KafkaError, topic: str) -> str:
     if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-        return "; create it with Topology.create()"
+        return f"{reason(error)}; create it with Topology.create()"
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return "; make the data smaller, or raise max.message.bytes of the topic and message.max.bytes here"
+        return (
+            f"{reason(error)}; make the data smaller, or raise max.message.bytes of the topic and "
+            "message.max.bytes here"
+        )
     if is_missing_right(error):
-        return f"; the right to Write on this topic is missing; {GRANT}, and send it again with the same id"
-    return "; send it again with the same id if it must arrive"
+        return f"{told(error, 'Write', f'topic {topic}')}, and send it again with the same id"
+    waited = error.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE)
+    return f"{reason(error)}{_refusal() if waited else ''}; send it again with the same id if it must arrive"
 
 
 class AwaitedSend(PendingSend):

@@ -6,6 +6,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError
 
+from kafka_notify import _tls
+
 _RIGHT: Final = frozenset(
     {
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -22,7 +24,7 @@ GRANT: Final = 'grant it (docs/operations.md, "Access rights")'
 
 def is_refusal(error: KafkaError) -> bool:
     """Whether the brokers know this client and refuse, or refuse to know it: waiting does not help."""
-    return error.code() in _RIGHT or error.code() in _CREDENTIALS
+    return error.code() in _RIGHT or error.code() in _CREDENTIALS or _tls.is_refusal(error)
 
 
 def is_missing_right(error: KafkaError) -> bool:
@@ -45,6 +47,8 @@ def told(error: KafkaError, operation: str, resource: str) -> str:
         operation: What was asked for, as Kafka's own tools name it: `Read`, `DescribeConfigs`.
         resource: On what: `topic notif.dlq`, `group notif.high_priority.sms`, `the cluster`.
     """
+    if tls := _tls.named(error):
+        return f"{tls} ({error.name()})"
     if error.code() in _CREDENTIALS:
         return (
             f"the brokers refuse the credentials ({error.name()}: {error.str()}); check sasl.username, sasl.password, "

@@ -264,7 +264,7 @@ ROLES: Sequence[Role] = (
     Role(
         "producer",
         produce,
-        [(f"Write topic {SOURCE}", "the right to Write on this topic is missing")],
+        [(f"Write topic {SOURCE}", lacks("Write", f"topic {SOURCE}"))],
         made,
     ),
     Role(
@@ -280,8 +280,8 @@ ROLES: Sequence[Role] = (
                 f"Read topic {CONTROL}",
                 "nothing can be paused at run time; " + lacks("Read", f"topic {CONTROL}"),
             ),
-            (f"DescribeConfigs topic {SOURCE}", "cannot be described: TOPIC_AUTHORIZATION_FAILED"),
-            (f"DescribeConfigs topic {RETRY}", "cannot be described: TOPIC_AUTHORIZATION_FAILED"),
+            (f"DescribeConfigs topic {SOURCE}", lacks("DescribeConfigs", "topic notif.")),
+            (f"DescribeConfigs topic {RETRY}", lacks("DescribeConfigs", "topic notif.")),
         ],
         with_records,
     ),
@@ -367,7 +367,7 @@ ROLES: Sequence[Role] = (
     Role(
         "`send`",
         command("send", "--user", "u9", "--category", "otp", "--channel", "sms", "--set", "n=1"),
-        [(f"Write topic {SOURCE}", "the right to Write on this topic is missing")],
+        [(f"Write topic {SOURCE}", lacks("Write", f"topic {SOURCE}"))],
         made,
     ),
     Role(

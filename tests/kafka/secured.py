@@ -114,7 +114,7 @@ def _of(user: str) -> Any:
 @contextmanager
 def secured(users: int = 100) -> Iterator[Secured]:
     """One broker with so many users. Its first listener is the tests' own, who may do anything."""
-    port = _free_port()
+    port = free_port()
     names = [f"u{n}" for n in range(users)]
     known = " ".join(f'user_{name}="{PASSWORD}"' for name in names)
     listener = "listener.name.clients"
@@ -134,7 +134,7 @@ def secured(users: int = 100) -> Iterator[Secured]:
         yield Secured(kafka, f"127.0.0.1:{port}", iter(names))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     for port in random.SystemRandom().sample(range(15_000, 32_000), 1_000):
         with socket.socket() as candidate:
             try:

@@ -86,6 +86,7 @@ def test_group_that_cannot_be_described(watch: Membership, caplog: pytest.LogCap
         watch._admin.asked[-1].set_exception(error)
         assert watch.missing(lambda: "me", lambda: NOTHING) == NOTHING
     assert [record.message for record in caplog.records] == [
-        "the group g cannot be described: GROUP_AUTHORIZATION_FAILED"
+        "the group g cannot be described: the right to Describe on group g is missing "
+        '(GROUP_AUTHORIZATION_FAILED); grant it (docs/operations.md, "Access rights")'
     ]
     assert look(watch, NOTHING, me=frozenset({P0})) == NOTHING

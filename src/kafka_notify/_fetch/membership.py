@@ -37,6 +37,7 @@ class Membership:
         self._question = Question(
             lambda: self._admin.describe_consumer_groups([group]),
             f"the group {group}",
+            "Describe group",
             every=LOOK,
             first=LOOK,
         )

@@ -8,7 +8,9 @@ from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
+
+from kafka_notify._rights import is_refusal, told
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -22,15 +24,23 @@ class Question(Generic[K]):
     Args:
         ask: Puts it: what is asked for, each with the future of its answer.
         what: What is described, for the log.
+        right: The right that it needs, and on what kind of thing: `DescribeConfigs topic`.
         every: Seconds between an answer and the next question.
         first: Seconds until the first question.
     """
 
     def __init__(
-        self, ask: Callable[[], Mapping[K, Future[Any]]], what: str, *, every: float, first: float
+        self,
+        ask: Callable[[], Mapping[K, Future[Any]]],
+        what: str,
+        right: str,
+        *,
+        every: float,
+        first: float,
     ) -> None:
         self._ask = ask
         self._what = what
+        self._right = right
         self._every = every
         self._next = time.monotonic() + first
         self._asked: Mapping[K, Future[Any]] | None = None
@@ -47,12 +57,21 @@ class Question(Generic[K]):
             return None
         asked, self._asked = self._asked, None
         self._next = time.monotonic() + self._every
-        try:
-            answer = {name: future.result() for name, future in asked.items()}
-        except KafkaException as e:
-            if e.args[0].code() != self.refused:
-                self.refused = e.args[0].code()
-                log.warning("%s cannot be described: %s", self._what, e.args[0].name())
-            return None
+        answer: dict[K, Any] = {}
+        for name, future in asked.items():
+            try:
+                answer[name] = future.result()
+            except KafkaException as e:
+                self._tell(name, e.args[0])
+                return None
         self.refused = None
         return answer
+
+    def _tell(self, name: K, error: KafkaError) -> None:
+        if error.code() == self.refused:
+            return
+        self.refused = error.code()
+        operation, kind = self._right.split()
+        on = f"{kind} {name[0] if isinstance(name, tuple) else name}"
+        why = told(error, operation, on) if is_refusal(error) else error.name()
+        log.warning("%s cannot be described: %s", self._what, why)

@@ -52,12 +52,17 @@ class RetentionWatch:
         self._known = False
         self._settings = Question(
             self._ask_settings,
-            f"retention.ms of {' and '.join(topics)}, which is taken to be the default (allow DescribeConfigs on them)",
+            f"retention.ms of {' and '.join(topics)} (taken to be the default)",
+            "DescribeConfigs topic",
             every=SETTINGS_LOOK,
             first=0,
         )
         self._starts = Question(
-            self._ask_starts, "where the partitions begin", every=STARTS_LOOK, first=STARTS_LOOK
+            self._ask_starts,
+            "where the partitions begin",
+            "Describe topic",
+            every=STARTS_LOOK,
+            first=STARTS_LOOK,
         )
 
     def _ask_settings(self) -> Mapping[str, Future[Any]]:

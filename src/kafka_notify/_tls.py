@@ -1,0 +1,205 @@
+"""What is wrong with TLS between this client and the brokers, for people.
+
+OpenSSL says of every certificate that it does not trust "certificate verify failed", and librdkafka shows no more of
+it; a client without TLS on a TLS listener hears nothing at all. So Python's own TLS has a look at the same address with
+the same trust, in a thread of its own: one short handshake, in which nothing is sent.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import KafkaError
+
+SECONDS: Final = 3.0
+"""For one look, at most."""
+AGAIN: Final = 60.0
+"""Seconds until an address is looked at again."""
+MAX: Final = 20
+"""Addresses of which something is remembered."""
+
+_ADDRESS: Final = re.compile(r"^(?:sasl_)?ssl://([^/\s]+)/")
+_UNTRUSTED: Final = "certificate verify failed"
+_NO_TLS: Final = "connecting to a PLAINTEXT broker listener"
+_ALERTS: Final = (
+    (
+        re.compile(r"alert certificate required"),
+        "the brokers ask for a client certificate, and this client has none; set ssl.certificate.location and "
+        "ssl.key.location",
+    ),
+    (
+        re.compile(r"alert (?:bad|unsupported|unknown ca|certificate (?:unknown|expired|revoked))"),
+        "the brokers refuse this client's certificate: it has expired, is missing, or its authority is unknown to "
+        "them; renew what ssl.certificate.location names",
+    ),
+    (
+        re.compile(r"alert handshake failure"),
+        "the brokers refuse the TLS handshake; they may want a client certificate (ssl.certificate.location, "
+        "ssl.key.location) or another TLS version",
+    ),
+)
+_UNKNOWN: Final = (
+    "the certificate of the brokers is not trusted: it has expired, is another host's, or its authority is unknown; "
+    "check its dates and names, and ssl.ca.location"
+)
+_EXPIRED: Final = (
+    "the certificate of {at} has expired; renew it on that broker, or set this machine's clock right"
+)
+_BY_CODE: Final = {
+    10: _EXPIRED,
+    9: "the certificate of {at} is not valid yet; set the clocks of that broker and of this machine right",
+    62: "the certificate of {at} is another host's; use a name that is in it for bootstrap.servers and "
+    "advertised.listeners, or give the broker one with this name",
+    64: "the certificate of {at} is another host's; use a name that is in it for bootstrap.servers and "
+    "advertised.listeners, or give the broker one with this address",
+}
+_AUTHORITY: Final = (
+    "the certificate of {at} is signed by an authority that this client does not know; ssl.ca.location must name the "
+    "file with that authority's certificate"
+)
+_SPEAKS_TLS: Final = (
+    "{at} speaks TLS, and this client does not; set security.protocol to ssl or sasl_ssl, or use the port "
+    "without TLS"
+)
+_SPEAKS_NONE: Final = (
+    "the brokers end the TLS handshake: their listener seems to be one without TLS; use the TLS port, or set "
+    "security.protocol to plaintext or sasl_plaintext"
+)
+
+_looks: dict[str, _Look] = {}
+_lock = threading.Lock()
+
+
+class _Look:
+    """At one address, once."""
+
+    def __init__(self) -> None:
+        self.begun = self.asked = time.monotonic()
+        self.done = threading.Event()
+        self.said = ""
+
+
+def is_refusal(error: KafkaError) -> bool:
+    """Whether TLS itself failed for good, whatever the code: an alert of the brokers comes as `_TRANSPORT`."""
+    text = error.str()
+    return any(pattern.search(text) for pattern, _ in _ALERTS)
+
+
+def named(error: KafkaError) -> str:
+    """What is wrong, and what to do; empty when TLS is not what is wrong."""
+    text = error.str()
+    if _UNTRUSTED in text:
+        at = _ADDRESS.match(text)
+        look = _looks.get(at[1]) if at else None
+        return (look.said if look else "") or _UNKNOWN
+    for pattern, said in _ALERTS:
+        if pattern.search(text):
+            return said
+    return _SPEAKS_NONE if _NO_TLS in text else ""
+
+
+def expects_none(since: float) -> str:
+    """That a listener speaks TLS which this client does not; empty when nobody knows so since `since`."""
+    looks = tuple(_looks.values())
+    return next((look.said for look in looks if look.asked >= since and "speaks TLS" in look.said), "")
+
+
+def note(error: KafkaError, config: Mapping[str, Any]) -> None:
+    """Have a look, in the background, when an error of a client may be one of TLS that says too little.
+
+    Args:
+        error: What the client reported.
+        config: The client's.
+    """
+    if not _is_encrypted(config):
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            servers = str(config.get("bootstrap.servers") or config.get("metadata.broker.list") or "")
+            _look_at(servers.partition(",")[0].rpartition("/")[2].strip(), config)
+    elif _UNTRUSTED in error.str():
+        at = _ADDRESS.match(error.str())
+        if at:
+            _look_at(at[1], config)
+
+
+def await_looks(since: float) -> None:
+    """Until the looks that were asked for since `since`, in monotonic seconds, have ended."""
+    for look in tuple(_looks.values()):
+        if look.asked >= since:
+            look.done.wait(SECONDS)
+
+
+def _look_at(at: str, config: Mapping[str, Any]) -> None:
+    with _lock:
+        before = _looks.get(at)
+        if before is not None:
+            before.asked = time.monotonic()
+        if not at or (before is not None and before.asked - before.begun < AGAIN):
+            return
+        _looks.pop(at, None)
+        if len(_looks) >= MAX:
+            _looks.pop(next(iter(_looks)))
+        look = _looks[at] = _Look()
+    try:
+        threading.Thread(
+            target=_run, args=(look, at, config), name="kafka-notify tls look", daemon=True
+        ).start()
+    except RuntimeError:  # no thread to be had, or the interpreter ends: then there is no more to say
+        look.done.set()
+
+
+def _run(look: _Look, at: str, config: Mapping[str, Any]) -> None:
+    try:
+        look.said = _seen(at, config)
+    except (OSError, ValueError):  # not reached, or its trust cannot be read: librdkafka has said so
+        pass
+    finally:
+        look.done.set()
+
+
+def _seen(at: str, config: Mapping[str, Any]) -> str:
+    host, _, port = at.rpartition(":")
+    host = host.strip("[]")
+    if not host:
+        host, port = at, "9092"
+    encrypted = _is_encrypted(config)
+    context = _trust(config) if encrypted else _any()
+    with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
+        try:
+            context.wrap_socket(connection, server_hostname=host).close()
+        except ssl.SSLCertVerificationError as e:
+            return _BY_CODE.get(e.verify_code, _AUTHORITY).format(at=at)
+    return "" if encrypted else _SPEAKS_TLS.format(at=at)
+
+
+def _any() -> ssl.SSLContext:
+    """For a look at whether somebody speaks TLS at all: nothing is sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _trust(config: Mapping[str, Any]) -> ssl.SSLContext:
+    """The client's own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = str(config.get("ssl.endpoint.identification.algorithm", "https")) != "none"
+    where, text = config.get("ssl.ca.location"), config.get("ssl.ca.pem")
+    if text:
+        context.load_verify_locations(cadata=str(text))
+    elif where and where != "probe":
+        path = Path(str(where))
+        context.load_verify_locations(**{"capath" if path.is_dir() else "cafile": str(path)})
+    else:
+        context.load_default_certs()
+    return context
+
+
+def _is_encrypted(config: Mapping[str, Any]) -> bool:
+    return "ssl" in str(config.get("security.protocol", "plaintext")).lower()
