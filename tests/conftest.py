@@ -10,6 +10,7 @@ from _pytest.terminal import TerminalReporter
 from hypothesis import settings
 
 from kafka_notify.testing import pytest_plugin
+from tests.spread import processes, spread
 
 settings.register_profile("any-machine", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("any-machine")
@@ -25,6 +26,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.is_registered(pytest_plugin):
         config.pluginmanager.register(pytest_plugin, pytest_plugin.__name__)
     config.pluginmanager.register(_Tally(config))
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest may run without xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` starts."""
+    return processes()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread tests over processes, where there are several."""
+    if hasattr(config, "workerinput"):
+        spread(items)
 
 
 @pytest.hookimpl(wrapper=True)
