@@ -3,6 +3,7 @@
 #   make demo                        see it work
 #   make demo KAFKA=real             the same, on Apache Kafka started for it
 #   make test ARGS="-k order -x"     pass arguments to pytest
+#   make test ARGS="-n 0 -s"         in one process, with its output
 #   make test PYTHON=python3.13      choose the interpreter (after `make clean`)
 
 PYTHON ?= python3
@@ -26,11 +27,14 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_HTTP_TIMEOUT ?= 300
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
+# Tests run in several processes (`tests/spread.py` says how many, and which tests stay together).
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types docs bench simulation soak requirements clean
+.PHONY: help setup demo test test-fast lint format types docs bench simulation soak requirements clean
 
 help:  ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY)  ## install everything into .venv (the other targets do this themselves)
 
@@ -38,7 +42,10 @@ demo: $(READY)  ## see lanes, retries and dead letters work, on a Kafka started 
 	$(BIN)/python -m kafka_notify.demo $(if $(KAFKA),--kafka $(KAFKA)) $(ARGS)
 
 test: $(READY)  ## run all tests, those on real Apache Kafka included
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-fast: $(READY)  ## run the tests that need no Kafka, in about a minute
+	$(PYTEST) -m "not kafka" $(ARGS)
 
 lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
@@ -61,7 +68,8 @@ bench: $(READY)  ## measure throughput and latency on this machine
 simulation: $(READY)  ## the circuits in all simulated worlds: ARGS="--seeds 20 --world bad20"
 	$(BIN)/python -m tests.simulation $(ARGS)
 
-soak: $(READY)  ## kill, freeze and stop workers and brokers at random: ARGS="--minutes 60"
+soak: $(READY)  ## more worlds of the model; then kill, freeze and stop workers and brokers at random: ARGS="--minutes 60"
+	KAFKA_NOTIFY_TEST_MODEL_SEEDS=4000 $(PYTEST) tests/model/test_ordered_retry.py
 	$(BIN)/python -m tests.simulation
 	$(BIN)/python -m tests.guarantees.soak $(ARGS)
 

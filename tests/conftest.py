@@ -10,6 +10,7 @@ from _pytest.terminal import TerminalReporter
 from hypothesis import settings
 
 from kafka_notify.testing import pytest_plugin
+from tests.spread import processes, spread
 
 settings.register_profile("any-machine", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("any-machine")
@@ -17,42 +18,71 @@ settings.load_profile("any-machine")
 REQUIRED: Final = any(
     os.environ.get(name, "") not in ("", "0") for name in ("CI", "KAFKA_NOTIFY_TEST_REQUIRE_KAFKA")
 )
-_ran: Final = pytest.StashKey[set[str]]()
-_skipped: Final = pytest.StashKey[dict[str, str]]()
+_KAFKA: Final = "ran on a real Kafka"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have our fixtures also where the package is on the path, but not installed."""
     if not config.pluginmanager.is_registered(pytest_plugin):
         config.pluginmanager.register(pytest_plugin, pytest_plugin.__name__)
-    config.stash[_ran] = set()
-    config.stash[_skipped] = {}
+    config.pluginmanager.register(_Tally(config))
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest may run without xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` starts."""
+    return processes()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread tests over processes, where there are several."""
+    if hasattr(config, "workerinput"):
+        spread(items)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
-    """Count tests on a real Kafka; where one is required, a skip of such a test is a failure."""
+    """Note tests on a real Kafka; where one is required, a skip of such a test is a failure."""
     report: pytest.TestReport = yield
-    kafka = item.get_closest_marker("kafka") is not None
+    if item.get_closest_marker("kafka") is None:
+        return report
     if report.skipped and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if kafka and REQUIRED:
+        if REQUIRED:
             report.outcome = "failed"
-            report.longrepr = f"skipped, but a real Kafka is required here: {reason}"
-        else:
-            item.config.stash[_skipped][item.nodeid] = reason
-    elif kafka and report.when == "call":
-        item.config.stash[_ran].add(item.nodeid)
+            report.longrepr = f"skipped, but a real Kafka is required here: {_reason(report)}"
+    elif report.when == "call":
+        report.user_properties.append((_KAFKA, "1"))
     return report
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session):  # type: ignore[no-untyped-def]
-    """Say it on the last lines, after pytest's own summary."""
-    result = yield
-    reporter: TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and not session.config.option.collectonly:
-        reporter.write_line(f"{len(session.config.stash[_ran])} tests ran on a real Apache Kafka")
-        for test, reason in session.config.stash[_skipped].items():
-            reporter.write_line(f"SKIPPED {test}: {reason.removeprefix('Skipped: ')}", yellow=True)
-    return result
+class _Tally:
+    """Counts reports where they come together: in the process that was called, however many run the tests."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._ran: set[str] = set()
+        self._skipped: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One of a test."""
+        if (_KAFKA, "1") in report.user_properties:
+            self._ran.add(report.nodeid)
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._skipped[report.nodeid] = _reason(report)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self):  # type: ignore[no-untyped-def]
+        """Say it on the last lines, after pytest's own summary."""
+        result = yield
+        reporter: TerminalReporter | None = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and not self._config.option.collectonly:
+            reporter.write_line(f"{len(self._ran)} tests ran on a real Apache Kafka")
+            for test, reason in self._skipped.items():
+                reporter.write_line(f"SKIPPED {test}: {reason}", yellow=True)
+        return result
+
+
+def _reason(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")

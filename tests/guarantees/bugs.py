@@ -101,12 +101,15 @@ def forget_finished() -> None:
 
 
 def stop_reading_for_all() -> None:
-    """All partitions share one room: while it is full, none is read."""
+    """All partitions share one room: once it is full, none is read until it is nearly empty."""
     publish = intake.Intake.publish_wanted
+    full = False
 
     def selfish(self: intake.Intake) -> None:
+        nonlocal full
         publish(self)
-        if sum(p.open + len(p.pending) for p in self._partitions.values()) > 1_000:
+        full = sum(p.open + len(p.pending) for p in self._partitions.values()) > (100 if full else 1_000)
+        if full:
             self._reading.wanted = frozenset()
 
     intake.Intake.publish_wanted = selfish  # type: ignore[method-assign]
