@@ -2,7 +2,8 @@
 
 OpenSSL says of every certificate that it does not trust "certificate verify failed", and librdkafka shows no more of
 it; a client without TLS on a TLS listener hears nothing at all. So Python's own TLS has a look at the same address with
-the same trust, in a thread of its own: one short handshake, in which nothing is sent.
+the same trust, in a thread of its own: one short handshake, and no data. A client without TLS does so once for each
+address that answers: its brokers log a handshake that they do not expect.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from confluent_kafka import KafkaError
 SECONDS: Final = 3.0
 """For one look, at most."""
 AGAIN: Final = 60.0
-"""Seconds until an address is looked at again."""
+"""Seconds until an address is looked at again by a client that speaks TLS."""
 MAX: Final = 20
 """Addresses of which something is remembered."""
 
@@ -83,6 +84,8 @@ class _Look:
     def __init__(self) -> None:
         self.begun = self.asked = time.monotonic()
         self.done = threading.Event()
+        self.reached = False
+        """Whether somebody answered there."""
         self.said = ""
 
 
@@ -140,7 +143,9 @@ def _look_at(at: str, config: Mapping[str, Any]) -> None:
         before = _looks.get(at)
         if before is not None:
             before.asked = time.monotonic()
-        if not at or (before is not None and before.asked - before.begun < AGAIN):
+            if before.asked - before.begun < AGAIN or (before.reached and not _is_encrypted(config)):
+                return
+        if not at:
             return
         _looks.pop(at, None)
         if len(_looks) >= MAX:
@@ -156,14 +161,14 @@ def _look_at(at: str, config: Mapping[str, Any]) -> None:
 
 def _run(look: _Look, at: str, config: Mapping[str, Any]) -> None:
     try:
-        look.said = _seen(at, config)
+        look.said = _seen(look, at, config)
     except (OSError, ValueError):  # not reached, or its trust cannot be read: librdkafka has said so
         pass
     finally:
         look.done.set()
 
 
-def _seen(at: str, config: Mapping[str, Any]) -> str:
+def _seen(look: _Look, at: str, config: Mapping[str, Any]) -> str:
     host, _, port = at.rpartition(":")
     host = host.strip("[]")
     if not host:
@@ -171,6 +176,7 @@ def _seen(at: str, config: Mapping[str, Any]) -> str:
     encrypted = _is_encrypted(config)
     context = _trust(config) if encrypted else _any()
     with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
+        look.reached = True
         try:
             context.wrap_socket(connection, server_hostname=host).close()
         except ssl.SSLCertVerificationError as e:

@@ -50,6 +50,7 @@ __all__ = [
     "SPILL_WRITER",
     "ContentTypeUnread",
     "DeadLetterState",
+    "DerivedId",
     "DlqPayload",
     "DlqReason",
     "Headers",
@@ -187,7 +188,7 @@ def decode(
     channel = _names.get(got.get(_CHANNEL, b"")) or _known_name(got, _CHANNEL)
     raw_id = got.get(_ID)
     if raw_id is None:
-        id = derived_id(topic, partition, offset)
+        id: str = DerivedId(derived_id(topic, partition, offset))
     elif _is_id(raw_id):
         id = raw_id.decode()
     else:
@@ -236,6 +237,12 @@ def _known_name(got: Mapping[str, bytes], header: str) -> str:
     if len(_names) < _MAX_NAMES:  # a flood of invented names must not fill the memory
         _names[got[header]] = name
     return name
+
+
+class DerivedId(str):
+    """An id that is known to be derived. One that was read from a copy's headers is a plain `str`, derived or not."""
+
+    __slots__ = ()
 
 
 def derived_id(topic: str, partition: int, offset: int) -> str:
