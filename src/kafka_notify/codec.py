@@ -122,7 +122,7 @@ class JsonCodec:
             data, end = _scan(text, 0)
         except (ValueError, StopIteration, RecursionError) as e:
             raise ValueError(f"no JSON ({type(e).__name__})") from None
-        if type(data) is not dict or (end != len(text) and text[end:].strip(_WHITE)):
+        if text[0] != "{" or (end != len(text) and text[end:].strip(_WHITE)):
             raise ValueError("no JSON object")
         return data
 
