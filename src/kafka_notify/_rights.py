@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError
 
 from kafka_notify import _tls
 
-_RIGHT: Final = frozenset(
+RIGHTS: Final = frozenset(
     {
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -16,6 +16,7 @@ _RIGHT: Final = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
+"""Codes that say that a right is missing."""
 _CREDENTIALS: Final = frozenset(
     {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}
 )
@@ -24,12 +25,12 @@ GRANT: Final = 'grant it (docs/operations.md, "Access rights")'
 
 def is_refusal(error: KafkaError) -> bool:
     """Whether the brokers know this client and refuse, or refuse to know it: waiting does not help."""
-    return error.code() in _RIGHT or error.code() in _CREDENTIALS or _tls.is_refusal(error)
+    return error.code() in RIGHTS or error.code() in _CREDENTIALS or _tls.is_refusal(error)
 
 
 def is_missing_right(error: KafkaError) -> bool:
     """Whether a right is missing."""
-    return error.code() in _RIGHT
+    return error.code() in RIGHTS
 
 
 def why_not(name: str, operation: str, resource: str) -> str:
@@ -58,6 +59,8 @@ def told(error: KafkaError, operation: str, resource: str) -> str:
         resource = "the cluster"
     if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED and not resource.startswith("group "):
         resource = "the group of this client"
-    if error.code() in _RIGHT:
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and resource.startswith("group "):
+        resource = "a topic of this client"
+    if error.code() in RIGHTS:
         return why_not(error.name(), operation, resource)
     return f"{resource}: {error.name()}: {error.str()}"

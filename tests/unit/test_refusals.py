@@ -12,10 +12,11 @@ from confluent_kafka import KafkaError, KafkaException
 from kafka_notify import NotifyError, _client_errors
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.commits import Commits
+from kafka_notify._fetch.fatal import is_fatal, missing_right
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, boottime
 from kafka_notify._fetch.refusals import Refusals
 from kafka_notify._limited_log import Calm, LimitedLog
-from kafka_notify._rights import told
+from kafka_notify._rights import RIGHTS, told
 
 GROUP: Final = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
 TOPIC: Final = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
@@ -35,7 +36,7 @@ def test_a_refusal_stays_until_the_next_assignment() -> None:
 
 
 def test_what_works_again_is_no_refusal() -> None:
-    """A record of the topic, or a commit, is proof."""
+    """A record of the topic, or a commit of the group, is proof."""
     refusals = Refusals("g")
     refusals.note(TOPIC, "notif.high_priority")
     refusals.note(LOGIN)
@@ -44,7 +45,7 @@ def test_what_works_again_is_no_refusal() -> None:
     refusals.works("notif.high_priority")
     (said,) = refusals.sentences()
     assert "refuse the credentials" in said
-    refusals.works("")
+    refusals.committed()
     assert not refusals
 
 
@@ -60,6 +61,20 @@ def test_what_works_again_is_no_refusal() -> None:
 def test_a_missing_right_is_named(error: KafkaError, said: str) -> None:
     """By operation and resource; what is no refusal is named as it is."""
     assert said in told(error, "Write", "topic t")
+
+
+@pytest.mark.parametrize("code", sorted(RIGHTS))
+def test_the_right_behind_a_fatal_error_is_known(code: int) -> None:
+    """It is in the text alone; the worker asks again to be let in, where any other fatal error ends it."""
+    right = KafkaError(code)
+    fatal = KafkaError(KafkaError._FATAL, f"Fatal error: {right.str()}: heartbeat fatal error: {right.str()}")
+    found = missing_right(fatal)
+    assert found is not None
+    assert found.code() == code
+    assert not is_fatal(found)
+    assert missing_right(KafkaError(KafkaError._FATAL, "Commit failed: Local: Fatal error")) is None
+    assert missing_right(KafkaError(KafkaError.FENCED_INSTANCE_ID)) is None
+    assert missing_right(KafkaError(KafkaError._TRANSPORT)) is None
 
 
 class Client:

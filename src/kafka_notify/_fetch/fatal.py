@@ -6,6 +6,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError
 
+from kafka_notify._rights import RIGHTS
 from kafka_notify.errors import NotifyError
 
 _CODES: Final = frozenset(
@@ -21,6 +22,20 @@ class ConsumerEnded(NotifyError):
 def is_fatal(error: KafkaError) -> bool:
     """Whether the consumer cannot go on after it."""
     return bool(error.fatal()) or error.code() in _CODES
+
+
+def missing_right(error: KafkaError) -> KafkaError | None:
+    """The refusal of a right in an error, as an error of its own; None when it is about something else.
+
+    With `group.protocol=consumer` librdkafka gives a consumer up when its group is refused to it, and then names the
+    cause in the text alone. The right may be granted again: another consumer can go on.
+    """
+    if error.code() in RIGHTS:
+        return KafkaError(error.code())
+    if error.code() == KafkaError._FATAL:
+        said = error.str()
+        return next((right for code in RIGHTS if (right := KafkaError(code)).str() in said), None)
+    return None
 
 
 def ended(error: KafkaError, group: str) -> ConsumerEnded:

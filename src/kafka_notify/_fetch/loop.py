@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from kafka_notify._config import client_config, opened
 from kafka_notify._fetch.channels import Channels, Neighbours
-from kafka_notify._fetch.fatal import ConsumerEnded, ended, is_fatal
+from kafka_notify._fetch.fatal import ended, is_fatal, missing_right
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 from kafka_notify._fetch.retention import RetentionWatch
@@ -51,6 +51,11 @@ EPOCH_ENDED: Final = frozenset(
 """The broker fences members, not partition owners: after one of these a later commit of ours could overwrite our
 successor's. So the assignment is over, whatever librdkafka still thinks."""
 
+
+REJOIN: Final = 5.0
+"""Seconds until a worker whose group is refused to it asks to be let in again."""
+CAUSE_TIMEOUT: Final = 10.0
+"""Seconds for the client to tell why it has given up its consumer."""
 
 MAX_COMMIT: Final = 400_000
 """Bytes of metadata in one request. The broker writes what one request commits as one batch into `__consumer_offsets`,
@@ -191,7 +196,7 @@ class FetchLoop:
         self._epoch = 0
         self._fenced = False
         """The broker refused our membership: nothing starts until a new assignment."""
-        self._fatal: ConsumerEnded | None = None
+        self._fatal: KafkaError | None = None
         """Why this consumer cannot go on."""
         self._paused: set[int] = set()
         """Source partitions that are paused."""
@@ -260,6 +265,10 @@ class FetchLoop:
         self._commits.append(request)
         self._gate.set()
 
+    def locked_out(self, error: KafkaError) -> None:
+        """The client has given up its consumer as a right is missing, and said so in place of a record."""
+        self._fatal = error
+
     def open_gate(self) -> None:
         """Wake the thread if it waits for room."""
         self._gate.set()
@@ -279,9 +288,14 @@ class FetchLoop:
         try:
             while not self._stopping.is_set():
                 consumer = self._joined()
-                while not self._stopping.is_set() and not self._astray(consumer):
-                    self._turn(consumer)
-                self._hand_back(consumer, frozenset(self._started))
+                try:
+                    while not self._stopping.is_set() and not self._astray(consumer):
+                        self._turn(consumer)
+                    self._hand_back(consumer, frozenset(self._started))
+                except KafkaException as e:
+                    if (right := missing_right(e.args[0])) is None:
+                        raise
+                    self._locked_out(right)
                 self._close(consumer)
                 consumer = None
         except KafkaException as e:
@@ -297,7 +311,8 @@ class FetchLoop:
     def _joined(self) -> Consumer:
         """A new member of the group, which has nothing yet."""
         consumer = opened(Consumer, {**self._config, "error_cb": self._on_error})
-        self.unassigned_since = boottime()
+        if self.unassigned_since is None:
+            self.unassigned_since = boottime()
         for kept in (*self._owned, self._started, self._paused, self._half_since):
             kept.clear()
         self._fenced = False
@@ -309,6 +324,27 @@ class FetchLoop:
             on_lost=self._on_lost,
         )
         return consumer
+
+    def _cause(self, consumer: Consumer, error: KafkaError) -> KafkaError:
+        """What is behind a fatal error. A commit names no cause: the client tells that once, in place of a record."""
+        deadline = boottime() + CAUSE_TIMEOUT
+        try:
+            while missing_right(error) is None and not self._stopping.is_set() and boottime() < deadline:
+                message = consumer.poll(POLL)
+                said = None if message is None else message.error()
+                error = said if said is not None and is_fatal(said) else self._fatal or error
+        except KafkaException as e:
+            return e.args[0]
+        return error
+
+    def _locked_out(self, right: KafkaError) -> None:
+        """The client library has given this consumer up as a right is missing: another one may be let in later."""
+        numbers = frozenset(self._started)
+        self._take_back(numbers)
+        self._fatal = None
+        self._receiver.forget(numbers, lost=True)
+        self._receiver.kafka_error(right)
+        self._stopping.wait(REJOIN)
 
     def _on_error(self, error: KafkaError) -> None:
         """Errors of the client as a whole, such as refused credentials; called within a poll."""
@@ -346,7 +382,7 @@ class FetchLoop:
         while self._commits:
             self._receiver.committed(self._commit(consumer, self._commits.popleft()))
         if self._fatal is not None:
-            raise self._fatal
+            raise KafkaException(self._cause(consumer, self._fatal))
         self._look_at_topics(consumer)
         waiting = (self._owned[0] & self._owned[1]) - self._started.keys()
         awaited = self._topic_ids.awaited() or self._retention.awaited()
@@ -430,6 +466,9 @@ class FetchLoop:
             ]
         except KafkaException as e:
             return self._refused(request, sent_at, e.args[0])
+        refused = {tp.topic: tp.error for tp in answer if tp.error is not None and missing_right(tp.error)}
+        for topic, error in refused.items():  # reading of it may not be under way
+            self._receiver.kafka_error(error, topic)
         errors = {tp.partition: tp.error for tp in answer if tp.error is not None}
         over = next((e for e in errors.values() if e.code() in EPOCH_ENDED or is_fatal(e)), None)
         if over is not None:
@@ -440,7 +479,9 @@ class FetchLoop:
 
     def _refused(self, request: CommitRequest, sent_at: float, error: KafkaError) -> CommitResult:
         if is_fatal(error):
-            self._fatal = ended(error, self._group)
+            self._fatal = self._fatal or error
+        elif (right := missing_right(error)) is not None:  # long before the group expels this member
+            self._receiver.kafka_error(right)
         over = self._fatal is not None or error.code() in EPOCH_ENDED
         if over:
             self._started.clear()

@@ -33,8 +33,12 @@ class Refusals:
         """The group gave partitions to this worker: whatever was refused before is asked for again."""
         self._found = {}
 
+    def committed(self) -> None:
+        """The group took a commit: that needs the right to read the group and both topics."""
+        self._found = {}
+
     def works(self, topic: str) -> None:
-        """Something of it was read, or, with an empty name, committed."""
+        """Something of it was read."""
         if topic in self._found:
             self._found = {name: error for name, error in self._found.items() if name != topic}
 

@@ -22,7 +22,7 @@ from kafka_notify._alarms import Alarms
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.commits import Commits
-from kafka_notify._fetch.fatal import ended, is_fatal
+from kafka_notify._fetch.fatal import ended, is_fatal, missing_right
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
 from kafka_notify._fetch.refusals import Refusals
@@ -333,6 +333,10 @@ class Engine:
 
     def kafka_error(self, error: ConfluentError, topic: str = "") -> None:
         """librdkafka reported something, of one topic or in general; it goes on by itself unless it is fatal."""
+        if (right := missing_right(error)) is not None:
+            if is_fatal(error):  # to a client, not to the worker
+                self._fetch.locked_out(error)
+            error = right
         self.refusals.note(error, topic)
         about = f"topic {topic}" if topic else f"group {self._group}"
         said = told(error, "Read", about) if is_refusal(error) else error.name()
@@ -733,7 +737,7 @@ class Engine:
     def _committed(self, result: CommitResult) -> None:
         self.commits.answered(result)
         if result.confirmed:
-            self.refusals.works("")
+            self.refusals.committed()
         if result.epoch_ended:
             self._forget(frozenset(self.partitions), True)
         self.intake.publish_wanted()
