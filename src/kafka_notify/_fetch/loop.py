@@ -334,7 +334,7 @@ class FetchLoop:
                 said = None if message is None else message.error()
                 error = said if said is not None and is_fatal(said) else self._fatal or error
         except KafkaException as e:
-            return e.args[0]
+            error = e.args[0]
         return error
 
     def _locked_out(self, right: KafkaError) -> None:
