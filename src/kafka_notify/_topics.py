@@ -114,6 +114,8 @@ def check_topics(
         findings += offsets_kept(topology, found, minutes, servers)
     if given:
         groups = [group for group in _groups(admin) if group.startswith(prefix)]
+        expected = {topology.group(lane, name) for lane in topology.lanes for name in names}
+        _tell_hidden(admin, sorted(expected.difference(groups)))
         findings += left_behind(topology, names, found, groups, servers)
         findings += unsent_channels(topology, given)
     return sorted(findings, key=lambda finding: finding.severity != "error")
@@ -187,6 +189,21 @@ def _offsets_retention(admin: Any, listed: Any) -> int | None:
             reason(e.args[0]) if isinstance(e, KafkaException) else type(e).__name__,
         )
         return None
+
+
+def _tell_hidden(admin: Any, groups: list[str]) -> None:
+    """Brokers leave out of a list what may not be described: ask for groups by name, and warn of the first refusal."""
+    asked = admin.describe_consumer_groups(groups, request_timeout=_TIMEOUT) if groups else {}
+    for group, future in asked.items():
+        try:
+            future.result()
+        except KafkaException as e:
+            if is_missing_right(e.args[0]):
+                log.warning(
+                    "groups that a renamed consumer left behind are not found: %s",
+                    told(e.args[0], "Describe", f"group {group}"),
+                )
+                return
 
 
 def _groups(admin: Any) -> list[str]:

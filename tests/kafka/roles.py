@@ -181,6 +181,13 @@ def grow(config: dict[str, Any], site: Topology, expected: Expected) -> Said:
     return command("topics", "create", "--grow")(config, site_of_commands, expected)
 
 
+def plan_growth(config: dict[str, Any], site: Topology, expected: Expected) -> Said:
+    """See what a second partition would break."""
+    global site_of_commands
+    site_of_commands = topology(site.prefix, 2)
+    return command("topics", "plan", good=(0, 1))(config, site_of_commands, expected)
+
+
 @attrs.frozen
 class Role:
     """Something that is done, with what it needs."""
@@ -304,21 +311,23 @@ ROLES: Sequence[Role] = (
     ),
     Role(
         "`topics plan`",
-        command("topics", "plan", good=(0, 1)),
+        plan_growth,
         [
             ("Describe topic notif*", lacks("Describe", f"topic {SOURCE}")),
             ("DescribeConfigs topic notif*", "the right to DescribeConfigs on topic notif."),
             ("DescribeConfigs cluster", "allow DescribeConfigs on the cluster"),
+            ("Describe group notif*", lacks("Describe", f"group {GROUP}")),
         ],
         made,
     ),
     Role(
         "`topics check`",
-        command("topics", "check", good=(0, 1)),
+        command("topics", "check", "--consumer", "workers", good=(0, 1)),
         [
             ("Describe topic notif*", lacks("Describe", f"topic {SOURCE}")),
             ("DescribeConfigs topic notif*", "the right to DescribeConfigs on topic notif."),
             ("DescribeConfigs cluster", "allow DescribeConfigs on the cluster"),
+            ("Describe group notif*", "are not found: " + lacks("Describe", f"group {GROUP}")),
         ],
         made,
     ),
