@@ -193,7 +193,9 @@ def _offsets_retention(admin: Any, listed: Any) -> int | None:
 
 def _tell_hidden(admin: Any, groups: list[str]) -> None:
     """Brokers leave out of a list what may not be described: ask for groups by name, and warn of the first refusal."""
-    asked = admin.describe_consumer_groups(groups, request_timeout=_TIMEOUT) if groups else {}
+    if not groups:
+        return
+    asked: Any = admin.describe_consumer_groups(groups, request_timeout=_TIMEOUT)
     for group, future in asked.items():
         try:
             future.result()

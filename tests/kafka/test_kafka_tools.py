@@ -22,7 +22,7 @@ from kafka_notify import Category, Finding, Lane, Topology
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing._kafka_distribution import KAFKA_VERSION
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = {
     "kafka-consumer-groups.sh": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",

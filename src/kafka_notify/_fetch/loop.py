@@ -327,7 +327,8 @@ class FetchLoop:
 
     def _cause(self, consumer: Consumer, error: KafkaError) -> KafkaError:
         """What is behind a fatal error. A commit names no cause: the client tells that once, in place of a record."""
-        deadline = boottime() + CAUSE_TIMEOUT
+        # by the classic protocol no missing right is fatal: nothing to wait for
+        deadline = boottime() + (CAUSE_TIMEOUT if self._incremental else 0)
         try:
             while missing_right(error) is None and not self._stopping.is_set() and boottime() < deadline:
                 message = consumer.poll(POLL)
