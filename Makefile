@@ -3,7 +3,7 @@
 #   make demo                        see it work
 #   make demo KAFKA=real             the same, on Apache Kafka started for it
 #   make test ARGS="-k order -x"     pass arguments to pytest
-#   make test ARGS="-n 0 -s"         in one process, with its output
+#   make test SPREAD=1               in several processes, for machines with more than two cores
 #   make test PYTHON=python3.13      choose the interpreter (after `make clean`)
 
 PYTHON ?= python3
@@ -27,8 +27,10 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_HTTP_TIMEOUT ?= 300
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-# Tests run in several processes (`tests/spread.py` says how many, and which tests stay together).
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest
+# In several processes (`tests/spread.py` says how many, and which tests stay together): what needs no broker by default,
+# everything on a machine with more than two cores.
+PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint format types docs bench simulation soak requirements clean
@@ -42,10 +44,10 @@ demo: $(READY)  ## see lanes, retries and dead letters work, on a Kafka started 
 	$(BIN)/python -m kafka_notify.demo $(if $(KAFKA),--kafka $(KAFKA)) $(ARGS)
 
 test: $(READY)  ## run all tests, those on real Apache Kafka included
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(if $(SPREAD),$(PARALLEL)) $(ARGS)
 
 test-fast: $(READY)  ## run the tests that need no Kafka, in about a minute
-	$(PYTEST) -m "not kafka" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not kafka" $(ARGS)
 
 lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
