@@ -1,0 +1,184 @@
+"""The package's modules lie in rooms: no import leads in a circle or upwards, and no module grows too large."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import kafka_notify
+from tests.rooms import ROOMS, Graph, Room, circles, grown, imports, modules, oversized, room_of, upward
+
+PACKAGE = Path(kafka_notify.__file__).parent
+
+
+def _names(*imports: tuple[str, str]) -> set[tuple[str, str]]:
+    return {(f"kafka_notify.{importer}", f"kafka_notify.{imported}") for importer, imported in imports}
+
+
+# Imports that close a circle. Each has to go; none may come.
+CLOSES_A_CIRCLE = _names(
+    ("_lanes.entry", "_lanes.later"),
+    ("_lanes.entry", "_lanes.partition"),
+    ("consumer", "worker"),
+    ("errors", "_units"),
+    ("notification", "wire"),
+    ("topology", "_topics"),
+)
+
+# Imports from a room to a higher one. Each has to go; none may come.
+LEADS_UPWARD = _names(
+    ("_send.hooks", "deadletters"),
+    ("_settle.settle", "deadletters"),
+    ("consumer", "deadletters"),
+    ("consumer", "worker"),
+    ("log", "worker"),
+)
+
+# Lines of what is above its limit. They may become fewer, never more.
+TOO_LARGE = {
+    "kafka_notify._config": 462,
+    "kafka_notify._fetch.intake": 533,
+    "kafka_notify._fetch.intake:Intake": 427,
+    "kafka_notify._fetch.intake:Intake.feed": 78,
+    "kafka_notify._fetch.loop": 655,
+    "kafka_notify._fetch.loop:FetchLoop": 490,
+    "kafka_notify._handle": 363,
+    "kafka_notify._lanes.partition": 1256,
+    "kafka_notify._lanes.partition:Partition": 1097,
+    "kafka_notify._lanes.partition:Partition.__init__": 97,
+    "kafka_notify._lanes.partition:Partition.on_retry": 73,
+    "kafka_notify._payload": 362,
+    "kafka_notify._payload_types": 587,
+    "kafka_notify._redrive": 370,
+    "kafka_notify._send.engine": 822,
+    "kafka_notify._send.engine:Engine": 726,
+    "kafka_notify._send.engine:Engine.__init__": 140,
+    "kafka_notify._send.engine:Engine._start": 61,
+    "kafka_notify._send.sends": 807,
+    "kafka_notify._send.sends:Sends": 707,
+    "kafka_notify._send.sends:Sends.__init__": 92,
+    "kafka_notify._send.sends:Sends._process": 97,
+    "kafka_notify._settle.settle": 522,
+    "kafka_notify._settle.settle:Settler": 458,
+    "kafka_notify._settle.settle:Settler._copy": 61,
+    "kafka_notify._settle.settle:Settler.bury": 120,
+    "kafka_notify._worker.circuit": 452,
+    "kafka_notify._worker.circuit:Circuit": 310,
+    "kafka_notify._worker.guard": 531,
+    "kafka_notify._worker.guard:Guard": 457,
+    "kafka_notify.classify": 471,
+    "kafka_notify.cli.status": 351,
+    "kafka_notify.cli.status:_show": 72,
+    "kafka_notify.consumer:check_consumer": 72,
+    "kafka_notify.deadletters": 357,
+    "kafka_notify.deadletters:DeadLetters.redrive": 76,
+    "kafka_notify.notification": 533,
+    "kafka_notify.prometheus": 441,
+    "kafka_notify.prometheus:Metrics.__init__": 65,
+    "kafka_notify.testing._check_sender:check_sender": 72,
+    "kafka_notify.testing._deliver:deliver": 68,
+    "kafka_notify.testing._time_checkers": 376,
+    "kafka_notify.testing.attempt_log": 403,
+    "kafka_notify.wire": 398,
+    "kafka_notify.wire:decode": 71,
+    "kafka_notify.worker": 771,
+    "kafka_notify.worker:_Running": 306,
+    "kafka_notify.worker:_Running.__init__": 61,
+}
+
+
+def _without(graph: Graph, removed: set[tuple[str, str]]) -> Graph:
+    return {
+        module: frozenset(target for target in targets if (module, target) not in removed)
+        for module, targets in graph.items()
+    }
+
+
+def test_no_imports_lead_in_a_circle() -> None:
+    assert circles(_without(imports(PACKAGE), CLOSES_A_CIRCLE)) == []
+
+
+@pytest.mark.parametrize("exception", sorted(CLOSES_A_CIRCLE))
+def test_an_exception_for_a_circle_is_still_needed(exception: tuple[str, str]) -> None:
+    graph = imports(PACKAGE)
+    assert exception[1] in graph[exception[0]]
+    assert circles(_without(graph, CLOSES_A_CIRCLE - {exception})) != []
+
+
+def test_every_module_is_in_a_room_and_every_room_has_its_modules() -> None:
+    known = modules(PACKAGE)
+    assert [module for module in known if room_of(module, ROOMS) is None] == []
+    assert [name for room in ROOMS for name in room.modules if name not in known] == []
+
+
+def test_no_room_imports_a_higher_one() -> None:
+    assert upward(imports(PACKAGE), ROOMS) == LEADS_UPWARD
+
+
+def test_nothing_is_too_large_and_what_is_does_not_grow() -> None:
+    assert grown(oversized(PACKAGE), TOO_LARGE) == {}
+
+
+def test_an_exception_for_a_size_is_still_needed() -> None:
+    assert TOO_LARGE.keys() - oversized(PACKAGE).keys() == set()
+
+
+def test_an_exception_may_shrink_and_not_grow() -> None:
+    assert grown({"a": 400, "b": 401}, {"a": 401, "b": 401}) == {}
+    assert grown({"a": 402, "b": 400, "new": 351}, {"a": 401, "b": 401}) == {"a": 402, "new": 351}
+
+
+def _tree(root: Path, **sources: str) -> Path:
+    package = root / "house"
+    package.mkdir()
+    for name, source in {"__init__": "", **sources}.items():
+        (package / f"{name}.py").write_text(source, encoding="utf-8")
+    return package
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import house.a\n",
+        "from house import a\n",
+        "from house.a import A\n",
+        "from . import a\n",
+        "from .a import A\n",
+        "def later():\n    from house.a import A\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.a import A\n",
+    ],
+)
+def test_a_planted_circle_is_found(tmp_path: Path, back: str) -> None:
+    house = _tree(tmp_path, a="from house.b import B\n", b="from house.c import C\n", c=back)
+    assert circles(imports(house)) == [frozenset({"house.a", "house.b", "house.c"})]
+
+
+def test_imports_without_a_circle_are_accepted(tmp_path: Path) -> None:
+    house = _tree(tmp_path, a="from house.b import B\nfrom house.c import C\n", b="import house.c\n", c="")
+    assert circles(imports(house)) == []
+
+
+def test_a_planted_import_of_a_higher_room_is_found(tmp_path: Path) -> None:
+    low, high = Room("low", ("house.low",)), Room("high", ("house.high", "house"))
+    house = _tree(tmp_path, low="def f():\n    import house.high\n", high="")
+    assert upward(imports(house), (low, high)) == {("house.low", "house.high")}
+    assert upward(imports(house), (high, low)) == set()
+
+
+@pytest.mark.parametrize(("extra", "found"), [(0, {}), (1, {"house.a:f": 61})])
+def test_a_planted_long_function_is_found(tmp_path: Path, extra: int, found: dict[str, int]) -> None:
+    house = _tree(tmp_path, a="def f():\n" + "    pass\n" * (59 + extra))
+    assert oversized(house) == found
+
+
+@pytest.mark.parametrize(("extra", "found"), [(0, {}), (1, {"house.a:C": 301})])
+def test_a_planted_long_class_is_found(tmp_path: Path, extra: int, found: dict[str, int]) -> None:
+    house = _tree(tmp_path, a="class C:\n" + "    x = 1\n" * (299 + extra))
+    assert oversized(house) == found
+
+
+@pytest.mark.parametrize(("extra", "found"), [(0, {}), (1, {"house.a": 351})])
+def test_a_planted_long_module_is_found(tmp_path: Path, extra: int, found: dict[str, int]) -> None:
+    house = _tree(tmp_path, a="x = 1\n" * (350 + extra))
+    assert oversized(house) == found
