@@ -47,6 +47,8 @@ class Found:
     partitions: int
     replicas: int
     config: Mapping[str, str]
+    chosen: frozenset[str] = frozenset()
+    """Settings that somebody made for this topic, whatever the brokers' defaults are."""
 
 
 # -- what should be --------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]
     return wanted
 
 
-def topic_config(topic: Wanted, replicas: int, compression: Compression = "uncompressed") -> dict[str, str]:
+def topic_config(topic: Wanted, replicas: int, compression: Compression = "producer") -> dict[str, str]:
     """What such a topic is created with."""
     return {
         **({"compression.type": compression} if topic.kind in _UNPACKED else {}),
@@ -189,11 +191,11 @@ def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
             f"{topic.name} takes records of {config['max.message.bytes']} bytes: a copy, which is its record and "
             f"more headers, may not fit and its lane would wait; {mend('max.message.bytes', topic.max_message_bytes)}"
         )
-    if topic.kind in _UNPACKED and config.get("compression.type", "producer") != "uncompressed":
+    if topic.kind in _UNPACKED and "compression.type" not in found.chosen:
         yield _warning(
-            f"{topic.name} checks the size of a batch as it was compressed: a few kilobytes may become hundreds of "
-            "megabytes in each worker that reads them. Where others than your own producers may write, let the brokers "
-            f"unpack what arrives, for more disk: {mend('compression.type', 'uncompressed')}"
+            f"{topic.name} does not say whether brokers unpack what arrives: a few kilobytes may become hundreds of "
+            "megabytes in each worker that reads them. Where others than your own producers may write, have them "
+            f"unpack it, for more disk: {mend('compression.type', 'uncompressed')}; otherwise set it to producer"
         )
     if config.get("unclean.leader.election.enable") == "true":
         yield _error(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._config import ConfigResource, ConfigSource
 from confluent_kafka.cimpl import NewTopic
 
 from kafka_notify._client_errors import metadata
@@ -43,7 +43,7 @@ def create_topics(
     *,
     consumers: Iterable[ConsumerLike] = (),
     replication_factor: int | None = None,
-    compression: Compression = "uncompressed",
+    compression: Compression = "producer",
 ) -> None:
     """Create the topics that are missing and wait until they have leaders; leave the others as they are.
 
@@ -172,8 +172,15 @@ def _found(admin: Any, topics: Mapping[str, Any]) -> dict[str, Found]:
             partitions=len(partitions),
             replicas=min((len(p.replicas) for p in partitions.values()), default=0),
             config={name: entry.value for name, entry in entries.items() if entry.value is not None},
+            chosen=frozenset(name for name, entry in entries.items() if _is_chosen(entry)),
         )
     return found
+
+
+def _is_chosen(entry: Any) -> bool:
+    return (
+        ConfigSource(entry.source) is ConfigSource.DYNAMIC_TOPIC_CONFIG
+    )  # an int or a member, as librdkafka gives it
 
 
 def _offsets_retention(admin: Any, listed: Any) -> int | None:

@@ -186,7 +186,7 @@ class Topology:
         *,
         consumers: Iterable[str] = (),
         replication_factor: int | None = None,
-        compression: Literal["uncompressed", "producer"] = "uncompressed",
+        compression: Literal["uncompressed", "producer"] = "producer",
     ) -> None:
         """Create the topics that are missing; leave those that exist as they are.
 
@@ -194,10 +194,10 @@ class Topology:
             config: librdkafka properties of the cluster.
             consumers: Names of the consumers (`Consumer.name`) to make retry topics for; "" is the unnamed one.
             replication_factor: 3 by default, or the number of brokers when there are fewer.
-            compression: `compression.type` of source and retry topics. `uncompressed`: brokers unpack what arrives and
-                refuse a batch that is then larger than `max.message.bytes`, so that no small record becomes a large one
-                in a worker's memory. `producer` keeps records as compressed as they were sent, for less disk, where
-                nobody but your own producers may write.
+            compression: `compression.type` of source and retry topics. `producer` keeps records as compressed as they
+                were sent. Where others than your own producers may write, use `uncompressed`: brokers unpack what
+                arrives and refuse a batch that is then larger than `max.message.bytes`, so that no small record becomes
+                a large one in a worker's memory; for that it takes more disk and network.
 
         Raises:
             ConfigError: The cluster refused a topic; the text says which and why.

@@ -81,6 +81,12 @@ class Cluster:
         (future,) = self.admin.incremental_alter_configs([change]).values()
         future.result(20)
 
+    def unset(self, topic: str, name: str) -> None:
+        entry = ConfigEntry(name, None, incremental_operation=AlterConfigOpType.DELETE)
+        change = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+        (future,) = self.admin.incremental_alter_configs([change]).values()
+        future.result(20)
+
     def grow(self, topic: str, partitions: int) -> None:
         (future,) = self.admin.create_partitions([NewPartitions(topic, partitions)]).values()
         future.result(20)
@@ -161,27 +167,31 @@ def test_long_delays_need_long_retention(local_kafka: ExternalKafka) -> None:
 @pytest.mark.parametrize("sizes", [[30_000_000], [900_000] * 33], ids=["one record", "many records"])
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
 def test_no_small_batch_becomes_a_large_one(cluster: Cluster, codec: str, sizes: list[int]) -> None:
-    """A batch that unpacks to far more than `max.message.bytes` is refused by the topics that create made, and taken
-    where compression is left to the producer, of which check warns."""
-    cluster.create("sms")
+    """A batch that unpacks to far more than `max.message.bytes` is refused by topics that were made for that, and taken
+    where compression is left to the producer."""
+    cluster.create("sms", compression="uncompressed")
+    assert cluster.check("sms") == []
     for topic in (cluster.high, cluster.retry):
         assert cluster.write(topic, codec, sizes) == {"MSG_SIZE_TOO_LARGE"}
         assert cluster.write(topic, codec, [400_000, 400_000]) == {"ok"}
     cluster.set(cluster.high, "compression.type", "producer")
     cluster.await_that(lambda: cluster.settings(cluster.high)["compression.type"] == "producer")
     assert cluster.write(cluster.high, codec, sizes) == {"ok"}
+    assert cluster.check("sms") == []
+
+
+def test_somebody_decides_about_compression(cluster: Cluster) -> None:
+    """create leaves it to producers, and says so on source and retry topics; check warns of one that says nothing."""
+    cluster.create("sms")
+    chosen = {topic: cluster.settings(topic)["compression.type"] for topic in (cluster.high, cluster.retry)}
+    assert chosen == dict.fromkeys(chosen, "producer")
+    assert cluster.check("sms") == []
+    cluster.unset(cluster.high, "compression.type")
+    cluster.await_that(lambda: len(cluster.check("sms")) == 1)
     (finding,) = cluster.check("sms")
     assert finding.severity == "warning"
-    assert finding.text.startswith(f"{cluster.high} checks the size of a batch as it was compressed")
+    assert finding.text.startswith(f"{cluster.high} does not say whether brokers unpack what arrives")
     assert f"--entity-name {cluster.high} --add-config compression.type=uncompressed" in finding.text
-
-
-def test_compression_is_left_to_producers_on_demand(cluster: Cluster) -> None:
-    """`compression="producer"` is for source and retry topics; check goes on to warn of it."""
-    cluster.create("sms", compression="producer")
-    assert {f.text.split()[0] for f in cluster.check("sms")} == {
-        topic for topic in cluster.partitions() if not topic.endswith((".dlq", ".control"))
-    }
 
 
 def test_create_leaves_what_exists_alone_and_adds_the_rest(cluster: Cluster) -> None:
@@ -424,7 +434,7 @@ def test_one_replica_is_a_warning(replicated: Cluster) -> None:
                 1,
                 1,
                 config={
-                    "compression.type": "uncompressed",
+                    "compression.type": "producer",
                     "max.message.bytes": "2097152",
                     "retention.ms": "-1",
                 },

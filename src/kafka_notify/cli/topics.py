@@ -162,9 +162,9 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
 @click.option(
     "--compression",
     type=click.Choice(["uncompressed", "producer"]),
-    default="uncompressed",
+    default="producer",
     show_default=True,
-    help="`producer` keeps records as compressed as they were sent: less disk, and no bound for what they unpack to.",
+    help="`uncompressed` has brokers refuse what unpacks to too much, for more disk: where others may write, too.",
 )
 @click.option("--grow", is_flag=True, help="Also give topics more partitions, when nothing is in flight.")
 @with_site
