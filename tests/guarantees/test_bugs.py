@@ -18,7 +18,6 @@ from kafka_notify.testing.attempt_log import (
     Produced,
     Sampled,
     Started,
-    now_ms,
 )
 from kafka_notify.testing.guarantees import (
     AttemptsBounded,
@@ -232,7 +231,9 @@ def test_never_release_a_destination(fleet: Fleets, bug: str) -> None:
     f.start("a", bug=bug)
     f.until_owned("a")
     f.log.write(Failing(True))
-    f.produce(f.notification(f"u{n}", plan=["away"], gate=str(gate)) for n in range(120))  # a probe each 1.5 s
+    f.produce(
+        f.notification(f"u{n}", plan=["away"], gate=str(gate)) for n in range(120)
+    )  # a probe each 1.5 s
     f.until(lambda: f.all(DestinationHeld), "hold of the channel")
     gate.touch()
     f.log.write(Failing(False))
