@@ -90,7 +90,7 @@ class _Asked(Consumer):
     concurrency = 100
 
     def __init__(self, error: Callable[[], BaseException] | None) -> None:
-        self.breaker = _many_probes()
+        self.breaker = CircuitBreaker(3 * PROBES, accepted=3)
         self.calls: list[tuple[float, str]] = []
         self._error = error
 
@@ -115,13 +115,6 @@ class _Deferring(_Asked):
             return Send()
         self.calls.append((time.monotonic(), notification.user_id))
         return self._verdict()
-
-
-def _many_probes() -> CircuitBreaker:
-    try:
-        return CircuitBreaker(3 * PROBES, accepted=3)
-    except TypeError:  # of an earlier version
-        return CircuitBreaker(probes=PROBES)
 
 
 def _topology(variant: str, users: int) -> Topology:

@@ -50,11 +50,8 @@ _UNKNOWN: Final = (
     "the certificate of the brokers is not trusted: it has expired, is another host's, or its authority is unknown; "
     "check its dates and names, and ssl.ca.location"
 )
-_EXPIRED: Final = (
-    "the certificate of {at} has expired; renew it on that broker, or set this machine's clock right"
-)
 _BY_CODE: Final = {
-    10: _EXPIRED,
+    10: "the certificate of {at} has expired; renew it on that broker, or set this machine's clock right",
     9: "the certificate of {at} is not valid yet; set the clocks of that broker and of this machine right",
     62: "the certificate of {at} is another host's; use a name that is in it for bootstrap.servers and "
     "advertised.listeners, or give the broker one with this name",
@@ -79,9 +76,14 @@ _lock = threading.Lock()
 
 
 class _Look:
-    """At one address, once."""
+    """At one address, once.
 
-    def __init__(self) -> None:
+    Args:
+        encrypted: Whether the client that has it speaks TLS.
+    """
+
+    def __init__(self, *, encrypted: bool) -> None:
+        self.encrypted = encrypted
         self.begun = self.asked = time.monotonic()
         self.done = threading.Event()
         self.reached = False
@@ -111,7 +113,7 @@ def named(error: KafkaError) -> str:
 def expects_none(since: float) -> str:
     """That a listener speaks TLS which this client does not; empty when nobody knows so since `since`."""
     looks = tuple(_looks.values())
-    return next((look.said for look in looks if look.asked >= since and "speaks TLS" in look.said), "")
+    return next((look.said for look in looks if look.asked >= since and not look.encrypted and look.said), "")
 
 
 def note(error: KafkaError, config: Mapping[str, Any]) -> None:
@@ -139,18 +141,19 @@ def await_looks(since: float) -> None:
 
 
 def _look_at(at: str, config: Mapping[str, Any]) -> None:
+    encrypted = _is_encrypted(config)
     with _lock:
         before = _looks.get(at)
         if before is not None:
             before.asked = time.monotonic()
-            if before.asked - before.begun < AGAIN or (before.reached and not _is_encrypted(config)):
+            if before.asked - before.begun < AGAIN or (before.reached and not encrypted):
                 return
         if not at:
             return
         _looks.pop(at, None)
         if len(_looks) >= MAX:
             _looks.pop(next(iter(_looks)))
-        look = _looks[at] = _Look()
+        look = _looks[at] = _Look(encrypted=encrypted)
     try:
         threading.Thread(
             target=_run, args=(look, at, config), name="kafka-notify tls look", daemon=True
@@ -173,15 +176,14 @@ def _seen(look: _Look, at: str, config: Mapping[str, Any]) -> str:
     host = host.strip("[]")
     if not host:
         host, port = at, "9092"
-    encrypted = _is_encrypted(config)
-    context = _trust(config) if encrypted else _any()
+    context = _trust(config) if look.encrypted else _any()
     with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
         look.reached = True
         try:
             context.wrap_socket(connection, server_hostname=host).close()
         except ssl.SSLCertVerificationError as e:
             return _BY_CODE.get(e.verify_code, _AUTHORITY).format(at=at)
-    return "" if encrypted else _SPEAKS_TLS.format(at=at)
+    return "" if look.encrypted else _SPEAKS_TLS.format(at=at)
 
 
 def _any() -> ssl.SSLContext:

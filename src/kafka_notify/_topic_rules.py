@@ -9,7 +9,7 @@ import attrs
 
 from kafka_notify._retention import keepable, keeps_any_wait
 from kafka_notify.consumer import Consumer
-from kafka_notify.topology import DEFAULT_CONSUMER, Finding, Lane, Topology
+from kafka_notify.topology import DEFAULT_CONSUMER, Compression, Finding, Lane, Topology
 
 ConsumerLike = str | Consumer | type[Consumer]
 """A consumer's name; or the consumer, whose channels are then known as well."""
@@ -23,8 +23,6 @@ _COPY_BYTES: Final = 2_097_152
 """A copy is its record and more headers: it must fit where the record did."""
 
 Kind = Literal["source", "retry", "dlq", "control"]
-Compression = Literal["uncompressed", "producer"]
-"""`compression.type` of what workers read: brokers unpack it before they look at `max.message.bytes`, or not."""
 _UNPACKED: Final = frozenset({"source", "retry"})
 """Kinds of topics whose records a worker takes into its memory."""
 
@@ -47,7 +45,7 @@ class Found:
     partitions: int
     replicas: int
     config: Mapping[str, str]
-    chosen: frozenset[str] = frozenset()
+    chosen: frozenset[str]
     """Settings that somebody made for this topic, whatever the brokers' defaults are."""
 
 

@@ -17,7 +17,6 @@ from kafka_notify._config import Config, client_config, is_secured, opened
 from kafka_notify._handle import reason
 from kafka_notify._rights import is_missing_right, told
 from kafka_notify._topic_rules import (
-    Compression,
     ConsumerLike,
     Found,
     compare,
@@ -30,7 +29,7 @@ from kafka_notify._topic_rules import (
     wanted_topics,
 )
 from kafka_notify.errors import ConfigError, NotifyError
-from kafka_notify.topology import Finding, Topology
+from kafka_notify.topology import Compression, Finding, Topology
 
 log = logging.getLogger("kafka_notify.topics")
 
@@ -178,9 +177,8 @@ def _found(admin: Any, topics: Mapping[str, Any]) -> dict[str, Found]:
 
 
 def _is_chosen(entry: Any) -> bool:
-    return (
-        ConfigSource(entry.source) is ConfigSource.DYNAMIC_TOPIC_CONFIG
-    )  # an int or a member, as librdkafka gives it
+    # librdkafka gives an int, the client a member
+    return ConfigSource(entry.source) is ConfigSource.DYNAMIC_TOPIC_CONFIG
 
 
 def _offsets_retention(admin: Any, listed: Any) -> int | None:

@@ -62,6 +62,10 @@ class Lane:
         put(self, name=name, partitions=partitions, profile=profile, retry=retry or default, dlq=dlq)
 
 
+Compression = Literal["uncompressed", "producer"]
+"""`compression.type` of what workers read: brokers unpack it before they look at `max.message.bytes`, or not."""
+
+
 @attrs.frozen
 class Finding:
     """Something that `Topology.check` found."""
@@ -186,7 +190,7 @@ class Topology:
         *,
         consumers: Iterable[str] = (),
         replication_factor: int | None = None,
-        compression: Literal["uncompressed", "producer"] = "producer",
+        compression: Compression = "producer",
     ) -> None:
         """Create the topics that are missing; leave those that exist as they are.
 

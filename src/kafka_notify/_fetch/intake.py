@@ -299,7 +299,7 @@ class Intake:
             self._halt(partition, f"{message.topic()} was re-created or truncated: {e}")
 
     def _take_copy(self, partition: Partition, message: Message, headers: Headers | None, now: int) -> None:
-        """The same of the retry topic."""
+        """Take in a record of the retry topic, or its end."""
         if (error := message.error()) is not None:
             self._take_error(partition, message, error)
             return
@@ -438,12 +438,10 @@ class Intake:
     def _let_in_some(self, number: int, now: int) -> bool:
         """Let in a few waiting records of a partition; whether more could be."""
         partition, unread, budget = self._partitions[number], self._unread[number], self._budget
-        share, low, scarce, edge = self._share, self._low, self._scarce, partition.window_edge
-        read, ready = partition.source, partition.new
+        share, low, scarce, ready = self._share, self._low, self._scarce, partition.new
         for _ in range(min(CHUNK, len(unread))):
             room = partition.open < share or budget.open < low or len(ready) < scarce
-            # `Partition.wants_source`, with its window's edge as it was at the first one
-            if not partition.alive or not ((room and read.position < edge) or partition.must_read):
+            if not partition.alive or not partition.wants_source(room=room):
                 return False
             message, headers, size = unread.popleft()
             unread.bytes -= size

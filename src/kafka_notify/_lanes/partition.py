@@ -1234,14 +1234,9 @@ class Partition:
         return self.source.position <= self._farthest and self.source.position - self.source.frontier < WINDOW
 
     @property
-    def window_edge(self) -> int:
-        """The first source offset that does not fit the bitmap any more."""
-        return self.source.frontier + READ_WINDOW
-
-    @property
     def has_window(self) -> bool:
         """Whether what is read now still fits the bitmap."""
-        return self.source.position < self.window_edge
+        return self.source.position - self.source.frontier < READ_WINDOW
 
     def wants_source(self, *, room: bool) -> bool:
         """Whether the next source record may be let in. What comes from the broker before waits beside the partition.
@@ -1249,7 +1244,7 @@ class Partition:
         Args:
             room: Whether there is room for more records at all. A restored origin must be reached even without.
         """
-        return self.must_read or (room and self.has_window)
+        return (room and self.has_window) or self.must_read
 
 
 def _redriven(entry: Entry, held: Held) -> tuple[int, str, int]:

@@ -41,7 +41,7 @@ from kafka_notify.errors import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify.notification import Attempt, Defer, KeyParts, Notification, Send, Skip, send_key
+from kafka_notify.notification import Attempt, Defer, Notification, Send, Skip, send_key
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
 from kafka_notify.policy import RetryPolicy, deferred
 
@@ -240,11 +240,9 @@ class AttemptRunner:
 
     def _once(self, call: SendCall, remember: Remember) -> SendCall:
         async def once(notification: Notification[Any], attempt: Attempt) -> Outcome:
-            parts: KeyParts = (self.group, notification.user_id, notification.id)
-            if not isinstance(
-                attempt._key, str
-            ):  # the worker's own, which knows the topic; not one of `deliver`
-                parts = attempt._key
+            parts = attempt._key  # the worker's, which knows the topic
+            if isinstance(parts, str):  # of `deliver`
+                parts = (self.group, notification.user_id, notification.id)
             key = send_key(parts)
             if await remember.seen(key):
                 return Skipped("duplicate")

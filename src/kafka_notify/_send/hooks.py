@@ -102,18 +102,11 @@ class Hooks:
 
 async def absorb(task: asyncio.Task[Any] | None) -> None:
     """Take a cancellation that a send asked for of its own task: it comes out at the next wait, whosever that is."""
-    while getattr(
-        task, "cancelling", int
-    )():  # new in 3.11; before, the task ends, and another takes its place
+    known: Any = task
+    # new in 3.11; before, the task ends, and another takes its place
+    while getattr(known, "cancelling", int)():
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             pass
-        uncancel(task)
-
-
-def uncancel(task: asyncio.Task[Any] | None) -> None:
-    """A cancellation was not meant, or was acted upon: else `asyncio.timeout` in a later send goes wrong."""
-    undo = getattr(task, "uncancel", None)  # new in 3.11
-    if undo is not None:
-        undo()
+        known.uncancel()  # else `asyncio.timeout` in a later send goes wrong

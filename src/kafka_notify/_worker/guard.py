@@ -272,12 +272,8 @@ class Guard:
     def sent(self, place: Place, entry: Entry, started: float) -> None:
         """The provider accepted, and the send has ended. Need not be called for a first send while the lane's circuit
         is not `alert`, nobody is in `failing`, and the destination is not known."""
-        of = place.of
-        if of is None:
-            if self._tells(place, entry):
-                self._accepted(place, entry, started, seen=True)
-            return
-        of.accepted += 1
+        if place.of is not None:
+            place.of.accepted += 1
         if self._tells(place, entry):
             self._accepted(place, entry, started, seen=True)
         self.leave(place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import attrs
 import click
@@ -18,7 +18,7 @@ from kafka_notify._topics import create_topics
 from kafka_notify.cli._backlog import LATEST, TIMEOUT, Backlogs, Group
 from kafka_notify.cli._site import Refused, Site, with_site
 from kafka_notify.errors import ConfigError, NotifyError
-from kafka_notify.topology import Topology
+from kafka_notify.topology import Compression, Topology
 
 QUIET_SECONDS: Final = 3.0
 """How long a lane is watched for producers before it is grown."""
@@ -161,7 +161,7 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
 )
 @click.option(
     "--compression",
-    type=click.Choice(["uncompressed", "producer"]),
+    type=click.Choice(get_args(Compression)),
     default="producer",
     show_default=True,
     help="`uncompressed` has brokers refuse what unpacks to too much, for more disk: where others may write, too.",
@@ -172,7 +172,7 @@ def create(
     site: Site,
     consumers: tuple[str, ...],
     replication_factor: int | None,
-    compression: Literal["uncompressed", "producer"],
+    compression: Compression,
     grow: bool,
 ) -> int:
     """Create what is missing; leave what exists as it is, but for --grow."""
