@@ -46,7 +46,7 @@ demo: $(READY)  ## see lanes, retries and dead letters work, on a Kafka started 
 test: $(READY)  ## run all tests, those on real Apache Kafka included
 	$(PYTEST) $(if $(SPREAD),$(PARALLEL)) $(ARGS)
 
-test-fast: $(READY)  ## run the tests that need no Kafka, in about a minute
+test-fast: $(READY)  ## run the tests that need no Kafka, in two minutes
 	$(PYTEST) $(PARALLEL) -m "not kafka" $(ARGS)
 
 lint: $(READY)  ## ruff: rules and formatting
