@@ -166,15 +166,20 @@ def test_an_outage_does_not_teach_that_retries_are_hopeless() -> None:
 
 def test_accepted_sends_need_not_be_told() -> None:
     """While nothing is wrong only the number of accepted sends is needed, and failures among many are forgiven."""
-    of = circuit()
-    assert not of.alert
+    of, told = circuit(), circuit()
     for n in range(200):
         fail(of, n, NOW + n, accepted=100 * n)
-        if of.alert:
-            accept(of, f"good{n}", NOW + n)
+        assert not of.gated
+        for k in range(100):
+            accept(told, f"good{n}.{k}", NOW + n)
+        fail(told, n, NOW + n + 1, accepted=100 * (n + 1))
 
-    assert not of.held
-    assert not of.alert
+    fail(of, 200, NOW + 200, accepted=100 * 200)
+    assert of.score == told.score
+    assert of._share == pytest.approx(told._share, rel=0.01)
+    accept(of, "good", NOW + 201)
+    assert not of.gated
+    assert of.score == 0
 
 
 def test_users_are_bounded() -> None:
@@ -226,11 +231,12 @@ def test_a_recovery_releases_it_step_by_step() -> None:
             tokens.append(of.start(now))
 
     assert rooms == [2, 2, 2, RAMP]
-    assert of.alert
+    assert of.gated
     for n in range(20_000):
         accept(of, n, now)
     assert of.room(now, 0) == 100
-    assert not of.alert
+    assert not of.gated
+    assert of.score == 0
 
 
 def test_probes_that_fail_after_an_answer_wait_again() -> None:
@@ -582,7 +588,7 @@ def test_in_any_order(seed: int) -> None:
             assert of.room(max(now, of.until), 0) > 0
         elif not of.held:
             assert of.room(now, 0) >= RAMP
-            assert of.alert or of.score == 0
+            assert of.gated or of._limit == of._concurrency
 
 
 @pytest.mark.parametrize("seed", range(5))

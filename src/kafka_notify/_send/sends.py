@@ -468,7 +468,7 @@ class Sends:
         if outcome is not SENT and not isinstance(outcome, Sent):
             outcome = self._judge(slot, entry, notification, outcome, started)
             self.guard.leave(slot)
-        elif slot.of is not None or held is not None or lane.alert or lane.failing:
+        elif slot.of is not None or held is not None or lane.gated or lane.failing:
             self.guard.sent(slot, entry, started)
         if outcome is SENT:  # nobody else wants to know
             self.counts.sent += 1

@@ -5,7 +5,7 @@ lane is held. The same score releases it. Two facts make that safe against notif
 weighs as much as such retries are usually accepted, and a user adds at most once between two accepted sends.
 
 The caller brings the time (monotonic seconds), and says what each send was in `Try`. Nothing has to be told of an
-accepted first send while `alert` is false and its user is not in `failing`: `failed` is given their number.
+accepted first send while `gated` is false and its user is not in `failing`: `failed` is given their number.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Circuit:
         "_accepted", "_answered", "_breaker", "_claim", "_concurrency", "_counts", "_distrust", "_epoch",
         "_evidence_from", "_first_failed", "_first_share", "_former", "_heard", "_hopeless", "_last_ok",
         "_limit", "_longest", "_retry_shares", "_running", "_seen", "_share", "_uncounted_at", "_undo",
-        "_wait", "alert", "cause", "failing", "gated", "held", "probes", "probes_failed", "reason", "score",
+        "_wait", "cause", "failing", "gated", "held", "probes", "probes_failed", "reason", "score",
         "since", "until",
     )  # fmt: skip
 
@@ -163,9 +163,8 @@ class Circuit:
         self._concurrency = concurrency
         self.held = False
         self.gated = False
-        """Whether `room` has to be asked before a send: it is held, or sends are ramped up."""
-        self.alert = False
-        """Whether accepted first sends must be told: it is `gated`, or the score is above 0."""
+        """Whether `room` has to be asked before a send, and every accepted send told: it is held, or sends are ramped
+        up."""
         self.cause: Cause = "failures"
         self.reason = ""
         """Code of the last failure that says something, while it is held."""
@@ -442,6 +441,7 @@ class Circuit:
             return
         self._seen = accepted
         self._accepted += untold
+        self.score = max(0.0, self.score - untold * self._breaker.accepted)
         kept = (1 - 1 / MEMORY) ** untold
         self._share *= kept
         self._first_share += (1 - self._first_share) * (1 - kept)
@@ -449,4 +449,3 @@ class Circuit:
 
     def _watch(self) -> None:
         self.gated = self.held or self._limit < self._concurrency
-        self.alert = self.gated or self.score > 0

@@ -121,10 +121,8 @@ class Destinations(Generic[T]):
         circuit = of.circuit
         if circuit is None:
             return False
-        if not (circuit.alert or sent.tried or sent.who in circuit.failing):
-            return False
         doubted = circuit.accepted(sent, now, seen=seen)
-        if self.named and not circuit.alert:
+        if self.named and not circuit.gated and circuit.score <= 0:
             of.circuit = None
             del self._failing[of.name]
         return doubted
@@ -256,7 +254,7 @@ class Circuits(Generic[T]):
             return self.lane.accepted(sent, now, seen=seen)
         here = sent if sent.token == of_token else sent._replace(token=of_token)
         doubted = self.destinations.accepted(of, here, now, seen=seen)
-        if not self.destinations.named and not self.lane.alert:
+        if not self.destinations.named and not self.lane.gated:
             return doubted  # what channels answer tells the lane nothing
         return self.lane.accepted(sent._replace(who=of.name), now, seen=seen) or doubted
 

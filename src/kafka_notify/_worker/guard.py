@@ -106,6 +106,7 @@ class Guard:
         self.probes = Probes()
         self._circuits = circuits
         self._destinations = circuits.destinations
+        self._named = circuits.destinations is not None and circuits.destinations.named
         self._destination = destination
         self._max_attempts = max_attempts
         self._max_wait = max_wait
@@ -271,7 +272,7 @@ class Guard:
 
     def sent(self, place: Place, entry: Entry, started: float) -> None:
         """The provider accepted, and the send has ended. Need not be called for a first send while the lane's circuit
-        is not `alert`, nobody is in `failing`, and the destination is not known."""
+        is not `gated`, nobody is in `failing`, and the destination is not known."""
         if place.of is not None:
             place.of.accepted += 1
         if self._tells(place, entry):
@@ -302,16 +303,17 @@ class Guard:
     def _tells(self, place: Place, entry: Entry) -> bool:
         """Whether circuits have to be told that this send was accepted: nearly never of a first send."""
         lane, of, held = self.lane, place.of, entry.held
-        if lane.alert or (held is not None and held.first_failed is not None):
+        if lane.gated or (held is not None and held.first_failed is not None):
             return True
         if of is None:
             return bool(lane.failing) and entry.key in lane.failing
         if lane.failing and of.name in lane.failing:
             return True
         circuit = of.circuit
-        return circuit is not None and (
-            circuit.alert or (bool(circuit.failing) and entry.key in circuit.failing)
-        )
+        if circuit is None:
+            return False
+        # one of many that the consumer names forgets its circuit as soon as it can
+        return circuit.gated or self._named or (bool(circuit.failing) and entry.key in circuit.failing)
 
     def _age(self, entry: Entry) -> float:
         """Seconds since it failed first, or was put off."""

@@ -145,10 +145,23 @@ def check_error(error: Any) -> tuple[DeliveryError, _Wrong]:
     try:
         given: object = error
         kind = type(given)
+        if kind in _ERRORS and _is_as_made(error, kind):  # nearly always
+            return error, ""
         known: Any = next(base for base in _ERRORS if issubclass(kind, base))
         return _check_error(error, kind, known)
     except BaseException:  # a metaclass of user code
         return TransientError("unhandled.unknown"), "an error cannot be read"
+
+
+def _is_as_made(error: Any, kind: type) -> bool:
+    """Whether one of our own classes still says what its constructor let it say; whatever else it is, `_check_error`
+    finds out what."""
+    code, provider = error.code, error.provider
+    if error._left_out or type(code) is not str or not valid_code(code) or not _is_provider(provider):
+        return False
+    if kind is TransientError:
+        return _is_wait(error.retry_after)
+    return kind is not ThrottledError or (_is_wait(error.retry_after) and _is_scope(error.scope))
 
 
 def _check_error(error: Any, kind: type, known: Any) -> tuple[DeliveryError, _Wrong]:
