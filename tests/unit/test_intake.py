@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kafka_notify._clock import Clock
 from kafka_notify._fetch import intake
-from kafka_notify._fetch.intake import CHUNK, PATIENCE, PAUSE_AT, Intake
+from kafka_notify._fetch.intake import BUSY_PATIENCE, CHUNK, PATIENCE, PAUSE_AT, Intake
 from kafka_notify._fetch.loop import BATCH
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._hops import RetryState
@@ -279,7 +279,7 @@ def test_only_the_partition_that_has_too_much_is_paused() -> None:
     """When much waits of one partition it alone is paused, and read on when a quarter waits; the others are read."""
     e = Engine(3)
     e.intake.feed(records(0, range(LOW + 2_000 + PAUSE_AT)))
-    e.seconds += PATIENCE
+    e.seconds += BUSY_PATIENCE
     e.intake.look(idle=False)
     assert e.wanted == {1, 2}
     assert not e.hold
@@ -305,16 +305,18 @@ def test_polls_are_held_while_the_prefetch_turns_over() -> None:
     assert e.gates > 1
 
 
-def test_a_long_hold_ends() -> None:
-    """A hold that lasts keeps quiet partitions from being fetched: polls go on, whoever has too much is paused."""
+@pytest.mark.parametrize(("idle", "patience"), [(True, PATIENCE), (False, BUSY_PATIENCE)])
+def test_a_long_hold_ends(*, idle: bool, patience: float) -> None:
+    """A hold that lasts keeps quiet partitions from being fetched: polls go on, whoever has too much is paused. Sooner
+    when there are free senders for what is not fetched."""
     e = Engine(2)
-    e.intake.feed([*records(0, range(5_000)), *records(1, range(3_000))])
-    e.seconds += PATIENCE / 2
-    e.intake.look(idle=False)
+    e.intake.feed([*records(0, range(10_000)), *records(1, range(8_000))])
+    e.seconds += patience / 2
+    e.intake.look(idle=idle)
     assert e.hold
 
-    e.seconds += PATIENCE
-    e.intake.look(idle=False)
+    e.seconds += patience
+    e.intake.look(idle=idle)
 
     assert not e.hold
     e.finish_all()
@@ -329,7 +331,7 @@ def test_a_partition_with_little_in_memory_is_always_read(partitions: int) -> No
     for number in range(1, partitions):
         e.intake.feed(records(number, range(3_000), users=1))
     for _ in range(3):
-        e.seconds += PATIENCE
+        e.seconds += BUSY_PATIENCE
         e.intake.look(idle=False)
     assert 0 in e.wanted
     assert not e.hold

@@ -53,6 +53,8 @@ what lay in it for others is here."""
 PATIENCE: Final = 0.3
 """Seconds that polls may be held without that before the partitions that are to blame are paused instead: a hold keeps
 what was prefetched, and is harmless as long as the queue moves on."""
+BUSY_PATIENCE: Final = 1.0
+"""The same while all senders are busy: nobody could be sent before. From 10,000 sends a second on nothing is paused."""
 MAX_PARKED: Final = 50_000
 """Waiting retries of a partition beyond which no backlog is parked for others: then all wait for the busy user."""
 POLL_BYTES: Final = 8 * 2**20
@@ -160,8 +162,8 @@ class Intake:
         self._scarce = self._share // SCARCE
         """Attempts queued of a partition below which it lets in more all the same."""
         self._usual = min(max(32 * concurrency, USUAL_RECORDS), MAX_RECORDS)
-        self._most = MAX_RECORDS
-        """Source records in memory now: `MAX_RECORDS` or `_usual`."""
+        self._most, self._patience = MAX_RECORDS, PATIENCE
+        """Source records in memory now, `MAX_RECORDS` or `_usual`; and how long polls may be held."""
         self._unread: dict[int, Waiting] = {}
         self._copies: dict[int, deque[Message]] = {}
         """Records of retry partitions that wait for the next turn of the loop, and for nothing else."""
@@ -378,7 +380,7 @@ class Intake:
         """
         self._divide()
         self._rest()
-        self._most = MAX_RECORDS if idle else self._usual
+        self._most, self._patience = (MAX_RECORDS, PATIENCE) if idle else (self._usual, BUSY_PATIENCE)
         self._check_room()
         few = self._few()
         for number, partition in self._partitions.items():
@@ -463,7 +465,7 @@ class Intake:
         self._unchecked = 0
         light = sum(len(w) for n, w in unread.items() if n not in heavy)
         full = light >= self._low or self._is_large(heavy)
-        moves = self._clock.monotonic() - self._mark[1] < PATIENCE
+        moves = self._clock.monotonic() - self._mark[1] < self._patience
         heavier = self._heavier(heavy if moves and full else None)
         hold = full and moves
         if heavier != heavy:
