@@ -13,21 +13,6 @@ LONGEST: Final = 366 * 86_400.0
 datetime cannot hold."""
 
 
-def to_seconds(value: Seconds, name: str) -> float:
-    """`value` as seconds; a `ConfigError` that names the argument when it is no finite duration >= 0."""
-    seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, (int, float))
-        or not math.isfinite(seconds)
-        or seconds < 0
-    ):
-        from kafka_notify.errors import ConfigError  # errors.py needs this module
-
-        raise ConfigError(f"{name} must be a duration >= 0 in seconds (or a timedelta), not {value!r}")
-    return float(seconds)
-
-
 def clamped(value: Any) -> float | None:
     """A duration that somebody computed, as seconds, at least 0; None unless it is a number up to `LONGEST`. Never
     raises."""

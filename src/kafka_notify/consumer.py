@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from kafka_notify._units import Seconds, to_seconds
+from kafka_notify._arguments import to_seconds
+from kafka_notify._units import Seconds
 from kafka_notify.errors import ConfigError, DeliveryError
 from kafka_notify.limits import CircuitBreaker, RateLimit, SeenStore
 from kafka_notify.notification import Attempt, Notification, Receipt, Send, Verdict, check_name
@@ -14,8 +15,7 @@ from kafka_notify.policy import Ordering, RetryPolicy, UnknownOutcome
 from kafka_notify.topology import DEFAULT_CONSUMER, Topology
 
 if TYPE_CHECKING:
-    from kafka_notify._config import Config
-    from kafka_notify.deadletters import DeadLetter
+    from kafka_notify._dead_letter import DeadLetter
 
 _SEND: Verdict = Send()
 
@@ -108,12 +108,6 @@ class Consumer:
     def on_dead_letter(self, letter: DeadLetter, /) -> None | Awaitable[None]:
         """After the dead letter was acknowledged by the broker: at least once. A failure here is reported."""
         return None
-
-    def run(self, config: Config, *, lane: str, **options: Any) -> None:
-        """`Worker(self, config, lane=lane, **options).run()`: blocks until stopped."""
-        from kafka_notify.worker import Worker
-
-        Worker(self, config, lane=lane, **options).run()
 
 
 def check_consumer(consumer: Consumer, topology: Topology) -> None:

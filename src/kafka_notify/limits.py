@@ -11,8 +11,9 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from kafka_notify._arguments import to_seconds
 from kafka_notify._frozen import put
-from kafka_notify._units import Seconds, to_seconds
+from kafka_notify._units import Seconds
 from kafka_notify.errors import ConfigError
 from kafka_notify.topology import DEFAULT_CONSUMER
 

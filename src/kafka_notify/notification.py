@@ -15,8 +15,10 @@ import attrs
 from attrs.exceptions import FrozenInstanceError
 from typing_extensions import TypeVar
 
+from kafka_notify._arguments import to_seconds
+from kafka_notify._ids import derived_id
 from kafka_notify._payload import check_payload_class, structure
-from kafka_notify._units import Seconds, from_millis, to_millis, to_seconds
+from kafka_notify._units import Seconds, from_millis, to_millis
 from kafka_notify.errors import ConfigError, InvalidNotification
 
 D = TypeVar("D", default=Mapping[str, Any])
@@ -429,8 +431,6 @@ class SendKey(NamedTuple):
         # neither a group's name nor an id holds a NUL, and no id an @, so that no two keys make one text
         id = self.id
         if self.origin is not None:
-            from kafka_notify.wire import derived_id  # which needs this module
-
             topic_id, topic, partition, offset = self.origin
             if topic_id and id == derived_id(topic, partition, offset):
                 id = f"{id}@{topic_id}"

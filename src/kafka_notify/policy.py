@@ -8,8 +8,9 @@ from typing import Final, Literal
 
 import attrs
 
+from kafka_notify._arguments import to_seconds
 from kafka_notify._frozen import put
-from kafka_notify._units import Seconds, to_seconds
+from kafka_notify._units import Seconds
 from kafka_notify.errors import (
     ConfigError,
     DeliveryError,

@@ -16,7 +16,8 @@ try:
 except ModuleNotFoundError as e:
     raise missing(e, "redis") from None
 
-from kafka_notify._units import Seconds, to_seconds
+from kafka_notify._arguments import to_seconds
+from kafka_notify._units import Seconds
 from kafka_notify.errors import ConfigError
 from kafka_notify.limits import Grant, Quota
 

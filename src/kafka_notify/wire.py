@@ -9,7 +9,6 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -37,6 +36,7 @@ from kafka_notify._hops import (
     retry_copy,
     strip_retry,
 )
+from kafka_notify._ids import DerivedId, derived_id
 from kafka_notify._payload import structure, to_json, unstructure
 from kafka_notify._text import printable
 from kafka_notify._where import origin
@@ -80,7 +80,6 @@ _MAX_NAMES: Final = 1_000
 
 _SCHEMA_HEADER: Final = (_SCHEMA, b"1")
 _SCHEMAS_READ: Final = frozenset({b"1", b"2"})  # its own and its neighbour's: rolling upgrades and rollbacks
-_IDS: Final = uuid.UUID("5f0c1b52-7a0e-4c1c-9a53-2f1f7a1f5c3d")
 _is_id: Final = re.compile(rb"[A-Za-z0-9_-]{1,128}").fullmatch
 _not_a_code: Final = re.compile(r"[^A-Za-z0-9_.-]").sub
 
@@ -237,17 +236,6 @@ def _known_name(got: Mapping[str, bytes], header: str) -> str:
     if len(_names) < _MAX_NAMES:  # a flood of invented names must not fill the memory
         _names[got[header]] = name
     return name
-
-
-class DerivedId(str):
-    """An id that is known to be derived. One that was read from a copy's headers is a plain `str`, derived or not."""
-
-    __slots__ = ()
-
-
-def derived_id(topic: str, partition: int, offset: int) -> str:
-    """The id of a notification whose producer gave none: the same whenever and by whomever it is read."""
-    return str(uuid.uuid5(_IDS, f"{topic}/{partition}/{offset}"))
 
 
 def channel_of(headers: Headers | None) -> str | None:

@@ -16,8 +16,8 @@ from kafka_notify.consumer import Consumer
 from kafka_notify.notification import Notification, Receipt
 
 if TYPE_CHECKING:
+    from kafka_notify._dead_letter import DeadLetter
     from kafka_notify._lanes.partition import Partition
-    from kafka_notify.deadletters import DeadLetter
 
 log = logging.getLogger("kafka_notify.send")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from kafka_notify import events
 from kafka_notify._clock import Clock
+from kafka_notify._dead_letter import DeadLetter
 from kafka_notify._lanes.entry import Entry, Held
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._pause import PAUSED
@@ -19,7 +20,6 @@ from kafka_notify._retention import DAY_MS, RETRY_DEFAULT_MS, keepable
 from kafka_notify._settle import letters
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify.codec import Codec
-from kafka_notify.deadletters import DeadLetter
 from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeError
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category, Notification

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kafka_notify._arguments import to_seconds
 from kafka_notify._clock import Clock
 from kafka_notify._payload import is_payload_class
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._units import to_seconds
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import UnknownOutcomeError
