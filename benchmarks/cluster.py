@@ -14,6 +14,7 @@ import psutil
 
 from benchmarks.load import PARTITIONS, Mix, marketing, topology
 from kafka_notify import Producer
+from kafka_notify.admin import create_topics
 
 T = TypeVar("T")
 SPAWN: Final = get_context("spawn")
@@ -103,7 +104,9 @@ class Cluster:
         return name
 
     def _create(self, prefix: str, partitions: int, *consumers: str) -> None:
-        topology(prefix, partitions).create({"bootstrap.servers": self.bootstrap}, consumers=consumers)
+        create_topics(
+            topology(prefix, partitions), {"bootstrap.servers": self.bootstrap}, consumers=consumers
+        )
 
 
 def _fill(bootstrap: str, prefix: str, first: int, last: int, mix: Mix) -> None:

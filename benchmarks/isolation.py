@@ -29,6 +29,7 @@ from kafka_notify import (
     TransientError,
     Worker,
 )
+from kafka_notify.admin import create_topics
 from kafka_notify.worker import GC_THRESHOLD
 
 OTHERS: Final = 60
@@ -79,7 +80,7 @@ def isolation(bench: Bench) -> Iterator[Row]:
 def run(bootstrap: str, scene: Scene) -> Row:
     """One run of one scene."""
     topology = _topology(scene, f"isolation-{time.monotonic_ns()}")
-    topology.create({"bootstrap.servers": bootstrap})
+    create_topics(topology, {"bootstrap.servers": bootstrap})
     apart(_fill, bootstrap, topology.prefix, scene)
     child = Child(_work, bootstrap, topology.prefix, scene)
     until(lambda: bool(child.ask("sent")), "a send")

@@ -19,6 +19,7 @@ from benchmarks.load import LOW, id_of, marketing, payload, topology, user_of
 from benchmarks.report import Row, in_turns
 from kafka_notify import Producer
 from kafka_notify._config import producer_config
+from kafka_notify.admin import create_topics
 
 PREFIX: Final = "bench-producer"
 WARM_UP: Final = 2_000
@@ -38,7 +39,7 @@ class Produced:
 
 def producer(bench: Bench) -> Iterator[Row]:
     """`send` of finished notifications beside `produce` of finished bytes, and both with making them."""
-    topology(PREFIX).create({"bootstrap.servers": bench.cluster.bootstrap})
+    create_topics(topology(PREFIX), {"bootstrap.servers": bench.cluster.bootstrap})
     yield _beside_raw(bench, "producer", making=False)
     yield _beside_raw(bench, "producer-making", making=True)
 

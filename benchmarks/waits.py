@@ -34,6 +34,7 @@ from kafka_notify import (
     Worker,
     classify_http,
 )
+from kafka_notify.admin import create_topics
 
 LANE: Final = "bulk"
 PARTITIONS: Final = 2
@@ -180,7 +181,7 @@ def waits(bench: Bench) -> Iterator[Row]:
     bootstrap, seconds = bench.cluster.bootstrap, max(60 * bench.scale, 10)
     for users in USERS:
         for variant in VARIANTS:
-            _topology(variant, users).create({"bootstrap.servers": bootstrap})
+            create_topics(_topology(variant, users), {"bootstrap.servers": bootstrap})
             _produce(bootstrap, variant, users, seconds)
     children = {users: Child(_work, bootstrap, users) for users in USERS}
     for child in children.values():

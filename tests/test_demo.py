@@ -160,7 +160,7 @@ def test_broker_away(
 ) -> None:
     """A cluster that does not answer is a failure with a reason, not a traceback."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("kafka_notify._topics._TIMEOUT", 0.1)
+    monkeypatch.setattr("kafka_notify.admin._TIMEOUT", 0.1)
     assert main(["--kafka", "127.0.0.1:1"]) == 1
     assert "FAILED: " in capsys.readouterr().out
 

@@ -23,7 +23,7 @@ CONTRACT = frozenset(
     DeliveryError TransientError ThrottledError UnknownOutcomeError PermanentError InvalidRecipientError
     ProviderUnavailableError classify_http classify_smtp
     DeadLetter RedriveReport DeadLetters
-    config_from_env Event WorkerStats Health
+    config_from_env Event WorkerStats Health create_topics check_topics
     """.split()
 )
 """Removing or renaming one of these breaks users: it needs a major version."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kafka_notify._config import Config, ConfigValue, config_from_env
 from kafka_notify._units import Seconds
+from kafka_notify.admin import Finding, check_topics, create_topics
 from kafka_notify.classify import classify_exception, classify_http, classify_smtp
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
 from kafka_notify.consumer import Consumer
@@ -43,7 +44,7 @@ from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, 
 from kafka_notify.pauses import Pause, Pauses
 from kafka_notify.policy import Ordering, RetryPolicy
 from kafka_notify.producer import PendingSend, Producer, RecordMetadata
-from kafka_notify.topology import Finding, Lane, Topology
+from kafka_notify.topology import Lane, Topology
 from kafka_notify.worker import Health, Worker, WorkerStats, run
 
 __version__ = "0.1.0"
@@ -110,9 +111,11 @@ __all__ = [
     "Verdict",
     "Worker",
     "WorkerStats",
+    "check_topics",
     "classify_exception",
     "classify_http",
     "classify_smtp",
     "config_from_env",
+    "create_topics",
     "run",
 ]

@@ -11,6 +11,7 @@ import attrs
 
 from kafka_notify import wire
 from kafka_notify._headers import CONTENT_TYPE
+from kafka_notify._names import of_group
 from kafka_notify._units import UTC, from_millis
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.notification import Category, Notification
@@ -158,7 +159,7 @@ class DeadLetter:
             partition=partition,
             offset=offset,
             died_at=from_millis(state.at_ms),
-            consumer=state.group.rpartition(".")[2],
+            consumer=of_group(state.group)[1],
             expired=_expired(notification, state.reason),
             redacted=redacted,
             redrives=state.redrives,

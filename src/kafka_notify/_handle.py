@@ -148,7 +148,7 @@ class ProducerHandle:
                 answered = answered or now
                 is_over = now >= min(deadline, answered + _NEW_TOPIC_SECONDS)
                 if code == KafkaError.UNKNOWN_TOPIC_OR_PART and is_over:
-                    raise ConfigError(f"{topic}: {reason(found.error)}; create it with Topology.create()")
+                    raise ConfigError(f"{topic}: {reason(found.error)}; create it with create_topics()")
                 if now >= deadline:
                     raise NotifyError(f"{topic}: {reason(found.error)}; see the brokers' logs")
                 time.sleep(_POLL_SECONDS)

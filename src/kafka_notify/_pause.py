@@ -9,10 +9,9 @@ from typing import Any, Final, Literal, cast, get_args
 
 import attrs
 
+from kafka_notify._names import DEFAULT_CONSUMER, is_name
 from kafka_notify._text import printable
 from kafka_notify._units import from_millis, to_millis
-from kafka_notify.notification import NAME
-from kafka_notify.topology import DEFAULT_CONSUMER
 
 PauseKind = Literal["category", "channel", "consumer"]
 PAUSED: Final = "paused"
@@ -72,11 +71,7 @@ def read_pause(key: bytes, value: bytes) -> Pause | None:
         return None
     try:
         words = key.decode().split("/")
-        if (
-            len(words) not in (2, 3)
-            or words[0] not in get_args(PauseKind)
-            or not all(map(NAME.fullmatch, words))
-        ):
+        if len(words) not in (2, 3) or words[0] not in get_args(PauseKind) or not all(map(is_name, words)):
             return None
         got: Any = json.loads(value)
         at, until = got["at"], got.get("until")

@@ -196,7 +196,7 @@ def _refusal() -> str:
 
 def _why(error: KafkaError, topic: str) -> str:
     if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-        return f"{reason(error)}; create it with Topology.create()"
+        return f"{reason(error)}; create it with create_topics()"
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return (
             f"{reason(error)}; make the data smaller, or raise max.message.bytes of the topic and "

@@ -23,11 +23,12 @@ from kafka_notify._config import Config, client_config, opened
 from kafka_notify._handle import reason
 from kafka_notify._lanes.strangers import OTHER_TOPIC
 from kafka_notify._log_reader import LogReader
+from kafka_notify._names import is_name, of_group
 from kafka_notify._redrive_target import Readers, refusal
 from kafka_notify._redrive_writer import Copy, Watch
 from kafka_notify.errors import NotifyError
-from kafka_notify.notification import NAME, Notification
-from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+from kafka_notify.notification import Notification
+from kafka_notify.topology import Topology
 
 if TYPE_CHECKING:
     from kafka_notify._dead_letter import DeadLetter
@@ -181,15 +182,14 @@ class Plan:
 
     def _consumer_of(self, state: wire.DeadLetterState) -> tuple[str, str]:
         """Lane and name of the consumer that gave up; empty when the topology has no such lane."""
+        source, name = of_group(state.group)
         for lane in self._topology.lanes:
-            source = self._topology.source_topic(lane)
-            name = state.group.removeprefix(f"{source}.")
-            if state.origin_topic == source and name != state.group and NAME.fullmatch(name):
+            if state.origin_topic == source == self._topology.source_topic(lane) and is_name(name):
                 return lane, name
         return "", ""
 
     def _retry_topic(self, state: wire.DeadLetterState, lane: str, name: str) -> str:
-        topic = self._topology.retry_topic(lane, "" if name == DEFAULT_CONSUMER else name)
+        topic = self._topology.retry_topic(lane, name)
         if topic not in self._partitions:
             self._partitions[topic] = self._reader.partitions(topic)
             self._source_of[topic] = self._topology.source_topic(lane)

@@ -14,8 +14,9 @@ from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._fetch.channels import ALL, digest
 from kafka_notify._fetch.offsets import decode_metadata
 from kafka_notify._handle import reason
+from kafka_notify._names import DEFAULT_CONSUMER, of_retry_topic
 from kafka_notify.errors import ConfigError
-from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+from kafka_notify.topology import Topology
 
 log = logging.getLogger("kafka_notify.dead_letters")
 
@@ -98,12 +99,9 @@ class Readers:
 
     def names(self, lane: str) -> list[str]:
         """Consumers that have a retry topic on a lane; `workers` is the one without a name."""
-        retry = self._topology.retry_topic(lane)
-        return sorted(
-            topic.removeprefix(retry).removeprefix(".") or DEFAULT_CONSUMER
-            for topic in self._admin.list_topics(timeout=_TIMEOUT).topics
-            if topic == retry or topic.startswith(f"{retry}.")
-        )
+        topics = self._admin.list_topics(timeout=_TIMEOUT).topics
+        of = (of_retry_topic(self._topology.prefix, topic) for topic in topics)
+        return sorted(each[1] or DEFAULT_CONSUMER for each in of if each is not None and each[0] == lane)
 
     def check(self, lane: str, name: str) -> None:
         """See that somebody will read the retry topic of a consumer that is named as the new one.
@@ -122,7 +120,7 @@ class Readers:
             )
 
     def _reader(self, lane: str, name: str) -> Reader:
-        group = self._topology.group(lane, "" if name == DEFAULT_CONSUMER else name)
+        group = self._topology.group(lane, name)
         source = self._topology.source_topic(lane)
         (described,) = self._admin.describe_consumer_groups([group], request_timeout=_TIMEOUT).values()
         try:
@@ -138,7 +136,7 @@ class Readers:
         asker = opened(Consumer, consumer_config(self._config, "throughput", group))
         try:
             topics = asker.list_topics(timeout=_TIMEOUT).topics
-            for topic in (source, self._topology.retry_topic(lane, "" if name == DEFAULT_CONSUMER else name)):
+            for topic in (source, self._topology.retry_topic(lane, name)):
                 numbers = topics[topic].partitions if topic in topics else ()
                 places = [TopicPartition(topic, n) for n in numbers]
                 for tp in asker.committed(places, timeout=_TIMEOUT) if places else ():

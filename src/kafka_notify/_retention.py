@@ -6,7 +6,7 @@ from typing import Final
 
 DAY_MS: Final = 86_400_000
 SOURCE_DEFAULT_MS: Final = 7 * DAY_MS
-"""What `Topology.create` gives source topics, and what is assumed where settings may not be read."""
+"""What `create_topics` gives source topics, and what is assumed where settings may not be read."""
 RETRY_DEFAULT_MS: Final = 9 * DAY_MS
 """The same of retry topics."""
 

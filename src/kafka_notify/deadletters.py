@@ -17,12 +17,13 @@ from kafka_notify._config import Config
 from kafka_notify._dead_letter import DeadLetter, SourceRecord
 from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader
+from kafka_notify._names import DEFAULT_CONSUMER, of_group, tool_group
 from kafka_notify._redrive_writer import OnProgress, RedriveProgress, Watch, write
 from kafka_notify._text import json_line
 from kafka_notify._units import to_millis
 from kafka_notify.codec import DEFAULT_CODEC, Codec
 from kafka_notify.errors import ConfigError
-from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+from kafka_notify.topology import Topology
 
 __all__ = ["DeadLetter", "DeadLetters", "RedriveProgress", "RedriveReport", "SourceRecord"]
 
@@ -132,7 +133,7 @@ class DeadLetters:
                 partitions = reader.partitions(topic)
                 if not partitions:
                     raise ConfigError(
-                        f"{topic}: this dead-letter topic does not exist; create it with Topology.create()"
+                        f"{topic}: this dead-letter topic does not exist; create it with create_topics()"
                     )
                 stretches |= {(topic, p): reader.extent(topic, p) for p in range(partitions)}
         except BaseException:
@@ -307,7 +308,7 @@ class DeadLetters:
 
     @property
     def _group(self) -> str:
-        return f"{self._topology.prefix}.dead-letters"
+        return tool_group(self._topology.prefix, "dead-letters")
 
     def _topics(self) -> list[str]:
         return sorted({self._topology.dlq_topic(lane) for lane in self._topology.lanes})
@@ -329,7 +330,7 @@ class _Filter:
         return (
             (self.reason is None or self.reason == state.reason)
             and (self.error_code is None or self.error_code == state.error_code)
-            and (self.consumer is None or self.consumer == state.group.rpartition(".")[2])
+            and (self.consumer is None or self.consumer == of_group(state.group)[1])
             and (self.key is None or self.key == message.key())
             and (self.since_ms is None or state.at_ms >= self.since_ms)
             and (self.until_ms is None or state.at_ms < self.until_ms)

@@ -13,9 +13,9 @@ import attrs
 
 from kafka_notify._arguments import to_seconds
 from kafka_notify._frozen import put
+from kafka_notify._names import DEFAULT_CONSUMER
 from kafka_notify._units import Seconds
 from kafka_notify.errors import ConfigError
-from kafka_notify.topology import DEFAULT_CONSUMER
 
 MAX_CALLS = 1_000_000
 """Of a `RateLimit`: each call of the last period is remembered, 8 bytes each."""

@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from kafka_notify._arguments import to_seconds
 from kafka_notify._ids import derived_id
+from kafka_notify._names import check_name
 from kafka_notify._payload import check_payload_class, structure
 from kafka_notify._units import Seconds, from_millis, to_millis
 from kafka_notify.errors import ConfigError, InvalidNotification
@@ -25,7 +26,6 @@ D = TypeVar("D", default=Mapping[str, Any])
 T = TypeVar("T")
 
 MAX_USER_ID_BYTES: Final = 256
-NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -344,14 +344,6 @@ def check_user_id(user_id: object) -> None:
         raise InvalidNotification("user_id must be valid Unicode (it holds a lone surrogate)") from None
     if size > MAX_USER_ID_BYTES:
         raise InvalidNotification(f"user_id must be at most {MAX_USER_ID_BYTES} UTF-8 bytes, not {size}")
-
-
-def check_name(what: str, name: object) -> None:
-    """Raise `ConfigError` unless `name` can stand in topic and group names."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(
-            f"{what} must be lower-case letters, digits, '_' or '-', begin with a letter, at most 63, not {name!r}"
-        )
 
 
 def _text(field: str, value: object, *, required: bool = False) -> str | None:

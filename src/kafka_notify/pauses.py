@@ -13,12 +13,12 @@ from kafka_notify._client_errors import why_not_written
 from kafka_notify._config import Config, producer_config
 from kafka_notify._handle import ProducerHandle
 from kafka_notify._log_reader import LogReader
+from kafka_notify._names import is_name, tool_group
 from kafka_notify._pause import Pause, PauseKind, pause_key, pause_value, read_pause
 from kafka_notify._rights import told
 from kafka_notify._units import UTC
 from kafka_notify.errors import ConfigError, ProduceError
-from kafka_notify.notification import NAME
-from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+from kafka_notify.topology import Topology
 
 __all__ = ["Pause", "Pauses"]
 
@@ -121,7 +121,7 @@ class Pauses:
     # -- the topic ------------------------------------------------------------------------------------
 
     def _reader(self) -> LogReader:
-        return LogReader(self._config, f"{self._topology.prefix}.control")
+        return LogReader(self._config, tool_group(self._topology.prefix, "control"))
 
     def _read(self) -> dict[bytes, Pause]:
         found: dict[bytes, Pause] = {}
@@ -141,7 +141,7 @@ class Pauses:
         if not reader.partitions(topic):
             raise ConfigError(
                 f"{topic}: the control topic does not exist, so that no worker would hear of it; create it with "
-                "Topology.create() or `kafka-notify topics create`; workers look for it every 30 s"
+                "create_topics() or `kafka-notify topics create`; workers look for it every 30 s"
             )
         return topic
 
@@ -156,9 +156,8 @@ class Pauses:
                 )
         elif kind != "consumer":
             raise ConfigError(f"a category, a channel or a consumer can be paused, not a {kind!r}")
-        elif not NAME.fullmatch(name) or not any(
-            reader.partitions(topology.retry_topic(each, "" if name == DEFAULT_CONSUMER else name))
-            for each in lanes
+        elif not is_name(name) or not any(
+            reader.partitions(topology.retry_topic(each, name)) for each in lanes
         ):
             raise ConfigError(f"unknown consumer {name!r}: it has no retry topic on {' or '.join(lanes)}")
         self._existing(reader)

@@ -31,6 +31,7 @@ except ModuleNotFoundError as e:
 from kafka_notify import events
 from kafka_notify._hops import DlqReason
 from kafka_notify._metric_labels import DEFERRED, PROVIDERS, Codes, FirstFew, OneOf
+from kafka_notify._names import of_group
 from kafka_notify.events import Event
 from kafka_notify.producer import Producer
 from kafka_notify.worker import Worker, WorkerStats
@@ -317,7 +318,7 @@ class _Labels:
 
 def _consumer(worker: Worker) -> str:
     """The last part of its group: the consumer's name, `workers` without one."""
-    return (worker.group or "").rpartition(".")[2]
+    return of_group(worker.group or "")[1]
 
 
 # -- what a worker holds now -------------------------------------------------------------------------

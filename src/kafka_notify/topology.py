@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
 
 import attrs
 
+from kafka_notify import _names
 from kafka_notify._frozen import put
+from kafka_notify._names import check_name
 from kafka_notify.errors import ConfigError
-from kafka_notify.notification import Category, check_name
+from kafka_notify.notification import Category
 from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, RetryPolicy
 
-if TYPE_CHECKING:
-    from kafka_notify._config import Config
-
 Profile = Literal["latency", "throughput"]
-DEFAULT_CONSUMER = "workers"
 
 
 @attrs.frozen(init=False)
@@ -50,7 +48,7 @@ class Lane:
         dlq: str | None = None,
     ) -> None:
         check_name("Lane.name", name)
-        if name in ("retry", "dlq", "control"):
+        if name in _names.RESERVED:
             raise ConfigError(
                 f"Lane.name must not be {name!r}: its topic would be the retry, dead-letter or control topic's"
             )
@@ -60,19 +58,6 @@ class Lane:
             raise ConfigError(f"Lane({name!r}).profile must be 'latency' or 'throughput', not {profile!r}")
         default = LATENCY_RETRY if profile == "latency" else THROUGHPUT_RETRY
         put(self, name=name, partitions=partitions, profile=profile, retry=retry or default, dlq=dlq)
-
-
-Compression = Literal["uncompressed", "producer"]
-"""`compression.type` of what workers read: brokers unpack it before they look at `max.message.bytes`, or not."""
-
-
-@attrs.frozen
-class Finding:
-    """Something that `Topology.check` found."""
-
-    severity: Literal["error", "warning"]
-    text: str
-    """What is off, and the command that mends it."""
 
 
 @attrs.frozen(init=False)
@@ -154,26 +139,25 @@ class Topology:
 
     def source_topic(self, lane: str) -> str:
         """The topic that producers write: `notif.high_priority`."""
-        return f"{self.prefix}.{self.lane(lane).name}"
+        return _names.source_topic(self.prefix, self.lane(lane).name)
 
     def retry_topic(self, lane: str, consumer: str = "") -> str:
-        """The retry topic of a consumer: `notif.retry.high_priority.sms`; without a name
+        """The retry topic of a consumer: `notif.retry.high_priority.sms`; without a name, which `workers` stands for,
         `notif.retry.high_priority`."""
-        suffix = f".{consumer}" if consumer else ""
-        return f"{self.prefix}.retry.{self.lane(lane).name}{suffix}"
+        return _names.retry_topic(self.prefix, self.lane(lane).name, consumer)
 
     def dlq_topic(self, lane: str) -> str:
         """The dead-letter topic of a lane: `notif.dlq`, or its own."""
-        return self.lane(lane).dlq or f"{self.prefix}.dlq"
+        return self.lane(lane).dlq or _names.dead_letter_topic(self.prefix)
 
     @property
     def control_topic(self) -> str:
         """The topic that says what is paused: `notif.control`."""
-        return f"{self.prefix}.control"
+        return _names.control_topic(self.prefix)
 
     def group(self, lane: str, consumer: str = "") -> str:
         """The consumer group: `notif.high_priority.sms`; without a name `notif.high_priority.workers`."""
-        return f"{self.source_topic(lane)}.{consumer or DEFAULT_CONSUMER}"
+        return _names.group_name(self.prefix, self.lane(lane).name, consumer)
 
     def lane(self, name: str) -> Lane:
         """The lane of that name; a `ConfigError` that lists the known ones otherwise."""
@@ -181,56 +165,6 @@ class Topology:
             return self.lanes[name]
         except KeyError:
             raise ConfigError(f"unknown lane {name!r}; known lanes: {_listed(self.lanes)}") from None
-
-    # -- on the cluster ---------------------------------------------------------------------------
-
-    def create(
-        self,
-        config: Config,
-        *,
-        consumers: Iterable[str] = (),
-        replication_factor: int | None = None,
-        compression: Compression = "producer",
-    ) -> None:
-        """Create the topics that are missing; leave those that exist as they are.
-
-        Args:
-            config: librdkafka properties of the cluster.
-            consumers: Names of the consumers (`Consumer.name`) to make retry topics for; "" is the unnamed one.
-            replication_factor: 3 by default, or the number of brokers when there are fewer.
-            compression: `compression.type` of source and retry topics. `producer` keeps records as compressed as they
-                were sent. Where others than your own producers may write, use `uncompressed`: brokers unpack what
-                arrives and refuse a batch that is then larger than `max.message.bytes`, so that no small record becomes
-                a large one in a worker's memory; for that it takes more disk and network.
-
-        Raises:
-            ConfigError: The cluster refused a topic; the text says which and why.
-        """
-        from kafka_notify._topics import create_topics
-
-        create_topics(
-            self,
-            config,
-            consumers=tuple(consumers),
-            replication_factor=replication_factor,
-            compression=compression,
-        )
-
-    def check(self, config: Config, *, consumers: Iterable[str] = ()) -> Sequence[Finding]:
-        """Compare the cluster with this topology: missing topics, partition counts, co-partitioning of source
-        and retry topics, retention (also of the brokers for committed offsets), `min.insync.replicas`, clean-up policy,
-        compression, retry topics left behind.
-
-        Args:
-            config: librdkafka properties of the cluster.
-            consumers: Names of the consumers (`Consumer.name`) that should have a retry topic.
-
-        Returns:
-            What is off, worst first, each with the command that mends it; nothing when all is well.
-        """
-        from kafka_notify._topics import check_topics
-
-        return check_topics(self, config, consumers=tuple(consumers))
 
     # -- as data ----------------------------------------------------------------------------------
 

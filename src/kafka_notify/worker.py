@@ -20,6 +20,7 @@ import attrs
 from confluent_kafka import Message
 from typing_extensions import Self
 
+from kafka_notify._admin.wanted import retry_retention
 from kafka_notify._arguments import to_seconds
 from kafka_notify._clock import Clock
 from kafka_notify._config import Config, client_bytes, consumer_config, producer_config, with_drain
@@ -37,7 +38,6 @@ from kafka_notify._send.loader import Load
 from kafka_notify._send.pace import Pace, SharedPace
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._supervised import supervised
-from kafka_notify._topic_rules import retry_retention
 from kafka_notify._units import Seconds
 from kafka_notify._where import origin
 from kafka_notify._worker.life import Life, State

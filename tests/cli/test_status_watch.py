@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kafka_notify import Category, Config, Lane, Notification, Producer, Topology, Worker
+from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka
 from tests.cli.app import Sms
 
@@ -33,7 +34,7 @@ def test_a_watch_survives_a_rolling_restart(tmp_path: Path, monkeypatch: pytest.
     )
     with LocalKafka(brokers=3) as kafka:
         config: Config = {"bootstrap.servers": kafka.bootstrap_servers}
-        topology.create(config, consumers=["sms"])
+        create_topics(topology, config, consumers=["sms"])
         with Producer(config, topology=topology) as producer:
             for n in range(30):
                 producer.send(

@@ -69,7 +69,7 @@ def test_a_worker_that_cannot_start_ends_with_an_error(shell: Shell) -> None:
     """Missing topics are configuration, and a taken port is too."""
     process = shell.start("work", "tests.cli.app:Sms", "--lane", "high", "--log-format", "text")
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, "create it with Topology.create()" in err) == (3, True)
+    assert (process.returncode, "create it with create_topics()" in err) == (3, True)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

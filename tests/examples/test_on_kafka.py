@@ -11,6 +11,7 @@ import pytest
 
 from examples.providers.twilio_sms import LOGIN_CODE, LoginCode, TwilioSettings, TwilioSms
 from kafka_notify import Lane, Notification, Producer, RetryPolicy, Topology, Worker
+from kafka_notify.admin import create_topics
 from kafka_notify.testing import HttpAnswer, HttpStub, LocalKafka
 from tests.examples.test_twilio_sms import pytestmark as twilio_warnings
 
@@ -43,7 +44,7 @@ async def test_twilio_on_kafka(local_kafka: LocalKafka) -> None:
 
     def run(stub: HttpStub) -> list[tuple[str, str]]:
         """Everything that Twilio accepted: to whom, and what."""
-        topology.create(config, consumers=["sms"])
+        create_topics(topology, config, consumers=["sms"])
         with Producer(config, topology=topology) as producer:
             for code in codes:
                 for user in users:

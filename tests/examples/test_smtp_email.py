@@ -45,6 +45,7 @@ from kafka_notify import (
     UnknownOutcomeError,
     Worker,
 )
+from kafka_notify.admin import create_topics
 from kafka_notify.events import DeadLettered
 from kafka_notify.testing import LocalKafka, check_sender, deliver
 from tests.examples.conformance import told
@@ -503,7 +504,7 @@ async def test_on_kafka(server: MailServer, local_kafka: LocalKafka) -> None:
             loop.call_soon_threadsafe(dead.release)
 
     def begin() -> Worker:
-        topology.create(config, consumers=["email"])
+        create_topics(topology, config, consumers=["email"])
         with Producer(config, topology=topology) as producer:
             for notification in notifications:
                 producer.send(notification)

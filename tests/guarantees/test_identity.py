@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from kafka_notify import DeadLetters, SeenInMemory
+from kafka_notify.admin import create_topics
 from kafka_notify.deadletters import DeadLetter
 from kafka_notify.testing.attempt_log import Produced, Skipped
 from tests.guarantees import worker_process
@@ -132,7 +133,7 @@ OLD: Final = {**NAMED, "channels": ["sms"]}
 
 def named(fleet: Fleets, **options: Any) -> Fleet:
     f = fleet(**options)
-    f.topology.create({"bootstrap.servers": f.bootstrap_servers}, consumers=["texts"])
+    create_topics(f.topology, {"bootstrap.servers": f.bootstrap_servers}, consumers=["texts"])
     return f
 
 

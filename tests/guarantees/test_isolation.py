@@ -26,6 +26,7 @@ from kafka_notify import (
     Worker,
 )
 from kafka_notify._lanes.partition import READ_WINDOW
+from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -70,7 +71,7 @@ class Site:
             channels=["sms"],
             prefix=f"t{uuid.uuid4().hex[:12]}",
         )
-        self.topology.create(self.config)
+        create_topics(self.topology, self.config)
         self.accepted: list[str] = []
         self.go = threading.Event()
 

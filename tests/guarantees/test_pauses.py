@@ -10,6 +10,7 @@ import pytest
 
 from kafka_notify import NotifyError, Pauses
 from kafka_notify._pause import PauseKind
+from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Accepted, DeadLettered, PausesSeen, Produced, Started
 from tests.guarantees.chaos import SPEC, Chaos
@@ -25,7 +26,7 @@ ALL: Final[Sequence[tuple[PauseKind, str]]] = (("channel", "sms"), ("consumer", 
 
 def control(f: Fleet) -> Pauses:
     """The switch; its topic is made with the first use."""
-    f.topology.create({"bootstrap.servers": f.bootstrap_servers}, consumers=[""])
+    create_topics(f.topology, {"bootstrap.servers": f.bootstrap_servers}, consumers=[""])
     return Pauses({"bootstrap.servers": f.bootstrap_servers}, topology=f.topology)
 
 

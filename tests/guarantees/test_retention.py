@@ -11,6 +11,7 @@ import pytest
 from kafka_notify import Defer, Notification, Pauses, Verdict, Worker
 from kafka_notify._fetch import retention
 from kafka_notify._send import engine
+from kafka_notify.admin import create_topics
 from kafka_notify.testing.attempt_log import DeadLettered
 from tests.guarantees import provider
 from tests.guarantees.fleet import Fleet
@@ -163,7 +164,7 @@ def test_queued_retries_outlast_retention(fleet: Fleets, monkeypatch: pytest.Mon
     them, with and without their payloads in memory; then all are sent, once."""
     f = fleet(partitions=1, attributes=LONG)
     kafka = {"bootstrap.servers": f.bootstrap_servers}
-    f.topology.create(kafka, consumers=[""])
+    create_topics(f.topology, kafka, consumers=[""])
     switch = Pauses(kafka, topology=f.topology)
     with f.worker_here() as ours:
         waiting(f, ours, 9)

@@ -31,6 +31,7 @@ from kafka_notify import (
     Verdict,
     Worker,
 )
+from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka
 from tests.guarantees.rubbish import EVERYTHING, Frozen, answered, meddling
 
@@ -133,7 +134,7 @@ def test_nothing_that_user_code_does_ends_a_worker(
         prefix=f"t{uuid.uuid4().hex[:12]}",
     )  # fmt: skip
     config: dict[str, Any] = {"bootstrap.servers": local_kafka.bootstrap_servers}
-    topology.create(config)
+    create_topics(topology, config)
     with Producer(config, topology=topology) as producer:
         for n, case in enumerate([*EVERYTHING, "nothing", "dead"]):
             data = {"rubbish": case, "text": "sEcReT"}

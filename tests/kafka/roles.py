@@ -28,6 +28,7 @@ from kafka_notify import (
     TransientError,
     Worker,
 )
+from kafka_notify.admin import create_topics
 from kafka_notify.cli import main
 from tests.kafka.secured import Right, Secured, unique
 
@@ -235,7 +236,7 @@ def attempt(kafka: Secured, role: Role, missing: str | None, expected: Expected,
 
 
 def made(kafka: Secured, site: Topology) -> None:
-    site.create(kafka.admin)
+    create_topics(site, kafka.admin)
 
 
 def with_records(kafka: Secured, site: Topology) -> None:

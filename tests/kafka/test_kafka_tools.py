@@ -1,4 +1,4 @@
-"""Every command of Kafka's own tools that the documents and `Topology.check` print, run as it is printed."""
+"""Every command of Kafka's own tools that the documents and `check_topics` print, run as it is printed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from kafka_notify import Category, Finding, Lane, Topology
+from kafka_notify.admin import check_topics, create_topics
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing._kafka_distribution import KAFKA_VERSION
 
@@ -120,7 +121,7 @@ class Cluster:
             categories=[Category("otp", "high_priority")],
             channels=["sms"],
         )
-        self.site.create(self.config)
+        create_topics(self.site, self.config)
         writer = Writer(self.config)
         for _ in range(3):
             writer.produce(SOURCE, b"x", partition=PARTITION)
@@ -203,7 +204,7 @@ def test_what_check_prints_mends_what_it_found(
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "partitions": [plan]}))
 
     def found() -> list[Finding]:
-        return [f for f in site.check(config, consumers=["sms"]) if "kafka-" in f.text]
+        return [f for f in check_topics(site, config, consumers=["sms"]) if "kafka-" in f.text]
 
     until(lambda: len(found()) >= 14, found)
     while findings := found():

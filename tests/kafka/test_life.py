@@ -25,6 +25,7 @@ from kafka_notify import (
     Worker,
     run,
 )
+from kafka_notify.admin import create_topics
 from kafka_notify.cli._backlog import Backlogs
 from kafka_notify.testing import LocalKafka
 
@@ -45,7 +46,7 @@ def topology() -> Topology:
 @pytest.fixture
 def config(local_kafka: LocalKafka, topology: Topology) -> dict[str, Any]:
     config: dict[str, Any] = {"bootstrap.servers": local_kafka.bootstrap_servers}
-    topology.create(config)
+    create_topics(topology, config)
     return config
 
 

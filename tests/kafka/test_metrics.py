@@ -33,6 +33,7 @@ from kafka_notify import (
     Worker,
     events,
 )
+from kafka_notify.admin import create_topics
 from kafka_notify.prometheus import Metrics, MetricsServer
 from kafka_notify.testing import LocalKafka
 
@@ -54,7 +55,7 @@ def topology() -> Topology:
 def config(local_kafka: LocalKafka, topology: Topology) -> Config:
     """Client settings; the topics exist."""
     config: Config = {"bootstrap.servers": local_kafka.bootstrap_servers}
-    topology.create(config, consumers=["sms", ""])
+    create_topics(topology, config, consumers=["sms", ""])
     return config
 
 

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer as Client
 
 from kafka_notify import Attempt, Consumer, Notification, Producer, Receipt, Topology, Worker
 from kafka_notify import worker as worker_module
+from kafka_notify.admin import create_topics
 from kafka_notify.cli._health import HealthServer
 from tests.kafka import roles
 from tests.kafka.secured import Secured, secured, unique
@@ -98,7 +99,7 @@ def test_a_right_that_is_taken_away_is_named_until_it_is_back(
     """By operation and resource, in health and `/ready`; then the same worker goes on, with or without new records."""
     prefix = unique()
     site = roles.topology(prefix)
-    site.create(kafka.admin)
+    create_topics(site, kafka.admin)
     config = kafka.user([roles.right(text, prefix) for text in NEEDED])
     user, right = config["sasl.username"], roles.right(lost, prefix)
     named = roles.lacks(*lost.replace("notif", prefix, 1).split(" ", 1))
@@ -133,7 +134,7 @@ def test_a_group_that_does_not_answer_is_told(kafka: Secured, monkeypatch: pytes
     """Nothing is refused, but another member does not hand over: that is a problem until the group is joined."""
     monkeypatch.setattr(worker_module, "UNASSIGNED_LIMIT", 0.5)
     site = roles.topology(unique())
-    site.create(kafka.admin)
+    create_topics(site, kafka.admin)
     group = site.group(roles.LANE)
     neighbour = Client({**kafka.admin, "group.id": group, "partition.assignment.strategy": "range"})
     neighbour.subscribe([site.source_topic(roles.LANE)])

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from kafka_notify import Producer, Worker
+from kafka_notify.admin import create_topics
 from kafka_notify.errors import NotifyError
 from tests.kafka import roles
 from tests.kafka.roles import LANE, Fails, command, notification, topology, until
@@ -142,7 +143,7 @@ def outcome(act: str, config: dict[str, Any], tmp: Path, expected: str = "") -> 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
     with tls(tmp_path_factory.mktemp("tls")) as kafka:
-        SITE.create(kafka.client("plain", "plaintext"))
+        create_topics(SITE, kafka.client("plain", "plaintext"))
         yield kafka
 
 

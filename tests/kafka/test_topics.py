@@ -1,4 +1,4 @@
-"""`Topology.create` and `Topology.check` on real Kafka: every fault that is made is found, with the way to mend it."""
+"""`create_topics` and `check_topics` on real Kafka: every fault that is made is found, with the way to mend it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kafka_notify import (
     RetryPolicy,
     Topology,
 )
-from kafka_notify._topics import check_topics
+from kafka_notify.admin import check_topics, create_topics
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.pytest_plugin import ExternalKafka
 
@@ -60,11 +60,11 @@ class Cluster:
         self.retry = self.topology.retry_topic("high", "sms")
 
     def create(self, *consumers: str, **options: Any) -> None:
-        self.topology.create(self.config, consumers=consumers, **options)
+        create_topics(self.topology, self.config, consumers=consumers, **options)
 
     def check(self, *consumers: str) -> list[Finding]:
         """All findings but the one that is true of every cluster with one broker."""
-        findings = self.topology.check(self.config, consumers=consumers)
+        findings = check_topics(self.topology, self.config, consumers=consumers)
         return [finding for finding in findings if not WARNED_OF_ONE_REPLICA.search(finding.text)]
 
     def partitions(self) -> dict[str, int]:
@@ -246,7 +246,7 @@ def test_a_lane_smaller_than_its_topology_is_an_error(cluster: Cluster) -> None:
         categories=cluster.topology.categories.values(),
         channels=cluster.topology.channels,
     )
-    errors = [f.text for f in grown.check(cluster.config, consumers=["sms"]) if f.severity == "error"]
+    errors = [f.text for f in check_topics(grown, cluster.config, consumers=["sms"]) if f.severity == "error"]
     assert len(errors) == 1
     first = errors[0].index(f"--alter --topic {cluster.retry} --partitions 4")
     assert first < errors[0].index(f"--alter --topic {cluster.high} --partitions 4")
@@ -383,10 +383,10 @@ def test_channels_without_a_consumer_or_with_two_are_found(cluster: Cluster) -> 
 
 def test_an_unreachable_cluster_is_said(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """create and check say that no broker answered and what to look at."""
-    monkeypatch.setattr("kafka_notify._topics._TIMEOUT", 0.2)
-    for call in (cluster.topology.create, cluster.topology.check):
+    monkeypatch.setattr("kafka_notify.admin._TIMEOUT", 0.2)
+    for call in (create_topics, check_topics):
         with pytest.raises(NotifyError, match=r"no broker answered within 0\.2 s.+ bootstrap\.servers"):
-            call({"bootstrap.servers": "127.0.0.1:1"})
+            call(cluster.topology, {"bootstrap.servers": "127.0.0.1:1"})
 
 
 @pytest.fixture
@@ -406,7 +406,7 @@ def test_with_three_brokers_two_copies_are_acknowledged(replicated: Cluster) -> 
 
     replicated.await_that(lambda: replicas() == {3})  # the broker that is asked may not know of them yet
     assert {replicated.settings(topic)["min.insync.replicas"] for topic in replicated.partitions()} == {"2"}
-    assert replicated.topology.check(replicated.config, consumers=["sms"]) == []
+    assert check_topics(replicated.topology, replicated.config, consumers=["sms"]) == []
 
 
 @pytest.mark.parametrize(
@@ -443,6 +443,6 @@ def test_one_replica_is_a_warning(replicated: Cluster) -> None:
     ).values()
     future.result(20)
     replicated.await_that(lambda: topic in replicated.partitions())
-    findings = replicated.topology.check(replicated.config, consumers=["sms", "push"])
+    findings = check_topics(replicated.topology, replicated.config, consumers=["sms", "push"])
     assert [f.severity for f in findings] == ["warning"]
     assert findings[0].text.startswith(f"{topic} has one replica")

@@ -29,6 +29,7 @@ from kafka_notify import (
     TransientError,
     Worker,
 )
+from kafka_notify.admin import create_topics
 from kafka_notify.otel import TracedProducer, Tracing
 from kafka_notify.testing import LocalKafka
 
@@ -79,7 +80,7 @@ def topology() -> Topology:
 def config(local_kafka: LocalKafka, topology: Topology) -> Config:
     """Client settings; the topics exist."""
     config: Config = {"bootstrap.servers": local_kafka.bootstrap_servers}
-    topology.create(config, consumers=[""])
+    create_topics(topology, config, consumers=[""])
     return config
 
 

@@ -44,6 +44,7 @@ from kafka_notify import (
 )
 from kafka_notify._lanes.entry import Entry, Held
 from kafka_notify._settle.copies import Copy
+from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -64,7 +65,7 @@ def topology() -> Topology:
 def config(local_kafka: LocalKafka, topology: Topology) -> dict[str, Any]:
     """Client settings; the topics exist."""
     config: dict[str, Any] = {"bootstrap.servers": local_kafka.bootstrap_servers}
-    topology.create(config, consumers=["", "texts"])
+    create_topics(topology, config, consumers=["", "texts"])
     return config
 
 
@@ -264,7 +265,7 @@ def test_system_exit_in_setup_is_told_at_the_start(config: dict[str, Any], topol
 
 def test_several_named_consumers_run_in_one_process(config: dict[str, Any], topology: Topology) -> None:
     """Each has a group of its own, sends its own channel, and retries through its own topic; a stop ends all."""
-    topology.create(config, consumers=["", "texts", "mails"])
+    create_topics(topology, config, consumers=["", "texts", "mails"])
 
     class Named(Recorder):
         retry = RetryPolicy(3, first=0.05, factor=1)

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import murmur2
 
 from kafka_notify import Category, Lane, Producer, Topology
+from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.pytest_plugin import ExternalKafka
 from tests.producer.conftest import new_topology, note
@@ -23,7 +24,7 @@ def test_the_acknowledgement_holds_the_time_of_the_record(local_kafka: ExternalK
     """The result's timestamp is the record's, aware and in UTC."""
     topology = new_topology()
     config = {"bootstrap.servers": local_kafka.bootstrap_servers}
-    topology.create(config)
+    create_topics(topology, config)
     with Producer(config, topology=topology) as producer:
         producer.warm_up(["high"])
         metadata = producer.send(note()).result(20)
@@ -41,7 +42,7 @@ def test_users_spread_over_many_partitions_as_java_spreads_them(local_kafka: Ext
         channels=["sms"],
     )
     config = {"bootstrap.servers": local_kafka.bootstrap_servers}
-    topology.create(config)
+    create_topics(topology, config)
     with Producer(config, topology=topology) as producer:
         for i in range(1_000):
             producer.send(note(f"ü{i}"))
@@ -69,7 +70,7 @@ def test_a_topic_that_brokers_do_not_know_yet_is_asked_for_again(local_kafka: Ex
         with ThreadPoolExecutor(1) as pool:
             warm = pool.submit(producer.warm_up, ["high"])
             assert asked.wait(20)
-            topology.create(config)
+            create_topics(topology, config)
             warm.result(60)
 
 
@@ -78,7 +79,7 @@ def test_a_brokers_death_costs_nothing(local_kafka_cluster: LocalKafka) -> None:
     kafka = local_kafka_cluster
     topology = new_topology()
     config = {"bootstrap.servers": kafka.bootstrap_servers}
-    topology.create(config)
+    create_topics(topology, config)
     with Producer(
         config, topology=topology, max_block=60, lane_config={"high": {"linger.ms": 5}}
     ) as producer:

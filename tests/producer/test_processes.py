@@ -17,6 +17,7 @@ import pytest
 
 import kafka_notify
 from kafka_notify import Topology
+from kafka_notify.admin import create_topics
 from kafka_notify.testing.pytest_plugin import ExternalKafka
 from tests.producer.conftest import new_topology
 from tests.producer.records import ids, read_all
@@ -32,7 +33,7 @@ class Site:
     def __init__(self, bootstrap_servers: str) -> None:
         self.servers = bootstrap_servers
         self.topology: Topology = new_topology()
-        self.topology.create({"bootstrap.servers": bootstrap_servers})
+        create_topics(self.topology, {"bootstrap.servers": bootstrap_servers})
         self.environ = {
             **os.environ,
             "KAFKA_NOTIFY_BOOTSTRAP_SERVERS": bootstrap_servers,

@@ -117,7 +117,7 @@ class ControlReader:
                 log.warning(
                     "%s cannot be read: nothing can be paused at run time; %s",
                     self._topic,
-                    told(error, "Read", f"topic {self._topic}") if missing else "Topology.create() makes it",
+                    told(error, "Read", f"topic {self._topic}") if missing else "create_topics() makes it",
                 )
             return
         place = (self._topic, PARTITION)

@@ -21,7 +21,8 @@ from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._fetch.offsets import Committed, decode_metadata
 from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader, asked
-from kafka_notify.topology import DEFAULT_CONSUMER, Topology
+from kafka_notify._names import DEFAULT_CONSUMER, of_retry_topic, tool_group
+from kafka_notify.topology import Topology
 from kafka_notify.wire import identity, read_retry
 
 log = logging.getLogger("kafka_notify.cli")
@@ -143,13 +144,8 @@ class Backlogs:
 
     def consumers(self) -> list[tuple[str, str]]:
         """Lane and name of each consumer that has a retry topic; "" is the unnamed one."""
-        found: list[tuple[str, str]] = []
-        for name in sorted(self.topics()):
-            for lane in self._topology.lanes:
-                retry = self._topology.retry_topic(lane)
-                if name == retry or name.startswith(f"{retry}."):
-                    found.append((lane, name.removeprefix(retry).removeprefix(".")))
-        return found
+        of = (of_retry_topic(self._topology.prefix, topic) for topic in sorted(self.topics()))
+        return [each for each in of if each is not None and each[0] in self._topology.lanes]
 
     def topics(self) -> dict[str, int]:
         """Number of partitions of every topic of the cluster."""
@@ -301,7 +297,7 @@ class Backlogs:
         if not spans:
             return
         with (
-            LogReader(self._config, f"{self._topology.prefix}.status") as reader,
+            LogReader(self._config, tool_group(self._topology.prefix, "status")) as reader,
             closing(cast(Any, reader.read(spans))) as records,
         ):
             yield from records

@@ -11,14 +11,14 @@ import click
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
+from kafka_notify._admin.wanted import name_of, wanted_topics
 from kafka_notify._config import client_config, opened
 from kafka_notify._rights import told
-from kafka_notify._topic_rules import name_of, wanted_topics
-from kafka_notify._topics import create_topics
+from kafka_notify.admin import Compression, check_topics, create_topics
 from kafka_notify.cli._backlog import LATEST, TIMEOUT, Backlogs, Group
 from kafka_notify.cli._site import Refused, Site, with_site
 from kafka_notify.errors import ConfigError, NotifyError
-from kafka_notify.topology import Compression, Topology
+from kafka_notify.topology import Topology
 
 QUIET_SECONDS: Final = 3.0
 """How long a lane is watched for producers before it is grown."""
@@ -118,7 +118,7 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
         lane: in_flight(backlogs, lane)
         for lane in dict.fromkeys(change.lane for change in found if change.action == "grow")
     }
-    off = [f for f in site.topology.check(site.config, consumers=names) if "is missing" not in f.text]
+    off = [f for f in check_topics(site.topology, site.config, consumers=names) if "is missing" not in f.text]
     signs = {"create": "+ create", "grow": "~ grow", "cannot shrink": "! cannot shrink", "keep": "= keep"}
     site.table(
         ["", "topic", ">partitions", ">wanted"],
@@ -277,7 +277,7 @@ def grow_topics(site: Site, growing: Sequence[Change], backlogs: Backlogs) -> No
 @with_site
 def check(site: Site, consumers: tuple[str, ...], strict: bool) -> int:
     """Compare the cluster with the topology: what is off, worst first, each with the command that mends it."""
-    findings = site.topology.check(site.config, consumers=[name_of(name) for name in consumers])
+    findings = check_topics(site.topology, site.config, consumers=[name_of(name) for name in consumers])
     for finding in findings:
         site.say(f"{finding.severity}: {finding.text}")
     if not findings:

@@ -20,6 +20,7 @@ import attrs
 from confluent_kafka.admin import AdminClient
 
 from kafka_notify._config import Config, client_config
+from kafka_notify.admin import create_topics
 from kafka_notify.deadletters import DeadLetter, DeadLetters
 from kafka_notify.demo import _verdict
 from kafka_notify.demo._screen import LaneProgress, Screen
@@ -199,12 +200,12 @@ def _kafka(which: str) -> Generator[tuple[Config, Topology], None, None]:
         with LocalKafka() as kafka:
             config = {"bootstrap.servers": kafka.bootstrap_servers}
             topics = topology("notif", None)
-            topics.create(config, consumers=[""])
+            create_topics(topics, config, consumers=[""])
             yield config, topics
     else:
         config = {"bootstrap.servers": which}
         topics = topology(f"notif-demo-{uuid.uuid4().hex[:8]}", None)
-        topics.create(config, consumers=[""])
+        create_topics(topics, config, consumers=[""])
         try:
             yield config, topics
         finally:

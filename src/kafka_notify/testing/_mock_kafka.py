@@ -78,7 +78,7 @@ class MockKafka:
         Raises:
             RuntimeError: It is not running.
         """
-        from kafka_notify._topic_rules import wanted_topics
+        from kafka_notify._admin.wanted import wanted_topics
         from kafka_notify.topology import Topology
 
         if self._owner is None:

@@ -1,4 +1,9 @@
-"""The topics of a topology on a cluster: create what is missing, report what is off."""
+"""The topics of a topology on a cluster: create what is missing, report what is off. Called once per deployment.
+
+create_topics(TOPOLOGY, CLUSTER, consumers=["sms", "email"])
+for finding in check_topics(TOPOLOGY, CLUSTER, consumers=["sms", "email"]):
+    print(finding.severity, finding.text)
+"""
 
 from __future__ import annotations
 
@@ -12,24 +17,25 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource, ConfigSource
 from confluent_kafka.cimpl import NewTopic
 
-from kafka_notify._client_errors import metadata
-from kafka_notify._config import Config, client_config, is_secured, opened
-from kafka_notify._handle import reason
-from kafka_notify._rights import is_missing_right, told
-from kafka_notify._topic_rules import (
-    ConsumerLike,
+from kafka_notify._admin.findings import (
+    Finding,
     Found,
     compare,
     left_behind,
-    name_of,
     offsets_kept,
     too_short_for,
-    topic_config,
     unsent_channels,
-    wanted_topics,
 )
+from kafka_notify._admin.wanted import Compression, ConsumerLike, name_of, topic_config, wanted_topics
+from kafka_notify._client_errors import metadata
+from kafka_notify._config import Config, client_config, is_secured, opened
+from kafka_notify._handle import reason
+from kafka_notify._names import has_prefix, of_retry_topic
+from kafka_notify._rights import is_missing_right, told
 from kafka_notify.errors import ConfigError, NotifyError
-from kafka_notify.topology import Compression, Finding, Topology
+from kafka_notify.topology import Topology
+
+__all__ = ["Compression", "ConsumerLike", "Finding", "check_topics", "create_topics"]
 
 log = logging.getLogger("kafka_notify.topics")
 
@@ -44,15 +50,21 @@ def create_topics(
     replication_factor: int | None = None,
     compression: Compression = "producer",
 ) -> None:
-    """Create the topics that are missing and wait until they have leaders; leave the others as they are.
+    """Create the topics that are missing and wait until they have leaders; leave those that exist as they are.
 
     Args:
-        consumers: Those to make retry topics for; the unnamed one when there are none.
+        topology: Whose topics they are.
+        config: librdkafka properties of the cluster.
+        consumers: Those to make retry topics for: their names (`Consumer.name`), classes or instances. "" is the
+            unnamed one, and it is the only one when none is given.
         replication_factor: 3 by default, or the number of brokers when there are fewer.
-        compression: `compression.type` of source and retry topics.
+        compression: `compression.type` of source and retry topics. `producer` keeps records as compressed as they
+            were sent. Where others than your own producers may write, use `uncompressed`: brokers unpack what
+            arrives and refuse a batch that is then larger than `max.message.bytes`, so that no small record becomes
+            a large one in a worker's memory; for that it takes more disk and network.
 
     Raises:
-        ConfigError: The cluster refused a topic.
+        ConfigError: The cluster refused a topic; the text says which and why.
         NotifyError: No broker answered.
     """
     admin: Any = opened(AdminClient, client_config(config))
@@ -86,12 +98,19 @@ def create_topics(
 def check_topics(
     topology: Topology, config: Config, *, consumers: Iterable[ConsumerLike] = ()
 ) -> list[Finding]:
-    """Compare the cluster with the topology; errors come first.
+    """Compare the cluster with the topology: missing topics, partition counts, co-partitioning of source and retry
+    topics, retention (also of the brokers for committed offsets), `min.insync.replicas`, clean-up policy, compression,
+    retry topics and groups left behind.
 
     Args:
+        topology: Whose topics they are.
+        config: librdkafka properties of the cluster.
         consumers: All that read this topology. With names, retry topics and groups left behind by a renamed one
             are found; with classes or instances, channels that no consumer or several of them send, too.
             Without any, the consumers are taken to be those whose retry topics exist.
+
+    Returns:
+        What is off, errors first, each with the command that mends it; nothing when all is well.
 
     Raises:
         NotifyError: No broker answered, or the right to describe is missing.
@@ -102,9 +121,10 @@ def check_topics(
     servers = ",".join(f"{broker.host}:{broker.port}" for broker in listed.brokers.values())
     if is_secured(config):  # Kafka's own tools are given it in a file; what is printed holds no secret
         servers += " --command-config client.properties"
-    prefix = f"{topology.prefix}."
     dlqs = {topology.dlq_topic(lane) for lane in topology.lanes}
-    found = _found(admin, {n: t for n, t in listed.topics.items() if n.startswith(prefix) or n in dlqs})
+    found = _found(
+        admin, {n: t for n, t in listed.topics.items() if has_prefix(topology.prefix, n) or n in dlqs}
+    )
     names = {name_of(consumer) for consumer in given} or _names_in(topology, found) or {""}
     _check_hidden(admin, [name for name in wanted_topics(topology, names) if name not in listed.topics])
     findings = list(compare(topology, names, found, servers))
@@ -112,7 +132,7 @@ def check_topics(
     if (minutes := _offsets_retention(admin, listed)) is not None:
         findings += offsets_kept(topology, found, minutes, servers)
     if given:
-        groups = [group for group in _groups(admin) if group.startswith(prefix)]
+        groups = [group for group in _groups(admin) if has_prefix(topology.prefix, group)]
         expected = {topology.group(lane, name) for lane in topology.lanes for name in names}
         _tell_hidden(admin, sorted(expected.difference(groups)))
         findings += left_behind(topology, names, found, groups, servers)
@@ -121,13 +141,9 @@ def check_topics(
 
 
 def _names_in(topology: Topology, topics: Iterable[str]) -> set[str]:
-    unnamed = [topology.retry_topic(lane) for lane in topology.lanes]
-    return {
-        topic.removeprefix(retry).lstrip(".")
-        for topic in topics
-        for retry in unnamed
-        if topic == retry or topic.startswith(f"{retry}.")
-    }
+    """Consumers that have a retry topic on a lane of the topology."""
+    of = (of_retry_topic(topology.prefix, topic) for topic in topics)
+    return {each[1] for each in of if each is not None and each[0] in topology.lanes}
 
 
 def _check_hidden(admin: Any, names: Iterable[str]) -> None:

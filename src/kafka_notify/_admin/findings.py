@@ -1,4 +1,4 @@
-"""What topics a topology should have, and what is wrong with those there are: decided without I/O."""
+"""What is wrong with the topics that there are, each with the command that mends it."""
 
 from __future__ import annotations
 
@@ -7,35 +7,29 @@ from typing import Final, Literal
 
 import attrs
 
+from kafka_notify._admin.wanted import (
+    DAY_MS,
+    UNPACKED,
+    ConsumerLike,
+    Wanted,
+    name_of,
+    topic_config,
+    wanted_topics,
+)
+from kafka_notify._names import DEFAULT_CONSUMER, of_retry_topic
 from kafka_notify._retention import keepable, keeps_any_wait
-from kafka_notify.consumer import Consumer
-from kafka_notify.topology import DEFAULT_CONSUMER, Compression, Finding, Lane, Topology
-
-ConsumerLike = str | Consumer | type[Consumer]
-"""A consumer's name; or the consumer, whose channels are then known as well."""
+from kafka_notify.topology import Lane, Topology
 
 _TOPICS: Final = "kafka-topics.sh"
-_DAY_MS: Final = 86_400_000
-_LONGEST_WAIT_MS: Final = _DAY_MS
-"""A throttled notification may wait for 24 hours, whatever the backoff."""
-_RECORD_BYTES: Final = 1_048_588  # Kafka's own default
-_COPY_BYTES: Final = 2_097_152
-"""A copy is its record and more headers: it must fit where the record did."""
-
-Kind = Literal["source", "retry", "dlq", "control"]
-_UNPACKED: Final = frozenset({"source", "retry"})
-"""Kinds of topics whose records a worker takes into its memory."""
 
 
 @attrs.frozen
-class Wanted:
-    """A topic as it should be."""
+class Finding:
+    """Something that `check_topics` found."""
 
-    name: str
-    kind: Kind
-    partitions: int
-    retention_ms: int
-    max_message_bytes: int
+    severity: Literal["error", "warning"]
+    text: str
+    """What is off, and the command that mends it."""
 
 
 @attrs.frozen
@@ -49,60 +43,6 @@ class Found:
     """Settings that somebody made for this topic, whatever the brokers' defaults are."""
 
 
-# -- what should be --------------------------------------------------------------------------------
-
-
-def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]:
-    """Source, retry (per consumer name) and dead-letter topics.
-
-    A dead-letter topic has as many partitions as the largest lane that writes it: on a bad day it takes all that
-    the lane takes. Letters go by key, so those of one user stay in order whatever the number.
-    """
-    wanted: dict[str, Wanted] = {}
-    for lane in topology.lanes.values():
-        source, dlq = topology.source_topic(lane.name), topology.dlq_topic(lane.name)
-        wanted[source] = Wanted(source, "source", lane.partitions, 7 * _DAY_MS, _RECORD_BYTES)
-        for name in names:
-            retry = topology.retry_topic(lane.name, name)
-            wanted[retry] = Wanted(retry, "retry", lane.partitions, retry_retention(lane), _COPY_BYTES)
-        other = wanted.get(dlq)
-        partitions = max(lane.partitions, other.partitions if other else 0)
-        wanted[dlq] = Wanted(dlq, "dlq", partitions, 14 * _DAY_MS, _COPY_BYTES)
-    control = topology.control_topic
-    wanted[control] = Wanted(control, "control", 1, -1, _RECORD_BYTES)
-    return wanted
-
-
-def topic_config(topic: Wanted, replicas: int, compression: Compression = "producer") -> dict[str, str]:
-    """What such a topic is created with."""
-    return {
-        **({"compression.type": compression} if topic.kind in _UNPACKED else {}),
-        # compaction would keep only the newest notification of each user; of the control topic that is wanted
-        "cleanup.policy": "compact" if topic.kind == "control" else "delete",
-        "max.message.bytes": str(topic.max_message_bytes),
-        "message.timestamp.type": "CreateTime",
-        "min.insync.replicas": "2" if replicas >= 3 else "1",
-        "retention.bytes": "-1",
-        "retention.ms": str(topic.retention_ms),
-        "unclean.leader.election.enable": "false",
-    }
-
-
-def retry_retention(lane: Lane) -> int:
-    """Milliseconds for which its retry topic should keep a record."""
-    longest = max(_LONGEST_WAIT_MS, round(lane.retry.cap * (1 + lane.retry.jitter) * 1000))
-    return 2 * longest + 7 * _DAY_MS
-
-
-def name_of(consumer: ConsumerLike) -> str:
-    """The name that topics and groups are made of; "" is the unnamed consumer."""
-    name = consumer if isinstance(consumer, str) else consumer.name
-    return "" if name == DEFAULT_CONSUMER else name
-
-
-# -- what is off -----------------------------------------------------------------------------------
-
-
 def compare(
     topology: Topology, names: Iterable[str], found: Mapping[str, Found], servers: str
 ) -> Iterator[Finding]:
@@ -112,7 +52,7 @@ def compare(
         if topic.name not in found:
             config = " ".join(f"--config {k}={v}" for k, v in topic_config(topic, 3).items())
             yield (_warning if topic.kind == "control" else _error)(
-                f"{topic.name} is missing; Topology.create() makes it, or: {_TOPICS} --bootstrap-server {servers} "
+                f"{topic.name} is missing; create_topics() makes it, or: {_TOPICS} --bootstrap-server {servers} "
                 f"--create --topic {topic.name} --partitions {topic.partitions} --replication-factor 3 {config}"
             )
         else:
@@ -173,7 +113,7 @@ def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
         )
         yield Finding(
             "error" if topic.kind == "retry" else "warning",
-            f"{topic.name} keeps records for {retention / _DAY_MS:.3g} days, {topic.retention_ms / _DAY_MS:.3g} are "
+            f"{topic.name} keeps records for {retention / DAY_MS:.3g} days, {topic.retention_ms / DAY_MS:.3g} are "
             f"needed: {what}; {mend('retention.ms', topic.retention_ms)}",
         )
     if int(config.get("retention.bytes", -1)) >= 0:
@@ -189,7 +129,7 @@ def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
             f"{topic.name} takes records of {config['max.message.bytes']} bytes: a copy, which is its record and "
             f"more headers, may not fit and its lane would wait; {mend('max.message.bytes', topic.max_message_bytes)}"
         )
-    if topic.kind in _UNPACKED and "compression.type" not in found.chosen:
+    if topic.kind in UNPACKED and "compression.type" not in found.chosen:
         yield _warning(
             f"{topic.name} does not say whether brokers unpack what arrives: a few kilobytes may become hundreds of "
             "megabytes in each worker that reads them. Where others than your own producers may write, have them "
@@ -235,7 +175,7 @@ def offsets_kept(
             retention = int(source.config.get("retention.ms", -1))
             longest = max(longest, 2**63 if retention < 0 else retention)
     if longest > minutes * 60_000:
-        needed = "for ever" if longest == 2**63 else f"{longest / _DAY_MS:.3g} days"
+        needed = "for ever" if longest == 2**63 else f"{longest / DAY_MS:.3g} days"
         value = 2**31 - 1 if longest == 2**63 else -(-longest // 60_000)
         yield _warning(
             f"the brokers forget the offsets of a group that nobody is in after {minutes / 1440:.3g} days, while "
@@ -260,10 +200,10 @@ def too_short_for(
             longest = keepable(retention_ms)
             if longest is not None and waits > longest and not keeps_any_wait(retention_ms):
                 yield _error(
-                    f"{topic} surely keeps a retry for {longest / _DAY_MS:.3g} days, and the RetryPolicy waits for up "
-                    f"to {waits / _DAY_MS:.3g}: what waits longer is dead-lettered; kafka-configs.sh "
+                    f"{topic} surely keeps a retry for {longest / DAY_MS:.3g} days, and the RetryPolicy waits for up "
+                    f"to {waits / DAY_MS:.3g}: what waits longer is dead-lettered; kafka-configs.sh "
                     f"--bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config "
-                    f"retention.ms={waits + 7 * _DAY_MS}"
+                    f"retention.ms={waits + 7 * DAY_MS}"
                 )
 
 
@@ -271,10 +211,11 @@ def left_behind(
     topology: Topology, names: set[str], found: Mapping[str, Found], groups: Iterable[str], servers: str
 ) -> Iterator[Finding]:
     known = ", ".join(sorted(name or DEFAULT_CONSUMER for name in names))
-    retry = f"{topology.prefix}.retry."
     for topic in sorted(found):
-        lane, _, name = topic.removeprefix(retry).partition(".")
-        if topic.startswith(retry) and (lane not in topology.lanes or name not in names):
+        if (of := of_retry_topic(topology.prefix, topic)) is None:
+            continue
+        lane, name = of
+        if lane not in topology.lanes or name not in names:
             yield _warning(
                 f"{topic} belongs to no lane and consumer of this topology (consumers: {known}). What waits in it is "
                 f"not sent: run its consumer until nothing waits any more, then {_TOPICS} --bootstrap-server "

@@ -1,0 +1,88 @@
+"""The topics that a topology should have, and their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+import attrs
+
+from kafka_notify._names import consumer_key
+from kafka_notify.consumer import Consumer
+from kafka_notify.topology import Lane, Topology
+
+ConsumerLike = str | Consumer | type[Consumer]
+"""A consumer's name; or the consumer, whose channels are then known as well."""
+
+Compression = Literal["uncompressed", "producer"]
+"""`compression.type` of what workers read: brokers unpack it before they look at `max.message.bytes`, or not."""
+
+DAY_MS: Final = 86_400_000
+_LONGEST_WAIT_MS: Final = DAY_MS
+"""A throttled notification may wait for 24 hours, whatever the backoff."""
+_RECORD_BYTES: Final = 1_048_588  # Kafka's own default
+_COPY_BYTES: Final = 2_097_152
+"""A copy is its record and more headers: it must fit where the record did."""
+
+Kind = Literal["source", "retry", "dlq", "control"]
+UNPACKED: Final = frozenset({"source", "retry"})
+"""Kinds of topics whose records a worker takes into its memory."""
+
+
+@attrs.frozen
+class Wanted:
+    """A topic as it should be."""
+
+    name: str
+    kind: Kind
+    partitions: int
+    retention_ms: int
+    max_message_bytes: int
+
+
+def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]:
+    """Source, retry (per consumer name) and dead-letter topics.
+
+    A dead-letter topic has as many partitions as the largest lane that writes it: on a bad day it takes all that
+    the lane takes. Letters go by key, so those of one user stay in order whatever the number.
+    """
+    wanted: dict[str, Wanted] = {}
+    for lane in topology.lanes.values():
+        source, dlq = topology.source_topic(lane.name), topology.dlq_topic(lane.name)
+        wanted[source] = Wanted(source, "source", lane.partitions, 7 * DAY_MS, _RECORD_BYTES)
+        for name in names:
+            retry = topology.retry_topic(lane.name, name)
+            wanted[retry] = Wanted(retry, "retry", lane.partitions, retry_retention(lane), _COPY_BYTES)
+        other = wanted.get(dlq)
+        partitions = max(lane.partitions, other.partitions if other else 0)
+        wanted[dlq] = Wanted(dlq, "dlq", partitions, 14 * DAY_MS, _COPY_BYTES)
+    control = topology.control_topic
+    wanted[control] = Wanted(control, "control", 1, -1, _RECORD_BYTES)
+    return wanted
+
+
+def topic_config(topic: Wanted, replicas: int, compression: Compression = "producer") -> dict[str, str]:
+    """What such a topic is created with."""
+    return {
+        **({"compression.type": compression} if topic.kind in UNPACKED else {}),
+        # compaction would keep only the newest notification of each user; of the control topic that is wanted
+        "cleanup.policy": "compact" if topic.kind == "control" else "delete",
+        "max.message.bytes": str(topic.max_message_bytes),
+        "message.timestamp.type": "CreateTime",
+        "min.insync.replicas": "2" if replicas >= 3 else "1",
+        "retention.bytes": "-1",
+        "retention.ms": str(topic.retention_ms),
+        "unclean.leader.election.enable": "false",
+    }
+
+
+def retry_retention(lane: Lane) -> int:
+    """Milliseconds for which its retry topic should keep a record."""
+    longest = max(_LONGEST_WAIT_MS, round(lane.retry.cap * (1 + lane.retry.jitter) * 1000))
+    return 2 * longest + 7 * DAY_MS
+
+
+def name_of(consumer: ConsumerLike) -> str:
+    """The name that topics and groups are made of; "" is the unnamed consumer."""
+    name = consumer if isinstance(consumer, str) else consumer.name
+    return consumer_key(name)

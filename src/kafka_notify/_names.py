@@ -1,0 +1,95 @@
+"""Names of topics and groups: how they are made of prefix, lane and consumer, and taken apart again. Pure.
+
+No name that they are made of holds a dot, so each way back is certain.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from kafka_notify.errors import ConfigError
+
+DEFAULT_CONSUMER: Final = "workers"
+"""How a consumer without a name is called in groups, and wherever a person reads or types it."""
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+def is_name(text: str) -> bool:
+    """Whether it can be part of a topic's or group's name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(what: str, name: object) -> None:
+    """Raise `ConfigError` unless `name` can be part of a topic's or group's name."""
+    if not isinstance(name, str) or not is_name(name):
+        raise ConfigError(
+            f"{what} must be lower-case letters, digits, '_' or '-', begin with a letter, at most 63, not {name!r}"
+        )
+
+
+def consumer_key(name: str) -> str:
+    """A consumer's name as `Consumer.name` says it: empty for `workers`."""
+    return "" if name == DEFAULT_CONSUMER else name
+
+
+# -- made ------------------------------------------------------------------------------------------
+
+
+def source_topic(prefix: str, lane: str) -> str:
+    """The topic that producers write: `notif.high_priority`."""
+    return f"{prefix}.{lane}"
+
+
+def retry_topic(prefix: str, lane: str, consumer: str) -> str:
+    """The retry topic of a consumer: `notif.retry.high_priority.sms`, without `.sms` when it has no name."""
+    key = consumer_key(consumer)
+    return f"{prefix}.retry.{lane}.{key}" if key else f"{prefix}.retry.{lane}"
+
+
+def dead_letter_topic(prefix: str) -> str:
+    """The dead-letter topic of lanes that name none: `notif.dlq`."""
+    return f"{prefix}.dlq"
+
+
+def control_topic(prefix: str) -> str:
+    """The topic that says what is paused: `notif.control`."""
+    return f"{prefix}.control"
+
+
+RESERVED: Final = frozenset({"retry", "dlq", "control"})
+"""What a lane must not be called: its source topic would be one of the others."""
+
+
+def group_name(prefix: str, lane: str, consumer: str) -> str:
+    """A consumer group: `notif.high_priority.sms`, or `notif.high_priority.workers`."""
+    return f"{source_topic(prefix, lane)}.{consumer or DEFAULT_CONSUMER}"
+
+
+def tool_group(prefix: str, tool: str) -> str:
+    """The group that a tool names when it reads without joining one: `notif.dead-letters`."""
+    return f"{prefix}.{tool}"
+
+
+# -- taken apart -----------------------------------------------------------------------------------
+
+
+def of_retry_topic(prefix: str, topic: str) -> tuple[str, str] | None:
+    """Lane and consumer of a retry topic, "" for the one without a name; None when it is not one of this prefix."""
+    before = f"{prefix}.retry."
+    if not topic.startswith(before):
+        return None
+    lane, _, consumer = topic.removeprefix(before).partition(".")
+    return lane, consumer
+
+
+def of_group(group: str) -> tuple[str, str]:
+    """Source topic and consumer of a group, `workers` for the one without a name."""
+    source, _, consumer = group.rpartition(".")
+    return source, consumer
+
+
+def has_prefix(prefix: str, name: str) -> bool:
+    """Whether a topic or group is one of this prefix, whichever its lane and consumer are."""
+    return name.startswith(f"{prefix}.")
