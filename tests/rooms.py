@@ -33,10 +33,12 @@ ROOMS = (
         _of_package(
             *(
                 "_alarms",
+                "_arguments",
                 "_clock",
                 "_extras",
                 "_frozen",
                 "_limited_log",
+                "_names",
                 "_text",
                 "_units",
                 "_waits",
@@ -47,8 +49,17 @@ ROOMS = (
     Room(
         "words and wire",
         _of_package(
-            *("_dead_letter", "_headers", "_hops", "_payload", "_payload_types", "_supervised", "_where"),
-            *("_worker.outcome", "codec", "events", "log", "notification", "outcome", "policy", "wire"),
+            *(
+                "_dead_letter",
+                "_headers",
+                "_hops",
+                "_ids",
+                "_payload",
+                "_payload_types",
+                "_supervised",
+                "_where",
+            ),
+            *("_worker.outcome", "codec", "events", "notification", "outcome", "policy", "wire"),
         ),
     ),
     Room(
@@ -62,12 +73,13 @@ ROOMS = (
         "classify", _of_package("_metric_labels", "_provider_codes", "_replies", "_smtp_replies", "classify")
     ),
     Room("partition", _of_package("_fetch.offsets", "_lanes", "_partition", "_worker.turn")),
-    Room("consumer", _of_package("_topic_rules", "_topics", "consumer", "limits", "topology")),
+    Room("consumer", _of_package("consumer", "limits", "topology")),
+    Room("admin", _of_package("_admin", "admin")),
     Room("producer", _of_package("_pause", "pauses", "producer")),
     Room("worker", _of_package("_fetch", "_send", "_settle", "_worker", "worker")),
     Room("redrive", _of_package("_redrive", "_redrive_target", "_redrive_writer", "deadletters")),
     Room("package", ("kafka_notify",)),
-    Room("adapters", _of_package("otel", "prometheus", "redis")),
+    Room("adapters", _of_package("log", "otel", "prometheus", "redis")),
     Room("tools", _of_package("__main__", "cli", "demo", "testing")),
 )
 

@@ -279,11 +279,9 @@ class DeadLetters:
         ):
             plan.add(letters, allow_expired=allow_expired, allow_unverified=allow_unverified)
             plan.drop_redriven(None if allow_unproven else Retention(self._config))
-            size = plan.size()
-            written = (
-                0 if dry_run or watch.cancelled else write(plan.copies(), size, self._config, rate, watch)
-            )
-            count = size if dry_run else written
+            size = count = plan.size()
+            if not dry_run:
+                count = 0 if watch.cancelled else write(plan.copies(), size, self._config, rate, watch)
             for sentence in plan.advice:
                 log.warning("%s", sentence)
             return RedriveReport(

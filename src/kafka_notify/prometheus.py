@@ -317,7 +317,6 @@ class _Labels:
 
 
 def _consumer(worker: Worker) -> str:
-    """The last part of its group: the consumer's name, `workers` without one."""
     return of_group(worker.group or "")[1]
 
 

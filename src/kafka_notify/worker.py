@@ -387,8 +387,7 @@ class _Running:
     """The parts of a started worker."""
 
     def __init__(self, worker: Worker, consumer: Consumer) -> None:
-        w = worker
-        lane, topology = w._lane, w._topology
+        w, lane, topology = worker, worker._lane, worker._topology
         self.topics = (
             topology.source_topic(lane.name),
             topology.retry_topic(lane.name, consumer.name),

@@ -21,6 +21,7 @@ from typing import Final
 import attrs
 
 from kafka_notify._lanes.entry import Entry
+from kafka_notify._lanes.partition import Partition
 from kafka_notify._send.engine import Engine
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Copied, Disturbed, Owned, Started, now_ms
@@ -336,7 +337,10 @@ def given_away(engine: Engine) -> list[Entry]:
     return [
         o
         for o in gc.get_objects()
-        if type(o) is Entry and not o.partition.alive and o.partition._effects is engine
+        if type(o) is Entry
+        and isinstance(partition := o.partition, Partition)
+        and not partition.alive
+        and partition._effects is engine
     ]
 
 

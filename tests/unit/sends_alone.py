@@ -11,7 +11,7 @@ from typing import Any, cast
 from kafka_notify import Category, Codec, Consumer, JsonCodec, Middleware, Notification, RetryPolicy
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.offsets import Committed
-from kafka_notify._lanes.entry import Entry, Lane
+from kafka_notify._lanes.entry import Assignment, Entry, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
 from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
@@ -83,7 +83,7 @@ class Alone:
         self.failed: list[BaseException] = []
         self.handled: list[BaseException | None] = []
         """The exception that was being handled at each write, which a client that refuses it would keep for ever."""
-        self.room: list[Partition] = []
+        self.room: list[Assignment] = []
         """Of each source record that made room for others."""
         self.events: list[Event] = []
         self.loop = asyncio.get_running_loop()

@@ -10,8 +10,9 @@ import pytest
 
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes import partition
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Packed
+from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
 from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._lanes.record import Packed
 from kafka_notify._partition.wide import Spill
 from kafka_notify._send.ready import Ready
 from kafka_notify.wire import RetryState

@@ -416,7 +416,7 @@ def test_a_walk_through_the_queue_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_pieces_stay_small() -> None:
     """Wherever entries come in, none of the lists that are moved by it grows beyond two pieces."""
-    lane, order = Lane(cast(Any, None), "u"), ByOrigin()
+    lane, order = Lane(cast(Any, None), "u"), ByOrigin[Entry]()
     origins = list(range(5_000))
     random.Random(1).shuffle(origins)
     for origin in origins:

@@ -22,8 +22,9 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import BATCH
 from kafka_notify._fetch.offsets import OffsetRewound
 from kafka_notify._headers import headers_of
-from kafka_notify._lanes.entry import record_size
+from kafka_notify._lanes.entry import Assignment
 from kafka_notify._lanes.partition import Partition, PayloadBudget, TopicRecreated
+from kafka_notify._lanes.record import record_size
 from kafka_notify._pause import Paused
 from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.policy import Ordering
@@ -357,7 +358,7 @@ class Intake:
 
     # -- the room of each partition -------------------------------------------------------------------
 
-    def on_room(self, partition: Partition) -> None:
+    def on_room(self, partition: Assignment) -> None:
         """A source record of `partition` was finished: others may have waited for that."""
         if (
             partition.number in self._unread
@@ -367,8 +368,9 @@ class Intake:
             )
             and not self._rest.pending
         ):
-            self._let_in_some(partition.number, self._clock.now())
-            self._fed((partition,))
+            touched = self._partitions[partition.number]
+            self._let_in_some(touched.number, self._clock.now())
+            self._fed((touched,))
             if self._reading.hold:
                 self._check_room()
 

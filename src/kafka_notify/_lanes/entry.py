@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import marshal
+from collections.abc import Hashable
 from enum import IntEnum
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from kafka_notify._headers import HasHeaders, headers_of
+from kafka_notify._headers import headers_of
 from kafka_notify._lanes.later import Later
+from kafka_notify._lanes.record import Packed, Record, record_size
 from kafka_notify.wire import collapse_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections import deque
 
-    from kafka_notify._lanes.partition import Partition
     from kafka_notify.wire import Headers
 
 
@@ -102,42 +101,35 @@ class Held:
         return max(self.at, self.superseded)
 
 
-class Record(HasHeaders, Protocol):
-    """What an entry needs of a `confluent_kafka.Message`."""
+class Assignment(Protocol):
+    """One partition during one assignment, as those see it who send, copy, load and time its entries. `Partition` is
+    the one there is; it says what each of these is."""
 
-    def key(self, /) -> Any: ...
-    def value(self, /) -> Any: ...
-    def timestamp(self, /) -> Any: ...
+    number: int
+    topic_id: str
+    writer: str
+    alive: bool
+    closing: bool
+    open: int
+    outstanding: int
+    new: deque[Entry]
+    due: deque[Entry]
+    failed: deque[Entry]
 
-
-class Packed:
-    """A record that waits in memory, as four objects: as it came from Kafka it is a dozen and more, with a tuple for
-    each header, which the garbage collector walks again and again."""
-
-    __slots__ = ("_headers", "_key", "_time", "_value", "size")
-
-    def __init__(self, record: Record, headers: Headers | None) -> None:
-        self._key: bytes | None = record.key()
-        self._value: bytes | None = record.value()
-        self._time: tuple[int, int] = record.timestamp()
-        self._headers = marshal.dumps(headers) if headers else b""
-        self.size = 300 + len(self._key or b"") + len(self._value or b"") + len(self._headers)
-        """Bytes that it takes in memory, roughly."""
-
-    def key(self) -> bytes | None:
-        """As `confluent_kafka.Message.key`; the others likewise."""
-        return self._key
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def timestamp(self) -> tuple[int, int]:
-        return self._time
-
-    def headers(self) -> Headers | None:
-        """A list that belongs to the caller."""
-        packed = self._headers  # made above, of what came from Kafka: no bytes from elsewhere are unpacked
-        return marshal.loads(packed) if packed else None  # noqa: S302
+    def step(self, lane: Lane, now: int, /) -> None: ...
+    def release(self, entry: Entry, now: int, /) -> None: ...
+    def copying(self, entry: Entry, /) -> None: ...
+    def copied(self, entry: Entry, held: Held, attempt: int, now: int, /) -> None: ...
+    def dying(self, entry: Entry, /) -> None: ...
+    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None: ...
+    def superseder(self, entry: Entry, now: int, /) -> Entry | None: ...
+    def will_not_be_sent(self, entry: Entry, /) -> None: ...
+    def loaded(self, entry: Entry, record: Record, now: int, /) -> None: ...
+    def rest(self, entry: Entry, /) -> None: ...
+    def pause(self, entry: Entry, now: int, /) -> None: ...
+    def unpause(self, lane: Lane, now: int, /) -> None: ...
+    def stick(self, key: Hashable, /) -> Lane: ...
+    def unstick(self, lane: Lane, now: int, /) -> None: ...
 
 
 class Entry:
@@ -161,7 +153,7 @@ class Entry:
         """Bytes counted while it lives in the source topic alone."""
 
     @property
-    def partition(self) -> Partition:
+    def partition(self) -> Assignment:
         """The assignment that holds it."""
         return self.lane.partition
 
@@ -240,30 +232,16 @@ class Entry:
         self.record, self._headers = record, None
 
 
-def record_size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
-    """Bytes that a record takes in memory, roughly: each of its parts alone can be as large as a record may be."""
-    if not headers:
-        return 200 + len(key or b"") + len(value or b"")
-    try:
-        size = sum(map(len, map(_RAW, headers)))  # all in C
-    except TypeError:  # a header without a value
-        size = sum(len(raw) for _, raw in headers if raw is not None)
-    return size + 200 + 120 * len(headers) + len(key or b"") + len(value or b"")
-
-
-_RAW: Final = itemgetter(1)
-
-
 class Lane:
     """One user's entries, strictly by origin, wherever each of them lives: the head, and what waits behind it."""
 
     __slots__ = ("blocked", "head", "key", "later", "partition", "paused", "stuck", "timer")
 
-    def __init__(self, partition: Partition, key: Hashable) -> None:
+    def __init__(self, partition: Assignment, key: Hashable) -> None:
         self.partition = partition
         self.key = key
         self.head: Entry | None = None
-        self.later: Later | None = None
+        self.later: Later[Entry] | None = None
         """Nearly no user has more than one notification open: the others have no list."""
         self.timer = 0
         """Epoch ms of the wake-up that is already asked for; 0 is none."""

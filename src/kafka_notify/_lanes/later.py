@@ -6,10 +6,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from kafka_notify._lanes.entry import Entry
+from typing import Final, Generic, Protocol, TypeVar
 
 PIECE: Final = 256
 """Entries in a piece of a list; one that insertions have filled twice is cut. An insertion moves what is behind it in
@@ -20,31 +17,50 @@ followers has one or two, and nobody asks: a queue of its own for each would be 
 _ORIGIN: Final = attrgetter("origin")
 
 
-def _last(piece: list[Entry]) -> int:
+class _Held(Protocol):
+    @property
+    def collapse(self) -> str: ...
+
+
+class Ordered(Protocol):
+    """What is asked of an entry."""
+
+    @property
+    def origin(self) -> int: ...
+    @property
+    def held(self) -> _Held | None: ...
+    @property
+    def collapse(self) -> str: ...
+
+
+E = TypeVar("E", bound=Ordered)
+
+
+def _last(piece: list[E]) -> int:
     return piece[-1].origin
 
 
-class ByOrigin:
+class ByOrigin(Generic[E]):
     """Entries in the order of their origins, in pieces."""
 
     __slots__ = ("_pieces", "count")
 
     def __init__(self) -> None:
-        self._pieces: list[list[Entry]] = [[]]
+        self._pieces: list[list[E]] = [[]]
         """Never empty; only the first one may be, and only when it is alone."""
         self.count = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[E]:
         for piece in self._pieces:
             yield from piece
 
     @property
-    def last(self) -> Entry | None:
+    def last(self) -> E | None:
         """The one with the highest origin."""
         piece = self._pieces[-1]
         return piece[-1] if piece else None
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: E) -> None:
         """Insert by origin; nearly always at the end."""
         self.count += 1
         pieces = self._pieces
@@ -62,16 +78,16 @@ class ByOrigin:
             pieces.insert(at + 1, piece[PIECE:])
             del piece[PIECE:]
 
-    def pop(self) -> Entry:
+    def pop(self) -> E:
         """Take out the first."""
         return self._take(0, 0)
 
-    def pop_last(self) -> Entry:
+    def pop_last(self) -> E:
         """Take out the last."""
         at = len(self._pieces) - 1
         return self._take(at, len(self._pieces[at]) - 1)
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: E) -> None:
         """Take out this one.
 
         Raises:
@@ -80,18 +96,18 @@ class ByOrigin:
         at, place = self._place(entry)
         self._take(at, place)
 
-    def replace(self, old: Entry, new: Entry) -> None:
+    def replace(self, old: E, new: E) -> None:
         """Put `new`, which has the same origin, in the place of `old`."""
         at, place = self._place(old)
         self._pieces[at][place] = new
 
-    def find(self, origin: int) -> Entry | None:
+    def find(self, origin: int) -> E | None:
         """The entry with this origin."""
         piece = self._pieces[self._piece(origin)]
         place = bisect_left(piece, origin, key=_ORIGIN)
         return piece[place] if place < len(piece) and piece[place].origin == origin else None
 
-    def _take(self, at: int, place: int) -> Entry:
+    def _take(self, at: int, place: int) -> E:
         piece = self._pieces[at]
         entry = piece.pop(place)
         self.count -= 1
@@ -99,7 +115,7 @@ class ByOrigin:
             del self._pieces[at]
         return entry
 
-    def _place(self, entry: Entry) -> tuple[int, int]:
+    def _place(self, entry: E) -> tuple[int, int]:
         at = self._piece(entry.origin)
         piece = self._pieces[at]
         place = bisect_left(piece, entry.origin, key=_ORIGIN)
@@ -115,21 +131,21 @@ class ByOrigin:
         return min(bisect_left(pieces, origin, key=_last), len(pieces) - 1)
 
 
-class Later(ByOrigin):
+class Later(ByOrigin[E]):
     """The followers of a lane's head, and what is remembered of them so that nobody has to look through all."""
 
     __slots__ = ("_fresh", "_keys", "_same", "is_backlog", "overtaken")
 
-    def __init__(self, first: Entry) -> None:
+    def __init__(self, first: E) -> None:
         self._pieces = [[first]]
         self.count = 1
         self.is_backlog = False
         """Whether the partition has noted that they are many."""
-        self._fresh: deque[Entry] | None = None
+        self._fresh: deque[E] | None = None
         """See `fresh`; None while nobody has asked, and there are few."""
-        self.overtaken: Entry | None = None
+        self.overtaken: E | None = None
         """It was the head, and being sent, when an earlier one (redriven) came in front of it."""
-        self._same: dict[str, ByOrigin] | None = None
+        self._same: dict[str, ByOrigin[E]] | None = None
         """Entries by collapse key; None until one of them is known to have one, or somebody asked. What can supersede
         nothing any more is left out."""
         self._keys: dict[int, str] | None = None
@@ -138,14 +154,14 @@ class Later(ByOrigin):
             self._index_all()
 
     @property
-    def fresh(self) -> deque[Entry]:
+    def fresh(self) -> deque[E]:
         """All that live in the source alone and are idle, nearly in the order in which they came; some that are or do
         so no more. What is taken out is not looked at again."""
         if self._fresh is None:
             self._fresh = deque(entry for entry in self if entry.held is None)
         return self._fresh
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: E) -> None:
         """Insert by origin; nearly always at the end."""
         piece = self._pieces[-1]
         if piece and len(piece) < PIECE and piece[-1].origin < entry.origin:  # nearly always
@@ -164,11 +180,11 @@ class Later(ByOrigin):
             self._index_all()  # while there are few, not when the head asks
 
     @property
-    def first(self) -> Entry:
+    def first(self) -> E:
         """The one with the lowest origin."""
         return self._pieces[0][0]
 
-    def pop(self) -> Entry:
+    def pop(self) -> E:
         """Take out the first."""
         piece = self._pieces[0]
         if self.overtaken is not None or self._keys or (len(piece) == 1 and len(self._pieces) > 1):
@@ -183,19 +199,19 @@ class Later(ByOrigin):
                 self._forget_stale()
         return entry
 
-    def replace(self, old: Entry, new: Entry) -> None:
+    def replace(self, old: E, new: E) -> None:
         """Put `new`, which has the same origin and lives in the retry topic, in the place of `old`."""
         super().replace(old, new)
         self._gone(old)
         if self._same is not None:
             self._index(new)
 
-    def _take(self, at: int, place: int) -> Entry:
+    def _take(self, at: int, place: int) -> E:
         entry = super()._take(at, place)
         self._gone(entry)
         return entry
 
-    def _gone(self, entry: Entry) -> None:
+    def _gone(self, entry: E) -> None:
         if self.overtaken is entry:
             self.overtaken = None
         fresh = self._fresh
@@ -218,7 +234,7 @@ class Later(ByOrigin):
 
     # -- collapse keys --------------------------------------------------------------------------------
 
-    def newest(self, key: str) -> Entry | None:
+    def newest(self, key: str) -> E | None:
         """The one with the highest origin of those with this collapse key."""
         same = (self._same if self._same is not None else self._index_all()).get(key)
         return None if same is None else same.last
@@ -231,13 +247,13 @@ class Later(ByOrigin):
         if not same.count:
             del self._same[key]
 
-    def _index_all(self) -> dict[str, ByOrigin]:
+    def _index_all(self) -> dict[str, ByOrigin[E]]:
         self._same, self._keys = {}, {}
         for entry in self:
             self._index(entry)
         return self._same
 
-    def _index(self, entry: Entry) -> None:
+    def _index(self, entry: E) -> None:
         if key := entry.collapse:
             assert self._same is not None
             assert self._keys is not None

@@ -24,7 +24,8 @@ from collections.abc import Callable, Container, Hashable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane, Record
+from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
+from kafka_notify._lanes.record import Record
 from kafka_notify._lanes.strangers import OTHER_TOPIC, place
 from kafka_notify._partition import spill
 from kafka_notify._partition.wide import LongWaits, RetryHalf, RetryTracker

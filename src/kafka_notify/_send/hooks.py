@@ -17,7 +17,7 @@ from kafka_notify.notification import Notification, Receipt
 
 if TYPE_CHECKING:
     from kafka_notify._dead_letter import DeadLetter
-    from kafka_notify._lanes.partition import Partition
+    from kafka_notify._lanes.entry import Assignment
 
 log = logging.getLogger("kafka_notify.send")
 
@@ -54,7 +54,7 @@ class Hooks:
         """Run `teardown`."""
         await self._run("teardown", None, self._consumer.teardown)
 
-    async def sent(self, notification: Notification[Any], receipt: Receipt, partition: Partition) -> None:
+    async def sent(self, notification: Notification[Any], receipt: Receipt, partition: Assignment) -> None:
         """Run `on_sent`; a hand-over of `partition` waits for it."""
         partition.outstanding += 1
         try:

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Container
 from typing import Final
 
-from kafka_notify._lanes.entry import Busy, Entry, Record
-from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._lanes.entry import Assignment, Busy, Entry
+from kafka_notify._lanes.partition import PayloadBudget
+from kafka_notify._lanes.record import Record
 
 AHEAD: Final = 2
 """Payloads for each sender that are read ahead of it: a sender that is free should not wait for Kafka."""
@@ -37,8 +38,8 @@ class _Cold:
     """Queued heads without payload, by partition; the partitions take turns."""
 
     def __init__(self) -> None:
-        self._queues: dict[Partition, deque[Entry]] = {}
-        self._turns: deque[Partition] = deque()
+        self._queues: dict[Assignment, deque[Entry]] = {}
+        self._turns: deque[Assignment] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._turns)
@@ -67,7 +68,7 @@ class _Cold:
             self._turns.popleft()
             del self._queues[partition]
 
-    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+    def recall(self, partition: Assignment, entries: Container[Entry]) -> list[Entry]:
         """Take these out; which of them were queued."""
         queue = self._queues.get(partition, ())
         taken = [entry for entry in queue if entry in entries]
@@ -77,7 +78,7 @@ class _Cold:
             self._queues[partition] = deque(entry for entry in queue if entry not in entries)
         return taken
 
-    def drop(self, partition: Partition) -> int:
+    def drop(self, partition: Assignment) -> int:
         """Its assignment has ended; how many were queued of it."""
         queue = self._queues.pop(partition, None)
         if queue is None:
@@ -168,7 +169,7 @@ class Loader:
             if self.waiting and 2 * len(self._loads) <= self._room():  # many at once are read in one go
                 self.fill()
 
-    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+    def recall(self, partition: Assignment, entries: Container[Entry]) -> list[Entry]:
         """Forget that these are to be read for their send, unless they were requested; which of them."""
         found = [*self._untried.recall(partition, entries), *self._tried.recall(partition, entries)]
         self.waiting -= len(found)
@@ -187,7 +188,7 @@ class Loader:
         load.entry = None
         self._copies -= load.to_copy
 
-    def drop(self, partition: Partition) -> None:
+    def drop(self, partition: Assignment) -> None:
         """Its assignment has ended."""
         queued = len(self._to_copy)
         self._to_copy = deque(e for e in self._to_copy if e.partition is not partition)

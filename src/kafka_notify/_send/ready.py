@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container
 
-from kafka_notify._lanes.entry import Entry
-from kafka_notify._lanes.partition import Partition
+from kafka_notify._lanes.entry import Assignment, Entry
 
 
 class Ready:
@@ -86,7 +85,7 @@ class Ready:
             ring.rotate(-1)
         return entry
 
-    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+    def recall(self, partition: Assignment, entries: Container[Entry]) -> list[Entry]:
         """Take these retries out, wherever they are queued; which of them were."""
         found: list[Entry] = []
         for ring, queue in ((self.due, partition.due), (self.failed, partition.failed)):
@@ -103,7 +102,7 @@ class Ready:
                 queue.extend(left)
         return found
 
-    def drop(self, partition: Partition) -> None:
+    def drop(self, partition: Assignment) -> None:
         """Its assignment has ended."""
         for ring, queue in (
             (self.new, partition.new),

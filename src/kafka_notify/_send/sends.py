@@ -15,8 +15,7 @@ import attrs
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import boottime
-from kafka_notify._lanes.entry import Busy, Entry, Lane
-from kafka_notify._lanes.partition import Partition
+from kafka_notify._lanes.entry import Assignment, Busy, Entry, Lane
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
@@ -146,7 +145,7 @@ class Sends:
         lease: Lease,
         paused: Paused,
         on_event: events.OnEvent | None,
-        on_room: Callable[[Partition], object],
+        on_room: Callable[[Assignment], object],
         fail: Callable[[BaseException], object],
         max_wait: float | None = None,
     ) -> None:
@@ -502,7 +501,7 @@ class Sends:
         partition.finish(entry, accepted=True, now=self._clock.now())
         self._on_room(partition)
 
-    def _decoded(self, slot: _Slot, entry: Entry, partition: Partition) -> Notification[Any] | None:
+    def _decoded(self, slot: _Slot, entry: Entry, partition: Assignment) -> Notification[Any] | None:
         """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
         record = entry.record
         assert record is not None
@@ -766,7 +765,7 @@ class Sends:
             else:
                 self._leave_behind(slot)
 
-    def cancel(self, which: Callable[[Partition], bool]) -> None:
+    def cancel(self, which: Callable[[Assignment], bool]) -> None:
         """Cancel the sends of partitions that are handed over: no attempts."""
         until = self._clock.monotonic() + CANCEL_GRACE
         for slot in tuple(self._slots):
@@ -790,11 +789,11 @@ class Sends:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
-    def drop(self, partition: Partition) -> None:
+    def drop(self, partition: Assignment) -> None:
         """A partition is about to end: nothing stays queued of it."""
         self._ready.drop(partition)
 
-    def keep_blocked(self, partition: Partition) -> None:
+    def keep_blocked(self, partition: Assignment) -> None:
         """A partition came (back) to this worker: users of whom a send still runs here wait for its end."""
         for place in self._blocked:
             if place[0] == partition.number:
