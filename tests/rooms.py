@@ -35,6 +35,7 @@ ROOMS = (
                 "_alarms",
                 "_arguments",
                 "_clock",
+                "_codes",
                 "_extras",
                 "_frozen",
                 "_limited_log",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import attrs
 
+from kafka_notify import _codes as codes
 from kafka_notify import wire
 from kafka_notify._headers import CONTENT_TYPE
 from kafka_notify._names import of_group
@@ -143,7 +144,7 @@ class DeadLetter:
         """
         state = wire.read_dead_letter(headers)
         if state is None:
-            raise wire.Undecodable("undecodable", "no_dead_letter")
+            raise wire.Undecodable("undecodable", codes.NO_DEAD_LETTER)
         redacted = state.payload == "redacted"
         if notification is None:
             notification = _decoded(state, key, value, headers, timestamp_ms, codec, categories)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol
 
+from kafka_notify import _codes as codes
 from kafka_notify.errors import CodecUnavailable, NotifyError
 
 Headers = list[tuple[str, bytes]]
@@ -120,10 +121,10 @@ def read_text(got: Mapping[str, bytes], name: str) -> str | None:
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        raise Undecodable("undecodable", f"bad_header.{name}") from None
+        raise Undecodable("undecodable", f"{codes.BAD_HEADER}{name}") from None
     # isprintable is a fast yes; it also refuses what is allowed here, such as a no-break space
     if len(raw) > MAX_BYTES or (not text.isprintable() and _find_control(text)):
-        raise Undecodable("undecodable", f"bad_header.{name}")
+        raise Undecodable("undecodable", f"{codes.BAD_HEADER}{name}")
     return text
 
 
@@ -134,4 +135,4 @@ def read_integer(got: Mapping[str, bytes], name: str, limit: int) -> int | None:
         return None
     if len(raw) < 20 and raw.isdigit() and (number := int(raw)) <= limit:  # bytes.isdigit knows only ASCII
         return number
-    raise Undecodable("undecodable", f"bad_header.{name}")
+    raise Undecodable("undecodable", f"{codes.BAD_HEADER}{name}")

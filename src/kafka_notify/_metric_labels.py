@@ -6,28 +6,29 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from kafka_notify import _codes
 from kafka_notify._provider_codes import EXCEPTION_CODES, PROVIDER_CODES
 
 OTHER: Final = "other"
 NONE: Final = "none"
-DEFERRED: Final = "deferred"
+DEFERRED: Final = _codes.DEFERRED.rstrip(".")
 PROVIDERS: Final = 20
 """Providers told apart."""
 
 _OWN: Final = (
-    "timeout",
-    "cancelled",
-    "no_receipt",
-    "invalid_code",
-    "middleware.no_outcome",
-    "should_send.no_verdict",
-    "tls.certificate",
-    "http.invalid",
-    "smtp.no_reply",
+    _codes.TIMEOUT,
+    _codes.CANCELLED,
+    _codes.NO_RECEIPT,
+    _codes.INVALID_CODE,
+    _codes.INVALID_OUTCOME,
+    _codes.NO_VERDICT,
+    _codes.TLS_CERTIFICATE,
+    _codes.HTTP_INVALID,
+    _codes.SMTP_NO_REPLY,
 )
 _STATUS: Final = re.compile(r"http\.[1-5]\d\d")
 _REPLY: Final = re.compile(r"(smtp\.[2-5]\d\d)(-.*)?")
-_FAMILY: Final = re.compile(rf"(unhandled|classify|{DEFERRED})\..*")
+_FAMILY: Final = re.compile(rf"({_codes.UNHANDLED[:-1]}|{_codes.CLASSIFY[:-1]}|{DEFERRED})\..*")
 
 
 class OneOf:

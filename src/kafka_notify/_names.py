@@ -84,6 +84,11 @@ def of_retry_topic(prefix: str, topic: str) -> tuple[str, str] | None:
     return lane, consumer
 
 
+def is_retry_topic(topic: str) -> bool:
+    """Whether it is a retry topic, of whatever prefix."""
+    return topic.partition(".")[2].startswith("retry.")
+
+
 def of_group(group: str) -> tuple[str, str]:
     """Source topic and consumer of a group, `workers` for the one without a name."""
     source, _, consumer = group.rpartition(".")

@@ -14,8 +14,6 @@ from kafka_notify._text import printable
 from kafka_notify._units import from_millis, to_millis
 
 PauseKind = Literal["category", "channel", "consumer"]
-PAUSED: Final = "paused"
-"""Error code of copies that were written because of a pause."""
 MAX_RECORD: Final = 16_384
 """Bytes of a record's value: a larger one is no pause."""
 

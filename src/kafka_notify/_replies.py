@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from kafka_notify import _codes
 from kafka_notify._provider_codes import PROVIDER_CODES, Codes
 from kafka_notify._waits import waits
 from kafka_notify.errors import (
@@ -76,11 +77,11 @@ def classify_http(
     name = valid_provider(provider)
     token = code_token(code)
     asked, reset = waits(headers, now)
-    label = f"http.{number}" if number >= 0 else "http.invalid"
+    label = _codes.http(number) if number >= 0 else _codes.HTTP_INVALID
     if name and token and len(name) + len(token) < _MAX_CODE:
         label = f"{name}.{token}"
     for known in (codes, PROVIDER_CODES.get(name or "", NO_CODES)):
-        for key in (token, f"http.{number}"):
+        for key in (token, _codes.http(number)):
             error = _made(known, key, label, name, asked, reset)
             if error is not None:
                 return error

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
+from kafka_notify._names import is_retry_topic
+
 DAY_MS: Final = 86_400_000
 SOURCE_DEFAULT_MS: Final = 7 * DAY_MS
 """What `create_topics` gives source topics, and what is assumed where settings may not be read."""
 RETRY_DEFAULT_MS: Final = 9 * DAY_MS
 """The same of retry topics."""
+
+
+def default_ms(topic: str) -> int:
+    """The one of the two that a topic has."""
+    return RETRY_DEFAULT_MS if is_retry_topic(topic) else SOURCE_DEFAULT_MS
 
 
 def margin(retention_ms: int) -> int:

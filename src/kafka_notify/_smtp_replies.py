@@ -10,6 +10,7 @@ import re
 from functools import partial
 from typing import Final, Literal
 
+from kafka_notify import _codes as codes
 from kafka_notify._provider_codes import ErrorKind
 from kafka_notify._replies import status_number, valid_provider
 from kafka_notify._waits import MAX_RETRY_AFTER
@@ -85,10 +86,10 @@ def classify_smtp(
     if number in range(200, 300):
         return None
     if not 400 <= number <= 599:
-        label = f"smtp.{number}" if 300 <= number <= 399 else "smtp.no_reply"
+        label = codes.smtp(number) if 300 <= number <= 399 else codes.SMTP_NO_REPLY
         return _no_reply(phase, after_data)(label, provider=name)
     enhanced = _enhanced(message, number)
-    label = f"smtp.{number}-{enhanced}" if enhanced else f"smtp.{number}"
+    label = codes.smtp(number, enhanced)
     return _kind(number, enhanced, phase)(label, provider=name)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
-from kafka_notify import _network
+from kafka_notify import _codes, _network
 from kafka_notify._provider_codes import EXCEPTION_CODES, PROVIDER_CODES, Codes
 from kafka_notify._replies import (
     NO_CODES,
@@ -97,7 +97,7 @@ def _read(exc: BaseException, provider: str | None, codes: Codes) -> DeliveryErr
 
 
 def _counts(error: DeliveryError) -> bool:
-    return isinstance(error, (TransientError, UnknownOutcomeError)) or error.code == _CERTIFICATE
+    return isinstance(error, (TransientError, UnknownOutcomeError)) or error.code == _codes.TLS_CERTIFICATE
 
 
 def _classified(exc: BaseException, provider: str | None, codes: Codes) -> DeliveryError | None:
@@ -135,7 +135,7 @@ def _group(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | N
         other = other or error is None
         found += [error] if error else []
     if waiting:
-        return UnknownOutcomeError("too_many_errors", provider=valid_provider(provider))
+        return UnknownOutcomeError(_codes.TOO_MANY_ERRORS, provider=valid_provider(provider))
     error = _gravest(found)
     # Beside a part that is not known, nothing is permanent.
     return None if other and isinstance(error, PermanentError) else error
@@ -184,14 +184,11 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         waiting += [kwargs["error"]] if "error" in kwargs else []  # botocore
 
 
-_CERTIFICATE: Final = "tls.certificate"
-
-
 def _certificate(exc: BaseException, *, provider: str | None, codes: Codes) -> DeliveryError | None:
     """A certificate that is not trusted stays so: our configuration or theirs, not this message."""
     for cause in _causes(exc):
         if any(base.__name__ == "SSLCertVerificationError" for base in type(cause).__mro__):
-            return ProviderUnavailableError(_CERTIFICATE, provider=valid_provider(provider))
+            return ProviderUnavailableError(_codes.TLS_CERTIFICATE, provider=valid_provider(provider))
     return None
 
 
@@ -270,7 +267,7 @@ def _response(
         number, NO_HEADERS if found is None else found, provider=provider, code=code_token(code), codes=codes
     )
     # A 2xx that could not be read: the provider has probably accepted it.
-    return error or UnknownOutcomeError(f"http.{status_number(number)}", provider=valid_provider(provider))
+    return error or UnknownOutcomeError(_codes.http(status_number(number)), provider=valid_provider(provider))
 
 
 def _attribute(value: Any, path: str) -> Any:
@@ -358,7 +355,7 @@ def _replied(code: Any, text: Any, phase: SmtpPhase, provider: str | None) -> De
         return error
     # A positive reply that the client did not expect: to DATA, the mail may be on its way.
     kind = UnknownOutcomeError if phase == "data" else TransientError
-    return kind(f"smtp.{status_number(code)}", provider=valid_provider(provider))
+    return kind(_codes.smtp(status_number(code)), provider=valid_provider(provider))
 
 
 def _all_refused(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
@@ -382,7 +379,7 @@ def _some_reply(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryErro
     if isinstance(error, (ProviderUnavailableError, UnknownOutcomeError)):
         return error
     return UnknownOutcomeError(
-        error.code if error else f"smtp.{status_number(code)}", provider=valid_provider(provider)
+        error.code if error else _codes.smtp(status_number(code)), provider=valid_provider(provider)
     )
 
 
@@ -400,7 +397,7 @@ def _not_supported(exc: BaseException, *, provider: str | None, codes: Codes) ->
     """No STARTTLS or AUTH is the server's or our configuration; no SMTPUTF8 is about this mail's addresses."""
     utf8 = "SMTPUTF8" in str(exc) or "internationalized" in str(exc)
     kind = PermanentError if utf8 else ProviderUnavailableError
-    return kind("smtp.no_smtputf8" if utf8 else "smtp.not_supported", provider=valid_provider(provider))
+    return kind(_codes.SMTP_NO_UTF8 if utf8 else _codes.SMTP_NOT_SUPPORTED, provider=valid_provider(provider))
 
 
 _Reader = Callable[..., DeliveryError | None]

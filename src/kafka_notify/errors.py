@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
+from kafka_notify import _codes as codes
 from kafka_notify._units import Seconds, clamped
 
 _CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
@@ -61,7 +62,7 @@ class DeliveryError(NotifyError):
     """Arguments that were not what they have to be, with the class that they were: a worker says so in its log."""
 
     def __init__(self, code: str, *, detail: str = "", provider: str | None = None) -> None:
-        self.code = token = valid_code(code) or "invalid_code"
+        self.code = token = valid_code(code) or codes.INVALID_CODE
         self.detail = detail
         self.provider = plain_text(provider)
         if provider is not None and not issubclass(type(provider), str):

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from kafka_notify import _codes as codes
 from kafka_notify._extras import missing
 
 try:
@@ -185,10 +186,10 @@ class Tracing:
             with use_span(span, record_exception=False, set_status_on_exception=False):
                 outcome = await call_next(context)
         except asyncio.CancelledError:  # past its deadline, or handed over
-            _fail(span, "cancelled")
+            _fail(span, codes.CANCELLED)
             raise
         except BaseException as e:
-            _fail(span, e.code if isinstance(e, DeliveryError) else f"unhandled.{type(e).__name__}")
+            _fail(span, e.code if isinstance(e, DeliveryError) else f"{codes.UNHANDLED}{type(e).__name__}")
             raise
         else:
             _tell(span, outcome)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from enum import Enum
-from typing import Final, Literal
+from typing import Literal
 
 import attrs
 
+from kafka_notify import _codes as codes
 from kafka_notify._arguments import to_seconds
 from kafka_notify._frozen import put
 from kafka_notify._units import Seconds
@@ -21,8 +22,6 @@ from kafka_notify.errors import (
 )
 from kafka_notify.notification import Receipt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent
-
-DEFERRED: Final = "deferred."
 
 UnknownOutcome = Literal["retry", "dead_letter", "assume_sent"]
 
@@ -119,13 +118,13 @@ def holds_lane(error: DeliveryError | None) -> bool:
 
 def deferred(reason: str) -> TransientError:
     """Why `should_send` put a notification off, as a code; a reason that would make none is left out."""
-    error = TransientError(f"{DEFERRED}{reason}")
-    return error if error.code.startswith(DEFERRED) else TransientError(f"{DEFERRED}reason")
+    error = TransientError(f"{codes.DEFERRED}{reason}")
+    return error if error.code.startswith(codes.DEFERRED) else TransientError(f"{codes.DEFERRED}reason")
 
 
 def is_deferred(error: DeliveryError | None) -> bool:
     """Whether `should_send` put it off: the provider was not asked."""
-    return error is not None and error.code.startswith(DEFERRED)
+    return error is not None and error.code.startswith(codes.DEFERRED)
 
 
 def after_unknown(outcome: Retry, error: UnknownOutcomeError, policy: UnknownOutcome) -> Outcome:
@@ -138,7 +137,7 @@ def after_unknown(outcome: Retry, error: UnknownOutcomeError, policy: UnknownOut
     """
     if policy == "dead_letter":
         return Dead("unknown_outcome", error)
-    if policy == "assume_sent" and error.code not in ("no_receipt", "middleware.invalid_outcome"):
+    if policy == "assume_sent" and error.code not in (codes.NO_RECEIPT, codes.INVALID_OUTCOME):
         return Sent(Receipt(error.provider or "unknown"))
     return outcome
 

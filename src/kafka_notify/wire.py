@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from kafka_notify import _codes as codes
 from kafka_notify import _headers as h
 from kafka_notify._headers import (
     MAX_MILLIS,
@@ -182,7 +183,7 @@ def decode(
     # of several with one name the last wins; one without a value is read as absent
     got: dict[str, bytes] = dict(headers) if headers else {}
     if (schema := got.get(_SCHEMA)) is not None and schema not in _SCHEMAS_READ:
-        raise Undecodable("unsupported_schema", f"bad_header.{_SCHEMA}")
+        raise Undecodable("unsupported_schema", f"{codes.BAD_HEADER}{_SCHEMA}")
     category = _names.get(got.get(_CATEGORY, b"")) or _known_name(got, _CATEGORY)
     channel = _names.get(got.get(_CHANNEL, b"")) or _known_name(got, _CHANNEL)
     raw_id = got.get(_ID)
@@ -191,7 +192,7 @@ def decode(
     elif _is_id(raw_id):
         id = raw_id.decode()
     else:
-        raise Undecodable("undecodable", f"bad_header.{_ID}")
+        raise Undecodable("undecodable", f"{codes.BAD_HEADER}{_ID}")
     raw = got.get(_CREATED_AT)
     created = (
         int(raw)  # nearly always: until the year 2286 epoch milliseconds have 13 digits
@@ -200,7 +201,7 @@ def decode(
     )
     if created is None:
         if not 0 <= timestamp_ms <= MAX_MILLIS:
-            raise Undecodable("undecodable", "bad_timestamp")
+            raise Undecodable("undecodable", codes.BAD_TIMESTAMP)
         created = timestamp_ms
     expires = read_integer(got, _EXPIRES_AT, MAX_MILLIS) if _EXPIRES_AT in got else None
     known = categories.get(category)
@@ -232,7 +233,7 @@ def _known_name(got: Mapping[str, bytes], header: str) -> str:
     """A category or channel: there are few, so `_names` keeps those that were read before."""
     name = read_text(got, header)
     if not name:
-        raise Undecodable("undecodable", f"no_{header.removeprefix('notif-')}")
+        raise Undecodable("undecodable", f"{codes.NO_HEADER}{header.removeprefix('notif-')}")
     if len(_names) < _MAX_NAMES:  # a flood of invented names must not fill the memory
         _names[got[header]] = name
     return name
@@ -273,19 +274,19 @@ def _look_up(headers: Headers | None, name: str) -> str | None:
 
 def _user_id(key: bytes | None) -> str:
     if not key or len(key) > MAX_USER_ID_BYTES:
-        raise Undecodable("undecodable", "bad_key")
+        raise Undecodable("undecodable", codes.BAD_KEY)
     try:
         user_id = key.decode()
     except UnicodeDecodeError:
-        raise Undecodable("undecodable", "bad_key") from None
+        raise Undecodable("undecodable", codes.BAD_KEY) from None
     if user_id != user_id.strip():
-        raise Undecodable("undecodable", "bad_key")
+        raise Undecodable("undecodable", codes.BAD_KEY)
     return user_id
 
 
 def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Category[Any] | None) -> Any:
     if value is None:
-        raise Undecodable("undecodable", "null_value")
+        raise Undecodable("undecodable", codes.NULL_VALUE)
     try:
         data = codec.decode(value, context)
     except CodecUnavailable:
@@ -301,9 +302,9 @@ def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Ca
     ) as e:  # a payload class that no data can fill is not the record's fault: the lane waits
         raise CodecUnavailable(str(e)) from None
     except InvalidNotification as e:  # ours: it names class and field, never a value
-        raise Undecodable("undecodable", "bad_payload", str(e)) from None
+        raise Undecodable("undecodable", codes.BAD_PAYLOAD, str(e)) from None
     except Exception as e:  # the payload class's own code runs here
-        raise Undecodable("undecodable", "bad_payload", origin(e)) from None
+        raise Undecodable("undecodable", codes.BAD_PAYLOAD, origin(e)) from None
 
 
 _readers: dict[bytes | None, Codec] = {}
@@ -333,7 +334,9 @@ def _is_read(found: str, pattern: str) -> bool:
 
 def _codec_error(codec: Codec, error: Exception) -> str:
     return (
-        "bad_json" if isinstance(codec, JsonCodec) else _not_a_code("", f"codec.{type(error).__name__}")[:64]
+        codes.BAD_JSON
+        if isinstance(codec, JsonCodec)
+        else _not_a_code("", f"{codes.CODEC}{type(error).__name__}")[:64]
     )
 
 

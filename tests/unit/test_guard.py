@@ -19,10 +19,11 @@ from kafka_notify import (
     TransientError,
     events,
 )
+from kafka_notify import _codes as codes
 from kafka_notify._lanes.entry import Busy
 from kafka_notify._worker.circuit import DAY
 from kafka_notify._worker.destinations import FAILURES, Circuits, Destinations
-from kafka_notify._worker.guard import HELD, OVERDUE, Guard, Place
+from kafka_notify._worker.guard import OVERDUE, Guard, Place
 from kafka_notify.outcome import Dead, Outcome, Retry
 
 DEFAULT = CircuitBreaker()
@@ -166,7 +167,7 @@ async def test_what_waits_for_a_held_destination_is_one_copy() -> None:
     for entry in (first, second):
         assert world.guard.admit(Place(), entry, note(host="bad")) is False
 
-    assert world.copies == [(first, HELD)]
+    assert world.copies == [(first, codes.DESTINATION_HELD)]
     assert first.lane.paused is first
     assert second.lane.paused is second
     assert world.send(None, host="good") == (True, None)
@@ -217,7 +218,7 @@ async def test_those_in_memory_are_copied_when_it_is_held() -> None:
     assert asked
     assert isinstance(outcome, Retry)
     assert not outcome.counted
-    assert world.copies == [(waiting, HELD)]
+    assert world.copies == [(waiting, codes.DESTINATION_HELD)]
 
 
 @pytest.mark.parametrize("wrong", [KeyError("x"), 5, ["host"]])

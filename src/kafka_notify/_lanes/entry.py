@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from kafka_notify import _codes as codes
 from kafka_notify._headers import headers_of
 from kafka_notify._lanes.later import Later
 from kafka_notify._lanes.record import Packed, Record, record_size
@@ -207,7 +208,7 @@ class Entry:
         return (
             self.attempt > 0
             or held.error_code is None
-            or not held.error_code.startswith(("deferred.", "codec_unavailable"))
+            or not held.error_code.startswith((codes.DEFERRED, codes.CODEC_UNAVAILABLE))
         )
 
     def record_size(self) -> int:

@@ -14,13 +14,13 @@ from typing import Any, cast
 
 from typing_extensions import assert_never
 
+from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._units import UTC, clamped
 from kafka_notify._where import detail, origin
 from kafka_notify._worker.outcome import (
-    INVALID,
     check_error,
     check_outcome,
     check_receipt,
@@ -98,7 +98,7 @@ def _classified(
         found: Any = classify(cast(Exception, error))
     except BaseException as e:  # a bug in the team's classify must not hide the failure it was asked about
         tell(f"classify raised {origin(e)}")
-        return TransientError(f"classify.{name_of(e)[:50]}")
+        return TransientError(f"{codes.CLASSIFY}{name_of(e)[:50]}")
     if found is not None and not is_error(found):
         tell(f"classify returned a {name_of(found)}, not a DeliveryError or None")
         found = None
@@ -172,7 +172,7 @@ class AttemptRunner:
         found, wrong = check_outcome(outcome)
         if wrong:
             self._tell(wrong)
-        return self.failed(UnknownOutcomeError(INVALID), attempt) if found is None else found
+        return self.failed(UnknownOutcomeError(codes.INVALID_OUTCOME), attempt) if found is None else found
 
     def sent(self, receipt: object, attempt: Attempt) -> Outcome:
         """The outcome of a `send` that returned; anything but a `Receipt` is a bug whose outcome is unknown."""
@@ -186,7 +186,7 @@ class AttemptRunner:
         if wrong:
             self._tell(f"send returned {wrong}" if found is None else wrong)
         if found is None:
-            raise UnknownOutcomeError("no_receipt", detail=f"send returned {wrong}")
+            raise UnknownOutcomeError(codes.NO_RECEIPT, detail=f"send returned {wrong}")
         return Sent(found)
 
     def _tell(self, wrong: str) -> None:
@@ -234,7 +234,7 @@ class AttemptRunner:
                     return Retry(wait, False, deferred(verdict.reason))
                 wrong = "whose until is more than 366 days away"
             self._tell(f"should_send returned a {name_of(verdict)}, {wrong}")
-            return self.failed(TransientError("should_send.no_verdict"), attempt)
+            return self.failed(TransientError(codes.NO_VERDICT), attempt)
 
         return ask
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError as ConfluentError
 from confluent_kafka import Message
 
-from kafka_notify import _alarms, events
+from kafka_notify import _alarms, _codes, events
 from kafka_notify._alarms import Alarms
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.channels import Channels
@@ -761,7 +761,7 @@ class Engine:
     def bury(self, entry: Entry) -> None:
         """Dead-letter a retry record that cannot be read."""
         self.sends.counts.dead += 1
-        self._settler.bury(entry, "undecodable", None, "bad_retry_headers")
+        self._settler.bury(entry, "undecodable", None, _codes.BAD_RETRY_HEADERS)
 
     def wake(self, lane: Lane, at: int) -> None:
         """Look at a lane again at epoch ms `at`."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import boottime
@@ -24,11 +25,11 @@ from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._settle.settle import CODEC_UNAVAILABLE, Settler, known_reason
+from kafka_notify._settle.settle import Settler, known_reason
 from kafka_notify._worker.destinations import Circuits
 from kafka_notify._worker.guard import Guard, Place
 from kafka_notify._worker.outcome import name_of
-from kafka_notify._worker.unread import CONTENT_TYPE_UNREAD, Unread
+from kafka_notify._worker.unread import Unread
 from kafka_notify.codec import Codec
 from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError
 from kafka_notify.notification import Attempt, Category, KeyParts, Notification, Receipt, new_attempt
@@ -527,11 +528,11 @@ class Sends:
                 self._wrong.warning(f"{self._source}: {e.code}: {e.detail}")
         except ContentTypeUnread as e:
             self.unread.met(e)
-            reason, code, unavailable = "undecodable", "", CONTENT_TYPE_UNREAD
+            reason, code, unavailable = "undecodable", "", codes.CONTENT_TYPE_UNREAD
         except CodecUnavailable:
-            reason, code, unavailable = "undecodable", "", CODEC_UNAVAILABLE
+            reason, code, unavailable = "undecodable", "", codes.CODEC_UNAVAILABLE
         except BaseException as e:  # SystemExit and its like; `decode` takes the rest
-            reason, code, unavailable = "undecodable", f"codec.{name_of(e)[:50]}", ""
+            reason, code, unavailable = "undecodable", f"{codes.CODEC}{name_of(e)[:50]}", ""
         # not while the exception is handled: a produce that is refused would keep it, with this frame and its entry,
         # for ever (docs/upstream/exception-context.md)
         if unavailable:
@@ -608,7 +609,7 @@ class Sends:
         if slot.stuck or slot.reason == "handover" or not entry.lane.partition.alive:
             return None
         # without a reason of ours the sender's own code was cancelled
-        code = "timeout" if slot.reason == "deadline" else "cancelled"
+        code = codes.TIMEOUT if slot.reason == "deadline" else codes.CANCELLED
         return self._runner.failed(UnknownOutcomeError(code), attempt)
 
     def _after_cancel(self, slot: _Slot, entry: Entry) -> None:
@@ -671,7 +672,7 @@ class Sends:
         key = self._key(entry, (self._group, notification.user_id, notification.id))
         attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, self._send_timeout, None)
         started = self._clock.monotonic() - attempt.timeout - CANCEL_GRACE
-        failed = self._runner.failed(UnknownOutcomeError("timeout"), attempt)
+        failed = self._runner.failed(UnknownOutcomeError(codes.TIMEOUT), attempt)
         outcome = self._judge(slot, entry, notification, failed, started)
         task = self._loop.create_task(self._ended(entry, notification, attempt, outcome, started))
         self._late.add(task)

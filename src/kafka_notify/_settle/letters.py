@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
+from kafka_notify import _codes as codes
 from kafka_notify._lanes.entry import Entry
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification
 from kafka_notify.wire import DlqPayload, Headers, category_of
-
-RECORD_TOO_LARGE: Final = "record_too_large"
-"""The error code of a notification of which no topic takes a whole copy."""
 
 
 @attrs.frozen
@@ -59,6 +57,6 @@ def forms(
     """
     yield Form(entry.key, entry.value if payload == "intact" else None, headers(entry.headers, payload, None))
     if payload == "intact":
-        yield Form(entry.key, None, headers(entry.headers, "redacted", RECORD_TOO_LARGE))
+        yield Form(entry.key, None, headers(entry.headers, "redacted", codes.RECORD_TOO_LARGE))
     key = entry.key if len(entry.key or b"") <= MAX_USER_ID_BYTES else None
-    yield Form(key, None, headers(None, "redacted", RECORD_TOO_LARGE))
+    yield Form(key, None, headers(None, "redacted", codes.RECORD_TOO_LARGE))

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
+from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._dead_letter import DeadLetter
 from kafka_notify._lanes.entry import Entry, Held
 from kafka_notify._partition.wide import LongWaits, Spill
-from kafka_notify._pause import PAUSED
 from kafka_notify._retention import DAY_MS, RETRY_DEFAULT_MS, keepable
 from kafka_notify._settle import letters
 from kafka_notify._settle.copies import Copy, CopyWriter
@@ -24,7 +24,7 @@ from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeErr
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category, Notification
 from kafka_notify.outcome import Retry
-from kafka_notify.policy import DEFERRED, given_up, holds_lane, is_deferred
+from kafka_notify.policy import given_up, holds_lane, is_deferred
 from kafka_notify.wire import (
     SPILL_ORIGIN,
     SPILL_WRITER,
@@ -51,7 +51,6 @@ MAX_WAIT_MS = 24 * 3600 * 1000
 """How long a notification without expiry may be throttled in a row before it is dead-lettered; how long one whose
 codec cannot decode it, though it decodes others, may wait."""
 
-CODEC_UNAVAILABLE: Final = "codec_unavailable"
 _SPILL_KEY: Final = b"kafka-notify-spill"
 
 DeadLetterHook = Callable[[DeadLetter], Awaitable[None]]
@@ -130,14 +129,14 @@ class Settler:
             held.collapse = ""
         self._copy(entry, held, entry.attempt)
 
-    def pause(self, entry: Entry, notification: Notification[Any] | None, code: str = PAUSED) -> None:
+    def pause(self, entry: Entry, notification: Notification[Any] | None, code: str = codes.PAUSED) -> None:
         """Copy a source record whose category or channel is paused, or whose destination is held: no attempt, and due
         as soon as it is resumed."""
         held = self._held(entry, self._clock.now(), notification)
         held.error_class, held.error_code = "Paused", code
         self._copy(entry, held, entry.attempt, notification)
 
-    def wait_for_codec(self, entry: Entry, code: str = CODEC_UNAVAILABLE) -> str | None:
+    def wait_for_codec(self, entry: Entry, code: str = codes.CODEC_UNAVAILABLE) -> str | None:
         """Let a record wait in the retry topic that its codec cannot decode now, while it can decode others: as long as
         it has waited so far, from a second to a minute. No attempt is counted.
 
@@ -234,7 +233,7 @@ class Settler:
         if not deferred and not isinstance(error, ThrottledError):
             held.waiting_since = None
             return False
-        if held.waiting_since is None or deferred != (held.error_code or "").startswith(DEFERRED):
+        if held.waiting_since is None or deferred != (held.error_code or "").startswith(codes.DEFERRED):
             held.waiting_since = now
         most = self._max_wait_ms
         if most is None and not deferred and expires is None:
@@ -314,7 +313,7 @@ class Settler:
                     *self._place(entry),
                     self._retry_topic,
                 )
-                code = letters.RECORD_TOO_LARGE
+                code = codes.RECORD_TOO_LARGE
                 self.bury(entry, "permanent", notification, code, None, attempts, held)
             return False
 

@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import Final, Literal, NamedTuple
 
+from kafka_notify import _codes as codes
 from kafka_notify.errors import (
     DeliveryError,
     ProviderUnavailableError,
@@ -59,18 +60,6 @@ LEAST: Final = 1.0
 LONGEST_LEAST: Final = 30.0
 """Seconds up to which it grows."""
 
-OURS: Final = (
-    "unhandled.",
-    "classify.",
-    "deferred.",
-    "should_send.",
-    "middleware.",
-    "destination.",
-    "no_receipt",
-    "cancelled",
-)
-"""Codes that say nothing about the provider."""
-
 
 class Kind(Enum):
     """What an outcome other than `Sent` says about the provider."""
@@ -97,7 +86,7 @@ def kind_of(error: DeliveryError | None) -> Kind:
     if isinstance(error, ProviderUnavailableError):
         return Kind.ACCOUNT
     if isinstance(error, (TransientError, UnknownOutcomeError)):
-        return Kind.NOTHING if error.code.startswith(OURS) else Kind.FAILURE
+        return Kind.NOTHING if error.code.startswith(codes.NOT_THE_PROVIDERS) else Kind.FAILURE
     return Kind.ANSWER
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import attrs
 
+from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._lanes.entry import Busy, Entry
@@ -31,9 +32,6 @@ from kafka_notify.wire import channel_of
 log = logging.getLogger("kafka_notify.send")
 
 FOREVER: Final = float("inf")
-HELD: Final = "destination_held"
-"""Error code of copies that were written because their destination is held."""
-CODEC: Final = "codec_unavailable"
 OVERDUE: Final = 100
 """Of what waits for a destination that was held for a day, looked at in one turn."""
 
@@ -199,7 +197,7 @@ class Guard:
                 name = self._name(notification)
             except Exception as e:
                 log.error("destination() raised %s for notification %s", type(e).__name__, notification.id)
-                error = TransientError(f"destination.{type(e).__name__}")
+                error = TransientError(f"{codes.DESTINATION}{type(e).__name__}")
                 return Retry(self._runner.backoff(entry.attempt + 1), True, error)
         else:
             name = notification.channel
@@ -253,7 +251,7 @@ class Guard:
         partition = entry.lane.partition
         if partition.alive and not partition.closing:
             partition.pause(entry, self._clock.now())
-            self._settler.pause(entry, notification, HELD)
+            self._settler.pause(entry, notification, codes.DESTINATION_HELD)
 
     # -- after a send ---------------------------------------------------------------------------------
 
@@ -400,7 +398,7 @@ class Guard:
             wait += min(verdict.wait / 4, 5.0) * random.random()
         return Retry(wait, counted, error)
 
-    def codec_unavailable(self, place: Place, entry: Entry, code: str = CODEC) -> bool:
+    def codec_unavailable(self, place: Place, entry: Entry, code: str = codes.CODEC_UNAVAILABLE) -> bool:
         """The codec's own service does not answer, for several users in a row: whether the lane is held. It is not when
         others were accepted just now."""
         lane, now = self.lane, self._clock.monotonic()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, get_args
 
+from kafka_notify import _codes as codes
 from kafka_notify._units import LONGEST, clamped
 from kafka_notify.errors import (
     MAX_PROVIDER,
@@ -29,8 +30,6 @@ from kafka_notify.errors import (
 from kafka_notify.notification import Receipt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 
-INVALID: Final = "middleware.invalid_outcome"
-"""Code of an attempt whose outcome, as a middleware returned it, cannot be used."""
 _OUTCOMES: Final = (Sent, Retry, Dead, Skipped)
 _ERRORS: Final = (
     InvalidRecipientError, PermanentError, ProviderUnavailableError, ThrottledError, TransientError,
@@ -59,7 +58,7 @@ def class_name(kind: type) -> str:
 
 def unhandled(value: object) -> str:
     """The code of a failure of which only the class is known."""
-    return valid_code(f"unhandled.{name_of(value)[:53]}") or "unhandled.unknown"
+    return valid_code(f"{codes.UNHANDLED}{name_of(value)[:53]}") or codes.UNHANDLED_UNKNOWN
 
 
 def is_error(value: object) -> bool:
@@ -150,7 +149,7 @@ def check_error(error: Any) -> tuple[DeliveryError, _Wrong]:
         known: Any = next(base for base in _ERRORS if issubclass(kind, base))
         return _check_error(error, kind, known)
     except BaseException:  # a metaclass of user code
-        return TransientError("unhandled.unknown"), "an error cannot be read"
+        return TransientError(codes.UNHANDLED_UNKNOWN), "an error cannot be read"
 
 
 def _is_as_made(error: Any, kind: type) -> bool:

@@ -9,7 +9,6 @@ from kafka_notify._fetch.loop import boottime
 from kafka_notify._headers import ContentTypeUnread
 from kafka_notify._limited_log import LimitedLog
 
-CONTENT_TYPE_UNREAD: Final = "codec_unavailable.content_type"
 """The code of what waits for another codec."""
 MAX_TYPES: Final = 5
 FRESH: Final = 300.0

@@ -9,8 +9,9 @@ from typing import Final
 import attrs
 import click
 
-from kafka_notify._pause import PAUSED, Pause
-from kafka_notify._retention import RETRY_DEFAULT_MS, SOURCE_DEFAULT_MS, margin
+from kafka_notify import _codes as codes
+from kafka_notify._pause import Pause
+from kafka_notify._retention import default_ms, margin
 from kafka_notify._text import printable_lines
 from kafka_notify.cli._backlog import Backlogs, Group, Waiting, by_code
 from kafka_notify.cli._site import Site, with_site
@@ -46,7 +47,7 @@ class GroupStatus:
         """How many retries are due until when, but for those that are paused, or wait behind an earlier one."""
         found = {name: 0 for name, _ in DUE}
         for each in self.waiting:
-            if each.code not in (None, PAUSED):
+            if each.code not in (None, codes.PAUSED):
                 after = (each.due_ms - now_ms) / 1000
                 found[next(name for name, limit in DUE if after <= limit)] += 1
         return found
@@ -59,7 +60,7 @@ class GroupStatus:
     @property
     def held(self) -> int:
         """How many wait because their category or channel is paused."""
-        return sum(each.code == PAUSED for each in self.waiting)
+        return sum(each.code == codes.PAUSED for each in self.waiting)
 
     def warnings(self) -> list[str]:
         """What a person should look at."""
@@ -101,8 +102,7 @@ def removed_next(topic: str, age_ms: int, retention_ms: int | None) -> str:
         age_ms: Of the oldest open record.
         retention_ms: Of the topic, -1 for ever; None when nobody can tell, which is taken for the default.
     """
-    if retention_ms is None:
-        retention_ms = RETRY_DEFAULT_MS if ".retry." in topic else SOURCE_DEFAULT_MS
+    retention_ms = default_ms(topic) if retention_ms is None else retention_ms
     left = retention_ms - age_ms
     if retention_ms < 0 or left > margin(retention_ms):
         return ""

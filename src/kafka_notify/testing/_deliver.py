@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kafka_notify import _codes as codes
 from kafka_notify._arguments import to_seconds
 from kafka_notify._clock import Clock
 from kafka_notify._payload import is_payload_class
@@ -127,7 +128,7 @@ async def _run(runner: AttemptRunner, notification: Notification[Any], attempt: 
         task.cancel()
         raise
     if task.cancelled():
-        return runner.failed(UnknownOutcomeError("timeout" if overdue else "cancelled"), attempt)
+        return runner.failed(UnknownOutcomeError(codes.TIMEOUT if overdue else codes.CANCELLED), attempt)
     return task.result()
 
 

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import get_args
 
+from kafka_notify import _codes as codes
 from kafka_notify import _headers as h
-from kafka_notify._settle.letters import RECORD_TOO_LARGE
 from kafka_notify.testing._checker import NEVER, Call, CallChecker, Checker, Letter, Observation, SourceRecord
 from kafka_notify.testing.attempt_log import (
     Accepted,
@@ -308,7 +308,7 @@ class LettersFaithful(Checker):
                 continue
             if letter.reason not in get_args(DlqReason):
                 found.append(f"{where} gives the reason {letter.reason!r}, which nobody knows")
-            cut = letter.redacted and (h.LAST_ERROR_CODE, RECORD_TOO_LARGE.encode()) in letter.headers
+            cut = letter.redacted and (h.LAST_ERROR_CODE, codes.RECORD_TOO_LARGE.encode()) in letter.headers
             if letter.key != record.key and not (cut and letter.key is None):
                 found.append(f"{where} has another key")
             if letter.value != (None if letter.redacted else record.value):
