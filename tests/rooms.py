@@ -40,9 +40,11 @@ ROOMS = (
                 "_frozen",
                 "_limited_log",
                 "_names",
+                "_supervised",
                 "_text",
                 "_units",
                 "_waits",
+                "_where",
                 "errors",
             )
         ),
@@ -60,7 +62,7 @@ ROOMS = (
                 "_supervised",
                 "_where",
             ),
-            *("_worker.outcome", "codec", "events", "notification", "outcome", "policy", "wire"),
+            *("codec", "events", "notification", "outcome", "policy", "wire"),
         ),
     ),
     Room(

@@ -1,7 +1,8 @@
-"""Wall-clock time that notices its own jumps."""
+"""Wall-clock time that notices its own jumps, and time that goes on while the machine sleeps."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Final
@@ -10,6 +11,11 @@ JUMP: Final = 2.0
 """Seconds by which wall and monotonic time may drift apart between two looks; NTP slews 0.5 ms per second."""
 SETTLE: Final = 60.0
 """Seconds after a jump during which nothing expires: long enough for NTP to step back a wrong step."""
+
+boottime: Callable[[], float] = functools.partial(
+    time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+)
+"""Monotonic seconds that go on while the machine or the process is suspended. All in C: asked for at every send."""
 
 
 class Clock:

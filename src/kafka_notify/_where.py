@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final
-
-from kafka_notify._worker.outcome import name_of
 
 MAX_FRAMES: Final = 12
 """Of one exception, those nearest to where it was raised."""
@@ -19,6 +18,9 @@ _TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"].__get__
 _CAUSE: Final[Any] = vars(BaseException)["__cause__"].__get__
 _CONTEXT: Final[Any] = vars(BaseException)["__context__"].__get__
 _SUPPRESSED: Final[Any] = vars(BaseException)["__suppress_context__"].__get__
+
+_not_a_name: Final = re.compile(r"[^A-Za-z0-9_.]").sub
+_MAX_NAME: Final = 60
 
 _full = False
 
@@ -32,6 +34,19 @@ def show_tracebacks(show: bool = True) -> None:
     """
     global _full
     _full = show
+
+
+def name_of(value: object) -> str:
+    """The class of a value, as it can be written into codes and logs."""
+    return class_name(type(value))
+
+
+def class_name(kind: type) -> str:
+    """The name of a class, as it can be written into codes and logs."""
+    try:
+        return _not_a_name("_", kind.__name__)[:_MAX_NAME] or "_"
+    except BaseException:  # a metaclass of user code
+        return "_"
 
 
 def origin(error: BaseException) -> str:

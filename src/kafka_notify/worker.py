@@ -22,12 +22,12 @@ from typing_extensions import Self
 
 from kafka_notify._admin.wanted import retry_retention
 from kafka_notify._arguments import to_seconds
-from kafka_notify._clock import Clock
+from kafka_notify._clock import Clock, boottime
 from kafka_notify._config import Config, client_bytes, consumer_config, producer_config, with_drain
 from kafka_notify._fetch import intake, lease
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
-from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop, boottime
+from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
 from kafka_notify._fetch.reread import Rereader
 from kafka_notify._handle import ProducerHandle
 from kafka_notify._partition.wide import LongWaits

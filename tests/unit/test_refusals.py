@@ -10,10 +10,10 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from kafka_notify import NotifyError, _client_errors
-from kafka_notify._clock import Clock
+from kafka_notify._clock import Clock, boottime
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.fatal import is_fatal, missing_right
-from kafka_notify._fetch.loop import CommitRequest, CommitResult, boottime
+from kafka_notify._fetch.loop import CommitRequest, CommitResult
 from kafka_notify._fetch.refusals import Refusals
 from kafka_notify._limited_log import Calm, LimitedLog
 from kafka_notify._rights import RIGHTS, told

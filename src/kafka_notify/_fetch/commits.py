@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from kafka_notify import events
-from kafka_notify._clock import Clock
-from kafka_notify._fetch.loop import CommitRequest, CommitResult, boottime
+from kafka_notify._clock import Clock, boottime
+from kafka_notify._fetch.loop import CommitRequest, CommitResult
 from kafka_notify._fetch.offsets import Committed
 from kafka_notify._lanes.partition import Partition
 from kafka_notify._limited_log import LimitedLog

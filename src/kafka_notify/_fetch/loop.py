@@ -6,7 +6,6 @@ waits for the GIL after every call into librdkafka, so it does as little as it c
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
@@ -18,6 +17,7 @@ import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from kafka_notify._clock import boottime
 from kafka_notify._config import client_config, opened
 from kafka_notify._fetch.channels import Channels, Neighbours
 from kafka_notify._fetch.fatal import ended, is_fatal, missing_right
@@ -60,12 +60,6 @@ CAUSE_TIMEOUT: Final = 10.0
 MAX_COMMIT: Final = 400_000
 """Bytes of metadata in one request. The broker writes what one request commits as one batch into `__consumer_offsets`,
 and refuses more than that topic's `max.message.bytes`, 1,048,588 by default."""
-
-
-boottime: Callable[[], float] = functools.partial(
-    time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-)
-"""Monotonic seconds that go on while the machine or the process is suspended. All in C: asked for at every send."""
 
 
 def parts(offsets: Sequence[TopicPartition]) -> Iterator[list[TopicPartition]]:

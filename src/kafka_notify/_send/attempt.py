@@ -19,16 +19,8 @@ from kafka_notify import events
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._units import UTC, clamped
-from kafka_notify._where import detail, origin
-from kafka_notify._worker.outcome import (
-    check_error,
-    check_outcome,
-    check_receipt,
-    class_name,
-    is_error,
-    name_of,
-    unhandled,
-)
+from kafka_notify._where import class_name, detail, name_of, origin
+from kafka_notify._worker.outcome import check_error, check_outcome, check_receipt, is_error, unhandled
 from kafka_notify._worker.remember import Remember
 from kafka_notify.classify import classify_exception
 from kafka_notify.consumer import Consumer

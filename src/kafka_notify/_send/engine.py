@@ -19,12 +19,12 @@ from confluent_kafka import Message
 
 from kafka_notify import _alarms, _codes, events
 from kafka_notify._alarms import Alarms
-from kafka_notify._clock import Clock
+from kafka_notify._clock import Clock, boottime
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.fatal import ended, is_fatal, missing_right
 from kafka_notify._fetch.intake import Intake
-from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start, boottime
+from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start
 from kafka_notify._fetch.refusals import Refusals
 from kafka_notify._fetch.removed import Removed
 from kafka_notify._fetch.topic_ids import changed

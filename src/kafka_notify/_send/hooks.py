@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kafka_notify import events
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._send.attempt import AttemptRunner
-from kafka_notify._where import detail, origin
-from kafka_notify._worker.outcome import name_of
+from kafka_notify._where import detail, name_of, origin
 from kafka_notify.consumer import Consumer
 from kafka_notify.notification import Notification, Receipt
 

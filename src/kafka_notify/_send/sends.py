@@ -14,8 +14,7 @@ import attrs
 
 from kafka_notify import _codes as codes
 from kafka_notify import events
-from kafka_notify._clock import Clock
-from kafka_notify._fetch.loop import boottime
+from kafka_notify._clock import Clock, boottime
 from kafka_notify._lanes.entry import Assignment, Busy, Entry, Lane
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._pause import Paused
@@ -26,9 +25,9 @@ from kafka_notify._send.pace import Pace
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.settle import Settler, known_reason
+from kafka_notify._where import name_of
 from kafka_notify._worker.destinations import Circuits
 from kafka_notify._worker.guard import Guard, Place
-from kafka_notify._worker.outcome import name_of
 from kafka_notify._worker.unread import Unread
 from kafka_notify.codec import Codec
 from kafka_notify.errors import CodecUnavailable, UnknownOutcomeError

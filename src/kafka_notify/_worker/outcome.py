@@ -9,11 +9,11 @@ Each function returns what may be used and, as a sentence, what was wrong: class
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, get_args
 
 from kafka_notify import _codes as codes
 from kafka_notify._units import LONGEST, clamped
+from kafka_notify._where import class_name, name_of
 from kafka_notify.errors import (
     MAX_PROVIDER,
     DeliveryError,
@@ -37,23 +37,8 @@ _ERRORS: Final = (
 )  # fmt: skip
 """Subclasses before their bases."""
 _SCOPES: Final = frozenset(get_args(ThrottleScope))
-_not_a_name: Final = re.compile(r"[^A-Za-z0-9_.]").sub
-_MAX_NAME: Final = 60
 _MISSING: Final = object()
 _Wrong = str
-
-
-def name_of(value: object) -> str:
-    """The class of a value, as it can be written into codes and logs."""
-    return class_name(type(value))
-
-
-def class_name(kind: type) -> str:
-    """The name of a class, as it can be written into codes and logs."""
-    try:
-        return _not_a_name("_", kind.__name__)[:_MAX_NAME] or "_"
-    except BaseException:  # a metaclass of user code
-        return "_"
 
 
 def unhandled(value: object) -> str:

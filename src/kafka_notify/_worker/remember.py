@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable
 from typing import Any, Final
 
-from kafka_notify._worker.outcome import name_of
+from kafka_notify._where import name_of
 from kafka_notify.limits import SeenInMemory, SeenStore
 from kafka_notify.notification import SendKey
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from kafka_notify._fetch.loop import boottime
+from kafka_notify._clock import boottime
 from kafka_notify._headers import ContentTypeUnread
 from kafka_notify._limited_log import LimitedLog
 
