@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from benchmarks.bench import Bench
 from benchmarks.report import Row
-from kafka_notify._fetch.offsets import Committed
-from kafka_notify._lanes.entry import Entry, Held, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.entry import Entry, Held, Lane
+from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.partition import Partition, PayloadBudget
 from kafka_notify._partition.wide import Spill
 from kafka_notify.wire import Headers, RetryState
 

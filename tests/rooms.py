@@ -75,7 +75,7 @@ ROOMS = (
     Room(
         "classify", _of_package("_metric_labels", "_provider_codes", "_replies", "_smtp_replies", "classify")
     ),
-    Room("partition", _of_package("_fetch.offsets", "_lanes", "_partition", "_worker.turn")),
+    Room("partition", _of_package("_partition", "_worker.turn")),
     Room("consumer", _of_package("consumer", "limits", "topology")),
     Room("admin", _of_package("_admin", "admin")),
     Room("producer", _of_package("_pause", "pauses", "producer")),

@@ -21,9 +21,9 @@ from kafka_notify import _headers as h
 from kafka_notify import wire
 from kafka_notify._config import Config, client_config, opened
 from kafka_notify._handle import reason
-from kafka_notify._lanes.strangers import OTHER_TOPIC
 from kafka_notify._log_reader import LogReader
 from kafka_notify._names import is_name, of_group
+from kafka_notify._partition.strangers import OTHER_TOPIC
 from kafka_notify._redrive_target import Readers, refusal
 from kafka_notify._redrive_writer import Copy, Watch
 from kafka_notify.errors import NotifyError

@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 
 from kafka_notify._fetch import intake
-from kafka_notify._fetch.offsets import Committed, Tracker
-from kafka_notify._lanes.entry import Held
-from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.entry import Held
+from kafka_notify._partition.offsets import Committed, Tracker
+from kafka_notify._partition.partition import Partition, PayloadBudget
 from kafka_notify._send.ready import Ready
 from kafka_notify._settle.settle import Settler
 

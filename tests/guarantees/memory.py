@@ -20,8 +20,8 @@ from typing import Final
 
 import attrs
 
-from kafka_notify._lanes.entry import Entry
-from kafka_notify._lanes.partition import Partition
+from kafka_notify._partition.entry import Entry
+from kafka_notify._partition.partition import Partition
 from kafka_notify._send.engine import Engine
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Copied, Disturbed, Owned, Started, now_ms

@@ -12,10 +12,9 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from kafka_notify import Notification
 from kafka_notify._config import consumer_config
 from kafka_notify._fetch import loop
-from kafka_notify._fetch.offsets import WINDOW, Committed, decode_metadata
 from kafka_notify._fetch.spills import read_spills
-from kafka_notify._lanes import partition
-from kafka_notify._partition import wide
+from kafka_notify._partition import partition, wide
+from kafka_notify._partition.offsets import WINDOW, Committed, decode_metadata
 from kafka_notify.cli._backlog import Backlogs
 from kafka_notify.testing.attempt_log import DeadLettered, Produced
 from kafka_notify.testing.guarantees import DuplicatesBounded

@@ -25,8 +25,7 @@ from kafka_notify import (
     events,
 )
 from kafka_notify._fetch import intake, loop
-from kafka_notify._lanes import partition
-from kafka_notify._partition import spill, wide
+from kafka_notify._partition import partition, spill, wide
 from kafka_notify._send import engine
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog

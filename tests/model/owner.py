@@ -11,13 +11,12 @@ from typing import Final
 
 import attrs
 
-from kafka_notify._fetch import offsets
 from kafka_notify._fetch.channels import Channels
-from kafka_notify._fetch.offsets import Committed, Fence
-from kafka_notify._lanes.entry import Entry, Held, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget
-from kafka_notify._lanes.strangers import place
-from kafka_notify._partition import spill, wide
+from kafka_notify._partition import offsets, spill, wide
+from kafka_notify._partition.entry import Entry, Held, Lane
+from kafka_notify._partition.offsets import Committed, Fence
+from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.strangers import place
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, RetryState, collapse_of
 from tests.model.promises import REDRIVE, Bytes, Copy, Finished, Record

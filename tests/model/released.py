@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kafka_notify._fetch import offsets
-from kafka_notify._fetch.offsets import MAX_METADATA, Committed, Fence
+from kafka_notify._partition import offsets
+from kafka_notify._partition.offsets import MAX_METADATA, Committed, Fence
 
 
 def released_decode(frontier: int, metadata: str, group: str, topic: str, partition: int) -> Committed:

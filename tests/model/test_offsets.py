@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kafka_notify._fetch import offsets
-from kafka_notify._fetch.offsets import (
+from kafka_notify._fetch.topic_ids import changed
+from kafka_notify._partition import offsets, spill
+from kafka_notify._partition.offsets import (
     MAX_METADATA,
     WINDOW,
     Committed,
@@ -25,8 +26,6 @@ from kafka_notify._fetch.offsets import (
     decode_metadata,
     encode_metadata,
 )
-from kafka_notify._fetch.topic_ids import changed
-from kafka_notify._partition import spill
 from kafka_notify._partition.spill import MAX_WINDOW, SpillName
 from kafka_notify._partition.wide import RetryHalf, RetryTracker, Spill
 from tests.model.released import released_decode

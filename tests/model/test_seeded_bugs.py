@@ -10,10 +10,10 @@ from unittest import mock
 import attrs
 import pytest
 
-from kafka_notify._fetch.offsets import Committed, Fence, Wide
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.partition import Partition
 from kafka_notify._partition import spill
+from kafka_notify._partition.entry import Busy, Entry, Held, Lane
+from kafka_notify._partition.offsets import Committed, Fence, Wide
+from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import RetryHalf, Spill
 from tests.model.owner import Owner
 from tests.model.promises import REDRIVE, Copy, Violation

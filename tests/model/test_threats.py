@@ -7,9 +7,9 @@ from collections.abc import Container
 import attrs
 import pytest
 
-from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Wide, decode_metadata, encode_metadata
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.partition import (
+from kafka_notify._partition.entry import Busy, Entry, Held, Lane
+from kafka_notify._partition.offsets import WINDOW, Committed, Fence, Wide, decode_metadata, encode_metadata
+from kafka_notify._partition.partition import (
     CARRYING,
     SLACK,
     SPARSE_AFTER,

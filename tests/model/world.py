@@ -16,11 +16,9 @@ from unittest import mock
 
 import attrs
 
-from kafka_notify._fetch import offsets
-from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
-from kafka_notify._lanes import later, partition
-from kafka_notify._lanes.strangers import OTHER_TOPIC
-from kafka_notify._partition import spill, wide
+from kafka_notify._partition import followers, offsets, partition, spill, wide
+from kafka_notify._partition.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._partition.strangers import OTHER_TOPIC
 from tests.model.promises import REDRIVE, Copy, Finished, Promises, Record, Stored
 
 if TYPE_CHECKING:
@@ -318,7 +316,7 @@ def limits(features: frozenset[str]) -> Iterator[None]:
     the features for it."""
     with (
         mock.patch.multiple(partition, DEEP=1, PARKING=2, PARK_AT_ONCE=1, STEP_AT_ONCE=2),
-        mock.patch.object(later, "PIECE", 2),
+        mock.patch.object(followers, "PIECE", 2),
     ):
         if not features & {"windows", "wide"}:
             yield

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from kafka_notify import Category, Codec, Consumer, JsonCodec, Middleware, Notification, RetryPolicy
 from kafka_notify._clock import Clock
-from kafka_notify._fetch.offsets import Committed
-from kafka_notify._lanes.entry import Assignment, Entry, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.entry import Assignment, Entry, Lane
+from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.partition import Partition, PayloadBudget
 from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner

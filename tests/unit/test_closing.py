@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from kafka_notify._fetch.offsets import Committed
-from kafka_notify._lanes import partition
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget
-from kafka_notify._lanes.record import Packed
+from kafka_notify._partition import partition
+from kafka_notify._partition.entry import Busy, Entry, Held, Lane
+from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.record import Packed
 from kafka_notify._partition.wide import Spill
 from kafka_notify._send.ready import Ready
 from kafka_notify.wire import RetryState

@@ -20,7 +20,7 @@ from kafka_notify import (
     events,
 )
 from kafka_notify import _codes as codes
-from kafka_notify._lanes.entry import Busy
+from kafka_notify._partition.entry import Busy
 from kafka_notify._worker.circuit import DAY
 from kafka_notify._worker.destinations import FAILURES, Circuits, Destinations
 from kafka_notify._worker.guard import OVERDUE, Guard, Place

@@ -17,10 +17,10 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch import intake
 from kafka_notify._fetch.intake import BUSY_PATIENCE, CHUNK, PATIENCE, PAUSE_AT, Intake
 from kafka_notify._fetch.loop import BATCH
-from kafka_notify._fetch.offsets import Committed
 from kafka_notify._hops import RetryState
-from kafka_notify._lanes.entry import Entry, Held, Lane
-from kafka_notify._lanes.partition import PARK_AT_ONCE, PARKING, READ_WINDOW, Partition, PayloadBudget
+from kafka_notify._partition.entry import Entry, Held, Lane
+from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.partition import PARK_AT_ONCE, PARKING, READ_WINDOW, Partition, PayloadBudget
 from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
 from kafka_notify.policy import Ordering

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kafka_notify._fetch.offsets import Committed
-from kafka_notify._lanes import entry as entries
-from kafka_notify._lanes import later as laters
-from kafka_notify._lanes import partition as partitions
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.later import PIECE, ByOrigin, Later
-from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition import entry as entries
+from kafka_notify._partition import followers as laters
+from kafka_notify._partition import partition as partitions
+from kafka_notify._partition.entry import Busy, Entry, Held, Lane
+from kafka_notify._partition.followers import PIECE, ByOrigin, Later
+from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.partition import Partition, PayloadBudget
 from kafka_notify._partition.wide import Spill
 from kafka_notify.wire import Headers, RetryState, collapse_of
 from tests.model.promises import Bytes

@@ -7,8 +7,8 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.partition import PayloadBudget
+from kafka_notify._partition.entry import Busy, Entry, Held, Lane
+from kafka_notify._partition.partition import PayloadBudget
 from kafka_notify._send.loader import COPIES, Load, Loader
 
 

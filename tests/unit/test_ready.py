@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from kafka_notify._fetch.offsets import Committed
-from kafka_notify._lanes.entry import Entry, Held, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.entry import Entry, Held, Lane
+from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.partition import Partition, PayloadBudget
 from kafka_notify._send.ready import Ready
 
 

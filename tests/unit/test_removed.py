@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kafka_notify._fetch.offsets import Committed, Tracker
 from kafka_notify._fetch.removed import Removed
+from kafka_notify._partition.offsets import Committed, Tracker
 
 
 def reading(upto: int) -> tuple[Tracker, Removed]:

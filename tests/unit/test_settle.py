@@ -17,9 +17,9 @@ from kafka_notify import (
     TransientError,
 )
 from kafka_notify._clock import Clock
-from kafka_notify._fetch.offsets import Committed
-from kafka_notify._lanes.entry import Entry, Held, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget
+from kafka_notify._partition.entry import Entry, Held, Lane
+from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.partition import Partition, PayloadBudget
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
 from kafka_notify.policy import deferred

@@ -9,8 +9,8 @@ from typing import Any, cast
 import attrs
 
 from kafka_notify._clock import Clock
-from kafka_notify._lanes.entry import Entry, Lane
-from kafka_notify._lanes.timers import SPARE, Timers
+from kafka_notify._partition.entry import Entry, Lane
+from kafka_notify._partition.timers import SPARE, Timers
 
 
 @attrs.define(eq=False)

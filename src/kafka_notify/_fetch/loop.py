@@ -22,11 +22,11 @@ from kafka_notify._config import client_config, opened
 from kafka_notify._fetch.channels import Channels, Neighbours
 from kafka_notify._fetch.fatal import ended, is_fatal, missing_right
 from kafka_notify._fetch.membership import Membership
-from kafka_notify._fetch.offsets import Committed, decode_metadata, encode_metadata
 from kafka_notify._fetch.retention import RetentionWatch
 from kafka_notify._fetch.spills import read_spills
 from kafka_notify._fetch.topic_ids import TopicIds, changed
 from kafka_notify._log_extent import log_ends, log_starts
+from kafka_notify._partition.offsets import Committed, decode_metadata, encode_metadata
 from kafka_notify._polling import poll_batch
 from kafka_notify._supervised import supervised
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kafka_notify._fetch.offsets import Tracker
+from kafka_notify._partition.offsets import Tracker
 
 
 class Removed:

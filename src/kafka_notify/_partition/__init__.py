@@ -1,1 +1,1 @@
-"""What is known and decided of one partition pair: pure."""
+"""The ordered-retry protocol of one partition pair: its users' queues, waiting retries and finished offsets. Pure."""

@@ -14,8 +14,8 @@ from typing import Final
 
 import attrs
 
-from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker, Wide
 from kafka_notify._partition import spill
+from kafka_notify._partition.offsets import WINDOW, Committed, Fence, Tracker, Wide
 from kafka_notify._partition.spill import SpillName
 
 ROOM: Final = 5_000

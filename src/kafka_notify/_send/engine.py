@@ -28,10 +28,10 @@ from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Sta
 from kafka_notify._fetch.refusals import Refusals
 from kafka_notify._fetch.removed import Removed
 from kafka_notify._fetch.topic_ids import changed
-from kafka_notify._lanes.entry import Busy, Entry, Lane
-from kafka_notify._lanes.partition import Partition, PayloadBudget
-from kafka_notify._lanes.timers import Timers
 from kafka_notify._limited_log import LimitedLog
+from kafka_notify._partition.entry import Busy, Entry, Lane
+from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.timers import Timers
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._pause import Paused
 from kafka_notify._retention import DAY_MS, keepable, keeps_any_wait

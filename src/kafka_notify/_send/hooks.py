@@ -16,7 +16,7 @@ from kafka_notify.notification import Notification, Receipt
 
 if TYPE_CHECKING:
     from kafka_notify._dead_letter import DeadLetter
-    from kafka_notify._lanes.entry import Assignment
+    from kafka_notify._partition.entry import Assignment
 
 log = logging.getLogger("kafka_notify.send")
 

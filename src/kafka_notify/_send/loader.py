@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable, Container
 from typing import Final
 
-from kafka_notify._lanes.entry import Assignment, Busy, Entry
-from kafka_notify._lanes.partition import PayloadBudget
-from kafka_notify._lanes.record import Record
+from kafka_notify._partition.entry import Assignment, Busy, Entry
+from kafka_notify._partition.partition import PayloadBudget
+from kafka_notify._partition.record import Record
 
 AHEAD: Final = 2
 """Payloads for each sender that are read ahead of it: a sender that is free should not wait for Kafka."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container
 
-from kafka_notify._lanes.entry import Assignment, Entry
+from kafka_notify._partition.entry import Assignment, Entry
 
 
 class Ready:

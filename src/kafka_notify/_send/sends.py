@@ -15,8 +15,8 @@ import attrs
 from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._clock import Clock, boottime
-from kafka_notify._lanes.entry import Assignment, Busy, Entry, Lane
 from kafka_notify._limited_log import LimitedLog
+from kafka_notify._partition.entry import Assignment, Busy, Entry, Lane
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
 from kafka_notify._send.hooks import Hooks, absorb

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from kafka_notify import _codes as codes
-from kafka_notify._lanes.entry import Entry
+from kafka_notify._partition.entry import Entry
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification
 from kafka_notify.wire import DlqPayload, Headers, category_of
 

@@ -14,7 +14,7 @@ from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._dead_letter import DeadLetter
-from kafka_notify._lanes.entry import Entry, Held
+from kafka_notify._partition.entry import Entry, Held
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._retention import DAY_MS, RETRY_DEFAULT_MS, keepable
 from kafka_notify._settle import letters
@@ -43,7 +43,7 @@ from kafka_notify.wire import (
 )
 
 if TYPE_CHECKING:
-    from kafka_notify._lanes.partition import Partition
+    from kafka_notify._partition.partition import Partition
 
 log = logging.getLogger("kafka_notify.worker")
 

@@ -17,7 +17,7 @@ import attrs
 from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._clock import Clock
-from kafka_notify._lanes.entry import Busy, Entry
+from kafka_notify._partition.entry import Busy, Entry
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.ready import Ready
 from kafka_notify._settle.settle import Settler

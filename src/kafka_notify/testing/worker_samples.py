@@ -11,7 +11,7 @@ from typing import Final
 from typing_extensions import Self
 
 from kafka_notify._fetch import intake, loop
-from kafka_notify._lanes.entry import Entry
+from kafka_notify._partition.entry import Entry
 from kafka_notify.testing.attempt_log import AttemptLog, Sampled
 from kafka_notify.worker import Worker
 

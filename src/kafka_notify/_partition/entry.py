@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from kafka_notify import _codes as codes
 from kafka_notify._headers import headers_of
-from kafka_notify._lanes.later import Later
-from kafka_notify._lanes.record import Packed, Record, record_size
+from kafka_notify._partition.followers import Later
+from kafka_notify._partition.record import Packed, Record, record_size
 from kafka_notify.wire import collapse_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kafka_notify._clock import Clock
-from kafka_notify._lanes.entry import Lane
+from kafka_notify._partition.entry import Lane
 from kafka_notify._worker.turn import Turn
 
 LONGEST_SLEEP: Final = 1.0

@@ -23,11 +23,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Hashable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from kafka_notify._fetch.offsets import WINDOW, Committed, Fence, Tracker
-from kafka_notify._lanes.entry import Busy, Entry, Held, Lane
-from kafka_notify._lanes.record import Record
-from kafka_notify._lanes.strangers import OTHER_TOPIC, place
 from kafka_notify._partition import spill
+from kafka_notify._partition.entry import Busy, Entry, Held, Lane
+from kafka_notify._partition.offsets import WINDOW, Committed, Fence, Tracker
+from kafka_notify._partition.record import Record
+from kafka_notify._partition.strangers import OTHER_TOPIC, place
 from kafka_notify._partition.wide import LongWaits, RetryHalf, RetryTracker
 from kafka_notify._retention import rewritten_after
 
