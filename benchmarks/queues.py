@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from benchmarks.bench import Bench
 from benchmarks.report import Row
-from kafka_notify._partition.entry import Entry, Held, Lane
-from kafka_notify._partition.offsets import Committed
-from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.wide import Spill
 from kafka_notify.wire import Headers, RetryState
 
@@ -65,7 +67,7 @@ class _Queue:
         return []
 
     def bury(self, entry: Entry, /) -> None: ...
-    def wake(self, lane: Lane, at: int, /) -> None: ...
+    def wake(self, lane: UserQueue, at: int, /) -> None: ...
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
         return f"id{entry.origin}", 0

@@ -14,7 +14,7 @@ from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._fetch.channels import ALL, digest
 from kafka_notify._handle import reason
 from kafka_notify._names import DEFAULT_CONSUMER, of_retry_topic
-from kafka_notify._partition.offsets import decode_metadata
+from kafka_notify._partition.commit_metadata import decode_metadata
 from kafka_notify.errors import ConfigError
 from kafka_notify.topology import Topology
 

@@ -10,9 +10,11 @@ from typing import Any
 import attrs
 
 from kafka_notify._fetch import intake
-from kafka_notify._partition.entry import Held
-from kafka_notify._partition.offsets import Committed, Tracker
-from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._partition.offsets import OffsetTracker
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._send.ready import Ready
 from kafka_notify._settle.settle import Settler
 
@@ -57,7 +59,7 @@ def trust_zombies() -> None:
     on_retry = partition.on_retry
 
     def trusting(self: Partition, *args: Any) -> None:
-        self._fence_before = None
+        self.writers.before = None
         on_retry(self, *args)
 
     partition.on_retry = trusting
@@ -92,12 +94,12 @@ def overtake() -> None:
 
 def forget_finished() -> None:
     """The gap bitmap is not written, and the frontier stays behind."""
-    snapshot = Tracker.snapshot
+    snapshot = OffsetTracker.snapshot
 
-    def lazy(self: Tracker) -> Committed:
+    def lazy(self: OffsetTracker) -> Committed:
         return Committed(max(snapshot(self).frontier - 20, 0))
 
-    Tracker.snapshot = lazy  # type: ignore[method-assign]
+    OffsetTracker.snapshot = lazy  # type: ignore[method-assign]
 
 
 def stop_reading_for_all() -> None:
@@ -134,7 +136,7 @@ def keep_what_was_given_away() -> None:
         kept.append([entry.record for entry in self.pending.values()])
         close(self)
 
-    Partition.close = forgetful  # type: ignore[method-assign]
+    Partition.close = forgetful  # type: ignore[method-assign, assignment]
 
 
 def count_known_failures() -> None:

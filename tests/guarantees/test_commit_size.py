@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from kafka_notify._config import consumer_config
 from kafka_notify._fetch.loop import CommitRequest, FetchLoop
-from kafka_notify._partition.offsets import Committed, Fence, decode_metadata
+from kafka_notify._partition.commit_metadata import Committed, Fence, decode_metadata
 from kafka_notify.testing import LocalKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]

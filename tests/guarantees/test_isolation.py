@@ -25,7 +25,7 @@ from kafka_notify import (
     TransientError,
     Worker,
 )
-from kafka_notify._partition.partition import READ_WINDOW
+from kafka_notify._partition.source_offsets import READ_WINDOW
 from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka
 

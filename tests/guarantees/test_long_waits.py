@@ -13,8 +13,7 @@ from kafka_notify import Notification
 from kafka_notify._config import consumer_config
 from kafka_notify._fetch import loop
 from kafka_notify._fetch.spills import read_spills
-from kafka_notify._partition import partition, wide
-from kafka_notify._partition.offsets import WINDOW, Committed, decode_metadata
+from kafka_notify._partition.commit_metadata import WINDOW, Committed, decode_metadata
 from kafka_notify.cli._backlog import Backlogs
 from kafka_notify.testing.attempt_log import DeadLettered, Produced
 from kafka_notify.testing.guarantees import DuplicatesBounded
@@ -23,6 +22,7 @@ from tests.guarantees.deployment import LANE
 from tests.guarantees.fleet import Fleet, checker
 from tests.guarantees.worker_process import SMALL_WINDOW
 from tests.model.released import released_decode
+from tests.windows import DECIDING
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
@@ -240,7 +240,7 @@ def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) 
 
     def older(context: pytest.MonkeyPatch) -> None:
         until_watched(f)  # the watch runs in this process, too
-        for module in (partition, wide):  # as the workers beside it: they could not keep a bitmap of more
+        for module in DECIDING:  # as the workers beside it: they could not keep a bitmap of more
             context.setattr(module, "WINDOW", SMALL_WINDOW)
         context.setattr(loop, "decode_metadata", released_decode)
         context.setattr(RetryState, "is_spill", False)

@@ -25,13 +25,14 @@ from kafka_notify import (
     events,
 )
 from kafka_notify._fetch import intake, loop
-from kafka_notify._partition import partition, spill, wide
+from kafka_notify._partition import spill, wide
 from kafka_notify._send import engine
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog
 from kafka_notify.testing.worker_samples import WorkerSampler
 from tests.guarantees import bugs
 from tests.guarantees.provider import CONSUMERS
+from tests.windows import DECIDING, windows
 
 BUDGETS: Final[dict[str, tuple[Any, str]]] = {
     "waiting": (engine, "PAYLOAD_BUDGET"),
@@ -128,8 +129,7 @@ def main() -> None:
     for name, size in spec.budgets.items():
         setattr(*BUDGETS[name], size)
     if spec.small:
-        for module in (partition, wide):
-            mock.patch.object(module, "WINDOW", SMALL_WINDOW).start()
+        windows(SMALL_WINDOW, DECIDING)
         mock.patch.object(spill, "DELTA_CHARS", 40).start()
         mock.patch.multiple(wide, ROOM=60, DELTA_OFFSETS=20).start()
     log = AttemptLog(spec.log, f"{spec.name}-{os.getpid()}")

@@ -42,7 +42,8 @@ from kafka_notify import (
     events,
     run,
 )
-from kafka_notify._partition.entry import Entry, Held
+from kafka_notify._partition.entry import Entry
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._settle.copies import Copy
 from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka

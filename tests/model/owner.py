@@ -12,10 +12,12 @@ from typing import Final
 import attrs
 
 from kafka_notify._fetch.channels import Channels
-from kafka_notify._partition import offsets, spill, wide
-from kafka_notify._partition.entry import Entry, Held, Lane
-from kafka_notify._partition.offsets import Committed, Fence
-from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition import commit_metadata, spill, wide
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.commit_metadata import Committed, Fence
+from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.strangers import place
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, RetryState, collapse_of
@@ -30,12 +32,12 @@ class OldPartition(Partition):
     """What the version before wide halves does."""
 
     def snapshot(self) -> tuple[Committed, Committed]:
-        self._half.last_end = -1  # or it would carry until it is narrow
+        self.half.last_end = -1  # or it would carry until it is narrow
         source, _ = super().snapshot()
         frontier = self.retry.frontier
-        before = self._fence_before if self.restore_end > frontier + offsets.WINDOW else None
+        before = self.writers.before if self.restore_end > frontier + commit_metadata.WINDOW else None
         fence = Fence(self.restore_end, self.writer, before)
-        return source, Committed(frontier, self.retry.gaps(offsets.WINDOW), fence)
+        return source, Committed(frontier, self.retry.gaps(commit_metadata.WINDOW), fence)
 
 
 class Owner:
@@ -72,7 +74,7 @@ class Owner:
         self.alive = True
         """False once the engine has let the partition go: what is still under way changes nothing in it."""
         self.flight: list[tuple[str, Step]] = []
-        self.timers: list[tuple[int, Lane]] = []
+        self.timers: list[tuple[int, UserQueue]] = []
         self.running: dict[str, Entry] = {}
         """Sends that the provider is working on, by user."""
         self.finished: Finished = {}
@@ -119,7 +121,7 @@ class Owner:
     def under_way(self) -> set[int]:
         """Retry offsets of what is being sent, copied, or waits for that."""
         p = self.partition
-        entries = [*(e for e in p.pending.values() if e.busy), *p._stash.values()]
+        entries = [*(e for e in p.pending.values() if e.busy), *p.redrives.waiting.values()]
         return {e.held.at for e in entries if e.held is not None}
 
     def describe(self) -> str:
@@ -266,7 +268,7 @@ class Owner:
     def _read_unknown(self, at: int, copy: Copy) -> None:
         """An old owner meets a spill, which looks like another writer's copy."""
         p = self.partition
-        fence = p._fence_before
+        fence = p.writers.before
         p.retry.observe(at)
         restored = at < p.restore_end and not p.retry.is_done(at)
         if restored and (fence is None or fence.admits(at, copy.writer)) and not self.world.lossy:
@@ -361,7 +363,7 @@ class Owner:
     def bury(self, entry: Entry, /) -> None:
         self._bury(entry, expired=False)
 
-    def wake(self, lane: Lane, at: int, /) -> None:
+    def wake(self, lane: UserQueue, at: int, /) -> None:
         self.timers.append((at, lane))
 
     def spill(self, _: Partition, spill: Spill, /) -> None:
@@ -386,7 +388,7 @@ class Owner:
 
     def _spilled(self, written: Spill, at: int) -> None:
         if self.alive:
-            half = self.partition._half
+            half = self.partition.half
             if self.partition.spilled(written, at):
                 assert half._ready is not None
                 self.said.append((half._ready, self.spilled[written.checksum]))
@@ -468,7 +470,7 @@ class Owner:
             self.partition.copying(entry)
             self._copy(entry, attempt, self.now + wait)
 
-    def _return(self, lane: Lane, user: str, origin: int) -> None:
+    def _return(self, lane: UserQueue, user: str, origin: int) -> None:
         del self.running[user]
         if self.world.chance(50):
             self.world.accept(origin)
@@ -479,7 +481,7 @@ class Owner:
         if self.alive:
             held = entry.held
             self.finished[self._what(entry)] = (held.redrives, held.at) if held else (0, None)
-            far = held is not None and held.last >= self.partition.retry.frontier + offsets.WINDOW
+            far = held is not None and held.last >= self.partition.retry.frontier + commit_metadata.WINDOW
             if held is not None and (far or self.partition.window):
                 self.unsaid[entry.origin] = held.last
                 # what was under way when it became wide does not count
@@ -640,11 +642,17 @@ class Owner:
         p = self._partition
         if p is None or not p.alive or not p.active or p.closing:
             return
-        if p._unparked and not p._moving:
+        if p.parking.unparked and not p.own.moving:
             self.world.fail("PINNED", "nothing is on its way that parking would go on with")
         for lane in p.lanes.values():
             head = lane.head
-            if head is None or head.held is None or head.busy or lane in p._unparked or lane in p._agenda:
+            if (
+                head is None
+                or head.held is None
+                or head.busy
+                or lane in p.parking.unparked
+                or lane in p.waiting.agenda
+            ):
                 continue
             left = [entry.origin for entry in lane.entries if entry.held is None and not entry.busy]
             if left:
@@ -653,7 +661,7 @@ class Owner:
     def check_room_is_made(self) -> None:
         """While a busy user keeps others out, what waits behind their head is parked."""
         p = self.partition
-        if p.active and not p.closing and not p._moving:
+        if p.active and not p.closing and not p.own.moving:
             for lane in p.lanes.values():
                 left = [entry.origin for entry in lane.entries[1:] if entry.held is None and not entry.busy]
                 if left:
@@ -670,9 +678,9 @@ class Owner:
         counted = (self.budget.used, self.budget.open, self.partition.open_bytes)
         sent = sum(entry.held is not None and entry.held.counted for entry in entries)
         carried = sum(entry.held is not None and entry.held.carried != "" for entry in entries)
-        if self.partition.alive and self.partition._carrying != carried:
-            self.world.fail("BUDGET", f"{self.partition._carrying} counted as carried, {carried} are")
-        if self.partition.alive and self.partition._half.under_way != sent:
-            self.world.fail("BUDGET", f"{self.partition._half.under_way} counted as sent, {sent} are")
+        if self.partition.alive and self.partition.carrying.count != carried:
+            self.world.fail("BUDGET", f"{self.partition.carrying.count} counted as carried, {carried} are")
+        if self.partition.alive and self.partition.half.under_way != sent:
+            self.world.fail("BUDGET", f"{self.partition.half.under_way} counted as sent, {sent} are")
         if counted != (held, len(unsent), sum(entry.size for entry in unsent)):
             self.world.fail("BUDGET", f"{counted} counted, {held} bytes held, {len(unsent)} unsent")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 
-from kafka_notify._partition.offsets import MAX_METADATA, Committed, decode_metadata, encode_metadata
+from kafka_notify._partition.commit_metadata import MAX_METADATA, Committed, decode_metadata, encode_metadata
 from kafka_notify._partition.strangers import place
 from kafka_notify.wire import SPILL_ORIGIN
 

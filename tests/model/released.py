@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kafka_notify._partition import offsets
-from kafka_notify._partition.offsets import MAX_METADATA, Committed, Fence
+from kafka_notify._partition import commit_metadata
+from kafka_notify._partition.commit_metadata import MAX_METADATA, Committed, Fence
 
 
 def released_decode(frontier: int, metadata: str, group: str, topic: str, partition: int) -> Committed:
@@ -15,10 +15,10 @@ def released_decode(frontier: int, metadata: str, group: str, topic: str, partit
     fields = text.split("|")
     if fields[0] not in ("kn1", "kn2") or len(fields) < 4:
         return plain
-    if checksum != offsets._checksum(text, frontier, group, topic, partition):
+    if checksum != commit_metadata._checksum(text, frontier, group, topic, partition):
         return plain
     try:
-        gaps = offsets._decode_bits(fields[1])
+        gaps = commit_metadata._decode_bits(fields[1])
         fence = None
         for end, writer in reversed(list(zip(fields[2].split(","), fields[3].split(","), strict=True))):
             fence = Fence(int(end), writer, fence) if writer else None

@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kafka_notify._fetch.topic_ids import changed
-from kafka_notify._partition import offsets, spill
-from kafka_notify._partition.offsets import (
+from kafka_notify._partition import commit_metadata, offsets, spill, wide
+from kafka_notify._partition.commit_metadata import (
     MAX_METADATA,
     WINDOW,
     Committed,
     Fence,
-    OffsetRewound,
-    Tracker,
     Wide,
     decode_metadata,
     encode_metadata,
 )
+from kafka_notify._partition.offsets import OffsetRewound, OffsetTracker
 from kafka_notify._partition.spill import MAX_WINDOW, SpillName
 from kafka_notify._partition.wide import RetryHalf, RetryTracker, Spill
 from tests.model.released import released_decode
+from tests.windows import windows
 
 SMALL = 8
 WHERE = ("group", "notif.high_priority", 7)
@@ -41,18 +41,18 @@ class TrackedOffsets(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch = mock.patch.multiple(offsets, WINDOW=SMALL, _SHED=5)
-        self.patch.start()
+        self.patches = windows(SMALL)
+        self.patches.enter_context(mock.patch.object(offsets, "_SHED", 5))
 
     def teardown(self) -> None:
-        self.patch.stop()
+        self.patches.close()
 
     @initialize(frontier=st.integers(0, 20), bits=st.text("01", max_size=SMALL), log_start=st.integers(0, 60))
     def assign(self, frontier: int, bits: str, log_start: int) -> None:
         self._assign(Committed(frontier, bits.rstrip("0").encode()), log_start)
 
     def _assign(self, committed: Committed, log_start: int) -> None:
-        self.tracker = Tracker(committed, log_start)
+        self.tracker = OffsetTracker(committed, log_start)
         self.position = max(committed.frontier, log_start)
         self.done = set(range(self.position))
         self.done |= {committed.frontier + i for i, bit in enumerate(committed.gaps) if bit == ord("1")}
@@ -125,7 +125,7 @@ TestTrackedOffsets = TrackedOffsets.TestCase
 
 def test_gap_larger_than_the_window_hides_no_record() -> None:
     """What lies behind a gap larger than the window is still to be done."""
-    tracker = Tracker(Committed(0))
+    tracker = OffsetTracker(Committed(0))
     tracker.observe(0)
     tracker.complete(0)
 
@@ -136,7 +136,7 @@ def test_gap_larger_than_the_window_hides_no_record() -> None:
 
 def test_gap_behind_the_frontier_hides_no_record() -> None:
     """A gap below what was finished before it was read makes nothing finished."""
-    tracker = Tracker(Committed(0))
+    tracker = OffsetTracker(Committed(0))
     for offset in range(WINDOW):
         tracker.complete(offset)
     tracker.advance()
@@ -253,7 +253,7 @@ def test_appended_fields(state: Committed, more: str) -> None:
     """A newer neighbour may append fields and raise the version: the known ones are still read."""
     text = encode_metadata(state, *WHERE, IDS)
     body = "kn2" + text.rpartition("|")[0][3:] + "|" + more
-    checked = f"{body}|{offsets._checksum(body, state.frontier, *WHERE)}"
+    checked = f"{body}|{commit_metadata._checksum(body, state.frontier, *WHERE)}"
 
     expected = attrs.evolve(state, topic_ids=IDS)
     assert decode_metadata(state.frontier, checked, *WHERE) == expected
@@ -398,7 +398,7 @@ def test_wide_mutated(frontier: int, distances: list[int], name: SpillName, data
 def test_odd_field(field: str) -> None:
     """A delta or name that is checked, and yet cannot be understood, says nothing; fences and ids count."""
     body = f"kn2||5|w|w:a,w:b|{field}"
-    seen = decode_metadata(3, f"{body}|{offsets._checksum(body, 3, *WHERE)}", *WHERE)
+    seen = decode_metadata(3, f"{body}|{commit_metadata._checksum(body, 3, *WHERE)}", *WHERE)
     assert seen == Committed(3, b"", Fence(5, "w"), ("a", "b"), wide=Wide(), marked=True)
 
 
@@ -414,21 +414,17 @@ class HalvesOfARetryPartition(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.patches = [
-            mock.patch.object(offsets, "WINDOW", SMALL),
-            mock.patch.multiple("kafka_notify._partition.wide", WINDOW=SMALL, DELTA_OFFSETS=6),
-            mock.patch.object(spill, "DELTA_CHARS", 13),
-        ]
-        for patch in self.patches:
-            patch.start()
+        self.patches = windows(SMALL)
+        self.patches.enter_context(mock.patch.object(wide, "DELTA_OFFSETS", 6))
+        self.patches.enter_context(mock.patch.object(spill, "DELTA_CHARS", 13))
         self.log: dict[int, tuple[str, bytes]] = {}
         self.position = 0
         self.done: set[int] = set()
         self.assign(Committed(0))
 
     def teardown(self) -> None:
-        for patch in getattr(self, "patches", ()):
-            patch.stop()
+        if hasattr(self, "patches"):
+            self.patches.close()
 
     def assign(self, state: Committed) -> None:
         self.tracker = RetryTracker(state)

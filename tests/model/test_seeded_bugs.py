@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import attrs
 import pytest
 
-from kafka_notify._partition import spill
-from kafka_notify._partition.entry import Busy, Entry, Held, Lane
-from kafka_notify._partition.offsets import Committed, Fence, Wide
+from kafka_notify._partition import parts, spill
+from kafka_notify._partition.commit_metadata import Committed, Fence, Wide
+from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.parking import Parking
 from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.retry_reader import RetryReader
+from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.scheduler import Scheduler
+from kafka_notify._partition.strangers import Origins
+from kafka_notify._partition.table import EntryTable
 from kafka_notify._partition.wide import RetryHalf, Spill
 from tests.model.owner import Owner
 from tests.model.promises import REDRIVE, Copy, Violation
@@ -77,6 +83,16 @@ class CopyForgetsOrphan(Owner):
         super()._copied(entry, held, copy)
 
 
+class WithParts(Partition):
+    """One of whose parts some are of other classes: `parts` says which, by name."""
+
+    parts: ClassVar[dict[str, Any]]
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        with mock.patch.multiple(parts, **self.parts):
+            super().__init__(*args, **more)
+
+
 class TrustZombie(Partition):
     """Another writer's copy, read after the restore, counts."""
 
@@ -100,48 +116,49 @@ class NoRedriveGenerations(Partition):
         super().on_retry(offset, lane_key, state and attrs.evolve(state, redrives=0), *args)
 
 
-class NoReach(Partition):
+class NoReach(Scheduler):
     """A copy is sent although an earlier record of its user may be unread."""
 
-    def _sendable(self, head: Entry, held: Held) -> bool:
-        position = self.source.position
-        self.source.position = 1_000_000
+    def _is_sendable(self, head: Entry, held: Held) -> bool:
+        position = self._source.position
+        self._source.position = 1_000_000
         try:
-            return super()._sendable(head, held)
+            return super()._is_sendable(head, held)
         finally:
-            self.source.position = position
+            self._source.position = position
 
 
-class NoCoverage(Partition):
+class NoCoverage(Scheduler):
     """A copy is sent although a crash would read its source record again."""
 
-    def _sendable(self, head: Entry, held: Held) -> bool:
-        confirmed = self._confirmed
-        self._confirmed = Committed(1_000_000)
+    def _is_sendable(self, head: Entry, held: Held) -> bool:
+        confirmed = self._source.confirmed
+        self._source.confirmed = Committed(1_000_000)
         try:
-            return super()._sendable(head, held)
+            return super()._is_sendable(head, held)
         finally:
-            self._confirmed = confirmed
+            self._source.confirmed = confirmed
 
 
-class NoWindow(Partition):
+class NoWindow(RetryHalf):
     """A copy is sent although the bitmap cannot hold that it is finished."""
 
     @property
-    def _sayable(self) -> int:
+    def sayable(self) -> int:
         return 10**9
 
-    def snapshot(self) -> tuple[Committed, Committed]:
-        self._half.last_end = -1
-        return super().snapshot()
+    def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
+        self.last_end = -1
+        return super().snapshot(fence, active=active)
 
 
-class ExpiryBeforeCoverage(Partition):
+class ExpiryBeforeCoverage(Scheduler):
     """A waiting copy expires at once."""
 
-    def step(self, lane: Lane, now: int) -> None:
+    def step(self, lane: UserQueue, now: int) -> None:
         head = lane.entries[0] if lane.entries else None
-        if self.active and not self.closing and head and not (head.busy or head.record is None or lane.stuck):
+        works = lane.partition.active and not lane.partition.closing
+        if works and head and not (head.busy or head.record is None or lane.stuck):
             expires = head.held.expires if head.held else None
             if expires is not None and expires <= now:
                 head.busy = Busy.SENDING
@@ -149,7 +166,7 @@ class ExpiryBeforeCoverage(Partition):
         super().step(lane, now)
 
 
-class Overtake(Partition):
+class Overtake(Parking):
     """A source record does not wait for an earlier one of its user that waits for its retry."""
 
     def _park(self, entry: Entry) -> None:
@@ -157,10 +174,10 @@ class Overtake(Partition):
         self._effects.send(entry)
 
 
-class Overlap(Partition):
+class Overlap(Scheduler):
     """A redriven copy is sent while a later one of its user is."""
 
-    def step(self, lane: Lane, now: int) -> None:
+    def step(self, lane: UserQueue, now: int) -> None:
         later = [entry for entry in lane.entries[1:] if entry.busy is Busy.SENDING]
         for entry in later:
             entry.busy = Busy.COPYING
@@ -177,11 +194,11 @@ class NoFence(Partition):
         return source, attrs.evolve(retry, fence=None)
 
 
-class SkipBeforeCoverage(Partition):
+class SkipBeforeCoverage(Scheduler):
     """What is superseded is skipped at once, wherever it lives."""
 
-    def _sendable(self, head: Entry, held: Held) -> bool:
-        return self.superseded(head, held.due) or super()._sendable(head, held)
+    def _is_sendable(self, head: Entry, held: Held) -> bool:
+        return head.lane.superseder(head, held.due) is not None or super()._is_sendable(head, held)
 
 
 class TrimmedBitmap(Partition):
@@ -192,10 +209,10 @@ class TrimmedBitmap(Partition):
         return attrs.evolve(source, gaps=source.gaps[:3]), attrs.evolve(retry, gaps=retry.gaps[:3])
 
 
-class NoOrphans(Partition):
+class NoOrphans(RetryReader):
     """An own copy that was not acknowledged is left alone."""
 
-    def _on_own(self, offset: int, origin: int) -> None:
+    def own(self, offset: int, origin: int) -> None:
         pass
 
 
@@ -210,24 +227,28 @@ class NoDedupe(Partition):
             self.pending = pending
 
 
-class EvictsHeads(Partition):
+class EvictsHeads(Scheduler):
     """A payload that was forgotten is not read again."""
 
-    def step(self, lane: Lane, now: int) -> None:
+    def step(self, lane: UserQueue, now: int) -> None:
         super().step(lane, now)
         if lane.entries and lane.entries[0].busy is Busy.LOADING:
             lane.entries[0].busy = Busy.SENDING
             self._effects.send(lane.entries[0])
 
 
-class MatchesByOffset(Partition):
+class MatchesByOffset(WithParts):
     """What died in a topic before this one is taken for the record that this one has at its offset."""
 
-    def _tell_apart(self, entry: Entry, now: int) -> None:
-        pass
+    class Reader(RetryReader):
+        def _tell_apart(self, entry: Entry) -> list[UserQueue]:
+            return []
 
-    def _is_elsewhere(self, held: Held) -> bool:
-        return False
+    class Nowhere(Origins):
+        def is_elsewhere(self, held: Held) -> bool:
+            return False
+
+    parts: ClassVar = {"RetryReader": Reader, "Origins": Nowhere}
 
 
 class SwallowsByOffset(Partition):
@@ -235,14 +256,14 @@ class SwallowsByOffset(Partition):
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
         super().finish(entry, accepted=accepted, now=now)
-        for (origin, _, _), redrives in tuple(self._redriven.items()):
-            self._redriven |= {(origin, f"{which}{origin}", origin): redrives for which in ("id", "old")}
+        for (origin, _, _), redrives in tuple(self.redrives.ended.items()):
+            self.redrives.ended |= {(origin, f"{which}{origin}", origin): redrives for which in ("id", "old")}
 
 
-class TakesRecordForItsCopy(Partition):
+class TakesRecordForItsCopy(RetryReader):
     """A record counts as copied when a copy of another notification names its offset."""
 
-    def _is_of(self, copied: Entry, offset: int, identity: tuple[str, int], now: int) -> bool:
+    def is_of(self, copied: Entry, offset: int, identity: tuple[str, int]) -> bool:
         return True
 
 
@@ -253,10 +274,10 @@ class NoResume(Partition):
         pass
 
 
-class OvertakesPaused(Partition):
+class OvertakesPaused(Scheduler):
     """A later one of the user is sent while an earlier one is paused."""
 
-    def step(self, lane: Lane, now: int) -> None:
+    def step(self, lane: UserQueue, now: int) -> None:
         super().step(lane, now)
         if lane.paused is not None and lane.entries[:1] == [lane.paused] and len(lane.entries) > 1:
             later = lane.entries[1]
@@ -265,24 +286,24 @@ class OvertakesPaused(Partition):
                 self._effects.send(later)
 
 
-class NotLookedAt(Partition):
+class NotLookedAt(Parking):
     """What comes in before others that were looked at is not looked at."""
 
-    def _park_followers(self, lane: Lane) -> None:
+    def park_followers(self, lane: UserQueue) -> None:
         later = lane.later
         if later is not None:
             last = later.last
             later._fresh = deque(entry for entry in later.fresh if entry is last)
-            super()._park_followers(lane)
+            super().park_followers(lane)
 
 
-class NotCleared(Partition):
+class NotCleared(EntryTable):
     """What was overtaken while it was being sent counts as being sent after it left."""
 
-    def _forget(self, entry: Entry) -> None:
+    def forget(self, entry: Entry) -> None:
         before = entry.lane.later
         overtaken = None if before is None else before.overtaken
-        super()._forget(entry)
+        super().forget(entry)
         if entry.lane.later is not None:
             entry.lane.later.overtaken = overtaken
 
@@ -291,12 +312,12 @@ class NotContinued(Partition):
     """When the copy that made room is a dead letter's, parking stops."""
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
-        unparked, self._unparked = self._unparked, OrderedDict()
+        unparked, self.parking.unparked = self.parking.unparked, OrderedDict()
         super().finish(entry, accepted=accepted, now=now)
-        self._unparked.update(unparked)
+        self.parking.unparked.update(unparked)
 
 
-class KeepsFirst(Partition):
+class KeepsFirst(Parking):
     """A busy user keeps their first ones in the source, which pin the window."""
 
     def _park(self, entry: Entry) -> None:
@@ -353,66 +374,52 @@ class WrongBase(Owner):
         return attrs.evolve(retry, gaps=spill.union(retry.gaps, spill.unpack(copy.spill)[1]))
 
 
-class WithHalf(Partition):
-    """One whose retry half is decided by another class."""
-
-    half: type[RetryHalf]
-
-    def __init__(self, number: int, source: Committed, retry: Committed, **more: Any) -> None:
-        super().__init__(number, source, retry, **more)
-        self._half = self.half(retry, self.retry)
-
-
-class TrimmedDelta(WithHalf):
+class TrimmedDelta(RetryHalf):
     """What does not fit into the metadata is left out."""
 
-    class half(RetryHalf):
-        def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
-            half, _ = super().snapshot(fence, active=False)
-            since = sorted({o for o in self._tracker.since or () if o >= self._tracker.frontier})
-            if self.is_wide and since:
-                delta = spill.encode_runs(since[:1], self._tracker.frontier) or ""
-                half = Committed(self._tracker.frontier, b"", fence, wide=Wide(delta, self.spill))
-            return half, None
+    def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
+        half, _ = super().snapshot(fence, active=False)
+        since = sorted({o for o in self.tracker.since or () if o >= self.tracker.frontier})
+        if self.is_wide and since:
+            delta = spill.encode_runs(since[:1], self.tracker.frontier) or ""
+            half = Committed(self.tracker.frontier, b"", fence, wide=Wide(delta, self.spill))
+        return half, None
 
 
-class DeltaLeftOut(WithHalf):
+class DeltaLeftOut(RetryHalf):
     """A commit that names a spill says nothing of what has ended since."""
 
-    class half(RetryHalf):
-        def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
-            half, started = super().snapshot(fence, active=active)
-            if half.wide and half.wide.spill and half.wide.delta:
-                half = attrs.evolve(half, wide=Wide("", half.wide.spill))
-            return half, started
+    def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
+        half, started = super().snapshot(fence, active=active)
+        if half.wide and half.wide.spill and half.wide.delta:
+            half = attrs.evolve(half, wide=Wide("", half.wide.spill))
+        return half, started
 
 
-class StaleHalf(WithHalf):
+class StaleHalf(RetryHalf):
     """While a spill is on its way, an older wide half than the last narrow one is committed."""
 
-    class half(RetryHalf):
-        def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
-            ready, narrow = self._ready, not self.is_wide
-            half = super().snapshot(fence, active=active)
-            if narrow and ready is not None:
-                self._ready = ready
-            return half
+    def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
+        ready, narrow = self._ready, not self.is_wide
+        half = super().snapshot(fence, active=active)
+        if narrow and ready is not None:
+            self._ready = ready
+        return half
 
 
-class NoRoom(WithHalf):
+class NoRoom(RetryHalf):
     """Sends go on beyond the window although no spill is acknowledged."""
 
-    class half(RetryHalf):
-        @property
-        def has_room(self) -> bool:
-            return True
+    @property
+    def has_room(self) -> bool:
+        return True
 
 
 class FencesDropped(Partition):
     """Older fences are forgotten as soon as a new one holds."""
 
     def snapshot(self) -> tuple[Committed, Committed]:
-        self._fence_before = None if self.active else self._fence_before
+        self.writers.before = None if self.active else self.writers.before
         return super().snapshot()
 
 
@@ -422,15 +429,13 @@ class NoCarryAtRetention(Owner):
     carries_aged = False
 
 
-class NarrowAtOnce(WithHalf):
+class NarrowAtOnce(RetryHalf):
     """A worker that may not be wide commits in the format of the version before, whatever is far already."""
 
-    def snapshot(self) -> tuple[Committed, Committed]:
+    def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
         if not self.goes_far:
-            self._half.last_end = -1
-        return super().snapshot()
-
-    half = RetryHalf
+            self.last_end = -1
+        return super().snapshot(fence, active=active)
 
 
 class NoMark(Owner):
@@ -459,7 +464,7 @@ class AdmittedSpill(Owner):
 
 _WIDE = frozenset({"wide", "gaps", "refused", "zombies", "drain", "timeouts"})
 _ZOMBIES = frozenset({"zombies", "drain", "timeouts"})
-BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
+BUGS: list[tuple[type, str, frozenset[str] | None]] = [
     (HighestPolled, "LOSS", None),
     (CompleteBeforeAcknowledgement, "LOSS", None),
     (NoRestore, "LOSS", None),
@@ -506,7 +511,8 @@ BUGS: list[tuple[type[Owner] | type[Partition], str, frozenset[str] | None]] = [
     (SpillWithoutHeaders, "JUNK", _WIDE),
     (AdmittedSpill, "JUNK", _WIDE | {"mixed"}),
 ]
-"""The bug, the check that is there for it, and the adversities that bring it out; None is any."""
+"""The bug (an owner, a partition, or one part of it), the check that is there for it, and the adversities that bring it
+out; None is any."""
 
 
 def test_dropped_fences_are_caught() -> None:
@@ -514,14 +520,17 @@ def test_dropped_fences_are_caught() -> None:
     assert taken_over_twice(FencesDropped) != taken_over_twice(Partition)
 
 
-def _new_owner(bug: type[Owner] | type[Partition]) -> Callable[[World], Owner]:
+def _new_owner(bug: type) -> Callable[[World], Owner]:
     if issubclass(bug, Owner):
         return bug
+    if not issubclass(bug, Partition):
+        part = bug.__mro__[1].__name__
+        bug = type(bug.__name__, (WithParts,), {"parts": {part: bug}})
     return type(bug.__name__, (Owner,), {"partition_class": bug})
 
 
 @pytest.mark.parametrize(("bug", "kind", "features"), BUGS, ids=lambda value: getattr(value, "__name__", ""))
-def test_caught(bug: type[Owner] | type[Partition], kind: str, features: frozenset[str] | None) -> None:
+def test_caught(bug: type, kind: str, features: frozenset[str] | None) -> None:
     """The bug is seen, by the check that is there for it."""
     new_owner = _new_owner(bug)
     seen = set()

@@ -7,16 +7,20 @@ from collections.abc import Container
 import attrs
 import pytest
 
-from kafka_notify._partition.entry import Busy, Entry, Held, Lane
-from kafka_notify._partition.offsets import WINDOW, Committed, Fence, Wide, decode_metadata, encode_metadata
-from kafka_notify._partition.partition import (
-    CARRYING,
-    SLACK,
-    SPARSE_AFTER,
-    Partition,
-    PayloadBudget,
-    TopicRecreated,
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.carrying import CARRYING, SLACK, SPARSE_AFTER
+from kafka_notify._partition.commit_metadata import (
+    WINDOW,
+    Committed,
+    Fence,
+    Wide,
+    decode_metadata,
+    encode_metadata,
 )
+from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.offsets import TopicRecreated
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.wide import ROOM, LongWaits, Spill
 from kafka_notify.wire import RetryState
 from tests.model.promises import Bytes
@@ -33,7 +37,7 @@ class Asked:
         self.parks: list[Entry] = []
         self.loads: list[Entry] = []
         self.letters: list[Entry] = []
-        self.wakes: list[tuple[Lane, int]] = []
+        self.wakes: list[tuple[UserQueue, int]] = []
         self.spills: list[Spill] = []
 
     def send(self, entry: Entry, /) -> None:
@@ -54,7 +58,7 @@ class Asked:
     def bury(self, entry: Entry, /) -> None:
         self.letters.append(entry)
 
-    def wake(self, lane: Lane, at: int, /) -> None:
+    def wake(self, lane: UserQueue, at: int, /) -> None:
         self.wakes.append((lane, at))
 
     def spill(self, partition: Partition, spill: Spill, /) -> None:
@@ -119,6 +123,7 @@ def bench(
     budget: int = 1_000_000,
     long_waits: LongWaits | None = None,
     knows_topics: bool = True,
+    topic_id: str = "",
     owner: type[Partition] = Partition,
 ) -> Bench:
     asked = Asked()
@@ -134,6 +139,7 @@ def bench(
         budget=PayloadBudget(budget),
         long_waits=long_waits,
         knows_topics=knows_topics,
+        topic_id=topic_id,
     )
     return Bench(asked, partition)
 
@@ -252,8 +258,7 @@ def test_copies_of_two_topics() -> None:
     """Copies of a topic that was deleted and of the one after it, which name the same origin, are both sent: neither
     supersedes the other, whichever lies first."""
     for old, new in ((0, 1), (1, 0)):
-        b = bench(Committed(1), source_end=1, retry_end=2)
-        b.partition.topic_id = "new"
+        b = bench(Committed(1), source_end=1, retry_end=2, topic_id="new")
         for offset in (0, 1):
             if offset == old:
                 b.retry(offset, origin=0, writer=BEFORE, attempt=2, topic="old", id="old")

@@ -16,10 +16,21 @@ from unittest import mock
 
 import attrs
 
-from kafka_notify._partition import followers, offsets, partition, spill, wide
-from kafka_notify._partition.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._partition import (
+    carrying,
+    followers,
+    parking,
+    scheduler,
+    source_offsets,
+    spill,
+    table,
+    waiting,
+    wide,
+)
+from kafka_notify._partition.commit_metadata import Committed, decode_metadata, encode_metadata
 from kafka_notify._partition.strangers import OTHER_TOPIC
 from tests.model.promises import REDRIVE, Copy, Finished, Promises, Record, Stored
+from tests.windows import windows
 
 if TYPE_CHECKING:
     from tests.model.owner import Owner
@@ -315,18 +326,20 @@ def limits(features: frozenset[str]) -> Iterator[None]:
     """So little at once that work is cut into pieces; windows so small that they fill, when the world has one of
     the features for it."""
     with (
-        mock.patch.multiple(partition, DEEP=1, PARKING=2, PARK_AT_ONCE=1, STEP_AT_ONCE=2),
+        mock.patch.object(table, "DEEP", 1),
+        mock.patch.multiple(parking, PARKING=2, PARK_AT_ONCE=1),
+        mock.patch.object(waiting, "STEP_AT_ONCE", 2),
+        mock.patch.multiple(scheduler, PARKING=2, STEP_AT_ONCE=2),
         mock.patch.object(followers, "PIECE", 2),
     ):
         if not features & {"windows", "wide"}:
             yield
             return
         with (
-            mock.patch.object(offsets, "WINDOW", 8),
+            windows(8),
+            mock.patch.object(source_offsets, "READ_WINDOW", 3),
             mock.patch.multiple(
-                partition,
-                WINDOW=8,
-                READ_WINDOW=3,
+                carrying,
                 CARRY_BATCH=2,
                 CARRYING=3,
                 RECALL_EVERY=9,
@@ -335,7 +348,7 @@ def limits(features: frozenset[str]) -> Iterator[None]:
                 SPARSE_AFTER=0,
                 SPARSE_BATCH=1,
             ),
-            mock.patch.multiple(wide, WINDOW=8, ROOM=3),
+            mock.patch.object(wide, "ROOM", 3),
             mock.patch.object(spill, "DELTA_CHARS", 5),
         ):
             yield

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 from kafka_notify import Category, Codec, Consumer, JsonCodec, Middleware, Notification, RetryPolicy
 from kafka_notify._clock import Clock
-from kafka_notify._partition.entry import Assignment, Entry, Lane
-from kafka_notify._partition.offsets import Committed
-from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._partition.entry import Assignment, Entry, UserQueue
+from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner
@@ -200,7 +201,7 @@ class Alone:
     def bury(self, entry: Entry) -> None:
         raise AssertionError("all retry headers can be read")
 
-    def wake(self, lane: Lane, at: int) -> None:
+    def wake(self, lane: UserQueue, at: int) -> None:
         self.loop.call_later(max(0, at - self.clock.now()) / 1000, self._step, lane)
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
@@ -209,7 +210,7 @@ class Alone:
     def spill(self, partition: Partition, written: Spill, /) -> None:
         raise AssertionError("nothing commits here")
 
-    def _step(self, lane: Lane) -> None:
+    def _step(self, lane: UserQueue) -> None:
         lane.timer = 0
         if lane.partition.alive:
             lane.partition.step(lane, self.clock.now())

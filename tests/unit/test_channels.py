@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kafka_notify._fetch.channels import ALL, MAX_CHANNELS, Channels
-from kafka_notify._partition.offsets import (
+from kafka_notify._partition.commit_metadata import (
     MAX_METADATA,
     WINDOW,
     Committed,

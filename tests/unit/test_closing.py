@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from kafka_notify._partition import partition
-from kafka_notify._partition.entry import Busy, Entry, Held, Lane
-from kafka_notify._partition.offsets import Committed
-from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition import table
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.record import Packed
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.wide import Spill
 from kafka_notify._send.ready import Ready
 from kafka_notify.wire import RetryState
@@ -61,7 +63,7 @@ class Asked:
 
     def bury(self, entry: Entry, /) -> None: ...
 
-    def wake(self, lane: Lane, at: int, /) -> None: ...
+    def wake(self, lane: UserQueue, at: int, /) -> None: ...
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def no_collector() -> Iterator[None]:
 
 def in_memory() -> int:
     """Entries and records that are not freed, whoever refers to them."""
-    return sum(type(o) in (Entry, Message, Lane) for o in gc.get_objects())
+    return sum(type(o) in (Entry, Message, UserQueue) for o in gc.get_objects())
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -127,7 +129,7 @@ def test_closing_frees_everything(budget: int) -> None:
 
 def test_where_many_wait_their_payloads_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A packed payload is the same to whoever reads it, and counts as less: the first ones stay as they came."""
-    monkeypatch.setattr(partition, "PACKED_FROM", 2_000)
+    monkeypatch.setattr(table, "PACKED_FROM", 2_000)
     asked, limits = Asked(), PayloadBudget(10**9)
     p = Partition(
         0, Committed(0), Committed(0), source_range=(0, 0), retry_range=(0, 9), writer=ME, redrive_writer="redrive",

@@ -11,7 +11,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._fetch import loop
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.loop import BATCH, CommitRequest, CommitResult, FetchLoop
-from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.commit_metadata import Committed
 
 POLL = 0.001
 

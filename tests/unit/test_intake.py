@@ -18,9 +18,13 @@ from kafka_notify._fetch import intake
 from kafka_notify._fetch.intake import BUSY_PATIENCE, CHUNK, PATIENCE, PAUSE_AT, Intake
 from kafka_notify._fetch.loop import BATCH
 from kafka_notify._hops import RetryState
-from kafka_notify._partition.entry import Entry, Held, Lane
-from kafka_notify._partition.offsets import Committed
-from kafka_notify._partition.partition import PARK_AT_ONCE, PARKING, READ_WINDOW, Partition, PayloadBudget
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.parking import PARK_AT_ONCE, PARKING
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.source_offsets import READ_WINDOW
 from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
 from kafka_notify.policy import Ordering
@@ -119,7 +123,7 @@ class Engine:
         return []
 
     def bury(self, entry: Entry, /) -> None: ...
-    def wake(self, lane: Lane, at: int, /) -> None: ...
+    def wake(self, lane: UserQueue, at: int, /) -> None: ...
     def spill(self, partition: Partition, spill: Spill, /) -> None: ...
     def identity(self, entry: Entry, /) -> tuple[str, int]: ...  # type: ignore[empty-body]
 
@@ -154,7 +158,8 @@ class Engine:
     @property
     def copies_made(self) -> int:
         return sum(
-            partition.retry.position + len(partition._acknowledged) for partition in self.partitions.values()
+            partition.retry.position + len(partition.own.acknowledged)
+            for partition in self.partitions.values()
         )
 
     def copied(self) -> None:

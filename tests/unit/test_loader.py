@@ -7,8 +7,9 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from kafka_notify._partition.entry import Busy, Entry, Held, Lane
-from kafka_notify._partition.partition import PayloadBudget
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._send.loader import COPIES, Load, Loader
 
 
@@ -52,7 +53,7 @@ class Bench:
         """Due heads without their payload, each of another user."""
         found: list[Entry] = []
         for n in range(count):
-            entry = Entry(Lane(cast(Any, self.partitions[partition]), n), n, cast(Any, None), None, 0)
+            entry = Entry(UserQueue(cast(Any, self.partitions[partition]), n), n, cast(Any, None), None, 0)
             entry.held = held = Held(n, 0, None, "", 0)
             held.bytes = size
             entry.busy = Busy.LOADING
@@ -184,7 +185,7 @@ def test_those_that_never_failed_take_turns_with_the_others() -> None:
     """A probe of the provider finds soon a notification that does not fail by itself, however many wait that did."""
     b = Bench(room=4)
     entries = b.add(10)
-    tried = Entry(Lane(cast(Any, b.partitions[0]), "t"), 0, cast(Any, None), None, 0)
+    tried = Entry(UserQueue(cast(Any, b.partitions[0]), "t"), 0, cast(Any, None), None, 0)
     tried.attempt, tried.held = 1, Held(77, 0, None, "", 0)
     tried.held.first_failed = 1
     b.loader.add(tried, to_copy=False)

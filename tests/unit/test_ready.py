@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from kafka_notify._partition.entry import Entry, Held, Lane
-from kafka_notify._partition.offsets import Committed
-from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._send.ready import Ready
 
 
@@ -25,7 +27,7 @@ def partition(number: int = 0) -> Partition:
 
 
 def entry(origin: int, of: Partition, *, retry: bool = False) -> Entry:
-    made = Entry(Lane(of, origin), origin, cast(Any, None), None, 0)
+    made = Entry(UserQueue(of, origin), origin, cast(Any, None), None, 0)
     if retry:
         made.held = Held(0, 0, None, f"id{origin}", 0)
     return made

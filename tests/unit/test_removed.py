@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from kafka_notify._fetch.removed import Removed
-from kafka_notify._partition.offsets import Committed, Tracker
+from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._partition.offsets import OffsetTracker
 
 
-def reading(upto: int) -> tuple[Tracker, Removed]:
-    tracker = Tracker(Committed(0))
+def reading(upto: int) -> tuple[OffsetTracker, Removed]:
+    tracker = OffsetTracker(Committed(0))
     for offset in range(upto):
         tracker.observe(offset)
     return tracker, Removed(tracker, 0)
@@ -38,7 +39,7 @@ def test_removed_after_it_was_read() -> None:
 
 def test_finished_before() -> None:
     """What an earlier assignment had finished beyond its frontier is not missing."""
-    tracker = Tracker(Committed(2, b"0101"))
+    tracker = OffsetTracker(Committed(2, b"0101"))
     removed = Removed(tracker, 0)
     tracker.observe(7)
     assert removed.look(7) == 3

@@ -17,9 +17,11 @@ from kafka_notify import (
     TransientError,
 )
 from kafka_notify._clock import Clock
-from kafka_notify._partition.entry import Entry, Held, Lane
-from kafka_notify._partition.offsets import Committed
-from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.settle import Settler
 from kafka_notify.policy import deferred
@@ -69,7 +71,7 @@ def settled(
         0, none, none, source_range=(0, 1), retry_range=(0, 0), writer="w", redrive_writer="r",
         effects=cast(Any, None), budget=PayloadBudget(1_000),
     )  # fmt: skip
-    entry = Entry(Lane(partition, b"u"), 0, Bytes(b"u", b"{}"), [("notif-category", b"news")], 1)
+    entry = Entry(UserQueue(partition, b"u"), 0, Bytes(b"u", b"{}"), [("notif-category", b"news")], 1)
     entry.held = Held(0, NOW, expires, "id", NOW)
     entry.held.first_failed = NOW - first_failed
     entry.held.waiting_since = None if waiting is None else NOW - waiting

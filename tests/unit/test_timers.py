@@ -9,7 +9,7 @@ from typing import Any, cast
 import attrs
 
 from kafka_notify._clock import Clock
-from kafka_notify._partition.entry import Entry, Lane
+from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.timers import SPARE, Timers
 
 
@@ -20,7 +20,7 @@ class Assignment:
     alive: bool = True
     stepped: list[Any] = attrs.field(factory=list[Any])
 
-    def step(self, lane: Lane, now: int) -> None:
+    def step(self, lane: UserQueue, now: int) -> None:
         self.stepped.append(lane.key)
 
 
@@ -56,13 +56,13 @@ class Bench:
         )
         self.assignment = Assignment()
 
-    def lane(self, key: object, assignment: Assignment | None = None) -> Lane:
+    def lane(self, key: object, assignment: Assignment | None = None) -> UserQueue:
         """With one entry."""
-        lane = Lane(cast(Any, assignment or self.assignment), key)
+        lane = UserQueue(cast(Any, assignment or self.assignment), key)
         lane.head = Entry(lane, 0, cast(Any, None), None, 0)
         return lane
 
-    def wake(self, lane: Lane, at: int) -> None:
+    def wake(self, lane: UserQueue, at: int) -> None:
         """Ask as a partition does."""
         lane.timer = at
         self.timers.add(lane, at)

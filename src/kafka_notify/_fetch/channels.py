@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from kafka_notify._partition.offsets import decode_metadata
+from kafka_notify._partition.commit_metadata import decode_metadata
 
 ALL: Final = "*"
 MAX_CHANNELS: Final = 32

@@ -11,7 +11,7 @@ from kafka_notify import events
 from kafka_notify._clock import Clock, boottime
 from kafka_notify._fetch.loop import CommitRequest, CommitResult
 from kafka_notify._limited_log import LimitedLog
-from kafka_notify._partition.offsets import Committed
+from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.partition import Partition
 
 log = logging.getLogger("kafka_notify.fetch")

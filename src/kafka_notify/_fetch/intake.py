@@ -21,10 +21,10 @@ from confluent_kafka import KafkaError, Message
 from kafka_notify._clock import Clock
 from kafka_notify._fetch.loop import BATCH
 from kafka_notify._headers import headers_of
+from kafka_notify._partition.budget import PayloadBudget, record_size
 from kafka_notify._partition.entry import Assignment
-from kafka_notify._partition.offsets import OffsetRewound
-from kafka_notify._partition.partition import Partition, PayloadBudget, TopicRecreated
-from kafka_notify._partition.record import record_size
+from kafka_notify._partition.offsets import OffsetRewound, TopicRecreated
+from kafka_notify._partition.partition import Partition
 from kafka_notify._pause import Paused
 from kafka_notify._worker.turn import InTurns, Turn
 from kafka_notify.policy import Ordering

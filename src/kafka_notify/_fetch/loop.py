@@ -26,7 +26,7 @@ from kafka_notify._fetch.retention import RetentionWatch
 from kafka_notify._fetch.spills import read_spills
 from kafka_notify._fetch.topic_ids import TopicIds, changed
 from kafka_notify._log_extent import log_ends, log_starts
-from kafka_notify._partition.offsets import Committed, decode_metadata, encode_metadata
+from kafka_notify._partition.commit_metadata import Committed, decode_metadata, encode_metadata
 from kafka_notify._polling import poll_batch
 from kafka_notify._supervised import supervised
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kafka_notify._partition.offsets import Tracker
+from kafka_notify._partition.offsets import OffsetTracker
 
 
 class Removed:
@@ -13,7 +13,7 @@ class Removed:
         start: Where the partition began at its start.
     """
 
-    def __init__(self, tracker: Tracker, start: int) -> None:
+    def __init__(self, tracker: OffsetTracker, start: int) -> None:
         self._tracker = tracker
         self._start = start
         self._known = start

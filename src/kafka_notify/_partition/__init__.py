@@ -1,1 +1,1 @@
-"""The ordered-retry protocol of one partition pair: its users' queues, waiting retries and finished offsets. Pure."""
+"""The ordered-retry protocol of one partition pair: queues, waiting retries, finished offsets. Pure but for timers."""

@@ -1,21 +1,57 @@
-"""A notification that an assignment holds, and the queue of its user."""
+"""A notification that an assignment holds, the queue of its user, and what an assignment is to both."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from kafka_notify import _codes as codes
 from kafka_notify._headers import headers_of
-from kafka_notify._partition.followers import Later
-from kafka_notify._partition.record import Packed, Record, record_size
+from kafka_notify._partition.budget import record_size
+from kafka_notify._partition.followers import Followers
+from kafka_notify._partition.record import Packed, Record
 from kafka_notify.wire import collapse_of
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Hashable
 
+    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.wide import Spill
     from kafka_notify.wire import Headers
+
+
+class Assignment(Protocol):
+    """What a `Partition` is to whoever got an entry from it, and answers for it: the epoch."""
+
+    number: int
+    topic_id: str
+    writer: str
+    alive: bool
+    active: bool
+    closing: bool
+    outstanding: int
+    new: deque[Entry]
+    due: deque[Entry]
+    failed: deque[Entry]
+
+    @property
+    def open(self) -> int: ...
+
+    def step(self, queue: UserQueue, now: int) -> None: ...
+    def loaded(self, entry: Entry, record: Record, now: int) -> None: ...
+    def rest(self, entry: Entry) -> None: ...
+    def copying(self, entry: Entry) -> None: ...
+    def dying(self, entry: Entry) -> None: ...
+    def copied(self, entry: Entry, held: Held, attempt: int, now: int) -> None: ...
+    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None: ...
+    def release(self, entry: Entry, now: int) -> None: ...
+    def pause(self, entry: Entry, now: int) -> None: ...
+    def unpause(self, queue: UserQueue, now: int) -> None: ...
+    def spilled(self, written: Spill, offset: int) -> bool: ...
+    def superseder(self, entry: Entry, now: int) -> Entry | None: ...
+    def will_not_be_sent(self, entry: Entry) -> None: ...
+    def stick(self, lane_key: Hashable) -> UserQueue: ...
+    def unstick(self, queue: UserQueue, now: int) -> None: ...
 
 
 class Busy(IntEnum):
@@ -35,110 +71,14 @@ class Busy(IntEnum):
 _NO: Final = Busy.NO  # found 70 ns faster than the member, at each record
 
 
-class Held:
-    """Where and since when an entry lives in the retry topic."""
-
-    __slots__ = (
-        "at", "bytes", "carried", "collapse", "counted", "created", "due", "error_class", "error_code", "expires",
-        "first_failed", "foreign", "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted",
-        "topic", "unknown", "unknown_before", "waiting_since", "written",
-    )  # fmt: skip
-
-    def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
-        self.at = at
-        """Offset of its newest copy; -1 while the first one is on its way."""
-        self.due = due
-        """Epoch ms before which no attempt starts."""
-        self.expires = expires
-        self.id = id
-        self.created = created
-        self.superseded = -1
-        """Highest offset of the copies it supersedes: a redriven copy may lie before an older generation's."""
-        self.redrives = 0
-        self.counted = False
-        """It is being sent, and counts in `RetryHalf.under_way`."""
-        self.carried = ""
-        """Why it is being carried, or its payload read again for that: then it counts in `Partition._carrying`."""
-        self.written = 0
-        """Epoch ms of its newest copy: the retry topic's retention counts from there."""
-        self.tainted = False
-        """A produce failed that may have been written: its orphan must be read before a send."""
-        self.foreign = False
-        """Its origin is surely not in the present source topic: nothing of that must be read or committed before."""
-        self.stranger = -1
-        """Its origin when that is, or may be, another topic's: then `Entry.origin` is only its place in the user's
-        queue."""
-        self.topic = ""
-        """Id of the topic that its origin is in, or `OTHER_TOPIC`; empty when that is not known."""
-        self.size = 0
-        """Bytes counted against the payload budget."""
-        self.bytes = 0
-        """Size of its payload, also while that is evicted."""
-        self.loaded = False
-        """Its payload was read again for a send or a copy, or is being read: see `PayloadBudget`."""
-        self.first_failed: int | None = None
-        self.error_class: str | None = None
-        self.error_code: str | None = None
-        self.provider: str | None = None
-        self.unknown = False
-        self.unknown_before = False
-        self.waiting_since: int | None = None
-        """As in `RetryState`."""
-        self.collapse = ""
-        """See `Entry.collapse`."""
-
-    def origin_of(self, entry: Entry) -> int:
-        """The origin that its headers name; `entry` is whose this is."""
-        return entry.origin if self.stranger < 0 else self.stranger
-
-    @property
-    def identity(self) -> tuple[str, int]:
-        """Id and creation time: what tells notifications of one origin apart."""
-        return self.id, self.created
-
-    @property
-    def last(self) -> int:
-        """Offset of the last record of the retry topic that is about it, as far as is known."""
-        return max(self.at, self.superseded)
-
-
-class Assignment(Protocol):
-    """One partition during one assignment, as those see it who send, copy, load and time its entries. `Partition` is
-    the one there is; it says what each of these is."""
-
-    number: int
-    topic_id: str
-    writer: str
-    alive: bool
-    closing: bool
-    open: int
-    outstanding: int
-    new: deque[Entry]
-    due: deque[Entry]
-    failed: deque[Entry]
-
-    def step(self, lane: Lane, now: int, /) -> None: ...
-    def release(self, entry: Entry, now: int, /) -> None: ...
-    def copying(self, entry: Entry, /) -> None: ...
-    def copied(self, entry: Entry, held: Held, attempt: int, now: int, /) -> None: ...
-    def dying(self, entry: Entry, /) -> None: ...
-    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None: ...
-    def superseder(self, entry: Entry, now: int, /) -> Entry | None: ...
-    def will_not_be_sent(self, entry: Entry, /) -> None: ...
-    def loaded(self, entry: Entry, record: Record, now: int, /) -> None: ...
-    def rest(self, entry: Entry, /) -> None: ...
-    def pause(self, entry: Entry, now: int, /) -> None: ...
-    def unpause(self, lane: Lane, now: int, /) -> None: ...
-    def stick(self, key: Hashable, /) -> Lane: ...
-    def unstick(self, lane: Lane, now: int, /) -> None: ...
-
-
 class Entry:
     """One notification. `held` is None while it lives in the source topic alone."""
 
     __slots__ = ("_headers", "attempt", "busy", "held", "lane", "origin", "record", "size")
 
-    def __init__(self, lane: Lane, origin: int, record: Record, headers: Headers | None, size: int) -> None:
+    def __init__(
+        self, lane: UserQueue, origin: int, record: Record, headers: Headers | None, size: int
+    ) -> None:
         self.lane = lane
         self.origin = origin
         """Offset in the source partition: the one order that counts."""
@@ -191,7 +131,7 @@ class Entry:
 
     @property
     def collapse(self) -> str:
-        """What a newer entry of the lane must share to supersede this one; empty when none can."""
+        """What a newer entry of its queue must share to supersede this one; empty when none can."""
         if self.held is not None:
             return self.held.collapse
         headers = self._headers
@@ -208,7 +148,7 @@ class Entry:
         return (
             self.attempt > 0
             or held.error_code is None
-            or not held.error_code.startswith((codes.DEFERRED, codes.CODEC_UNAVAILABLE))
+            or not held.error_code.startswith(("deferred.", "codec_unavailable"))
         )
 
     def record_size(self) -> int:
@@ -233,7 +173,7 @@ class Entry:
         self.record, self._headers = record, None
 
 
-class Lane:
+class UserQueue:
     """One user's entries, strictly by origin, wherever each of them lives: the head, and what waits behind it."""
 
     __slots__ = ("blocked", "head", "key", "later", "partition", "paused", "stuck", "timer")
@@ -242,7 +182,7 @@ class Lane:
         self.partition = partition
         self.key = key
         self.head: Entry | None = None
-        self.later: Later[Entry] | None = None
+        self.later: Followers[Entry] | None = None
         """Nearly no user has more than one notification open: the others have no list."""
         self.timer = 0
         """Epoch ms of the wake-up that is already asked for; 0 is none."""
@@ -269,13 +209,13 @@ class Lane:
         later = self.later
         if entry.origin > head.origin:
             if later is None:
-                self.later = Later(entry)
+                self.later = Followers(entry)
             else:
                 later.add(entry)
             return
         self.head = entry
         if later is None:
-            later = self.later = Later(head)
+            later = self.later = Followers(head)
         else:
             later.add(head)
         if head.busy is Busy.SENDING:
@@ -290,7 +230,7 @@ class Lane:
         later = self.later
         if self.head is not entry:
             if later is None:
-                raise ValueError("not in its lane")
+                raise ValueError("not in its queue")
             later.remove(entry)
             if not later.count:
                 self.later = None
@@ -314,3 +254,31 @@ class Lane:
         if self.head is not None and self.head.origin == origin:
             return self.head
         return None if self.later is None else self.later.find(origin)
+
+    def superseder(self, entry: Entry, now: int) -> Entry | None:
+        """The newest one with the collapse key and channel of `entry`, which it supersedes: `entry` is skipped in its
+        place, without waiting for its due time.
+
+        Of one that lives in the source nobody has looked at expiry or payload yet: the caller does so before it skips
+        `entry`, and says `will_not_be_sent` if need be.
+        """
+        key = entry.collapse
+        if not key:
+            return None
+        later = self.later
+        while later is not None:
+            other = later.newest(key)
+            if other is None or other.origin <= entry.origin:
+                return None
+            held = other.held
+            if other.busy is not Busy.DYING and (
+                held is None or (held.collapse and (held.expires is None or held.expires > now))
+            ):
+                return other
+            later.pass_over_newest(key)  # permanently
+        return None
+
+    def will_not_be_sent(self, entry: Entry) -> None:
+        """The one that `superseder` named has expired or cannot be decoded: it supersedes nobody."""
+        if (later := self.later) is not None and later.newest(entry.collapse) is entry:
+            later.pass_over_newest(entry.collapse)

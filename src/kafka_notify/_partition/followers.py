@@ -1,4 +1,4 @@
-"""What waits behind the head of a lane, by origin: an event costs the same whether ten wait or a million."""
+"""What waits behind the head of a user's queue, by origin: an event costs the same whether ten wait or a million."""
 
 from __future__ import annotations
 
@@ -6,37 +6,40 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 PIECE: Final = 256
 """Entries in a piece of a list; one that insertions have filled twice is cut. An insertion moves what is behind it in
 its piece, not all that wait."""
 SHORT: Final = 16
-"""Followers up to which those that live in the source are looked for when they are asked for. Nearly every lane with
+"""Followers up to which those that live in the source are looked for when they are asked for. Nearly every queue with
 followers has one or two, and nobody asks: a queue of its own for each would be a kilobyte and a quarter of its time."""
 _ORIGIN: Final = attrgetter("origin")
 
 
-class _Held(Protocol):
-    @property
-    def collapse(self) -> str: ...
-
-
-class Ordered(Protocol):
+class Follower(Protocol):
     """What is asked of an entry."""
 
+    origin: int
+
     @property
-    def origin(self) -> int: ...
-    @property
-    def held(self) -> _Held | None: ...
+    def held(self) -> HasCollapse | None: ...
+
     @property
     def collapse(self) -> str: ...
 
 
-E = TypeVar("E", bound=Ordered)
+class HasCollapse(Protocol):
+    """What is asked of a retry record."""
+
+    @property
+    def collapse(self) -> str: ...
 
 
-def _last(piece: list[E]) -> int:
+E = TypeVar("E", bound=Follower)
+
+
+def _last(piece: list[Any]) -> Any:
     return piece[-1].origin
 
 
@@ -120,7 +123,7 @@ class ByOrigin(Generic[E]):
         piece = self._pieces[at]
         place = bisect_left(piece, entry.origin, key=_ORIGIN)
         if place == len(piece) or piece[place] is not entry:
-            raise ValueError("not in its lane")
+            raise ValueError("not in its queue")
         return at, place
 
     def _piece(self, origin: int) -> int:
@@ -131,8 +134,8 @@ class ByOrigin(Generic[E]):
         return min(bisect_left(pieces, origin, key=_last), len(pieces) - 1)
 
 
-class Later(ByOrigin[E]):
-    """The followers of a lane's head, and what is remembered of them so that nobody has to look through all."""
+class Followers(ByOrigin[E]):
+    """The followers of a queue's head, and what is remembered of them so that nobody has to look through all."""
 
     __slots__ = ("_fresh", "_keys", "_same", "is_backlog", "overtaken")
 

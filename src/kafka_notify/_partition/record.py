@@ -1,10 +1,9 @@
-"""A record that waits in memory: what is needed of one, how large it is, and how it is made small."""
+"""A record as it came from Kafka, or packed to wait in memory."""
 
 from __future__ import annotations
 
 import marshal
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kafka_notify._headers import HasHeaders
 
@@ -48,17 +47,3 @@ class Packed:
         """A list that belongs to the caller."""
         packed = self._headers  # made above, of what came from Kafka: no bytes from elsewhere are unpacked
         return marshal.loads(packed) if packed else None  # noqa: S302
-
-
-def record_size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
-    """Bytes that a record takes in memory, roughly: each of its parts alone can be as large as a record may be."""
-    if not headers:
-        return 200 + len(key or b"") + len(value or b"")
-    try:
-        size = sum(map(len, map(_RAW, headers)))  # all in C
-    except TypeError:  # a header without a value
-        size = sum(len(raw) for _, raw in headers if raw is not None)
-    return size + 200 + 120 * len(headers) + len(key or b"") + len(value or b"")
-
-
-_RAW: Final = itemgetter(1)

@@ -7,7 +7,11 @@ place of its own in its user's queue, and nothing of theirs is matched by the of
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kafka_notify._partition.entry import Entry
+    from kafka_notify._partition.retry_record import Held
 
 OTHER_TOPIC: Final = "-"
 """Stands for the id of the origin's topic when all that is known is that the present topic has another one."""
@@ -26,3 +30,67 @@ def place(origin: int, id: str, created: int) -> int:
     """
     digest = hashlib.blake2b(id.encode(errors="surrogatepass"), digest_size=8).digest()
     return _OLDEST + ((created + 1) << 128 | origin << 64 | int.from_bytes(digest, "big"))
+
+
+class Origins:
+    """Tells origins in the present source topic from those in a topic before it.
+
+    Args:
+        topic_id: Of the present source topic; empty when it is not known.
+        source_end: Where that topic ended when this assignment began.
+        restore_end: Where the retry partition ended; looked up before `source_end`.
+    """
+
+    __slots__ = ("_restore_end", "_source_end", "_topic_id")
+
+    def __init__(self, topic_id: str, source_end: int, restore_end: int) -> None:
+        self._topic_id = topic_id
+        self._source_end = source_end
+        self._restore_end = restore_end
+
+    def is_elsewhere(self, held: Held) -> bool:
+        """Whether its origin is surely in another topic than the present one."""
+        return held.topic == OTHER_TOPIC or bool(
+            held.topic and self._topic_id and held.topic != self._topic_id
+        )
+
+    def is_present(self, held: Held) -> bool:
+        """Whether its origin is surely in the present topic."""
+        return bool(held.topic) and held.topic == self._topic_id
+
+    def is_stranger(self, held: Held, origin: int) -> bool:
+        """Whether a copy that was just read is one, by itself: its origin is elsewhere, or lies past the source's end.
+
+        A zombie may have read past our end of the source: a redrive of its letter, which is read after the restore, is
+        not a stranger for that.
+        """
+        return self.is_elsewhere(held) or (origin >= self._source_end and held.at < self._restore_end)
+
+    def outranks(self, one: Held, other: Held) -> bool:
+        """Which of two that name one origin has it: that of the present topic, else that which was not redriven (a
+        letter of an old topic comes back as a redrive), else the later one."""
+
+        def rank(held: Held) -> tuple[bool, bool, int]:
+            return self.is_present(held), not held.redrives, held.at
+
+        return rank(one) > rank(other)
+
+    def matches(self, held: Held, identity: tuple[str, int]) -> bool:
+        """Whether a source record at the origin that a copy names is the copy's, by its identity: then the copy is of
+        the present topic."""
+        if identity != held.identity:
+            return False
+        held.topic = held.topic or self._topic_id
+        return True
+
+    def place_apart(self, entry: Entry, *, surely: bool) -> None:
+        """Its origin is an offset of another topic, or may be: from now on it is no other's place in the queue. While
+        that is not sure, it waits like any other until its origin is covered and reached."""
+        held = entry.held
+        assert held is not None
+        if surely:
+            held.foreign = True
+            if not self.is_elsewhere(held):
+                held.topic = OTHER_TOPIC
+        held.stranger = entry.origin
+        entry.origin = place(entry.origin, held.id, held.created)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kafka_notify._clock import Clock
-from kafka_notify._partition.entry import Lane
+from kafka_notify._partition.entry import UserQueue
 from kafka_notify._worker.turn import Turn
 
 LONGEST_SLEEP: Final = 1.0
@@ -42,7 +42,7 @@ class Timers:
         self._loop = loop
         self._clock = clock
         self._after = after
-        self._heap: list[tuple[int, int, Lane]] = []
+        self._heap: list[tuple[int, int, UserQueue]] = []
         self._sequence = itertools.count()
         self._limit = SPARE
         """Wake-ups in the heap at which it is cleaned."""
@@ -52,7 +52,7 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, lane: Lane, at: int) -> None:
+    def add(self, lane: UserQueue, at: int) -> None:
         """Step `lane` at epoch ms `at`, which is its `timer`; one that has nothing to do then is left alone."""
         heapq.heappush(self._heap, (at, next(self._sequence), lane))
         if len(self._heap) > self._limit:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from kafka_notify._partition import spill
-from kafka_notify._partition.offsets import WINDOW, Committed, Fence, Tracker, Wide
+from kafka_notify._partition.commit_metadata import WINDOW, Committed, Fence, Wide
+from kafka_notify._partition.offsets import OffsetTracker
 from kafka_notify._partition.spill import SpillName
+
+if TYPE_CHECKING:
+    from kafka_notify._partition.retry_record import Held
 
 ROOM: Final = 5_000
 """Notifications of a wide partition that are under way, or have ended without a half or a spill that can say so: what a
@@ -55,7 +59,7 @@ class Spill:
     """How many of the tracker's `since` it holds."""
 
 
-class RetryTracker(Tracker):
+class RetryTracker(OffsetTracker):
     """A tracker that notes what was finished since a certain moment."""
 
     __slots__ = ("since",)
@@ -69,7 +73,12 @@ class RetryTracker(Tracker):
         """Note that `offset` is finished."""
         if self.since is not None:
             self.since.append(offset)
-        Tracker.complete(self, offset)
+        OffsetTracker.complete(self, offset)
+
+    def close(self) -> None:
+        """Forget all but the frontier."""
+        super().close()
+        self.since = None
 
 
 class RetryHalf:
@@ -78,16 +87,28 @@ class RetryHalf:
     Args:
         committed: As it was fetched, with the bits of its spill.
         tracker: Of the same partition.
+        long_waits: Shared by all partitions of a worker.
+        knows_topics: Whether the ids of both topics are known: without them a worker of an older version could not be
+            told that the retry half is wide, so it does not become so.
     """
 
     __slots__ = (
-        "_fetched", "_looked", "_ready", "_spilling", "_tracker", "_unsaid_before", "last_end", "spill", "under_way",
-        "unsaid",
+        "_fetched", "_knows_topics", "_long_waits", "_looked", "_ready", "_spilling", "_unsaid_before", "last_end",
+        "spill", "tracker", "under_way", "unsaid",
     )  # fmt: skip
 
-    def __init__(self, committed: Committed, tracker: RetryTracker) -> None:
+    def __init__(
+        self,
+        committed: Committed,
+        tracker: RetryTracker,
+        long_waits: LongWaits | None = None,
+        *,
+        knows_topics: bool = True,
+    ) -> None:
         self._fetched = committed
-        self._tracker = tracker
+        self.tracker = tracker
+        self._long_waits = long_waits or LongWaits()
+        self._knows_topics = knows_topics
         self.last_end = -1
         """The highest end: all of them lie within the window when this one does."""
         self._ready: Committed | None = None
@@ -112,12 +133,12 @@ class RetryHalf:
     @property
     def is_wide(self) -> bool:
         """Whether an end lies beyond the window."""
-        return self.last_end >= self._tracker.frontier + WINDOW
+        return self.last_end >= self.tracker.frontier + WINDOW
 
     @property
     def length(self) -> int:
         """From the frontier to the highest end, when that is far; else 0."""
-        return self.last_end + 1 - self._tracker.frontier if self.is_wide else 0
+        return self.last_end + 1 - self.tracker.frontier if self.is_wide else 0
 
     @property
     def spilling(self) -> bool:
@@ -129,9 +150,57 @@ class RetryHalf:
         """Whether one more may be sent."""
         return self.unsaid + self.under_way < ROOM
 
+    @property
+    def goes_far(self) -> bool:
+        """Whether notifications beyond the window are sent; otherwise what lies in front of them is carried."""
+        return self._long_waits.wide and self._knows_topics
+
+    @property
+    def sayable(self) -> int:
+        """The retry offset below which a notification's last copy must lie to be sent: a commit will be able to say
+        that it has ended, or its end is one of a bounded number that a crash would repeat."""
+        if self.has_room:
+            return self.tracker.frontier + (spill.MAX_WINDOW if self.goes_far else WINDOW)
+        return -1 if self.is_wide else self.tracker.frontier + WINDOW
+
+    def can_say(self, last: int) -> bool:
+        """Whether a notification whose last copy lies at `last` may be sent."""
+        edge = self.tracker.frontier + WINDOW
+        return (last < edge and self.last_end < edge) or last < self.sayable
+
+    def begin(self, held: Held) -> None:
+        """A notification is sent from its copy."""
+        edge = self.tracker.frontier + WINDOW
+        if self.last_end >= edge or held.last >= edge:
+            held.counted = True
+            self.under_way += 1
+
+    def leave(self, held: Held) -> None:
+        """What `begin` has counted is under way no longer."""
+        if held.counted:
+            held.counted = False
+            self.under_way -= 1
+
+    def finish(self, held: Held) -> None:
+        """A notification has ended."""
+        last = held.last
+        if last != held.at:
+            self.tracker.complete(held.at)
+        self.end(last)
+        if held.counted:
+            self.leave(held)
+        if self.last_end >= self.tracker.frontier + WINDOW:
+            self.unsaid += 1
+
+    def close(self) -> None:
+        """Forget all but the frontier: the assignment is over. After `tracker.close`."""
+        self._fetched = Committed(self.tracker.frontier)
+        self.last_end, self.unsaid, self.under_way = -1, 0, 0
+        self._ready = self._spilling = self._looked = self.spill = None
+
     def end(self, offset: int) -> None:
         """`offset` is finished, and nothing else tells the next owner."""
-        self._tracker.complete(offset)
+        self.tracker.complete(offset)
         if offset > self.last_end:
             self.last_end = offset
 
@@ -145,7 +214,7 @@ class RetryHalf:
             fence: Of this assignment.
             active: Whether that fence holds: before, nothing is written.
         """
-        tracker = self._tracker
+        tracker = self.tracker
         frontier = tracker.advance()
         if not self.is_wide:
             self._spilling = self.spill = tracker.since = self._looked = None
@@ -186,7 +255,7 @@ class RetryHalf:
             return False
         self._spilling = self._looked = None
         self.spill = SpillName(offset, writer, written.base, written.checksum)
-        tracker = self._tracker
+        tracker = self.tracker
         assert tracker.since is not None
         del tracker.since[: written.said]
         self.unsaid -= self._unsaid_before

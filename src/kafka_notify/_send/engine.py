@@ -29,8 +29,9 @@ from kafka_notify._fetch.refusals import Refusals
 from kafka_notify._fetch.removed import Removed
 from kafka_notify._fetch.topic_ids import changed
 from kafka_notify._limited_log import LimitedLog
-from kafka_notify._partition.entry import Busy, Entry, Lane
-from kafka_notify._partition.partition import Partition, PayloadBudget
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.timers import Timers
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._pause import Paused
@@ -763,7 +764,7 @@ class Engine:
         self.sends.counts.dead += 1
         self._settler.bury(entry, "undecodable", None, _codes.BAD_RETRY_HEADERS)
 
-    def wake(self, lane: Lane, at: int) -> None:
+    def wake(self, lane: UserQueue, at: int) -> None:
         """Look at a lane again at epoch ms `at`."""
         self._timers.add(lane, at)
 
@@ -773,8 +774,7 @@ class Engine:
 
     def identity(self, entry: Entry) -> tuple[str, int]:
         """Id and creation time of an entry that lives in the source alone."""
-        number, origin = entry.partition.number, entry.origin
-        return identity(entry.headers, self._source, number, origin, entry.timestamp)
+        return identity(entry.headers, self._source, entry.partition.number, entry.origin, entry.timestamp)
 
     # -- clockwork ------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Container
 from typing import Final
 
+from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Assignment, Busy, Entry
-from kafka_notify._partition.partition import PayloadBudget
 from kafka_notify._partition.record import Record
 
 AHEAD: Final = 2

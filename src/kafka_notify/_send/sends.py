@@ -16,7 +16,7 @@ from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._clock import Clock, boottime
 from kafka_notify._limited_log import LimitedLog
-from kafka_notify._partition.entry import Assignment, Busy, Entry, Lane
+from kafka_notify._partition.entry import Assignment, Busy, Entry, UserQueue
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner, describe
 from kafka_notify._send.hooks import Hooks, absorb
@@ -214,7 +214,7 @@ class Sends:
         self._known = {} if destinations is None else destinations.known
         self._counted = destinations is not None and destinations.counted
         self._late: set[asyncio.Task[None]] = set()
-        self._blocked: dict[_Place, Lane] = {}
+        self._blocked: dict[_Place, UserQueue] = {}
         """Lanes that wait for a send to end, by partition and user: whichever assignment they belong to."""
 
     def _throttled(self) -> None:

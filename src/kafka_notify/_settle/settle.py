@@ -14,7 +14,8 @@ from kafka_notify import _codes as codes
 from kafka_notify import events
 from kafka_notify._clock import Clock
 from kafka_notify._dead_letter import DeadLetter
-from kafka_notify._partition.entry import Entry, Held
+from kafka_notify._partition.entry import Entry
+from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._retention import DAY_MS, RETRY_DEFAULT_MS, keepable
 from kafka_notify._settle import letters

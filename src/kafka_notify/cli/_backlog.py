@@ -21,7 +21,7 @@ from kafka_notify._config import Config, client_config, consumer_config, opened
 from kafka_notify._headers import headers_of
 from kafka_notify._log_reader import LogReader, asked
 from kafka_notify._names import DEFAULT_CONSUMER, of_retry_topic, tool_group
-from kafka_notify._partition.offsets import Committed, decode_metadata
+from kafka_notify._partition.commit_metadata import Committed, decode_metadata
 from kafka_notify.topology import Topology
 from kafka_notify.wire import identity, read_retry
 

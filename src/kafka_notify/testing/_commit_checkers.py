@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from kafka_notify._partition.offsets import Committed as Offsets
+from kafka_notify._partition.commit_metadata import Committed as Offsets
 from kafka_notify.testing._checker import NEVER, Call, CallChecker, Checker, LogEnds, Observation
 from kafka_notify.testing.attempt_log import (
     Accepted,

@@ -1,0 +1,200 @@
+"""What a partition is told about its entries: answers of the provider, the broker, and a person's pauses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kafka_notify._partition.entry import Busy
+from kafka_notify._partition.parts import Parts
+
+if TYPE_CHECKING:
+    from kafka_notify._partition.commit_metadata import Committed
+    from kafka_notify._partition.entry import Entry, UserQueue
+    from kafka_notify._partition.record import Record
+    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.wide import Spill
+
+
+class Answers(Parts):
+    """Answers to the effects of a partition: each changes the state first, and then looks at whom it frees."""
+
+    __slots__ = ()
+
+    # -- payloads -------------------------------------------------------------------------------------
+
+    def loaded(self, entry: Entry, record: Record, now: int) -> None:
+        """An evicted payload is here again: for a send, or for the next `carry`."""
+        entry.load(record)
+        held = entry.held
+        assert held is not None
+        self.table.budget.load(held, entry.record_size())
+        if held.carried:
+            self.carrying.loaded(entry)
+            return
+        entry.busy = Busy.NO
+        self.step(entry.lane, now)
+
+    def rest(self, entry: Entry) -> None:
+        """A payload was read again and is not needed now: it stays if there is room."""
+        self.table.rest(entry)
+
+    # -- copies and dead letters ----------------------------------------------------------------------
+
+    def copying(self, entry: Entry) -> None:
+        """A failed attempt's copy is on its way."""
+        entry.busy = Busy.COPYING
+        self.own.begin(entry)
+
+    def dying(self, entry: Entry) -> None:
+        """A dead letter is on its way."""
+        entry.busy = Busy.DYING
+        self.own.begin(entry)
+
+    def copied(self, entry: Entry, held: Held, attempt: int, now: int) -> None:
+        """A copy was acknowledged: the entry lives at `held.at` from now on."""
+        origin, table, half = entry.origin, self.table, self.half
+        for offset in self.own.answered(origin, held.at):
+            half.end(offset)
+        old = entry.held
+        if old is None:
+            table.leave_source(entry)
+            self.source.complete(origin)
+        else:
+            self.retry.complete(old.at)
+            table.budget.give(old)
+            half.leave(old)
+            if old.carried:
+                self.carrying.leave(old)
+            self.pending.pop(origin, None)  # as in `EntryTable.replace`
+            # it may have been set apart while its copy was on its way
+            held.foreign, held.stranger, held.topic = old.foreign, old.stranger, old.topic
+        if held.at >= self.retry.position:
+            self.own.acknowledged.add(held.at)
+        held.written = now
+        entry.held = held
+        entry.attempt = attempt
+        entry.busy = Busy.NO
+        self.pending[origin] = entry
+        redriven = self.redrives.waiting.get(origin)
+        if redriven is not None and redriven.held is not None and redriven.held.redrives > held.redrives:
+            self.reader.supersede(held, redriven.held)  # by a redrive meanwhile
+            table.forget(entry)
+            table.hold(self.redrives.waiting.pop(origin))
+        else:
+            table.keep_payload(entry)
+        self.step(self.lanes.get(entry.lane.key, entry.lane), now)
+        if self.parking.unparked or self.makes_room:
+            self.park_more(now)
+
+    # -- sends ----------------------------------------------------------------------------------------
+
+    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
+        """The entry is terminal: accepted, skipped, expired or dead-lettered (acknowledged)."""
+        origin = entry.origin
+        held = entry.held
+        queue = entry.lane
+        table = self.table
+        own = self.own
+        if own.moving or own.seen:
+            for offset in own.answered(origin, -1):
+                self.half.end(offset)
+        table.forget(entry)
+        if held is None:
+            table.open -= 1  # as `EntryTable.leave_source`, without a call for each send
+            table.open_bytes -= entry.size
+            table.budget.open -= 1
+            self.source.complete(origin)
+        else:
+            self.half.finish(held)
+            if held.carried:
+                self.carrying.leave(held)
+            if held.redrives:
+                self.redrives.end(entry)
+        if self.redrives.waiting and origin in self.redrives.waiting:
+            redriven = self.redrives.waiting.pop(origin)
+            if accepted:
+                assert redriven.held is not None
+                self.half.end(redriven.held.at)
+                self.redrives.end(redriven)
+            else:
+                table.hold(redriven)
+                queue = self.lanes[queue.key]  # a new one, if nothing else was in it
+        if self.parking.unparked:
+            self.park_more(now)
+        if queue.head is not None:
+            self.scheduler.step(queue, now)
+
+    def release(self, entry: Entry, now: int) -> None:
+        """An attempt did not start, or was cancelled: it is as if it had never been asked for."""
+        entry.busy = Busy.NO
+        queue = entry.lane
+        if entry.held is not None:
+            self.half.leave(entry.held)
+        else:
+            self.table.released(queue, entry)
+        self.step(queue, now)
+
+    def pause(self, entry: Entry, now: int) -> None:
+        """An attempt did not start, as the entry's category or channel is paused, or its destination held: it waits
+        where it is until `resume` or `unpause`, or its expiry.
+
+        An entry that lives in the source alone is marked so that its copy waits: the caller writes that.
+        """
+        self.table.pause(entry)
+        if entry.held is None:
+            self.copying(entry)
+            return
+        entry.busy = Busy.NO
+        self.half.leave(entry.held)
+        self.table.rest(entry)
+        self.step(entry.lane, now)
+
+    def unpause(self, queue: UserQueue, now: int) -> None:
+        """What this queue's head waited for has come."""
+        self.table.unpause(queue)
+        self.step(queue, now)
+
+    def resume(self) -> None:
+        """Less is paused than before: `step_blocked` looks again at what waits for that."""
+        self.waiting.look_at(self.table.resume())
+
+    def unstick(self, queue: UserQueue, now: int) -> None:
+        """The send that outlived its deadline has returned: the user's next may start."""
+        queue.stuck = False
+        if queue.head is not None:
+            self.step(queue, now)
+        else:
+            self.lanes.pop(queue.key, None)
+
+    # -- commits --------------------------------------------------------------------------------------
+
+    def spilled(self, written: Spill, offset: int) -> bool:
+        """A spill was acknowledged: the next snapshot names it. False when nobody needs it any more."""
+        self.long_waits.spills += 1
+        return self.half.acknowledged(written, offset, self.writer)
+
+    def confirmed(self, source: Committed, now: int) -> None:
+        """The broker stored a snapshot; the first one is the fence, and starts the work."""
+        self.source.confirmed = source
+        if self.active:
+            self.waiting.confirmed()
+        else:
+            self.active = True
+            self.waiting.look_at(self.lanes.values())
+        self.step_blocked(now)
+
+    # -- who is next ----------------------------------------------------------------------------------
+
+    def step(self, queue: UserQueue, now: int) -> None:
+        """Start what the queue's head may do at epoch ms `now`; park what waits behind it in the source."""
+        self.scheduler.step(queue, now)
+
+    def step_blocked(self, now: int) -> bool:
+        """Look again at a few queues that waited for a commit, a read, room in the window or beyond it, the end of a
+        pause or the start. Whether there are more."""
+        return self.scheduler.step_blocked(now)
+
+    def park_more(self, now: int) -> None:
+        """Go on with parking when less is on its way than could be: first what must be parked, then backlogs while
+        they keep others out."""
+        self.scheduler.park_more(now, makes_room=self.makes_room)

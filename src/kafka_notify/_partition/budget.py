@@ -1,0 +1,80 @@
+"""How much memory the payloads of a worker's partitions may take."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kafka_notify._partition.retry_record import Held
+    from kafka_notify.wire import Headers
+
+
+class PayloadBudget:
+    """What all partitions of a worker hold in memory.
+
+    Args:
+        limit: Bytes of payloads that waiting retries may keep; what does not fit is read again by offset.
+        loads: Bytes, beside those, of payloads that were read again: those being read, waiting for their send, and
+            being sent. What the waiting ones leave of their limit may be used, too. One record always passes.
+    """
+
+    def __init__(self, limit: int, loads: int = 32 * 2**20) -> None:
+        self.limit = limit
+        self.loads = loads
+        self.used = 0
+        """Bytes of payloads of waiting retries, kept or read again."""
+        self.loaded = 0
+        """Of these, bytes that were read again or are being read."""
+        self.open = 0
+        """Source records in memory that are not finished and have no copy yet."""
+
+    def keep(self, held: Held, size: int) -> bool:
+        """Count the payload of a waiting retry if it fits."""
+        held.bytes = size
+        if self.used + size > self.limit:
+            return False
+        held.size = size
+        self.used += size
+        return True
+
+    def may_load(self, held: Held) -> bool:
+        """Whether its payload may be read again now."""
+        return not self.loaded or self.used + held.bytes <= self.limit + self.loads
+
+    def load(self, held: Held, size: int) -> None:
+        """Count a payload that is to be read again, or was: the answer corrects what the request reserved."""
+        self.give(held)
+        held.size = held.bytes = size
+        held.loaded = True
+        self.used += size
+        self.loaded += size
+
+    def rest(self, held: Held) -> bool:
+        """What was read again is not sent now: whether its payload may stay."""
+        if held.loaded and self.used <= self.limit:
+            held.loaded = False
+            self.loaded -= held.size
+        return not held.loaded
+
+    def give(self, held: Held) -> None:
+        """Return what was counted for it."""
+        self.used -= held.size
+        if held.loaded:
+            self.loaded -= held.size
+            held.loaded = False
+        held.size = 0
+
+
+def record_size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
+    """Bytes that a record takes in memory, roughly: each of its parts alone can be as large as a record may be."""
+    if not headers:
+        return 200 + len(key or b"") + len(value or b"")
+    try:
+        size = sum(map(len, map(_RAW, headers)))  # all in C
+    except TypeError:  # a header without a value
+        size = sum(len(raw) for _, raw in headers if raw is not None)
+    return size + 200 + 120 * len(headers) + len(key or b"") + len(value or b"")
+
+
+_RAW: Final = itemgetter(1)

@@ -1,0 +1,198 @@
+"""Copies that are written again as they are, before retention removes them or while they keep the frontier back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Container, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from kafka_notify._partition import spill
+from kafka_notify._partition.commit_metadata import WINDOW
+from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._retention import rewritten_after
+
+if TYPE_CHECKING:
+    from kafka_notify._partition.effects import Effects
+    from kafka_notify._partition.parking import Parking
+    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.table import EntryTable
+    from kafka_notify._partition.waiting import Waiting
+    from kafka_notify._partition.wide import LongWaits, RetryHalf
+
+CARRY_BATCH: Final = 200
+"""Entries that one look carries forward at most, so that the window moves on."""
+CARRYING: Final = 600
+"""Entries of a partition that are being carried at most, their payloads read again for that included."""
+PASSED_OVER: Final = 1_000
+"""Entries in front of those to be carried that one look passes over at most: busy ones, and a few young ones."""
+RECALL_EVERY: Final = 1_000
+"""Milliseconds between two recalls of queued attempts, while they keep a partition wide that must not be."""
+DENSITY: Final = 4
+SLACK: Final = 40_000
+"""A window longer than `DENSITY` times what waits in it, and this, is sparse: a restore reads all of it."""
+SPARSE_AFTER: Final = 60_000
+"""Milliseconds for which it must be so before what waits at its beginning is carried."""
+SPARSE_BATCH: Final = 100
+
+Recall = Callable[[Container[Entry]], list[Entry]]
+
+
+class Carrying:
+    """Which entries are carried now. `Held.carried` marks each of them, `count` is how many they are.
+
+    Args:
+        half: Of the retry partition.
+        table: What the assignment holds.
+        waiting: Who waits for room in the window.
+        parking: Parks what is behind a recalled attempt.
+        long_waits: Shared by all partitions of a worker.
+        effects: Reads payloads again.
+    """
+
+    __slots__ = (
+        "_effects", "_half", "_loaded", "_long_waits", "_ordered_at", "_parking", "_recall_at", "_recalled",
+        "_sparse_since", "_table", "_waiting", "count",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        half: RetryHalf,
+        table: EntryTable,
+        waiting: Waiting,
+        parking: Parking,
+        long_waits: LongWaits,
+        effects: Effects[Any],
+    ) -> None:
+        self._half = half
+        self._table = table
+        self._waiting = waiting
+        self._parking = parking
+        self._long_waits = long_waits
+        self._effects = effects
+        self.count = 0
+        self._sparse_since: int | None = None
+        self._ordered_at = 0
+        """Epoch ms at which the table was put in order, so that what nears retention is found."""
+        self._loaded: deque[Entry] = deque()
+        """Payloads that were read again to be carried."""
+        self._recalled: dict[UserQueue, None] = {}
+        """Queues whose head's attempt was recalled to be carried: looked at again when nothing is carried."""
+        self._recall_at = 0
+        """Epoch ms before which nothing is recalled to become narrow."""
+
+    def carry(self, now: int, recall: Recall) -> Iterator[Entry]:
+        """Entries to copy forward as they are at epoch ms `now`. Each is marked busy: the caller writes the copy.
+
+        - What nears the end of the retry topic's retention.
+        - What lies at the beginning of a window so sparse that a restore would read mostly what is finished.
+        - What keeps the frontier from moving on, when a head that is due may not be sent beyond the window.
+        """
+        half = self._half
+        while self._loaded:
+            entry = self._loaded.popleft()
+            self._long_waits.carried[entry.held.carried] += 1  # type: ignore[union-attr]
+            yield entry
+        half.tracker.advance()
+        retention = self._long_waits.retention_ms
+        if retention is not None:
+            written = now - rewritten_after(retention)
+            if now - self._ordered_at >= retention // 16:
+                self._ordered_at = now
+                self._table.order()
+                self._recall(recall, lambda held: held.written < written)
+            yield from self._oldest("retention", CARRY_BATCH, written=written)
+        reach = WINDOW
+        if half.goes_far:
+            if self._is_sparse(now):
+                yield from self._oldest("sparse", SPARSE_BATCH)
+            reach = spill.MAX_WINDOW
+        frontier = half.tracker.frontier
+        beyond = self._waiting.beyond
+        narrows = half.is_wide and not half.goes_far
+        blocked = beyond and beyond[0][0] >= frontier + reach
+        if narrows and now >= self._recall_at:
+            self._recall_at = now + RECALL_EVERY
+            self._recall(recall, lambda held: held.at < frontier + WINDOW)
+        if blocked or narrows:
+            yield from self._oldest("window", CARRY_BATCH, below=frontier + WINDOW)
+        if self._recalled and not self.count:
+            self._waiting.look_at(self._recalled)  # mostly they are queued again already
+            self._recalled.clear()
+
+    def loaded(self, entry: Entry) -> None:
+        """A payload is here again, to be carried at the next look."""
+        entry.busy = Busy.COPYING
+        self._loaded.append(entry)
+
+    def leave(self, held: Held) -> None:
+        """One is carried no longer."""
+        held.carried = ""
+        self.count -= 1
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._loaded.clear()
+        self._recalled.clear()
+
+    def _recall(self, recall: Recall, which: Callable[[Held], bool]) -> None:
+        """Attempts that are queued would not be carried for as long as the lane is held or paused: take them out of
+        their queues. They are carried, oldest first, and queued again when their copy is acknowledged."""
+        queued = {
+            entry
+            for entry in self._table.pending.values()
+            if (entry.busy is Busy.SENDING or entry.busy is Busy.LOADING) and which(entry.held)  # type: ignore[arg-type]
+        }
+        for entry in recall(queued) if queued else ():
+            entry.busy = Busy.NO
+            self._half.leave(entry.held)  # type: ignore[arg-type]
+            self._recalled[entry.lane] = None
+            self._parking.park_followers(entry.lane)
+
+    def _is_sparse(self, now: int) -> bool:
+        tracker = self._half.tracker
+        if tracker.position - tracker.frontier <= DENSITY * len(self._table.pending) + SLACK:
+            self._sparse_since = None
+        elif self._sparse_since is None:
+            self._sparse_since = now
+        return self._sparse_since is not None and now - self._sparse_since >= SPARSE_AFTER
+
+    def _oldest(
+        self, reason: str, most: int, *, below: int | None = None, written: int | None = None
+    ) -> Iterator[Entry]:
+        """Idle entries in the order of the table, which is nearly that of their copies.
+
+        Args:
+            reason: For the statistics.
+            most: How many.
+            below: Only those whose copy lies below this offset.
+            written: Only those whose copy is older than this, epoch ms. It stops at a few younger ones.
+        """
+        found: list[Entry] = []
+        most = min(most, CARRYING - self.count)
+        young, passed = CARRY_BATCH, PASSED_OVER
+        for entry in self._table.pending.values() if most > 0 else ():
+            held = entry.held
+            assert held is not None
+            if written is not None and held.written >= written:
+                young -= 1
+                if young < 0:
+                    break
+            elif not entry.busy and (below is None or held.at < below):
+                found.append(entry)
+                if len(found) == most:
+                    break
+            else:
+                passed -= 1
+                if passed < 0:
+                    break
+        for entry in found:
+            assert entry.held is not None
+            entry.held.carried = reason
+            self.count += 1
+            if entry.record is None:
+                entry.busy = Busy.LOADING
+                self._effects.load(entry, to_copy=True)
+            else:
+                entry.busy = Busy.COPYING
+                self._long_waits.carried[reason] += 1
+                yield entry

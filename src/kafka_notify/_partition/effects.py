@@ -1,0 +1,43 @@
+"""What a partition asks of the world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from kafka_notify._partition.entry import Entry, UserQueue
+    from kafka_notify._partition.wide import Spill
+
+P = TypeVar("P", contravariant=True)
+
+
+class Effects(Protocol[P]):
+    """What a partition asks of the world; each is answered later by a method of the partition."""
+
+    def send(self, entry: Entry, /) -> None:
+        """Queue an attempt (or its expiry); answered by `finish`, `copying` + `copied`, or `release`."""
+
+    def park(self, entry: Entry, /) -> None:
+        """Copy a source entry behind an earlier one; answered by `copied` or asked again by the caller."""
+
+    def load(self, entry: Entry, /, *, to_copy: bool = False) -> None:
+        """Read an evicted payload again, for a send once one may start, or to copy it; answered by `loaded`."""
+
+    def recall(self, partition: P, entries: Container[Entry], /) -> list[Entry]:
+        """Take attempts out of their queues that have not begun, payloads to be read for them included; which."""
+        ...
+
+    def bury(self, entry: Entry, /) -> None:
+        """Write a dead letter of a retry record that cannot be read; answered by `finish`."""
+
+    def wake(self, queue: UserQueue, at: int, /) -> None:
+        """Call `step(queue)` at epoch ms `at`."""
+
+    def spill(self, partition: P, spill: Spill, /) -> None:
+        """Write a record that says what is finished; answered by `spilled`."""
+
+    def identity(self, entry: Entry, /) -> tuple[str, int]:
+        """Id and creation time of an entry that lives in the source alone; rarely asked."""
+        ...

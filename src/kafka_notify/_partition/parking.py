@@ -1,0 +1,81 @@
+"""Copies of source records behind an earlier one of their user, so that the source does not wait with the user."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from kafka_notify._partition.entry import Busy
+
+if TYPE_CHECKING:
+    from kafka_notify._partition.effects import Effects
+    from kafka_notify._partition.entry import Entry, UserQueue
+    from kafka_notify._partition.own_copies import OwnCopies
+    from kafka_notify._partition.table import EntryTable
+
+PARKING: Final = 512
+"""First copies of a partition that are on their way at most, when more could be."""
+PARK_AT_ONCE: Final = 64
+"""First copies that one event writes at most (some 3 ms); their acknowledgements write the next ones."""
+
+
+class Parking:
+    """What of a queue is parked, and which queues go on with the next acknowledgements.
+
+    Args:
+        table: Of the assignment.
+        own: The copies on their way.
+        effects: Writes a copy.
+    """
+
+    __slots__ = ("_effects", "_own", "_table", "unparked")
+
+    def __init__(self, table: EntryTable, own: OwnCopies, effects: Effects[Any]) -> None:
+        self._table = table
+        self._own = own
+        self._effects = effects
+        self.unparked: OrderedDict[UserQueue, None] = OrderedDict()
+        """Queues of which more is to be parked once less is on its way."""
+
+    def park_followers(self, queue: UserQueue) -> None:
+        """Park what waits in the source behind the head, or the source would wait with it. Each is looked at once;
+        what there is no room for now goes on with the acknowledgements."""
+        later, partition = queue.later, queue.partition
+        if later is None or not partition.active or partition.closing:
+            return
+        fresh, moving = later.fresh, self._own.moving
+        most = min(PARKING, len(moving) + PARK_AT_ONCE)
+        while fresh:
+            if len(moving) >= most:
+                self.unparked[queue] = None
+                return
+            entry = fresh.popleft()
+            if entry.held is None and not entry.busy and later.find(entry.origin) is entry:
+                self._park(entry)
+
+    def park_backlog(self) -> bool:
+        """Park some of the next user who has so much in memory that it may make room for others; whether there is
+        one."""
+        backlogs = self._table.backlogs
+        if not backlogs:
+            return False
+        queue = backlogs.popitem(last=False)[0]
+        self.park_followers(queue)
+        if queue in self.unparked:  # the rest only if others still need room then, and in turns
+            del self.unparked[queue]
+            backlogs[queue] = None
+        elif queue.later is not None:
+            queue.later.is_backlog = False
+        return True
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.unparked.clear()
+
+    def _park(self, entry: Entry) -> None:
+        partition = entry.lane.partition
+        if not partition.active or partition.closing:
+            return
+        entry.busy = Busy.COPYING
+        self._own.moving[entry.origin] = entry
+        self._effects.park(entry)

@@ -1,0 +1,55 @@
+"""Redriven copies: which have to wait for the generation before, and which have ended in this assignment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kafka_notify._partition.entry import Entry
+
+
+class Redrives:
+    """At most one redriven copy of an origin waits; of two it is the newer generation."""
+
+    __slots__ = ("ended", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, Entry] = {}
+        """Those that wait until the older generation is done with, by origin."""
+        self.ended: dict[tuple[int, str, int], int] = {}
+        """The newest generation that has ended, by origin and identity."""
+
+    def has_ended(self, entry: Entry) -> bool:
+        """Whether this generation, or a newer one, has ended."""
+        held = entry.held
+        assert held is not None
+        return self.ended.get(_notification(entry), -1) >= held.redrives
+
+    def end(self, entry: Entry) -> None:
+        """Note that this generation has ended."""
+        held = entry.held
+        assert held is not None
+        self.ended[_notification(entry)] = held.redrives
+
+    def wait(self, entry: Entry) -> Entry | None:
+        """Let `entry` wait; the one of the same origin that does not count any more."""
+        waiting = self.waiting.get(entry.origin)
+        if waiting is None:
+            self.waiting[entry.origin] = entry
+            return None
+        assert waiting.held is not None and entry.held is not None
+        if (waiting.held.redrives, waiting.held.at) <= (entry.held.redrives, entry.held.at):
+            self.waiting[entry.origin] = entry
+            return waiting
+        return entry
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.waiting.clear()
+        self.ended.clear()
+
+
+def _notification(entry: Entry) -> tuple[int, str, int]:
+    held = entry.held
+    assert held is not None
+    return held.origin_of(entry), held.id, held.created

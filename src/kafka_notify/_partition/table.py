@@ -1,0 +1,177 @@
+"""All that an assignment holds: each entry in its user's queue, those that live in the retry topic by origin, too."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from kafka_notify._partition.entry import Entry, UserQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from kafka_notify._partition.budget import PayloadBudget
+
+DEEP: Final = 8
+"""Notifications of one user in memory from which on they count as a backlog, which may be parked for others."""
+PACKED_FROM: Final = 16 * 2**20
+"""Bytes of waiting payloads from which on they are packed: that costs 8 us a retry, and pays where many wait."""
+
+
+class EntryTable:
+    """Entries, their queues, and what they count in the worker's memory.
+
+    An entry that lives in the source alone counts in `open`, one that lives in the retry topic is in `pending`. A queue
+    is in `queues` while it has an entry, or a send that outlived its deadline.
+
+    Args:
+        budget: Shared by all partitions of a worker.
+    """
+
+    __slots__ = ("backlogs", "budget", "open", "open_bytes", "paused", "pending", "queues")
+
+    def __init__(self, budget: PayloadBudget) -> None:
+        self.budget = budget
+        self.queues: dict[Hashable, UserQueue] = {}
+        self.pending: dict[int, Entry] = {}
+        """Nearly in the order of their copies."""
+        self.open = 0
+        """Source records in memory that are not finished and have no copy yet."""
+        self.open_bytes = 0
+        """Bytes of the records that `open` counts."""
+        self.backlogs: OrderedDict[UserQueue, None] = OrderedDict()
+        """Queues that had `DEEP` entries behind their head when one was added."""
+        self.paused: dict[UserQueue, None] = {}
+        """Queues that wait for the end of a pause."""
+
+    # -- entries that live in the source alone --------------------------------------------------------
+
+    def append(self, queue: UserQueue, entry: Entry) -> None:
+        """Put a source record that was read behind others of its user."""
+        queue.add(entry)
+        if (later := queue.later) is not None and later.count >= DEEP and not later.is_backlog:
+            later.is_backlog = True
+            self.backlogs[queue] = None
+
+    def released(self, queue: UserQueue, entry: Entry) -> None:
+        """One that is not the head any more goes back to those that may be parked."""
+        if queue.head is not entry and queue.later is not None:
+            queue.later.fresh.append(entry)  # an earlier one came in front of it
+            if queue.later.count >= DEEP:
+                self.backlogs[queue] = None
+
+    def leave_source(self, entry: Entry) -> None:
+        """It has ended, or has a copy now."""
+        self.open -= 1
+        self.open_bytes -= entry.size
+        self.budget.open -= 1
+
+    def find_source(self, key: Hashable, origin: int) -> Entry | None:
+        """The entry of a user with this origin."""
+        queue = self.queues.get(key)
+        return queue.find(origin) if queue else None
+
+    # -- entries that live in the retry topic ---------------------------------------------------------
+
+    def hold(self, entry: Entry) -> None:
+        """Take in an entry that was read from the retry topic."""
+        queue = self.queues.setdefault(entry.lane.key, entry.lane)
+        entry.lane = queue
+        queue.add(entry)
+        if (later := queue.later) is not None and later.count >= DEEP and later.fresh:
+            self.backlogs[queue] = None  # it came in front of them
+        self.pending[entry.origin] = entry
+        self.keep_payload(entry)
+
+    def replace(self, old: Entry, new: Entry) -> None:
+        """Put the newer copy of an origin in the place of the older one."""
+        queue, held = old.lane, old.held
+        assert held is not None
+        queue.replace(old, new)
+        new.lane = queue
+        if queue.paused is old:
+            queue.paused = None
+        del self.pending[new.origin]  # to the end of the table: it is in the order of the copies
+        self.pending[new.origin] = new
+        self.budget.give(held)
+        self.keep_payload(new)
+
+    def keep_payload(self, entry: Entry) -> None:
+        """Keep the payload of a waiting retry if it fits."""
+        held = entry.held
+        assert held is not None
+        if entry.record is None or held.size:
+            return
+        size = entry.record_size() if self.budget.used < PACKED_FROM else entry.pack()
+        if not self.budget.keep(held, size) and not entry.busy:
+            entry.evict()
+
+    def rest(self, entry: Entry) -> None:
+        """A payload was read again and is not needed now: it stays if there is room."""
+        held = entry.held
+        assert held is not None
+        if held.loaded and not self.budget.rest(held):
+            self.budget.give(held)
+            entry.evict()
+
+    def order(self) -> None:
+        """Put `pending` in the order of the copies. It mostly is; what was set apart, or redriven and read after an own
+        copy beyond it was acknowledged, came to its end."""
+        places = [entry.held.at for entry in self.pending.values()]  # type: ignore[union-attr]
+        if any(map(operator.gt, places, itertools.islice(places, 1, None))):
+            in_order = sorted(self.pending.items(), key=lambda item: item[1].held.at)  # type: ignore[union-attr]
+            self.pending.clear()  # in place: the partition refers to it
+            self.pending.update(in_order)
+
+    # -- both -----------------------------------------------------------------------------------------
+
+    def forget(self, entry: Entry) -> None:
+        """Take an entry out of its queue and the table; its offset is the caller's to complete."""
+        queue = entry.lane
+        if queue.later is None and queue.head is entry:
+            queue.head = None
+            if not queue.stuck:
+                self.queues.pop(queue.key, None)
+        else:
+            queue.remove(entry)
+            if queue.later is None and self.backlogs:
+                self.backlogs.pop(queue, None)
+        held = entry.held
+        if held is not None:
+            self.pending.pop(entry.origin, None)
+            self.budget.give(held)
+            if queue.paused is entry:
+                self.unpause(queue)
+
+    def pause(self, entry: Entry) -> None:
+        """Nothing of a user may start while this is the head of their queue, until `unpause` or `resume`."""
+        entry.lane.paused = entry
+        self.paused[entry.lane] = None
+
+    def unpause(self, queue: UserQueue) -> None:
+        """Let a queue go on."""
+        queue.paused = None
+        self.paused.pop(queue, None)
+
+    def resume(self) -> list[UserQueue]:
+        """Let all queues go on; which of them were paused."""
+        queues = list(self.paused)
+        for queue in queues:
+            queue.paused = None
+        self.paused.clear()
+        return queues
+
+    def clear(self) -> None:
+        """Forget everything, and what it counts."""
+        for queue in self.queues.values():
+            for entry in queue.entries:
+                if entry.held is None:
+                    self.leave_source(entry)
+                else:
+                    self.budget.give(entry.held)
+                entry.evict()
+            queue.head = queue.later = queue.paused = queue.blocked = None
+        for table in (self.queues, self.pending, self.backlogs, self.paused):
+            table.clear()

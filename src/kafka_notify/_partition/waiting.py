@@ -1,0 +1,85 @@
+"""Users' queues whose head is due and has to wait for an offset, so that each event looks only at those it frees."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kafka_notify._partition.entry import UserQueue
+
+STEP_AT_ONCE: Final = 64
+"""Queues that one event looks at; the rest stays on the agenda."""
+
+Heap = list[tuple[int, int, "UserQueue"]]
+"""Queues by the offset that they wait for; of those that wait for the same one, first come, first served."""
+
+
+class Waiting:
+    """What queues wait for, and the agenda of those that are to be looked at.
+
+    `UserQueue.blocked` is the head that waits here. A queue whose head has changed since is looked at in vain, once.
+    """
+
+    __slots__ = ("_order", "agenda", "beyond", "tainted", "uncovered", "unreached")
+
+    def __init__(self) -> None:
+        self.agenda: deque[UserQueue] = deque()
+        """To be looked at, a few at each event."""
+        self.unreached: Heap = []
+        """Until the source was read past an offset."""
+        self.tainted: Heap = []
+        """Until the retry partition was read past an offset."""
+        self.beyond: Heap = []
+        """Until a retry offset comes into the window."""
+        self.uncovered: list[UserQueue] = []
+        """Until a commit is confirmed."""
+        self._order = itertools.count()
+
+    def wait(self, heap: Heap, offset: int, queue: UserQueue) -> None:
+        """Let a queue wait for an offset."""
+        heapq.heappush(heap, (offset, next(self._order), queue))
+
+    def look_at(self, queues: Iterable[UserQueue]) -> None:
+        """Put queues on the agenda."""
+        self.agenda.extend(queues)
+
+    def confirmed(self) -> None:
+        """A commit was confirmed."""
+        uncovered, self.uncovered = self.uncovered, []
+        for queue in uncovered:
+            queue.blocked = None
+        self.agenda.extend(uncovered)
+
+    def free(self, source: int, retry: int, sayable: int) -> bool:
+        """Put on the agenda what waited for these offsets, as far as an event looks at them; whether there is more.
+
+        Args:
+            source: Below which the source was read.
+            retry: The same of the retry partition.
+            sayable: Below which a retry may be sent.
+        """
+        agenda, more = self.agenda, False
+        for heap, offset in ((self.unreached, source), (self.tainted, retry), (self.beyond, sayable)):
+            while heap and heap[0][0] < offset:
+                if len(agenda) >= STEP_AT_ONCE:
+                    more = True
+                    break
+                queue = heapq.heappop(heap)[2]
+                queue.blocked = None
+                agenda.append(queue)
+        return more
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits for an offset, or to be looked at."""
+        return not (self.agenda or self.unreached or self.tainted or self.beyond)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for table in (self.agenda, self.unreached, self.tainted, self.beyond, self.uncovered):
+            table.clear()

@@ -1,0 +1,55 @@
+"""Whose copies count in a retry partition: the fence between one assignment and the next."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from kafka_notify._partition.commit_metadata import WINDOW, Fence
+
+
+class Whose(Enum):
+    """Who wrote a copy that was read, as far as that decides what it means."""
+
+    RESTORED = "restored"
+    """An earlier assignment, or the redrive tool, before this assignment began: it counts."""
+    ZOMBIE = "zombie"
+    """An assignment that had ended: its record is known from another copy, or from the source."""
+    REDRIVE = "redrive"
+    """The redrive tool, since this assignment began."""
+    OWN = "own"
+    """This assignment."""
+
+
+class Writers:
+    """Tells copies apart by their writers.
+
+    Args:
+        me: Of this assignment; fresh and unique.
+        redrive: Of the redrive tool, which no fence stops.
+        restore_end: Where the retry partition ended after the assignment.
+        before: The fence of the assignment before.
+    """
+
+    __slots__ = ("before", "me", "redrive", "restore_end")
+
+    def __init__(self, me: str, redrive: str, restore_end: int, before: Fence | None) -> None:
+        self.me = me
+        self.redrive = redrive
+        self.restore_end = restore_end
+        self.before = before
+
+    def whose(self, offset: int, writer: str) -> Whose:
+        """What a copy at `offset` by `writer` is."""
+        if offset < self.restore_end:
+            before = self.before
+            if before is None or writer == self.redrive or before.admits(offset, writer):
+                return Whose.RESTORED
+            return Whose.ZOMBIE  # written after the owner before had dropped it
+        if writer == self.redrive:
+            return Whose.REDRIVE
+        return Whose.OWN if writer == self.me else Whose.ZOMBIE
+
+    def fence(self, frontier: int) -> Fence:
+        """What a commit with this retry frontier says: older fences until the bits say which copies they kept out."""
+        before = self.before if self.restore_end > frontier + WINDOW else None
+        return Fence(self.restore_end, self.me, before)
