@@ -17,7 +17,7 @@ from kafka_notify._partition.parking import Parking
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_reader import RetryReader
 from kafka_notify._partition.retry_record import Held
-from kafka_notify._partition.scheduler import Scheduler
+from kafka_notify._partition.scheduler import Action, Scheduler
 from kafka_notify._partition.strangers import Origins
 from kafka_notify._partition.table import EntryTable
 from kafka_notify._partition.wide import RetryHalf, Spill
@@ -119,11 +119,11 @@ class NoRedriveGenerations(Partition):
 class NoReach(Scheduler):
     """A copy is sent although an earlier record of its user may be unread."""
 
-    def _is_sendable(self, head: Entry, held: Held) -> bool:
+    def _missing(self, head: Entry, held: Held) -> Action | None:
         position = self._source.position
         self._source.position = 1_000_000
         try:
-            return super()._is_sendable(head, held)
+            return super()._missing(head, held)
         finally:
             self._source.position = position
 
@@ -131,11 +131,11 @@ class NoReach(Scheduler):
 class NoCoverage(Scheduler):
     """A copy is sent although a crash would read its source record again."""
 
-    def _is_sendable(self, head: Entry, held: Held) -> bool:
+    def _missing(self, head: Entry, held: Held) -> Action | None:
         confirmed = self._source.confirmed
         self._source.confirmed = Committed(1_000_000)
         try:
-            return super()._is_sendable(head, held)
+            return super()._missing(head, held)
         finally:
             self._source.confirmed = confirmed
 
@@ -197,8 +197,8 @@ class NoFence(Partition):
 class SkipBeforeCoverage(Scheduler):
     """What is superseded is skipped at once, wherever it lives."""
 
-    def _is_sendable(self, head: Entry, held: Held) -> bool:
-        return head.lane.superseder(head, held.due) is not None or super()._is_sendable(head, held)
+    def _missing(self, head: Entry, held: Held) -> Action | None:
+        return None if head.lane.superseder(head, held.due) else super()._missing(head, held)
 
 
 class TrimmedBitmap(Partition):

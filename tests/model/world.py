@@ -329,7 +329,7 @@ def limits(features: frozenset[str]) -> Iterator[None]:
         mock.patch.object(table, "DEEP", 1),
         mock.patch.multiple(parking, PARKING=2, PARK_AT_ONCE=1),
         mock.patch.object(waiting, "STEP_AT_ONCE", 2),
-        mock.patch.multiple(scheduler, PARKING=2, STEP_AT_ONCE=2),
+        mock.patch.object(scheduler, "STEP_AT_ONCE", 2),
         mock.patch.object(followers, "PIECE", 2),
     ):
         if not features & {"windows", "wide"}:

@@ -16,6 +16,7 @@ from kafka_notify._partition.redrives import Redrives
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.scheduler import Action, Scheduler
 from kafka_notify._partition.source_offsets import READ_WINDOW, SourceOffsets
+from kafka_notify._partition.spill import MAX_WINDOW
 from kafka_notify._partition.strangers import OTHER_TOPIC, Origins
 from kafka_notify._partition.table import EntryTable
 from kafka_notify._partition.waiting import Waiting
@@ -311,11 +312,12 @@ def test_parking_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class Bench:
-    """A scheduler whose source was read and committed up to 10, and the retry partition up to 20."""
+    """A scheduler whose source was read up to 10 and committed up to 9, and the retry partition read up to 20."""
 
     def __init__(self) -> None:
         self.asked = Asked()
-        source = SourceOffsets(Committed(10), (0, 50))
+        source = SourceOffsets(Committed(9), (0, 50))
+        source.observe(9)
         tracker = RetryTracker(Committed(0))
         tracker.skip_to(20)
         own, waits = OwnCopies(), Waiting()
@@ -323,7 +325,7 @@ class Bench:
         effects = cast(Any, self.asked)
         parts = Parking(EntryTable(PayloadBudget(10**6)), own, effects)
         self.half = RetryHalf(Committed(0), tracker, LongWaits(True))
-        self.scheduler = Scheduler(source, self.half, own, waits, parts, effects)
+        self.scheduler = Scheduler(source, self.half, waits, parts, effects)
 
     def decide(self, head: Entry) -> Action:
         head.lane.head = head
@@ -354,6 +356,13 @@ def _evicted() -> Entry:
     return made
 
 
+def _foreign() -> Entry:
+    made = entry(99, held=held(5))
+    assert made.held is not None
+    made.held.foreign = True
+    return made
+
+
 def _tainted() -> Entry:
     made = entry(1, held=held(20))
     assert made.held is not None
@@ -370,10 +379,16 @@ def _tainted() -> Entry:
         (entry(1, held=held(5, due=NOW + 9, expires=NOW)), Action.SEND),
         (_paused(), Action.WAIT_FOR_PAUSE),
         (_overtaken(), Action.NOTHING),
-        (entry(10, held=held(5)), Action.WAIT_FOR_OFFSET),
-        (_tainted(), Action.WAIT_FOR_OFFSET),
+        (entry(10, held=held(5)), Action.WAIT_UNTIL_REACHED),
+        (entry(9, held=held(5)), Action.WAIT_UNTIL_COVERED),
+        (_foreign(), Action.SEND),
+        (_tainted(), Action.WAIT_FOR_ORPHANS),
+        (entry(1, held=held(MAX_WINDOW)), Action.WAIT_FOR_WINDOW),
     ],
-    ids=["due", "evicted", "not due", "expired", "paused", "overtook a send", "not reached", "tainted"],
+    ids=[
+        *("due", "evicted", "not due", "expired", "paused", "overtook a send", "not reached", "not covered"),
+        *("a stranger", "tainted", "too far"),
+    ],
 )
 def test_what_a_head_may_do(head: Entry, action: Action) -> None:
     """One decision from state alone, before anything is done."""

@@ -37,6 +37,16 @@ class Parking:
         self.unparked: OrderedDict[UserQueue, None] = OrderedDict()
         """Queues of which more is to be parked once less is on its way."""
 
+    @property
+    def under_way(self) -> int:
+        """First copies that are on their way."""
+        return len(self._own.moving)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether so few first copies are on their way that a queue may go on."""
+        return len(self._own.moving) <= PARKING // 2
+
     def park_followers(self, queue: UserQueue) -> None:
         """Park what waits in the source behind the head, or the source would wait with it. Each is looked at once;
         what there is no room for now goes on with the acknowledgements."""

@@ -95,7 +95,7 @@ class Parts:
         self.lanes, self.pending = table.queues, table.pending
         self.own, self.redrives, self.waiting = own, redrives, waiting = OwnCopies(), Redrives(), Waiting()
         self.parking = Parking(table, own, effects)
-        self.scheduler = Scheduler(self.source, self.half, own, waiting, self.parking, effects)
+        self.scheduler = Scheduler(self.source, self.half, waiting, self.parking, effects)
         origins = Origins(topic_id, source_range[1], end)
         self.reader = RetryReader(self.source, self.half, table, own, redrives, origins, effects)
         self.carrying = Carrying(self.half, table, waiting, self.parking, long_waits, effects)

@@ -6,12 +6,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
-from kafka_notify._partition.parking import PARKING
 from kafka_notify._partition.waiting import STEP_AT_ONCE
 
 if TYPE_CHECKING:
     from kafka_notify._partition.effects import Effects
-    from kafka_notify._partition.own_copies import OwnCopies
     from kafka_notify._partition.parking import Parking
     from kafka_notify._partition.retry_record import Held
     from kafka_notify._partition.source_offsets import SourceOffsets
@@ -33,9 +31,15 @@ class Action(IntEnum):
     """Look again when it is due, or expires."""
     WAIT_FOR_PAUSE = 3
     """Look again when it expires; else what ends the pause says so."""
-    WAIT_FOR_OFFSET = 4
-    """Look again when what it needs was read, confirmed, or came into the window."""
-    NOTHING = 5
+    WAIT_UNTIL_REACHED = 4
+    """Look again when the source was read past its origin."""
+    WAIT_UNTIL_COVERED = 5
+    """Look again when a commit is confirmed."""
+    WAIT_FOR_ORPHANS = 6
+    """Look again when the retry partition was read past its copy."""
+    WAIT_FOR_WINDOW = 7
+    """Look again when its copy has come into the window, or beyond it there is room."""
+    NOTHING = 8
     """Another send of its user is under way, and its end is answered."""
 
 
@@ -45,26 +49,23 @@ class Scheduler:
     Args:
         source: Coverage and reach of origins.
         half: What of the retry partition a commit can say.
-        own: The copies on their way.
         waiting: Queues that wait for an offset.
         parking: Parks what waits behind a head.
         effects: Carries out the decision.
     """
 
-    __slots__ = ("_effects", "_half", "_own", "_parking", "_source", "_waiting")
+    __slots__ = ("_effects", "_half", "_parking", "_source", "_waiting")
 
     def __init__(
         self,
         source: SourceOffsets,
         half: RetryHalf,
-        own: OwnCopies,
         waiting: Waiting,
         parking: Parking,
         effects: Effects[Any],
     ) -> None:
         self._source = source
         self._half = half
-        self._own = own
         self._waiting = waiting
         self._parking = parking
         self._effects = effects
@@ -94,8 +95,8 @@ class Scheduler:
                 self._wake(queue, held.due if held.expires is None else min(held.due, held.expires))
             elif action is Action.WAIT_FOR_PAUSE:
                 self._wake(queue, held.expires)
-            elif action is Action.WAIT_FOR_OFFSET:
-                self._wait(queue, head, held)
+            elif action is not Action.NOTHING:
+                self._wait(queue, head, held, action)
         if queue.later is not None:
             self._parking.park_followers(queue)
 
@@ -110,41 +111,43 @@ class Scheduler:
         later = queue.later
         if later is not None and later.overtaken is not None and later.overtaken.busy is _SENDING:
             return Action.NOTHING  # redriven in front of a later one that is being sent
-        if not self._is_sendable(head, held):
-            return Action.WAIT_FOR_OFFSET
+        missing = self._missing(head, held)
+        if missing is not None:
+            return missing
         return Action.LOAD if head.record is None else Action.SEND
 
-    def _is_sendable(self, head: Entry, held: Held) -> bool:
-        """Whether its origin is reached and covered, every orphan of it was read, and a commit can say its end."""
+    def _missing(self, head: Entry, held: Held) -> Action | None:
+        """What a head that is due has to wait for; None when it may be sent."""
         if not held.foreign:
             origin = held.origin_of(head)
-            if self._source.position <= origin or not self._source.confirmed.covers(origin):
-                return False
+            if self._source.position <= origin:
+                return Action.WAIT_UNTIL_REACHED
+            if not self._source.confirmed.covers(origin):
+                return Action.WAIT_UNTIL_COVERED
         last = held.last
         if held.tainted and self._half.tracker.position <= last:
-            return False  # the orphan of a failed produce, if any, lies before the acknowledged copy
-        return self._half.can_say(last)
+            return Action.WAIT_FOR_ORPHANS  # of a failed produce: any lies before the acknowledged copy
+        return None if self._half.can_say(last) else Action.WAIT_FOR_WINDOW
 
     def _wake(self, queue: UserQueue, at: int | None) -> None:
         if at is not None and queue.timer != at:
             queue.timer = at
             self._effects.wake(queue, at)
 
-    def _wait(self, queue: UserQueue, head: Entry, held: Held) -> None:
+    def _wait(self, queue: UserQueue, head: Entry, held: Held, action: Action) -> None:
         """Wait for what the head needs: each event looks only at the queues that it may have freed."""
         if queue.blocked is head:
             return
         queue.blocked = head
         waiting = self._waiting
-        origin, last = held.origin_of(head), held.last
-        if not held.foreign and self._source.position <= origin:
-            waiting.wait(waiting.unreached, origin, queue)
-        elif not held.foreign and not self._source.confirmed.covers(origin):
+        if action is Action.WAIT_UNTIL_REACHED:
+            waiting.wait(waiting.unreached, held.origin_of(head), queue)
+        elif action is Action.WAIT_UNTIL_COVERED:
             waiting.uncovered.append(queue)
-        elif held.tainted and self._half.tracker.position <= last:
-            waiting.wait(waiting.tainted, last, queue)
+        elif action is Action.WAIT_FOR_ORPHANS:
+            waiting.wait(waiting.tainted, held.last, queue)
         else:
-            waiting.wait(waiting.beyond, last, queue)
+            waiting.wait(waiting.beyond, held.last, queue)
 
     def step_blocked(self, now: int) -> bool:
         """Look again at a few queues that waited for a commit, a read, room in the window or beyond it, the end of a
@@ -165,10 +168,10 @@ class Scheduler:
             now: Epoch ms.
             makes_room: Whether backlogs keep others out.
         """
-        moving, unparked = self._own.moving, self._parking.unparked
-        before = len(moving)
-        while before == len(moving) <= PARKING // 2:
-            if unparked:
-                self.step(unparked.popitem(last=False)[0], now)
-            elif not (makes_room and self._parking.park_backlog()):
+        parking = self._parking
+        before = parking.under_way
+        while parking.under_way == before and parking.has_room:
+            if parking.unparked:
+                self.step(parking.unparked.popitem(last=False)[0], now)
+            elif not (makes_room and parking.park_backlog()):
                 break
