@@ -53,8 +53,7 @@ class Answers(Parts):
     def copied(self, entry: Entry, held: Held, attempt: int, now: int) -> None:
         """A copy was acknowledged: the entry lives at `held.at` from now on."""
         origin, table, half = entry.origin, self.table, self.half
-        for offset in self.own.answered(origin, held.at):
-            half.end(offset)
+        self._answered(origin, held.at)
         old = entry.held
         if old is None:
             table.leave_source(entry)
@@ -94,17 +93,16 @@ class Answers(Parts):
         held = entry.held
         queue = entry.lane
         table = self.table
-        own = self.own
-        if own.moving or own.seen:
-            for offset in own.answered(origin, -1):
-                self.half.end(offset)
         table.forget(entry)
         if held is None:
             table.open -= 1  # as `EntryTable.leave_source`, without a call for each send
             table.open_bytes -= entry.size
             table.budget.open -= 1
             self.source.complete(origin)
+            if self.own.moving:  # else nothing was written for it, or read
+                self._answered(origin)
         else:
+            self._answered(origin)
             self.half.finish(held)
             if held.carried:
                 self.carrying.leave(held)
@@ -123,6 +121,10 @@ class Answers(Parts):
             self.park_more(now)
         if queue.head is not None:
             self.scheduler.step(queue, now)
+
+    def _answered(self, origin: int, keep: int = -1) -> None:
+        for offset in self.own.answered(origin, keep):
+            self.half.end(offset)
 
     def release(self, entry: Entry, now: int) -> None:
         """An attempt did not start, or was cancelled: it is as if it had never been asked for."""
