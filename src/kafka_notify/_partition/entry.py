@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from kafka_notify import _codes as codes
 from kafka_notify._headers import headers_of
 from kafka_notify._partition.budget import record_size
 from kafka_notify._partition.followers import Followers
@@ -148,7 +149,7 @@ class Entry:
         return (
             self.attempt > 0
             or held.error_code is None
-            or not held.error_code.startswith(("deferred.", "codec_unavailable"))
+            or not held.error_code.startswith((codes.DEFERRED, codes.CODEC_UNAVAILABLE))
         )
 
     def record_size(self) -> int:
