@@ -105,9 +105,9 @@ def test_what_was_seen_before_its_answer_is_told_apart_by_it() -> None:
     for offset in (7, 8, 9):
         own.saw(4, offset)
     own.saw(5, 3)
-    assert sorted(own.answered(4, keep=8)) == [7, 9]
-    assert own.answered(4, keep=-1) == []
-    assert (own.moving, own.seen) == ({}, {5: {3}})
+    assert sorted(own.settle(4, keep=8)) == [7, 9]
+    assert own.settle(4, keep=-1) == []
+    assert own.seen == {5: {3}}
 
 
 def test_only_first_copies_count_as_moving() -> None:

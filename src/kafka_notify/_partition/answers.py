@@ -52,8 +52,10 @@ class Answers(Parts):
 
     def copied(self, entry: Entry, held: Held, attempt: int, now: int) -> None:
         """A copy was acknowledged: the entry lives at `held.at` from now on."""
-        origin, table, half = entry.origin, self.table, self.half
-        self._answered(origin, held.at)
+        origin, table, own = entry.origin, self.table, self.own
+        own.moving.pop(origin, None)
+        if own.seen:
+            self._settle(origin, held.at)
         old = entry.held
         if old is None:
             table.leave_source(entry)
@@ -61,14 +63,15 @@ class Answers(Parts):
         else:
             self.retry.complete(old.at)
             table.budget.give(old)
-            half.leave(old)
+            if old.counted:
+                self.half.leave(old)
             if old.carried:
                 self.carrying.leave(old)
             self.pending.pop(origin, None)  # as in `EntryTable.replace`
             # it may have been set apart while its copy was on its way
             held.foreign, held.stranger, held.topic = old.foreign, old.stranger, old.topic
         if held.at >= self.retry.position:
-            self.own.acknowledged.add(held.at)
+            own.acknowledged.add(held.at)
         held.written = now
         entry.held = held
         entry.attempt = attempt
@@ -81,9 +84,9 @@ class Answers(Parts):
             table.hold(self.redrives.waiting.pop(origin))
         else:
             table.keep_payload(entry)
-        self.step(self.lanes.get(entry.lane.key, entry.lane), now)
+        self.scheduler.step(self.lanes.get(entry.lane.key, entry.lane), now)
         if self.parking.unparked or self.makes_room:
-            self.park_more(now)
+            self.scheduler.park_more(now, makes_room=self.makes_room)
 
     # -- sends ----------------------------------------------------------------------------------------
 
@@ -99,10 +102,11 @@ class Answers(Parts):
             table.open_bytes -= entry.size
             table.budget.open -= 1
             self.source.complete(origin)
-            if self.own.moving:  # else nothing was written for it, or read
-                self._answered(origin)
+            if self.own.moving:  # else nothing was written for it, and nothing read
+                self._settle(origin, -1)
         else:
-            self._answered(origin)
+            if self.own.seen:
+                self._settle(origin, -1)
             self.half.finish(held)
             if held.carried:
                 self.carrying.leave(held)
@@ -118,12 +122,13 @@ class Answers(Parts):
                 table.hold(redriven)
                 queue = self.lanes[queue.key]  # a new one, if nothing else was in it
         if self.parking.unparked:
-            self.park_more(now)
+            self.scheduler.park_more(now, makes_room=self.makes_room)
         if queue.head is not None:
             self.scheduler.step(queue, now)
 
-    def _answered(self, origin: int, keep: int = -1) -> None:
-        for offset in self.own.answered(origin, keep):
+    def _settle(self, origin: int, keep: int) -> None:
+        self.own.moving.pop(origin, None)
+        for offset in self.own.settle(origin, keep):
             self.half.end(offset)
 
     def release(self, entry: Entry, now: int) -> None:

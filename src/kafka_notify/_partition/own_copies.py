@@ -31,14 +31,13 @@ class OwnCopies:
         if entry.held is None:
             self.moving[entry.origin] = entry
 
-    def answered(self, origin: int, keep: int) -> list[int]:
-        """What was on its way for `origin` was answered: the offsets that were read meanwhile and do not count.
+    def settle(self, origin: int, keep: int) -> list[int]:
+        """A produce for `origin` was answered: the offsets that were read meanwhile and do not count.
 
         Args:
             origin: Of the entry.
             keep: Offset of the copy that does count; -1 when none does, as the entry has ended.
         """
-        self.moving.pop(origin, None)
         return [offset for offset in self.seen.pop(origin, ()) if offset != keep]
 
     def saw(self, origin: int, offset: int) -> None:

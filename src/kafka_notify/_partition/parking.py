@@ -28,24 +28,20 @@ class Parking:
         effects: Writes a copy.
     """
 
-    __slots__ = ("_effects", "_own", "_table", "unparked")
+    __slots__ = ("_effects", "_table", "moving", "unparked")
 
     def __init__(self, table: EntryTable, own: OwnCopies, effects: Effects[Any]) -> None:
         self._table = table
-        self._own = own
+        self.moving = own.moving
+        """First copies that are on their way, by origin."""
         self._effects = effects
         self.unparked: OrderedDict[UserQueue, None] = OrderedDict()
         """Queues of which more is to be parked once less is on its way."""
 
     @property
-    def under_way(self) -> int:
-        """First copies that are on their way."""
-        return len(self._own.moving)
-
-    @property
     def has_room(self) -> bool:
         """Whether so few first copies are on their way that a queue may go on."""
-        return len(self._own.moving) <= PARKING // 2
+        return len(self.moving) <= PARKING // 2
 
     def park_followers(self, queue: UserQueue) -> None:
         """Park what waits in the source behind the head, or the source would wait with it. Each is looked at once;
@@ -53,7 +49,7 @@ class Parking:
         later, partition = queue.later, queue.partition
         if later is None or not partition.active or partition.closing:
             return
-        fresh, moving = later.fresh, self._own.moving
+        fresh, moving = later.fresh, self.moving
         most = min(PARKING, len(moving) + PARK_AT_ONCE)
         while fresh:
             if len(moving) >= most:
@@ -83,9 +79,6 @@ class Parking:
         self.unparked.clear()
 
     def _park(self, entry: Entry) -> None:
-        partition = entry.lane.partition
-        if not partition.active or partition.closing:
-            return
         entry.busy = Busy.COPYING
-        self._own.moving[entry.origin] = entry
+        self.moving[entry.origin] = entry
         self._effects.park(entry)

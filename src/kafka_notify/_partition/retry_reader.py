@@ -71,16 +71,11 @@ class RetryReader:
             self._origins.place_apart(entry, surely=True)
         if redriven:
             return self._redriven(entry)
-        self._restored(entry)
-        return []
-
-    def _restored(self, entry: Entry) -> None:
-        held = entry.held
-        assert held is not None
         self._tell_apart(entry)
         self._learn(entry)
         if not held.foreign:
             self._source.farthest = max(self._source.farthest, held.origin_of(entry))
+        return []
 
     def own(self, offset: int, origin: int) -> None:
         """An own copy was read whose acknowledgement is not known."""

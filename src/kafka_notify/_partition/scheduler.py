@@ -43,6 +43,12 @@ class Action(IntEnum):
     """Another send of its user is under way, and its end is answered."""
 
 
+_SEND: Final = Action.SEND  # as `_SENDING`
+_LOAD: Final = Action.LOAD
+_UNTIL_DUE: Final = Action.WAIT_UNTIL_DUE
+_NOTHING: Final = Action.NOTHING
+
+
 class Scheduler:
     """Decides what an idle head may do, from state alone, and then does it: no effect answers before it returns.
 
@@ -82,20 +88,20 @@ class Scheduler:
                 self._effects.send(head)
                 return
         else:
-            action = Action.NOTHING if queue.stuck else self._decide(queue, head, held, now)
-            if action is Action.SEND:
+            action = _NOTHING if queue.stuck else self._decide(queue, head, held, now)
+            if action is _SEND:
                 head.busy = _SENDING
                 self._half.begin(held)
                 self._effects.send(head)
                 return
-            if action is Action.LOAD:
+            if action is _UNTIL_DUE:
+                self._wake(queue, held.due if held.expires is None else min(held.due, held.expires))
+            elif action is _LOAD:
                 head.busy = Busy.LOADING
                 self._effects.load(head)
-            elif action is Action.WAIT_UNTIL_DUE:
-                self._wake(queue, held.due if held.expires is None else min(held.due, held.expires))
             elif action is Action.WAIT_FOR_PAUSE:
                 self._wake(queue, held.expires)
-            elif action is not Action.NOTHING:
+            elif action is not _NOTHING:
                 self._wait(queue, head, held, action)
         if queue.later is not None:
             self._parking.park_followers(queue)
@@ -105,16 +111,16 @@ class Scheduler:
         if (held.due if expires is None else min(held.due, expires)) > now and not (
             held.collapse and queue.superseder(head, now)
         ):
-            return Action.WAIT_UNTIL_DUE
+            return _UNTIL_DUE
         if queue.paused is head and not (expires is not None and expires <= now):
             return Action.WAIT_FOR_PAUSE
         later = queue.later
         if later is not None and later.overtaken is not None and later.overtaken.busy is _SENDING:
-            return Action.NOTHING  # redriven in front of a later one that is being sent
+            return _NOTHING  # redriven in front of a later one that is being sent
         missing = self._missing(head, held)
         if missing is not None:
             return missing
-        return Action.LOAD if head.record is None else Action.SEND
+        return _LOAD if head.record is None else _SEND
 
     def _missing(self, head: Entry, held: Held) -> Action | None:
         """What a head that is due has to wait for; None when it may be sent."""
@@ -168,9 +174,9 @@ class Scheduler:
             now: Epoch ms.
             makes_room: Whether backlogs keep others out.
         """
-        parking = self._parking
-        before = parking.under_way
-        while parking.under_way == before and parking.has_room:
+        parking, moving = self._parking, self._parking.moving
+        before = len(moving)
+        while before == len(moving) and parking.has_room:
             if parking.unparked:
                 self.step(parking.unparked.popitem(last=False)[0], now)
             elif not (makes_room and parking.park_backlog()):
