@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from kafka_notify._partition import spill
 from kafka_notify._partition.commit_metadata import WINDOW
@@ -61,7 +61,7 @@ class Carrying:
         waiting: Waiting,
         parking: Parking,
         long_waits: LongWaits,
-        effects: Effects[Any],
+        effects: Effects,
     ) -> None:
         self._half = half
         self._table = table

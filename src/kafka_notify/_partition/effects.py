@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -10,7 +12,7 @@ if TYPE_CHECKING:
     from kafka_notify._partition.entry import Entry, UserQueue
     from kafka_notify._partition.wide import Spill
 
-P = TypeVar("P", contravariant=True)
+P = TypeVar("P", contravariant=True, default=Any)
 
 
 class Effects(Protocol[P]):

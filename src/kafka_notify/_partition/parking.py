@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from kafka_notify._partition.entry import Busy
 
@@ -30,7 +30,7 @@ class Parking:
 
     __slots__ = ("_effects", "_table", "moving", "unparked")
 
-    def __init__(self, table: EntryTable, own: OwnCopies, effects: Effects[Any]) -> None:
+    def __init__(self, table: EntryTable, own: OwnCopies, effects: Effects) -> None:
         self._table = table
         self.moving = own.moving
         """First copies that are on their way, by origin."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kafka_notify._partition.carrying import Carrying
 from kafka_notify._partition.own_copies import OwnCopies
@@ -61,7 +61,7 @@ class Parts:
         retry_range: tuple[int, int],
         writer: str,
         redrive_writer: str,
-        effects: Effects[Any],
+        effects: Effects,
         budget: PayloadBudget,
         epoch: int = 0,
         long_waits: LongWaits | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kafka_notify._partition.offsets import TopicRecreated
 from kafka_notify._partition.strangers import place
@@ -43,7 +43,7 @@ class RetryReader:
         own: OwnCopies,
         redrives: Redrives,
         origins: Origins,
-        effects: Effects[Any],
+        effects: Effects,
     ) -> None:
         self._source = source
         self._half = half

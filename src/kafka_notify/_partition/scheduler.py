@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.waiting import STEP_AT_ONCE
@@ -68,7 +68,7 @@ class Scheduler:
         half: RetryHalf,
         waiting: Waiting,
         parking: Parking,
-        effects: Effects[Any],
+        effects: Effects,
     ) -> None:
         self._source = source
         self._half = half
