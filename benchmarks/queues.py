@@ -12,6 +12,7 @@ from benchmarks.report import Row
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.wide import Spill
@@ -48,8 +49,7 @@ class _Queue:
         self.parks: list[Entry] = []
         self.at = restores
         self.partition = Partition(
-            0, Committed(0), Committed(0),
-            source_range=(0, 1 << 40), retry_range=(0, restores), writer="me", redrive_writer="redrive",
+            Epoch(0, "me"), Half(Committed(0), 0, 1 << 40), Half(Committed(0), 0, restores),
             effects=self, budget=PayloadBudget(1 << 40),
         )  # fmt: skip
         if not restores:

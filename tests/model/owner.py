@@ -16,12 +16,13 @@ from kafka_notify._partition import commit_metadata, spill, wide
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed, Fence
 from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.strangers import place
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, RetryState, collapse_of
-from tests.model.promises import REDRIVE, Bytes, Copy, Finished, Record
+from tests.model.promises import Bytes, Copy, Finished, Record
 from tests.model.world import ADDED, MAX_ATTEMPTS, RETENTION, TOPIC, USERS, Request, World
 
 Step = Callable[[], None]
@@ -201,22 +202,16 @@ class Owner:
             self.halted = True
             return
         self._partition = (OldPartition if self.old else self.partition_class)(
-            0,
-            *self.fetched,
-            source_range=(
-                self.world.low,
-                len(self.world.source),
-            ),  # after the retry end: no copy lies past it
-            retry_range=(self.world.retry_low, self.retry_end),
-            writer=self.writer,
-            redrive_writer=REDRIVE,
+            Epoch(0, self.writer, topic_id=self.topic_id),
+            # its end is looked up after the retry's: no copy lies past it
+            Half(self.fetched[0], self.world.low, len(self.world.source)),
+            Half(self.fetched[1], self.world.retry_low, self.retry_end),
             effects=self,
             budget=self.budget,
             long_waits=LongWaits(
                 self.wide and not self.old,
                 RETENTION if "ages" in self.world.features and self.carries_aged and not self.old else None,
             ),
-            topic_id=self.topic_id,
         )
 
     def passes_over(self, committed: Committed) -> bool:

@@ -18,6 +18,7 @@ from kafka_notify._partition.commit_metadata import (
     encode_metadata,
 )
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.offsets import TopicRecreated
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
@@ -128,18 +129,12 @@ def bench(
 ) -> Bench:
     asked = Asked()
     partition = owner(
-        0,
-        source,
-        retry,
-        source_range=(0, source_end),
-        retry_range=(0, retry_end),
-        writer=ME,
-        redrive_writer=REDRIVE,
+        Epoch(0, ME, topic_id=topic_id, knows_topics=knows_topics),
+        Half(source, 0, source_end),
+        Half(retry, 0, retry_end),
         effects=asked,
         budget=PayloadBudget(budget),
         long_waits=long_waits,
-        knows_topics=knows_topics,
-        topic_id=topic_id,
     )
     return Bench(asked, partition)
 

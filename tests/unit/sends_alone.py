@@ -13,6 +13,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Assignment, Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
@@ -139,9 +140,8 @@ class Alone:
         """A new assignment of the partition."""
         none = Committed(0)
         self.partition = Partition(
-            0, none, none, source_range=(0, 0), retry_range=(0, 0), writer="w", redrive_writer="r",
-            effects=self, budget=PayloadBudget(10**6),
-        )  # fmt: skip
+            Epoch(0, "w"), Half(none), Half(none), effects=self, budget=PayloadBudget(10**6)
+        )
         self.position = 0
         self.sends.keep_blocked(self.partition)
         self.partition.confirmed(none, self.clock.now())

@@ -12,6 +12,7 @@ from kafka_notify._partition import table
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.record import Packed
 from kafka_notify._partition.retry_record import Held
@@ -86,10 +87,7 @@ def test_closing_frees_everything(budget: int) -> None:
     those that are queued, wait, are copied, are parked behind one, or were redriven. Nothing is counted any more."""
     before = in_memory()
     asked, limits = Asked(), PayloadBudget(budget)
-    p = Partition(
-        0, Committed(0), Committed(0), source_range=(0, 0), retry_range=(0, 0), writer=ME, redrive_writer="redrive",
-        effects=asked, budget=limits,
-    )  # fmt: skip
+    p = Partition(Epoch(0, ME), Half(Committed(0)), Half(Committed(0)), effects=asked, budget=limits)
     source, _ = p.snapshot()
     p.confirmed(source, NOW)
 
@@ -131,10 +129,7 @@ def test_where_many_wait_their_payloads_are_packed(monkeypatch: pytest.MonkeyPat
     """A packed payload is the same to whoever reads it, and counts as less: the first ones stay as they came."""
     monkeypatch.setattr(table, "PACKED_FROM", 2_000)
     asked, limits = Asked(), PayloadBudget(10**9)
-    p = Partition(
-        0, Committed(0), Committed(0), source_range=(0, 0), retry_range=(0, 9), writer=ME, redrive_writer="redrive",
-        effects=asked, budget=limits,
-    )  # fmt: skip
+    p = Partition(Epoch(0, ME), Half(Committed(0)), Half(Committed(0), 0, 9), effects=asked, budget=limits)
     for at in range(9):
         state = RetryState("s", 0, at, 0, NOW, None, None, None, None, False, "before", 0)
         message = Message()

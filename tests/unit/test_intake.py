@@ -21,6 +21,7 @@ from kafka_notify._hops import RetryState
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.parking import PARK_AT_ONCE, PARKING
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
@@ -77,13 +78,9 @@ class Engine:
 
     def start(self, number: int, retry_end: int = 0) -> Partition:
         partition = self.partitions[number] = Partition(
-            number,
-            Committed(0),
-            Committed(0),
-            source_range=(0, 1_000_000),
-            retry_range=(0, retry_end),
-            writer="me",
-            redrive_writer="redrive",
+            Epoch(number, "me"),
+            Half(Committed(0), 0, 1_000_000),
+            Half(Committed(0), 0, retry_end),
             effects=self,
             budget=self.budget,
         )

@@ -19,6 +19,7 @@ from kafka_notify._partition import parts
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.followers import PIECE, ByOrigin, Followers
 from kafka_notify._partition.parking import Parking
 from kafka_notify._partition.partition import Partition
@@ -169,8 +170,7 @@ class Bench:
         self.asked = Asked()
         self.at = retry_end
         self.partition = Partition(
-            0, Committed(0), Committed(0),
-            source_range=(0, source_end), retry_range=(0, retry_end), writer="me", redrive_writer="redrive",
+            Epoch(0, "me"), Half(Committed(0), 0, source_end), Half(Committed(0), 0, retry_end),
             effects=self.asked, budget=PayloadBudget(10**9),
         )  # fmt: skip
         if not retry_end:

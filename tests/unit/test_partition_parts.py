@@ -78,19 +78,19 @@ def held(
 )
 def test_whose_a_copy_is(offset: int, writer: str, whose: Whose) -> None:
     """By its writer, and by whether it lies before the end of the restore."""
-    writers = Writers("me", "redrive", 5, Fence(2, "before"))
+    writers = Writers("me", 5, Fence(2, "before"))
     assert writers.whose(offset, writer) is whose
 
 
 def test_without_a_fence_every_restored_copy_counts() -> None:
     """The first assignment ever has nobody to keep out."""
-    assert Writers("me", "redrive", 5, None).whose(4, "anybody") is Whose.RESTORED
+    assert Writers("me", 5, None).whose(4, "anybody") is Whose.RESTORED
 
 
 def test_older_fences_are_said_while_the_bits_cannot_say_it() -> None:
     """A fence is kept until the bitmap reaches the end of the restore."""
     before = Fence(2, "before")
-    writers = Writers("me", "redrive", WINDOW + 5, before)
+    writers = Writers("me", WINDOW + 5, before)
     assert writers.fence(4) == Fence(WINDOW + 5, "me", before)
     assert writers.fence(5) == Fence(WINDOW + 5, "me")
 
@@ -187,7 +187,7 @@ def test_a_stranger_comes_first_and_keeps_its_origin() -> None:
 
 def test_how_far_the_source_is_read() -> None:
     """Up to the window, and up to what the restore brought."""
-    source = SourceOffsets(Committed(10), (0, 50))
+    source = SourceOffsets(Committed(10), 0, 50)
     assert (source.has_window, source.must_read, source.at_end) == (True, False, False)
     source.farthest = 10
     assert source.must_read
@@ -202,7 +202,7 @@ def test_how_far_the_source_is_read() -> None:
 
 def test_a_closed_tracker_remembers_its_frontier_alone() -> None:
     """Whatever is completed later is nobody's."""
-    source = SourceOffsets(Committed(10, b"01"), (0, 50))
+    source = SourceOffsets(Committed(10, b"01"), 0, 50)
     source.observe(10)
     source.close()
     assert (source.frontier, source.position, source.gaps(), source.confirmed) == (10, 10, b"", Committed(0))
@@ -316,7 +316,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.asked = Asked()
-        source = SourceOffsets(Committed(9), (0, 50))
+        source = SourceOffsets(Committed(9), 0, 50)
         source.observe(9)
         tracker = RetryTracker(Committed(0))
         tracker.skip_to(20)

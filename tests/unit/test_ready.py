@@ -7,6 +7,7 @@ from typing import Any, cast
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._send.ready import Ready
@@ -14,13 +15,9 @@ from kafka_notify._send.ready import Ready
 
 def partition(number: int = 0) -> Partition:
     return Partition(
-        number,
-        Committed(0),
-        Committed(0),
-        source_range=(0, 0),
-        retry_range=(0, 0),
-        writer="me",
-        redrive_writer="redrive",
+        Epoch(number, "me"),
+        Half(Committed(0)),
+        Half(Committed(0)),
         effects=cast(Any, None),
         budget=PayloadBudget(0),
     )

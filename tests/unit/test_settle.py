@@ -20,6 +20,7 @@ from kafka_notify._clock import Clock
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._settle.copies import CopyWriter
@@ -68,8 +69,7 @@ def settled(
     )
     none = Committed(0)
     partition = Partition(
-        0, none, none, source_range=(0, 1), retry_range=(0, 0), writer="w", redrive_writer="r",
-        effects=cast(Any, None), budget=PayloadBudget(1_000),
+        Epoch(0, "w"), Half(none, 0, 1), Half(none), effects=cast(Any, None), budget=PayloadBudget(1_000),
     )  # fmt: skip
     entry = Entry(UserQueue(partition, b"u"), 0, Bytes(b"u", b"{}"), [("notif-category", b"news")], 1)
     entry.held = Held(0, NOW, expires, "id", NOW)

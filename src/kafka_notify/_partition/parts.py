@@ -20,29 +20,21 @@ from kafka_notify._partition.writers import Writers
 
 if TYPE_CHECKING:
     from kafka_notify._partition.budget import PayloadBudget
-    from kafka_notify._partition.commit_metadata import Committed
     from kafka_notify._partition.effects import Effects
     from kafka_notify._partition.entry import Entry
+    from kafka_notify._partition.epoch import Epoch, Half
 
 
 class Parts:
     """The parts of a partition, each with its own state, and the facts that all of them go by.
 
     Args:
-        number: The partition's number in both topics.
-        source: Committed state of the source partition.
-        retry: Committed state of the retry partition, with the fence of the assignment before.
-        source_range: Log start and end offset of the source partition, taken after those of the retry partition:
-            a copy whose origin lies past that end passes for one of a topic that was re-created.
-        retry_range: The same of the retry partition, read_uncommitted, taken after the assignment.
-        writer: Fresh and unique: marks the copies of this assignment.
-        redrive_writer: Marks the copies of the redrive tool, which no fence stops.
+        epoch: Which assignment of which partition.
+        source: The source partition as the assignment begins.
+        retry: The same of the retry partition.
         effects: Carries out what this object decides.
         budget: Shared by all partitions of a worker.
-        epoch: Which assignment this is, for those who cannot compare objects.
         long_waits: Shared as well.
-        knows_topics: Whether the ids of both topics are known: see `RetryHalf`.
-        topic_id: Of the source topic; empty when it is not known.
     """
 
     __slots__ = (
@@ -53,23 +45,17 @@ class Parts:
 
     def __init__(
         self,
-        number: int,
-        source: Committed,
-        retry: Committed,
+        epoch: Epoch,
+        source: Half,
+        retry: Half,
         *,
-        source_range: tuple[int, int],
-        retry_range: tuple[int, int],
-        writer: str,
-        redrive_writer: str,
         effects: Effects,
         budget: PayloadBudget,
-        epoch: int = 0,
         long_waits: LongWaits | None = None,
-        knows_topics: bool = True,
-        topic_id: str = "",
     ) -> None:
-        self.number, self.epoch, self.topic_id, self.writer = number, epoch, topic_id, writer
-        self.restore_end = end = retry_range[1]
+        self.number, self.epoch, self.topic_id = epoch.number, epoch.serial, epoch.topic_id
+        self.writer = epoch.writer
+        self.restore_end = retry.end
         self.alive = True
         self.active = False
         """Restored and fenced: sends may start."""
@@ -87,16 +73,16 @@ class Parts:
         """Queued attempts of entries that failed before."""
         self.effects = effects
         self.long_waits = long_waits = long_waits or LongWaits()
-        self.source = SourceOffsets(source, source_range)
-        self.retry = RetryTracker(retry, retry_range[0])
-        self.half = RetryHalf(retry, self.retry, long_waits, knows_topics=knows_topics)
-        self.writers = Writers(writer, redrive_writer, end, retry.fence)
+        self.source = SourceOffsets(source.committed, source.start, source.end)
+        self.retry = RetryTracker(retry.committed, retry.start)
+        self.half = RetryHalf(retry.committed, self.retry, long_waits, knows_topics=epoch.knows_topics)
+        self.writers = Writers(epoch.writer, retry.end, retry.committed.fence)
         self.table = table = EntryTable(budget)
         self.lanes, self.pending = table.queues, table.pending
         self.own, self.redrives, self.waiting = own, redrives, waiting = OwnCopies(), Redrives(), Waiting()
         self.parking = Parking(table, own, effects)
         self.scheduler = Scheduler(self.source, self.half, waiting, self.parking, effects)
-        origins = Origins(topic_id, source_range[1], end)
+        origins = Origins(epoch.topic_id, source.end, retry.end)
         self.reader = RetryReader(self.source, self.half, table, own, redrives, origins, effects)
         self.carrying = Carrying(self.half, table, waiting, self.parking, long_waits, effects)
 

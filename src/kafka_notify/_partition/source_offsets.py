@@ -18,17 +18,17 @@ class SourceOffsets(OffsetTracker):
 
     Args:
         committed: As it was fetched.
-        source_range: Log start and end offset.
+        log_start: Where the log starts.
+        end: Where it ended when this assignment began.
     """
 
     __slots__ = ("confirmed", "end", "end_seen", "farthest")
 
-    def __init__(self, committed: Committed, source_range: tuple[int, int]) -> None:
-        super().__init__(committed, source_range[0])
+    def __init__(self, committed: Committed, log_start: int, end: int) -> None:
+        super().__init__(committed, log_start)
         self.confirmed = committed
         """The newest commit that the broker has stored."""
-        self.end = source_range[1]
-        """Where the partition ended when this assignment began."""
+        self.end = end
         self.farthest = -1
         """Highest origin that the restore brought: the source must be read past it."""
         self.end_seen = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from kafka_notify._partition.commit_metadata import WINDOW, Fence
+from kafka_notify.wire import REDRIVE_WRITER
 
 
 class Whose(Enum):
@@ -21,20 +22,18 @@ class Whose(Enum):
 
 
 class Writers:
-    """Tells copies apart by their writers.
+    """Tells copies apart by their writers. No fence stops the redrive tool.
 
     Args:
         me: Of this assignment; fresh and unique.
-        redrive: Of the redrive tool, which no fence stops.
         restore_end: Where the retry partition ended after the assignment.
         before: The fence of the assignment before.
     """
 
-    __slots__ = ("before", "me", "redrive", "restore_end")
+    __slots__ = ("before", "me", "restore_end")
 
-    def __init__(self, me: str, redrive: str, restore_end: int, before: Fence | None) -> None:
+    def __init__(self, me: str, restore_end: int, before: Fence | None) -> None:
         self.me = me
-        self.redrive = redrive
         self.restore_end = restore_end
         self.before = before
 
@@ -42,10 +41,10 @@ class Writers:
         """What a copy at `offset` by `writer` is."""
         if offset < self.restore_end:
             before = self.before
-            if before is None or writer == self.redrive or before.admits(offset, writer):
+            if before is None or writer == REDRIVE_WRITER or before.admits(offset, writer):
                 return Whose.RESTORED
             return Whose.ZOMBIE  # written after the owner before had dropped it
-        if writer == self.redrive:
+        if writer == REDRIVE_WRITER:
             return Whose.REDRIVE
         return Whose.OWN if writer == self.me else Whose.ZOMBIE
 

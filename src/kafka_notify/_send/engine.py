@@ -31,6 +31,7 @@ from kafka_notify._fetch.topic_ids import changed
 from kafka_notify._limited_log import LimitedLog
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
+from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.timers import Timers
 from kafka_notify._partition.wide import LongWaits, Spill
@@ -56,7 +57,7 @@ from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category
 from kafka_notify.outcome import Middleware
 from kafka_notify.policy import RetryPolicy
-from kafka_notify.wire import REDRIVE_WRITER, identity
+from kafka_notify.wire import identity
 
 log = logging.getLogger("kafka_notify.worker")
 
@@ -489,19 +490,18 @@ class Engine:
                 number,
             )
         partition = self.partitions[number] = Partition(
-            number,
-            start.source,
-            start.retry,
-            source_range=start.source_range,
-            retry_range=start.retry_range,
-            writer=uuid.uuid4().hex,
-            redrive_writer=REDRIVE_WRITER,
+            Epoch(
+                number,
+                uuid.uuid4().hex,
+                start.epoch,
+                start.topic_ids[0] if start.topic_ids else "",
+                bool(ids) and all(ids),
+            ),
+            Half(start.source, *start.source_range),
+            Half(start.retry, *start.retry_range),
             effects=self,
             budget=self.budget,
-            epoch=start.epoch,
-            topic_id=start.topic_ids[0] if start.topic_ids else "",
             long_waits=self.long_waits,
-            knows_topics=bool(ids) and all(ids),
         )
         self._share_rate()
         self.sends.keep_blocked(partition)
