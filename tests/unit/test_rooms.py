@@ -27,7 +27,6 @@ TOO_LARGE = {
     "kafka_notify._send.engine": 822,
     "kafka_notify._send.engine:Engine": 726,
     "kafka_notify._send.engine:Engine.__init__": 140,
-    "kafka_notify._send.engine:Engine._start": 61,
     "kafka_notify._send.sends": 807,
     "kafka_notify._send.sends:Sends": 707,
     "kafka_notify._send.sends:Sends.__init__": 92,
