@@ -1,4 +1,4 @@
-"""What a partition is told about its entries: answers of the provider, the broker, and a person's pauses."""
+"""Answers to a partition: of the provider, of the broker, and of people who pause and resume."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Answers(Parts):
-    """Answers to the effects of a partition: each changes the state first, and then looks at whom it frees."""
+    """The methods that answer the effects of a partition. Each changes the state first and looks at queues last."""
 
     __slots__ = ()
 
     # -- payloads -------------------------------------------------------------------------------------
 
     def loaded(self, entry: Entry, record: Record, now: int) -> None:
-        """An evicted payload is here again: for a send, or for the next `carry`."""
+        """Take an evicted payload that was read again: for a send, or for the next `carry`."""
         entry.load(record)
         held = entry.held
         assert held is not None
@@ -35,23 +35,23 @@ class Answers(Parts):
         self.step(entry.lane, now)
 
     def rest(self, entry: Entry) -> None:
-        """A payload was read again and is not needed now: it stays if there is room."""
+        """Keep a payload that was read again and is not needed now, if there is room."""
         self.table.rest(entry)
 
     # -- copies and dead letters ----------------------------------------------------------------------
 
     def copying(self, entry: Entry) -> None:
-        """A failed attempt's copy is on its way."""
+        """Note that a failed attempt's copy is on its way."""
         entry.busy = Busy.COPYING
         self.own.begin(entry)
 
     def dying(self, entry: Entry) -> None:
-        """A dead letter is on its way."""
+        """Note that a dead letter is on its way."""
         entry.busy = Busy.DYING
         self.own.begin(entry)
 
     def copied(self, entry: Entry, held: Held, attempt: int, now: int) -> None:
-        """A copy was acknowledged: the entry lives at `held.at` from now on."""
+        """Note that a copy was acknowledged: the entry lives at `held.at` from now on."""
         origin, table, own = entry.origin, self.table, self.own
         own.moving.pop(origin, None)
         if own.seen:
@@ -91,7 +91,7 @@ class Answers(Parts):
     # -- sends ----------------------------------------------------------------------------------------
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
-        """The entry is terminal: accepted, skipped, expired or dead-lettered (acknowledged)."""
+        """End an entry: it was accepted, skipped, expired or dead-lettered (acknowledged)."""
         origin = entry.origin
         held = entry.held
         queue = entry.lane
@@ -132,7 +132,7 @@ class Answers(Parts):
             self.half.end(offset)
 
     def release(self, entry: Entry, now: int) -> None:
-        """An attempt did not start, or was cancelled: it is as if it had never been asked for."""
+        """Take back an attempt that did not start or was cancelled, as if it had never been asked for."""
         entry.busy = Busy.NO
         queue = entry.lane
         if entry.held is not None:
@@ -142,8 +142,8 @@ class Answers(Parts):
         self.step(queue, now)
 
     def pause(self, entry: Entry, now: int) -> None:
-        """An attempt did not start, as the entry's category or channel is paused, or its destination held: it waits
-        where it is until `resume` or `unpause`, or its expiry.
+        """Let an entry wait where it is until `resume`, `unpause` or its expiry: its category or channel is paused, or
+        its destination is held, so that its attempt did not start.
 
         An entry that lives in the source alone is marked so that its copy waits: the caller writes that.
         """
@@ -157,16 +157,16 @@ class Answers(Parts):
         self.step(entry.lane, now)
 
     def unpause(self, queue: UserQueue, now: int) -> None:
-        """What this queue's head waited for has come."""
+        """Let a queue go on: what its head waited for has come."""
         self.table.unpause(queue)
         self.step(queue, now)
 
     def resume(self) -> None:
-        """Less is paused than before: `step_blocked` looks again at what waits for that."""
+        """Let paused queues go on, as less is paused than before: `step_blocked` looks at them."""
         self.waiting.look_at(self.table.resume())
 
     def unstick(self, queue: UserQueue, now: int) -> None:
-        """The send that outlived its deadline has returned: the user's next may start."""
+        """Let a user's next send start: the one that outlived its deadline has returned."""
         queue.stuck = False
         if queue.head is not None:
             self.step(queue, now)
@@ -176,12 +176,12 @@ class Answers(Parts):
     # -- commits --------------------------------------------------------------------------------------
 
     def spilled(self, written: Spill, offset: int) -> bool:
-        """A spill was acknowledged: the next snapshot names it. False when nobody needs it any more."""
+        """Name an acknowledged spill in the next snapshot; False when it is not needed any more."""
         self.long_waits.spills += 1
         return self.half.acknowledged(written, offset, self.writer)
 
     def confirmed(self, source: Committed, now: int) -> None:
-        """The broker stored a snapshot; the first one is the fence, and starts the work."""
+        """Note that the broker stored a snapshot. The first one is the fence and starts the work."""
         self.source.confirmed = source
         if self.active:
             self.waiting.confirmed()
@@ -198,7 +198,7 @@ class Answers(Parts):
 
     def step_blocked(self, now: int) -> bool:
         """Look again at a few queues that waited for a commit, a read, room in the window or beyond it, the end of a
-        pause or the start. Whether there are more."""
+        pause or the start; True when there are more."""
         return self.scheduler.step_blocked(now)
 
     def park_more(self, now: int) -> None:

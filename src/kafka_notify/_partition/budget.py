@@ -1,4 +1,4 @@
-"""How much memory the payloads of a worker's partitions may take."""
+"""The memory that the payloads of a worker's partitions may take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class PayloadBudget:
-    """What all partitions of a worker hold in memory.
+    """Payloads in memory, counted over all partitions of a worker.
 
     Args:
         limit: Bytes of payloads that waiting retries may keep; what does not fit is read again by offset.
@@ -39,7 +39,7 @@ class PayloadBudget:
         return True
 
     def may_load(self, held: Held) -> bool:
-        """Whether its payload may be read again now."""
+        """Tell whether a payload may be read again now."""
         return not self.loaded or self.used + held.bytes <= self.limit + self.loads
 
     def load(self, held: Held, size: int) -> None:
@@ -51,14 +51,14 @@ class PayloadBudget:
         self.loaded += size
 
     def rest(self, held: Held) -> bool:
-        """What was read again is not sent now: whether its payload may stay."""
+        """Tell whether a payload that was read again and is not sent now may stay."""
         if held.loaded and self.used <= self.limit:
             held.loaded = False
             self.loaded -= held.size
         return not held.loaded
 
     def give(self, held: Held) -> None:
-        """Return what was counted for it."""
+        """Give back the bytes that were counted for a payload."""
         self.used -= held.size
         if held.loaded:
             self.loaded -= held.size
@@ -67,7 +67,7 @@ class PayloadBudget:
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
-    """Bytes that a record takes in memory, roughly: each of its parts alone can be as large as a record may be."""
+    """Count the bytes that a record takes in memory, roughly: each part alone can be as large as a record may be."""
     if not headers:
         return 200 + len(key or b"") + len(value or b"")
     try:

@@ -1,4 +1,4 @@
-"""Copies that are written again as they are, before retention removes them or while they keep the frontier back."""
+"""Copies that are written again unchanged, before retention removes them or while they keep the frontier back."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ CARRYING: Final = 600
 PASSED_OVER: Final = 1_000
 """Entries in front of those to be carried that one look passes over at most: busy ones, and a few young ones."""
 RECALL_EVERY: Final = 1_000
-"""Milliseconds between two recalls of queued attempts, while they keep a partition wide that must not be."""
+"""Milliseconds between two recalls of queued attempts while they keep a partition wide that must become narrow."""
 DENSITY: Final = 4
 SLACK: Final = 40_000
 """A window longer than `DENSITY` times what waits in it, and this, is sparse: a restore reads all of it."""
 SPARSE_AFTER: Final = 60_000
-"""Milliseconds for which it must be so before what waits at its beginning is carried."""
+"""Milliseconds for which a window must be sparse before the entries at its beginning are carried."""
 SPARSE_BATCH: Final = 100
 
 Recall = Callable[[Container[Entry]], list[Entry]]
 
 
 class Carrying:
-    """Which entries are carried now. `Held.carried` marks each of them, `count` is how many they are.
+    """The entries that are being carried. `Held.carried` marks each of them; `count` is their number.
 
     Args:
         half: Of the retry partition.
         table: What the assignment holds.
-        waiting: Who waits for room in the window.
-        parking: Parks what is behind a recalled attempt.
+        waiting: The queues that wait for room in the window.
+        parking: Parks the followers of a recalled attempt.
         long_waits: Shared by all partitions of a worker.
         effects: Reads payloads again.
     """
@@ -81,11 +81,11 @@ class Carrying:
         """Epoch ms before which nothing is recalled to become narrow."""
 
     def carry(self, now: int, recall: Recall) -> Iterator[Entry]:
-        """Entries to copy forward as they are at epoch ms `now`. Each is marked busy: the caller writes the copy.
+        """Yield entries to copy forward unchanged at epoch ms `now`. Each is marked busy; the caller writes the copy.
 
-        - What nears the end of the retry topic's retention.
-        - What lies at the beginning of a window so sparse that a restore would read mostly what is finished.
-        - What keeps the frontier from moving on, when a head that is due may not be sent beyond the window.
+        - Entries that near the end of the retry topic's retention.
+        - Entries at the beginning of a window so sparse that a restore would mostly read finished records.
+        - Entries that keep the frontier back, while a head that is due may not be sent beyond the window.
         """
         half = self._half
         while self._loaded:
@@ -120,12 +120,12 @@ class Carrying:
             self._recalled.clear()
 
     def loaded(self, entry: Entry) -> None:
-        """A payload is here again, to be carried at the next look."""
+        """Carry an entry at the next look: its payload was read again."""
         entry.busy = Busy.COPYING
         self._loaded.append(entry)
 
     def leave(self, held: Held) -> None:
-        """One is carried no longer."""
+        """Note that an entry is not carried any more."""
         held.carried = ""
         self.count -= 1
 
@@ -135,8 +135,8 @@ class Carrying:
         self._recalled.clear()
 
     def _recall(self, recall: Recall, which: Callable[[Held], bool]) -> None:
-        """Attempts that are queued would not be carried for as long as the lane is held or paused: take them out of
-        their queues. They are carried, oldest first, and queued again when their copy is acknowledged."""
+        """Take queued attempts out of their queues: they would not be carried for as long as the lane is held or
+        paused. They are carried, oldest first, and queued again when their copy is acknowledged."""
         queued = {
             entry
             for entry in self._table.pending.values()
@@ -159,7 +159,7 @@ class Carrying:
     def _oldest(
         self, reason: str, most: int, *, below: int | None = None, written: int | None = None
     ) -> Iterator[Entry]:
-        """Idle entries in the order of the table, which is nearly that of their copies.
+        """Mark idle entries as carried, in the order of the table, which is nearly the order of their copies.
 
         Args:
             reason: For the statistics.

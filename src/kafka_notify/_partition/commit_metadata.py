@@ -1,4 +1,4 @@
-"""Which offsets of a partition are finished, as a commit says it: its metadata.
+"""Commit metadata: the finished offsets of a partition, as text.
 
 A commit holds a frontier (every offset below it is finished) and a gap bitmap (what is finished beyond
 it). Forgetting a bit is a duplicate; inventing one is a loss. So decoding is strict: any doubt means no gaps.
@@ -36,7 +36,8 @@ _READABLE: Final = ("kn1", "kn2")  # a newer neighbour may append fields; it kee
 
 @attrs.frozen
 class Fence:
-    """Who may have written into a retry partition: from `end` on `writer` alone, below it whom `before` admits."""
+    """The writers that count in a retry partition: from `end` on `writer` alone, below it those that `before`
+    admits."""
 
     end: int
     writer: str
@@ -44,7 +45,7 @@ class Fence:
     """The fence of the assignment before, as long as the bitmap cannot hold which copies it kept out."""
 
     def admits(self, offset: int, writer: str) -> bool:
-        """Whether a copy at `offset` by `writer` counts."""
+        """Tell whether a copy at `offset` by `writer` counts."""
         if offset >= self.end:
             return writer == self.writer
         return self.before is None or self.before.admits(offset, writer)
@@ -52,7 +53,7 @@ class Fence:
 
 @attrs.frozen
 class Wide:
-    """What a commit says of a retry partition with finished offsets beyond the window: all of them."""
+    """All finished offsets of a retry partition that has some beyond the window."""
 
     delta: str = ""
     """What was finished since the spill, or all when there is none: see `spill.encode_runs`."""
@@ -61,7 +62,7 @@ class Wide:
 
 @attrs.frozen
 class Committed:
-    """What the broker holds of one partition."""
+    """The committed state of one partition, as the broker holds it."""
 
     frontier: int
     gaps: bytes = b""
@@ -74,15 +75,15 @@ class Committed:
     """Digests of the channels that the committing worker sends (`_fetch.channels`); empty when that is not known."""
     wide: Wide | None = None
     marked: bool = False
-    """Whether the retry half of the same commit was wide."""
+    """True when the retry half of the same commit was wide."""
 
     def open_below(self, offset: int) -> int:
-        """How many offsets below `offset` are not finished."""
+        """Count the unfinished offsets below `offset`."""
         size = max(offset - self.frontier, 0)
         return size - self.gaps[:size].count(_DONE)
 
     def with_spill(self, writer: str, value: bytes | None) -> Committed:
-        """The same with the bits of its spill, if that is what a record says; otherwise without the spill.
+        """Return the same with the bits of its spill, if a record is that spill; otherwise without the spill.
 
         Args:
             writer: Who wrote the record at the spill's offset, as its header says; empty when there is none.
@@ -97,7 +98,7 @@ class Committed:
         return attrs.evolve(self, gaps=spill.union(self.gaps, bits))
 
     def covers(self, offset: int) -> bool:
-        """Whether `offset` is finished."""
+        """Tell whether `offset` is finished."""
         at = offset - self.frontier
         return at < 0 or (at < len(self.gaps) and self.gaps[at] == _DONE)
 
@@ -112,8 +113,8 @@ def encode_metadata(
     *,
     marked: bool = False,
 ) -> str:
-    """The commit metadata for `committed`, in topics with these ids, by a worker that sends these channels: ASCII, at
-    most 4,095 characters, empty when there is nothing to say.
+    """Write the commit metadata for `committed`, in topics with these ids, by a worker that sends these channels:
+    ASCII, at most 4,095 characters, empty when there is nothing to say.
 
     Args:
         committed: One half of a commit.
@@ -154,8 +155,8 @@ def encode_metadata(
 
 
 def decode_metadata(frontier: int, metadata: str | None, group: str, topic: str, partition: int) -> Committed:
-    """What was committed at `frontier`. Metadata that is corrupt, somebody else's or copied from another
-    partition gives the frontier alone."""
+    """Read what was committed at `frontier`. Metadata that is corrupt, foreign or copied from another partition gives
+    the frontier alone."""
     plain = Committed(frontier)
     if not metadata or len(metadata) > MAX_METADATA:
         return plain

@@ -1,4 +1,4 @@
-"""What a partition asks of the world."""
+"""The effects of a partition: what it asks of the worker around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ P = TypeVar("P", contravariant=True, default=Any)
 
 
 class Effects(Protocol[P]):
-    """What a partition asks of the world; each is answered later by a method of the partition."""
+    """Requests of a partition. Each is answered later by a method of the partition, and never before it returns."""
 
     def send(self, entry: Entry, /) -> None:
         """Queue an attempt (or its expiry); answered by `finish`, `copying` + `copied`, or `release`."""

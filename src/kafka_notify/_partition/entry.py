@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class Assignment(Protocol):
-    """What a `Partition` is to whoever got an entry from it, and answers for it: the epoch."""
+    """The assignment that holds an entry, as the code sees it that sends, copies, loads and times entries. `Partition`
+    is the only one, and documents each method."""
 
     number: int
     topic_id: str
@@ -56,7 +57,7 @@ class Assignment(Protocol):
 
 
 class Busy(IntEnum):
-    """What is under way for an entry; nothing else may start meanwhile."""
+    """The one thing that is under way for an entry; nothing else may start meanwhile."""
 
     NO = 0
     SENDING = 1
@@ -101,7 +102,7 @@ class Entry:
 
     @property
     def created(self) -> int:
-        """When it was made, epoch ms; of one read from the source, when its record was. From any thread."""
+        """Creation time, epoch ms; the record's time while the entry lives in the source alone. From any thread."""
         held, record = self.held, self.record
         if held is not None:
             return held.created
@@ -109,30 +110,30 @@ class Entry:
 
     @property
     def key(self) -> bytes | None:
-        """Of the record."""
+        """The record's key; None once the payload was evicted."""
         return None if self.record is None else self.record.key()
 
     @property
     def value(self) -> bytes | None:
-        """Of the record."""
+        """The record's value; None once the payload was evicted."""
         return None if self.record is None else self.record.value()
 
     @property
     def headers(self) -> Headers | None:
-        """Of the record; None once the payload was evicted."""
+        """The record's headers; None once the payload was evicted."""
         if self._headers is None and self.record is not None:
             self._headers = headers_of(self.record)
         return self._headers
 
     @property
     def timestamp(self) -> int:
-        """Epoch ms of the record, whose payload must not be evicted."""
+        """The record's time, epoch ms. Its payload must not be evicted."""
         assert self.record is not None
         return int(self.record.timestamp()[1])
 
     @property
     def collapse(self) -> str:
-        """What a newer entry of its queue must share to supersede this one; empty when none can."""
+        """The key that a newer entry of the queue must share to supersede this one; empty when none can."""
         if self.held is not None:
             return self.held.collapse
         headers = self._headers
@@ -142,7 +143,7 @@ class Entry:
 
     @property
     def failed(self) -> bool:
-        """Whether a send of it failed before, counted or not; `should_send` putting it off is no failure."""
+        """True when a send of it failed before, counted or not. A deferral by `should_send` is not a failure."""
         held = self.held
         if held is None or held.first_failed is None:
             return False
@@ -153,11 +154,11 @@ class Entry:
         )
 
     def record_size(self) -> int:
-        """Bytes of key, value and headers, roughly: what the budgets count."""
+        """Count the bytes of key, value and headers, roughly, for the budgets."""
         return record_size(self.key, self.value, self.headers)
 
     def pack(self) -> int:
-        """Make its payload small, as it may wait for long; the bytes that it takes then."""
+        """Make the payload small, as it may wait for a long time; return the bytes that it takes then."""
         record = self.record
         assert record is not None
         if not isinstance(record, Packed):
@@ -166,11 +167,11 @@ class Entry:
         return record.size
 
     def evict(self) -> None:
-        """Forget key, value and headers: they can be read again by offset."""
+        """Forget key, value and headers, which can be read again by offset."""
         self.record = self._headers = None
 
     def load(self, record: Record) -> None:
-        """The payload is here again."""
+        """Take the payload that was read again."""
         self.record, self._headers = record, None
 
 
@@ -184,9 +185,9 @@ class UserQueue:
         self.key = key
         self.head: Entry | None = None
         self.later: Followers[Entry] | None = None
-        """Nearly no user has more than one notification open: the others have no list."""
+        """None for nearly every user: few have more than one notification open."""
         self.timer = 0
-        """Epoch ms of the wake-up that is already asked for; 0 is none."""
+        """Epoch ms of the wake-up that was asked for; 0 when there is none."""
         self.blocked: Entry | None = None
         """The head that waits for a commit, a read, or room in the window."""
         self.stuck = False
@@ -196,7 +197,7 @@ class UserQueue:
 
     @property
     def entries(self) -> list[Entry]:
-        """All of them, in a new list: for those who look from outside."""
+        """All entries, in a new list."""
         if self.head is None:
             return []
         return [self.head] if self.later is None else [self.head, *self.later]
@@ -257,8 +258,8 @@ class UserQueue:
         return None if self.later is None else self.later.find(origin)
 
     def superseder(self, entry: Entry, now: int) -> Entry | None:
-        """The newest one with the collapse key and channel of `entry`, which it supersedes: `entry` is skipped in its
-        place, without waiting for its due time.
+        """Find the newest entry with the collapse key and channel of `entry`. It supersedes `entry`, which is skipped
+        in its place, without waiting for its due time.
 
         Of one that lives in the source nobody has looked at expiry or payload yet: the caller does so before it skips
         `entry`, and says `will_not_be_sent` if need be.
@@ -280,6 +281,6 @@ class UserQueue:
         return None
 
     def will_not_be_sent(self, entry: Entry) -> None:
-        """The one that `superseder` named has expired or cannot be decoded: it supersedes nobody."""
+        """Pass over an entry that `superseder` named: it has expired or cannot be decoded, and supersedes nothing."""
         if (later := self.later) is not None and later.newest(entry.collapse) is entry:
             later.pass_over_newest(entry.collapse)

@@ -1,4 +1,4 @@
-"""Which offsets of a partition are read and finished during one assignment."""
+"""Offsets of a partition that were read and finished during one assignment."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OffsetTracker:
         self.advance()
 
     def observe(self, offset: int) -> bool:
-        """Note that `offset` was read; whether it is still to be done.
+        """Note that `offset` was read; True when it is still to be done.
 
         Offsets between the last read one and this one do not exist (compaction, transaction markers).
         """
@@ -63,7 +63,7 @@ class OffsetTracker:
         self.position = offset
 
     def open_below(self, offset: int) -> int:
-        """How many offsets from the position up to `offset` are not finished."""
+        """Count the unfinished offsets from the position up to `offset`."""
         at = max(self.position - self._base, 0)
         return max(offset - self.position, 0) - self._bits.count(b"1", at, max(offset - self._base, at))
 
@@ -77,7 +77,7 @@ class OffsetTracker:
         self._bits[at] = _DONE
 
     def is_done(self, offset: int) -> bool:
-        """Whether `offset` is finished."""
+        """Tell whether `offset` is finished."""
         at = offset - self._base
         return at < 0 or (at < len(self._bits) and self._bits[at] == _DONE)
 
@@ -97,7 +97,7 @@ class OffsetTracker:
         self.jump = (0, 0, 0)
 
     def snapshot(self) -> Committed:
-        """What may be committed now: the frontier, and the bits of the window behind it.
+        """Return what may be committed now: the frontier, and the bits of the window behind it.
 
         A bit beyond the window was never committed, so leaving it out forgets nothing.
         """
@@ -105,7 +105,7 @@ class OffsetTracker:
         return Committed(frontier, self.gaps(WINDOW))
 
     def gaps(self, length: int = spill.MAX_WINDOW) -> bytes:
-        """What is finished within that many offsets from the frontier on, as in `Committed`."""
+        """Return what is finished within that many offsets from the frontier on, as in `Committed`."""
         start = self.frontier - self._base
         return bytes(self._bits[start : start + length].rstrip(b"0"))
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class OwnCopies:
-    """Which copies are on their way, and which were met in the log before or after their acknowledgement.
+    """Copies that are on their way, and copies that were read before or after their acknowledgement.
 
     A copy is read either after its acknowledgement (*acknowledged* until then: nothing more is to be done with it), or
     before, while a produce of its origin is outstanding (*seen* until the answer tells whether it is the one that
@@ -22,17 +22,17 @@ class OwnCopies:
         self.moving: dict[int, Entry] = {}
         """Source entries whose first copy, or dead letter, is on its way, by origin."""
         self.seen: dict[int, set[int]] = {}
-        """Offsets of what was read while a produce of their origin was outstanding, by origin."""
+        """Offsets of copies that were read while a produce of their origin was outstanding, by origin."""
         self.acknowledged: set[int] = set()
-        """Offsets of what was acknowledged, and not read yet."""
+        """Offsets of copies that were acknowledged and not read yet."""
 
     def begin(self, entry: Entry) -> None:
-        """A copy or dead letter of `entry` is on its way."""
+        """Note that a copy or dead letter of `entry` is on its way."""
         if entry.held is None:
             self.moving[entry.origin] = entry
 
     def settle(self, origin: int, keep: int) -> list[int]:
-        """A produce for `origin` was answered: the offsets that were read meanwhile and do not count.
+        """Return the offsets that were read while a produce for `origin` was outstanding, and do not count.
 
         Args:
             origin: Of the entry.
@@ -41,11 +41,11 @@ class OwnCopies:
         return [offset for offset in self.seen.pop(origin, ()) if offset != keep]
 
     def saw(self, origin: int, offset: int) -> None:
-        """A copy was read while a produce of its origin is outstanding."""
+        """Note that a copy was read while a produce of its origin is outstanding."""
         self.seen.setdefault(origin, set()).add(offset)
 
     def move(self, origin: int, to: int) -> None:
-        """An entry's place in its queue has changed from `origin`."""
+        """Follow an entry whose place in its queue has changed from `origin`."""
         if (seen := self.seen.pop(origin, None)) is not None:
             self.seen[to] = seen
 

@@ -20,7 +20,7 @@ PARK_AT_ONCE: Final = 64
 
 
 class Parking:
-    """What of a queue is parked, and which queues go on with the next acknowledgements.
+    """Parks followers, and remembers the queues that go on with the next acknowledgements.
 
     Args:
         table: Of the assignment.
@@ -40,12 +40,12 @@ class Parking:
 
     @property
     def has_room(self) -> bool:
-        """Whether so few first copies are on their way that a queue may go on."""
+        """True while so few first copies are on their way that a queue may go on."""
         return len(self.moving) <= PARKING // 2
 
     def park_followers(self, queue: UserQueue) -> None:
-        """Park what waits in the source behind the head, or the source would wait with it. Each is looked at once;
-        what there is no room for now goes on with the acknowledgements."""
+        """Park the entries that wait in the source behind the head, or the source would wait with it. Each is looked at
+        once; those without room now go on with the acknowledgements."""
         later, partition = queue.later, queue.partition
         if later is None or not partition.active or partition.closing:
             return
@@ -60,8 +60,8 @@ class Parking:
                 self._park(entry)
 
     def park_backlog(self) -> bool:
-        """Park some of the next user who has so much in memory that it may make room for others; whether there is
-        one."""
+        """Park some entries of the next user with a backlog, to make room for others; False when there is no
+        backlog."""
         backlogs = self._table.backlogs
         if not backlogs:
             return False

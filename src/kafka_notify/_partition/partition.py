@@ -52,7 +52,7 @@ class Partition(Answers):
         identity: Callable[[], tuple[str, int]],
         now: int,
     ) -> None:
-        """A source record was read.
+        """Take a source record that was read.
 
         Args:
             offset: Its offset.
@@ -97,7 +97,7 @@ class Partition(Answers):
             self.parking.park_followers(queue)
 
     def pass_over(self, offset: int) -> None:
-        """A source record was read that another consumer sends.
+        """Complete a source record that another consumer sends.
 
         Raises:
             OffsetRewound: The partition went back.
@@ -106,7 +106,7 @@ class Partition(Answers):
             self.source.complete(offset)
 
     def on_source_end(self, offset: int) -> None:
-        """Everything below `offset` of the source partition was read; what was not delivered does not exist."""
+        """Note that the source was read up to `offset`: a record below it that was not delivered does not exist."""
         self.source.skip_to(offset)
         self.source.end_seen = offset
 
@@ -114,7 +114,7 @@ class Partition(Answers):
 
     @property
     def restored(self) -> bool:
-        """Whether every unfinished copy of earlier assignments is known."""
+        """True once every unfinished copy of earlier assignments is known."""
         return self.retry.position >= self.restore_end
 
     def on_retry(
@@ -127,7 +127,7 @@ class Partition(Answers):
         facts: Callable[[], tuple[str, int, int | None, str]],
         now: int,
     ) -> None:
-        """A record of the retry partition was read.
+        """Take a record of the retry partition that was read.
 
         Args:
             offset: Its offset.
@@ -165,7 +165,7 @@ class Partition(Answers):
                 self.step(queue, now)
 
     def _place_of_own(self, state: RetryState, facts: Callable[[], tuple[str, int, int | None, str]]) -> int:
-        """Where in the table the entry of an own copy is: a stranger is not at its origin."""
+        """Find the place in the table of an own copy's entry: a stranger is not at its origin."""
         if state.redrives or state.origin_topic_id not in (None, self.topic_id):
             id, created, _, _ = facts()
             apart = place(state.origin, id, created)
@@ -174,8 +174,8 @@ class Partition(Answers):
         return state.origin
 
     def on_spill(self, offset: int) -> None:
-        """A spill was read: whoever wrote it, only the one that the commit names counts, and that was read before all
-        else. It is an end: an older version must not restore a partition that still holds it.
+        """Complete a spill that was read, whoever wrote it: the one that the commit names was read before all else. It
+        is an end: an older version must not restore a partition that still holds it.
 
         Raises:
             OffsetRewound: The partition went back.
@@ -184,8 +184,8 @@ class Partition(Answers):
             self.half.end(offset)
 
     def reads_own(self, offset: int) -> bool:
-        """A retry record was read. Whether it is an own copy that was acknowledged before: then all that it says is
-        known, and nothing more is to be done with it.
+        """Tell whether a retry record that was read is an own copy that was acknowledged before: everything in it is
+        known then, and it needs nothing more.
 
         Raises:
             OffsetRewound: The partition went back.
@@ -198,7 +198,7 @@ class Partition(Answers):
         return True
 
     def on_retry_end(self, offset: int) -> None:
-        """The same as `on_source_end` of the retry partition: its last offsets may be control records."""
+        """Note that the retry partition was read up to `offset`: its last offsets may be control records."""
         self.retry.skip_to(offset)
 
     # -- how far it may be read -----------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Partition(Answers):
 
     @property
     def at_end(self) -> bool:
-        """Whether there was nothing more to read when last something was read."""
+        """As `SourceOffsets.at_end`."""
         return self.source.at_end
 
     @property
@@ -224,7 +224,7 @@ class Partition(Answers):
         return self.source.has_window
 
     def wants_source(self, *, room: bool) -> bool:
-        """Whether the next source record may be let in. What comes from the broker before waits beside the partition.
+        """Tell whether the next source record may be let in. Records that came before wait beside the partition.
 
         Args:
             room: Whether there is room for more records at all. A restored origin must be reached even without.
@@ -243,13 +243,13 @@ class Partition(Answers):
 
     @property
     def has_backlog(self) -> bool:
-        """Whether a user has so much in memory that parking it may make room for others."""
+        """True while a user has so much in memory that parking it may make room for others."""
         return bool(self.table.backlogs)
 
     # -- what is to be written ------------------------------------------------------------------------
 
     def snapshot(self) -> tuple[Committed, Committed]:
-        """What may be committed of source and retry partition, in one request."""
+        """Return what may be committed of source and retry partition, in one request."""
         fence = self.writers.fence(self.retry.advance())
         fenced, started = self.half.snapshot(fence, active=self.active)
         if started is not None:
@@ -265,18 +265,18 @@ class Partition(Answers):
 
     @property
     def spilling(self) -> bool:
-        """Whether a spill is on its way: what is committed meanwhile is older."""
+        """True while a spill is on its way: what is committed meanwhile is older."""
         return self.half.spilling
 
     def carry(self, now: int) -> Iterator[Entry]:
-        """Entries to copy forward as they are at epoch ms `now`: see `Carrying.carry`."""
+        """Yield entries to copy forward unchanged at epoch ms `now`: see `Carrying.carry`."""
         if self.active and not self.closing:
             yield from self.carrying.carry(now, partial(self.effects.recall, self))
 
     # -- users ----------------------------------------------------------------------------------------
 
     def stick(self, lane_key: Hashable) -> UserQueue:
-        """A send of an earlier assignment outlived it and still runs here: nothing of this user may start."""
+        """Keep a user from starting: a send of an earlier assignment outlived it and still runs here."""
         queue = self.lanes.setdefault(lane_key, UserQueue(self, lane_key))
         queue.stuck = True
         return queue
@@ -286,7 +286,7 @@ class Partition(Answers):
         return entry.lane.superseder(entry, now)
 
     def superseded(self, entry: Entry, now: int) -> bool:
-        """Whether there is one."""
+        """Tell whether `superseder` finds an entry."""
         return entry.lane.superseder(entry, now) is not None
 
     def will_not_be_sent(self, entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""What a partition is made of."""
+"""The composition of a partition."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Parts:
-    """The parts of a partition, each with its own state, and the facts that all of them go by.
+    """The parts of a partition, each with its own state, and the flags of the assignment.
 
     Args:
         epoch: Which assignment of which partition.
@@ -64,7 +64,7 @@ class Parts:
         self.outstanding = 0
         """Sends and copies that were started and not answered; kept by the caller."""
         self.makes_room = False
-        """Whether backlogs of single users are parked, so that others can be read; set by the caller."""
+        """True while backlogs of single users are parked, so that others can be read; set by the caller."""
         self.new: deque[Entry] = deque()
         """Queued attempts of entries that live in the source alone, for the turns between partitions."""
         self.due: deque[Entry] = deque()
@@ -87,7 +87,7 @@ class Parts:
         self.carrying = Carrying(self.half, table, waiting, self.parking, long_waits, effects)
 
     def close(self) -> None:
-        """End the assignment: whatever still holds this object changes nothing with it, and finds nothing in it.
+        """End the assignment. Code that still holds this object changes nothing with it, and finds nothing in it.
 
         A send that still runs keeps its own entry, and a wake-up its queue; neither keeps a payload or another entry.
         """

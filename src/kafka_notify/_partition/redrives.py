@@ -1,4 +1,4 @@
-"""Redriven copies: which have to wait for the generation before, and which have ended in this assignment."""
+"""Redriven copies that wait for the generation before, and generations that have ended in this assignment."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ if TYPE_CHECKING:
 
 
 class Redrives:
-    """At most one redriven copy of an origin waits; of two it is the newer generation."""
+    """Redriven copies by origin: at most one of each waits, the newest generation."""
 
     __slots__ = ("ended", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[int, Entry] = {}
-        """Those that wait until the older generation is done with, by origin."""
+        """Copies that wait until the older generation has ended, by origin."""
         self.ended: dict[tuple[int, str, int], int] = {}
         """The newest generation that has ended, by origin and identity."""
 
     def has_ended(self, entry: Entry) -> bool:
-        """Whether this generation, or a newer one, has ended."""
+        """Tell whether this generation, or a newer one, has ended."""
         held = entry.held
         assert held is not None
         return self.ended.get(_notification(entry), -1) >= held.redrives
@@ -32,7 +32,7 @@ class Redrives:
         self.ended[_notification(entry)] = held.redrives
 
     def wait(self, entry: Entry) -> Entry | None:
-        """Let `entry` wait; the one of the same origin that does not count any more."""
+        """Let `entry` wait; return the copy of the same origin that does not count any more."""
         waiting = self.waiting.get(entry.origin)
         if waiting is None:
             self.waiting[entry.origin] = entry

@@ -1,4 +1,4 @@
-"""What a copy that was read changes: which generation of a notification counts, and whose origin it names."""
+"""Copies that were read: which generation of a notification counts, and which notification has an origin."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class RetryReader:
-    """Takes copies into the table, and completes those that do not count. It starts nothing: it names the queues that
-    are to be looked at.
+    """Takes copies into the table, and completes those that do not count. It starts nothing: it returns the queues
+    that are to be looked at.
 
     Args:
         source: Of the source partition.
         half: Of the retry partition.
         table: What the assignment holds.
         own: Its own copies.
-        redrives: Those that wait, and that have ended.
+        redrives: Redriven copies.
         origins: Tells strangers.
         effects: Asked for the identity of an entry that lives in the source alone.
     """
@@ -56,7 +56,7 @@ class RetryReader:
     # -- by who wrote it ------------------------------------------------------------------------------
 
     def read(self, entry: Entry, *, redriven: bool) -> list[UserQueue]:
-        """A copy was read that this assignment did not write, and that counts.
+        """Take a copy that counts, and that this assignment did not write.
 
         Args:
             entry: Made of it, in no queue yet.
@@ -78,7 +78,7 @@ class RetryReader:
         return []
 
     def own(self, offset: int, origin: int) -> None:
-        """An own copy was read whose acknowledgement is not known."""
+        """Take an own copy whose acknowledgement is not known."""
         entry = self._table.pending.get(origin)
         if entry is not None and entry.held is not None and entry.held.at == offset:
             return
@@ -88,7 +88,7 @@ class RetryReader:
             self._half.end(offset)  # its produce failed, but it was written
 
     def _redriven(self, entry: Entry) -> list[UserQueue]:
-        """A redriven copy was read: it supersedes the older generation that waits, and waits while that one is busy."""
+        """Let a redriven copy supersede the older generation that waits, or wait while that one is busy."""
         table, half, held = self._table, self._half, entry.held
         assert held is not None
         if self._redrives.has_ended(entry):
@@ -118,7 +118,7 @@ class RetryReader:
     # -- which generation counts ----------------------------------------------------------------------
 
     def _learn(self, entry: Entry) -> None:
-        """The newest copy of an origin counts: by redrives, then attempts, then place."""
+        """Keep the newest copy of an origin: by redrives, then attempts, then place."""
         table = self._table
         known = table.pending.get(entry.origin)
         if known is None:
@@ -137,7 +137,7 @@ class RetryReader:
             self.supersede(new, old)
 
     def supersede(self, old: Held, new: Held) -> None:
-        """One copy stands for another one of its notification, too."""
+        """Let one copy stand for another copy of its notification, too."""
         self._half.tracker.complete(old.at)
         new.superseded = max(new.superseded, old.superseded, old.at)
         new.tainted = new.tainted or old.tainted
@@ -145,8 +145,8 @@ class RetryReader:
     # -- whose origin it is ---------------------------------------------------------------------------
 
     def is_of(self, copied: Entry, offset: int, identity: tuple[str, int]) -> bool:
-        """Whether the copy that names the origin `offset`, or another one that waits, is of the record there. If not,
-        it is set apart, and its queue to be looked at.
+        """Tell whether the copy that names the origin `offset`, or another one that waits, is of the record there.
+        Otherwise the copy is set apart, and its queue is to be looked at.
 
         Raises:
             TopicRecreated: It is not, and is not a redrive of what another topic had there.
@@ -161,8 +161,8 @@ class RetryReader:
         return False
 
     def _tell_apart(self, entry: Entry) -> list[UserQueue]:
-        """Several notifications may name one origin, when the source topic was deleted and created again: see that
-        at most one of them has it."""
+        """See that at most one notification has an origin: several may name it when the source topic was deleted and
+        created again."""
         held, origins, pending = entry.held, self._origins, self._table.pending
         assert held is not None
         origin = held.origin_of(entry)

@@ -1,4 +1,4 @@
-"""What is known of a record in the retry topic."""
+"""A record in the retry topic, as the assignment that holds it knows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class HasOrigin(Protocol):
 
 
 class Held:
-    """Where and since when an entry lives in the retry topic."""
+    """The place and history of an entry that lives in the retry topic."""
 
     __slots__ = (
         "at", "bytes", "carried", "collapse", "counted", "created", "due", "error_class", "error_code", "expires",
@@ -68,7 +68,7 @@ class Held:
 
     @classmethod
     def read(cls, at: int, state: RetryState, facts: tuple[str, int, int | None, str], written: int) -> Held:
-        """What a record at offset `at` says.
+        """Read a record at offset `at`.
 
         Args:
             at: Its offset.
@@ -88,15 +88,15 @@ class Held:
         return held
 
     def origin_of(self, entry: HasOrigin) -> int:
-        """The origin that its headers name; `entry` is whose this is."""
+        """Return the origin that its headers name. `entry` is the entry that this belongs to."""
         return entry.origin if self.stranger < 0 else self.stranger
 
     @property
     def identity(self) -> tuple[str, int]:
-        """Id and creation time: what tells notifications of one origin apart."""
+        """Id and creation time, which tell notifications of one origin apart."""
         return self.id, self.created
 
     @property
     def last(self) -> int:
-        """Offset of the last record of the retry topic that is about it, as far as is known."""
+        """Offset of the last record in the retry topic that is about its notification, as far as is known."""
         return max(self.at, self.superseded)

@@ -1,4 +1,4 @@
-"""Who is next: what the head of a user's queue may do now, and who is looked at again."""
+"""The next step of a user's queue: what its head may do now, and which queues are looked at again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SENDING: Final = Busy.SENDING  # found 70 ns faster than the member, at each re
 
 
 class Action(IntEnum):
-    """What is to be done about an idle head that lives in the retry topic. All but `SEND` park what waits in the source
-    behind it."""
+    """The next step of an idle head that lives in the retry topic. All but `SEND` also park its followers in the
+    source."""
 
     SEND = 0
     """Queue its attempt."""
@@ -30,7 +30,7 @@ class Action(IntEnum):
     WAIT_UNTIL_DUE = 2
     """Look again when it is due, or expires."""
     WAIT_FOR_PAUSE = 3
-    """Look again when it expires; else what ends the pause says so."""
+    """Look again when it expires; the end of a pause is told by `resume` or `unpause`."""
     WAIT_UNTIL_REACHED = 4
     """Look again when the source was read past its origin."""
     WAIT_UNTIL_COVERED = 5
@@ -40,7 +40,7 @@ class Action(IntEnum):
     WAIT_FOR_WINDOW = 7
     """Look again when its copy has come into the window, or beyond it there is room."""
     NOTHING = 8
-    """Another send of its user is under way, and its end is answered."""
+    """Leave it alone: another send of its user is under way, and is answered later."""
 
 
 _SEND: Final = Action.SEND  # as `_SENDING`
@@ -123,7 +123,7 @@ class Scheduler:
         return _LOAD if head.record is None else _SEND
 
     def _missing(self, head: Entry, held: Held) -> Action | None:
-        """What a head that is due has to wait for; None when it may be sent."""
+        """Find what a head that is due has to wait for; None when it may be sent."""
         if not held.foreign:
             origin = held.origin_of(head)
             if self._source.position <= origin:
@@ -141,7 +141,7 @@ class Scheduler:
             self._effects.wake(queue, at)
 
     def _wait(self, queue: UserQueue, head: Entry, held: Held, action: Action) -> None:
-        """Wait for what the head needs: each event looks only at the queues that it may have freed."""
+        """Let a queue wait for what its head needs: each event looks only at the queues that it may have freed."""
         if queue.blocked is head:
             return
         queue.blocked = head
@@ -157,7 +157,7 @@ class Scheduler:
 
     def step_blocked(self, now: int) -> bool:
         """Look again at a few queues that waited for a commit, a read, room in the window or beyond it, the end of a
-        pause or the start. Whether there are more."""
+        pause or the start; True when there are more."""
         waiting = self._waiting
         if waiting.is_empty:
             return False

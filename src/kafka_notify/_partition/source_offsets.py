@@ -1,4 +1,4 @@
-"""What was read of a source partition, what the broker has confirmed of it, and how far it may be read on."""
+"""A source partition during one assignment: what was read, what is confirmed, and how far it may be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ READ_WINDOW: Final = 18_000
 
 
 class SourceOffsets(OffsetTracker):
-    """The tracker of a source partition, with what the queues of its users wait for.
+    """The tracker of a source partition, with the two conditions that its users' queues wait for.
 
     An origin is *reached* when the source was read past it, and *covered* when a confirmed commit includes it.
 
@@ -41,16 +41,16 @@ class SourceOffsets(OffsetTracker):
 
     @property
     def at_end(self) -> bool:
-        """Whether there was nothing more to read when last something was read."""
+        """True when nothing was left to read at the last look."""
         return self.position == self.end_seen
 
     @property
     def must_read(self) -> bool:
-        """Whether a restored origin is still to be reached: its user's queue could not move otherwise. What the bitmap
-        could not say is not read for that either: the frontier moves on without, as copies are always written."""
+        """True while a restored origin has to be reached, as its user's queue could not move otherwise. The source is
+        not read beyond the bitmap for that: the frontier moves on without, as copies are always written."""
         return self.position <= self.farthest and self.position - self.frontier < WINDOW
 
     @property
     def has_window(self) -> bool:
-        """Whether what is read now still fits the bitmap."""
+        """True while the next record still fits the bitmap."""
         return self.position - self.frontier < READ_WINDOW

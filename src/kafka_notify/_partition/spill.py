@@ -52,7 +52,7 @@ class SpillName:
         """The name in a text.
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is not the name of a spill.
         """
         offset, writer, base, checksum = text.split(",")
         if not writer or len(checksum) != 8:
@@ -166,7 +166,7 @@ def unpack(value: bytes) -> tuple[int, bytes]:
     """Base and bits of a spill.
 
     Raises:
-        ValueError, zlib.error: It is none.
+        ValueError, zlib.error: It is not a spill.
     """
     if len(value) < _HEAD:
         raise Doubt("too short for a spill")

@@ -19,7 +19,7 @@ _OLDEST: Final = -(1 << 200)  # far below what stands for an unreadable retry re
 
 
 def place(origin: int, id: str, created: int) -> int:
-    """Where a stranger stands in its user's queue: before everything of the present topic, by creation time.
+    """Return a stranger's place in its user's queue: before everything of the present topic, by creation time.
 
     The same for each copy of a notification, and another one for each notification.
 
@@ -49,17 +49,17 @@ class Origins:
         self._restore_end = restore_end
 
     def is_elsewhere(self, held: Held) -> bool:
-        """Whether its origin is surely in another topic than the present one."""
+        """Tell whether an origin is surely in another topic than the present one."""
         return held.topic == OTHER_TOPIC or bool(
             held.topic and self._topic_id and held.topic != self._topic_id
         )
 
     def is_present(self, held: Held) -> bool:
-        """Whether its origin is surely in the present topic."""
+        """Tell whether an origin is surely in the present topic."""
         return bool(held.topic) and held.topic == self._topic_id
 
     def is_stranger(self, held: Held, origin: int) -> bool:
-        """Whether a copy that was just read is one, by itself: its origin is elsewhere, or lies past the source's end.
+        """Tell whether a copy that was just read is a stranger: its origin is elsewhere, or past the source's end.
 
         A zombie may have read past our end of the source: a redrive of its letter, which is read after the restore, is
         not a stranger for that.
@@ -67,8 +67,9 @@ class Origins:
         return self.is_elsewhere(held) or (origin >= self._source_end and held.at < self._restore_end)
 
     def outranks(self, one: Held, other: Held) -> bool:
-        """Which of two that name one origin has it: that of the present topic, else that which was not redriven (a
-        letter of an old topic comes back as a redrive), else the later one."""
+        """Tell whether the first of two copies has the origin that both name. The copy of the present topic has it,
+        else the one that was not redriven (a dead letter of an old topic comes back as a redrive), else the later
+        one."""
 
         def rank(held: Held) -> tuple[bool, bool, int]:
             return self.is_present(held), not held.redrives, held.at
@@ -76,15 +77,15 @@ class Origins:
         return rank(one) > rank(other)
 
     def matches(self, held: Held, identity: tuple[str, int]) -> bool:
-        """Whether a source record at the origin that a copy names is the copy's, by its identity: then the copy is of
-        the present topic."""
+        """Tell whether the source record at the origin that a copy names is the copy's, by its identity. If so, the
+        copy is of the present topic from now on."""
         if identity != held.identity:
             return False
         held.topic = held.topic or self._topic_id
         return True
 
     def place_apart(self, entry: Entry, *, surely: bool) -> None:
-        """Its origin is an offset of another topic, or may be: from now on it is no other's place in the queue. While
+        """Give an entry whose origin is, or may be, an offset of another topic a place of its own in the queue. While
         that is not sure, it waits like any other until its origin is covered and reached."""
         held = entry.held
         assert held is not None

@@ -1,4 +1,4 @@
-"""All that an assignment holds: each entry in its user's queue, those that live in the retry topic by origin, too."""
+"""The entries of an assignment: each in its user's queue, and by origin when it lives in the retry topic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKED_FROM: Final = 16 * 2**20
 
 
 class EntryTable:
-    """Entries, their queues, and what they count in the worker's memory.
+    """Entries, their queues, and the memory that they count for.
 
     An entry that lives in the source alone counts in `open`, one that lives in the retry topic is in `pending`. A queue
     is in `queues` while it has an entry, or a send that outlived its deadline.
@@ -56,20 +56,20 @@ class EntryTable:
             self.backlogs[queue] = None
 
     def released(self, queue: UserQueue, entry: Entry) -> None:
-        """One that is not the head any more goes back to those that may be parked."""
+        """Let an entry whose attempt did not start be parked again, unless it is the head."""
         if queue.head is not entry and queue.later is not None:
             queue.later.fresh.append(entry)  # an earlier one came in front of it
             if queue.later.count >= DEEP:
                 self.backlogs[queue] = None
 
     def leave_source(self, entry: Entry) -> None:
-        """It has ended, or has a copy now."""
+        """Count an entry of the source no longer: it has ended, or has a copy now."""
         self.open -= 1
         self.open_bytes -= entry.size
         self.budget.open -= 1
 
     def find_source(self, key: Hashable, origin: int) -> Entry | None:
-        """The entry of a user with this origin."""
+        """Find the entry of a user with this origin."""
         queue = self.queues.get(key)
         return queue.find(origin) if queue else None
 
@@ -109,7 +109,7 @@ class EntryTable:
             entry.evict()
 
     def rest(self, entry: Entry) -> None:
-        """A payload was read again and is not needed now: it stays if there is room."""
+        """Keep a payload that was read again and is not needed now, if there is room."""
         held = entry.held
         assert held is not None
         if held.loaded and not self.budget.rest(held):
@@ -146,7 +146,7 @@ class EntryTable:
                 self.unpause(queue)
 
     def pause(self, entry: Entry) -> None:
-        """Nothing of a user may start while this is the head of their queue, until `unpause` or `resume`."""
+        """Let nothing of a user start while this is the head of their queue, until `unpause` or `resume`."""
         entry.lane.paused = entry
         self.paused[entry.lane] = None
 
@@ -156,7 +156,7 @@ class EntryTable:
         self.paused.pop(queue, None)
 
     def resume(self) -> list[UserQueue]:
-        """Let all queues go on; which of them were paused."""
+        """Let all queues go on; return those that were paused."""
         queues = list(self.paused)
         for queue in queues:
             queue.paused = None

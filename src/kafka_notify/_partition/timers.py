@@ -15,19 +15,19 @@ from kafka_notify._worker.turn import Turn
 LONGEST_SLEEP: Final = 1.0
 """Seconds: due times are wall-clock times, and the wall clock may be set."""
 SPARE: Final = 1_000
-"""Wake-ups beyond twice the lanes that wait for one from which those that nobody waits for are removed."""
+"""Wake-ups beyond twice the queues that wait for one; with more, those that no queue waits for are removed."""
 
 
 class Timers:
-    """Looks at a lane again when its head is due.
+    """Looks at a user's queue again when its head is due.
 
-    A wake-up counts as long as its lane still waits for it: `Lane.timer` is its time. One that was replaced stays in
-    the heap until the heap has doubled: the number of lanes bounds it, at constant work per wake-up.
+    A wake-up counts as long as its queue still waits for it: `UserQueue.timer` is its time. One that was replaced stays
+    in the heap until the heap has doubled: the number of queues bounds it, at constant work per wake-up.
 
     Args:
         loop: Runs the one timer there is.
         clock: Epoch milliseconds.
-        after: Called after lanes were looked at.
+        after: Called after queues were looked at.
         guarded: Calls its argument, and ends the worker when that raises.
     """
 
@@ -52,20 +52,20 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, lane: UserQueue, at: int) -> None:
-        """Step `lane` at epoch ms `at`, which is its `timer`; one that has nothing to do then is left alone."""
-        heapq.heappush(self._heap, (at, next(self._sequence), lane))
+    def add(self, queue: UserQueue, at: int) -> None:
+        """Step `queue` at epoch ms `at`, which is its `timer`; one that has nothing to do then is left alone."""
+        heapq.heappush(self._heap, (at, next(self._sequence), queue))
         if len(self._heap) > self._limit:
             self.clean()
         if at < self._next:
             self.arm()
 
     def clean(self) -> None:
-        """Remove the wake-ups that no lane waits for: of lanes that were replaced, emptied, or given away."""
+        """Remove the wake-ups that no queue waits for: it was replaced or emptied, or its partition was given away."""
         wanted = {
-            lane: (at, number, lane)
-            for at, number, lane in self._heap
-            if lane.timer == at and lane.head is not None and lane.partition.alive
+            queue: (at, number, queue)
+            for at, number, queue in self._heap
+            if queue.timer == at and queue.head is not None and queue.partition.alive
         }
         self._heap = list(wanted.values())
         heapq.heapify(self._heap)
@@ -87,12 +87,12 @@ class Timers:
         heap = self._heap
         turn = Turn()
         while heap and heap[0][0] <= now and not turn.over():
-            at, _, lane = heapq.heappop(heap)
-            if lane.timer != at:
+            at, _, queue = heapq.heappop(heap)
+            if queue.timer != at:
                 continue  # replaced by another wake-up
-            lane.timer = 0
-            if lane.partition.alive:
-                lane.partition.step(lane, now)
+            queue.timer = 0
+            if queue.partition.alive:
+                queue.partition.step(queue, now)
             heap = self._heap  # a step may have added one, and that may have cleaned it
         self.arm()
         self._after()

@@ -20,7 +20,7 @@ Heap = list[tuple[int, int, "UserQueue"]]
 
 
 class Waiting:
-    """What queues wait for, and the agenda of those that are to be looked at.
+    """Queues by the offset that they wait for, and the agenda of queues that are to be looked at.
 
     `UserQueue.blocked` is the head that waits here. A queue whose head has changed since is looked at in vain, once.
     """
@@ -49,14 +49,15 @@ class Waiting:
         self.agenda.extend(queues)
 
     def confirmed(self) -> None:
-        """A commit was confirmed."""
+        """Put on the agenda the queues that waited for a commit."""
         uncovered, self.uncovered = self.uncovered, []
         for queue in uncovered:
             queue.blocked = None
         self.agenda.extend(uncovered)
 
     def free(self, source: int, retry: int, sayable: int) -> bool:
-        """Put on the agenda what waited for these offsets, as far as an event looks at them; whether there is more.
+        """Put on the agenda the queues that waited for these offsets, as many as an event looks at; True when there are
+        more.
 
         Args:
             source: Below which the source was read.
@@ -76,7 +77,7 @@ class Waiting:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits for an offset, or to be looked at."""
+        """True when no queue waits for an offset or is to be looked at."""
         return not (self.agenda or self.unreached or self.tainted or self.beyond)
 
     def clear(self) -> None:

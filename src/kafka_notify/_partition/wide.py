@@ -1,4 +1,4 @@
-"""What a commit says of a retry partition, however far its finished offsets lie from its frontier.
+"""The retry half of a commit, however far its finished offsets lie from its frontier.
 
 *Far* is beyond the window of the bitmap. An *end* is a finished offset that no newer copy and no fence explains to the
 next owner: a notification's last copy, an orphan of a failed produce, a spill. While no end is far the half is
@@ -33,12 +33,12 @@ them."""
 
 @attrs.define
 class LongWaits:
-    """What all partitions of a worker know of long waits."""
+    """Settings and counts of long waits that all partitions of a worker share."""
 
     wide: bool = False
-    """Whether a retry partition may become wide; else what lies in front of a far notification is carried."""
+    """True when a retry partition may become wide; otherwise what lies in front of a far notification is carried."""
     retention_ms: int | None = None
-    """How long the retry topic keeps a record; None is for ever."""
+    """How long the retry topic keeps a record; None when it keeps all."""
     carried: Counter[str] = attrs.field(factory=lambda: Counter[str]())
     """Copies written again as they are, by reason: `window`, `retention`, `sparse`."""
     spills: int = 0
@@ -132,27 +132,27 @@ class RetryHalf:
 
     @property
     def is_wide(self) -> bool:
-        """Whether an end lies beyond the window."""
+        """True while an end lies beyond the window."""
         return self.last_end >= self.tracker.frontier + WINDOW
 
     @property
     def length(self) -> int:
-        """From the frontier to the highest end, when that is far; else 0."""
+        """Offsets from the frontier to the highest end when that is far; else 0."""
         return self.last_end + 1 - self.tracker.frontier if self.is_wide else 0
 
     @property
     def spilling(self) -> bool:
-        """Whether a spill is on its way."""
+        """True while a spill is on its way."""
         return self._spilling is not None
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may be sent."""
+        """True while one more may be sent."""
         return self.unsaid + self.under_way < ROOM
 
     @property
     def goes_far(self) -> bool:
-        """Whether notifications beyond the window are sent; otherwise what lies in front of them is carried."""
+        """True when notifications beyond the window are sent; otherwise what lies in front of them is carried."""
         return self._long_waits.wide and self._knows_topics
 
     @property
@@ -164,25 +164,25 @@ class RetryHalf:
         return -1 if self.is_wide else self.tracker.frontier + WINDOW
 
     def can_say(self, last: int) -> bool:
-        """Whether a notification whose last copy lies at `last` may be sent."""
+        """Tell whether a notification whose last copy lies at `last` may be sent."""
         edge = self.tracker.frontier + WINDOW
         return (last < edge and self.last_end < edge) or last < self.sayable
 
     def begin(self, held: Held) -> None:
-        """A notification is sent from its copy."""
+        """Count a notification that is sent from its copy, if its end may be far."""
         edge = self.tracker.frontier + WINDOW
         if self.last_end >= edge or held.last >= edge:
             held.counted = True
             self.under_way += 1
 
     def leave(self, held: Held) -> None:
-        """What `begin` has counted is under way no longer."""
+        """Count a notification that is not under way any more, if `begin` did."""
         if held.counted:
             held.counted = False
             self.under_way -= 1
 
     def finish(self, held: Held) -> None:
-        """A notification has ended."""
+        """Complete what the retry partition holds of a notification that has ended."""
         last = held.last
         if last != held.at:
             self.tracker.complete(held.at)
@@ -199,13 +199,13 @@ class RetryHalf:
         self._ready = self._spilling = self._looked = self.spill = None
 
     def end(self, offset: int) -> None:
-        """`offset` is finished, and nothing else tells the next owner."""
+        """Complete an offset of which nothing else tells the next owner."""
         self.tracker.complete(offset)
         if offset > self.last_end:
             self.last_end = offset
 
     def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
-        """The newest half that the broker can be told now, and a spill to be written for the next one.
+        """Return the newest half that the broker can be told now, and a spill to be written for the next one.
 
         While a spill is on its way this is an older half: within one owner any mix of an older retry half and a newer
         source half is safe, but a half must never be older than the one before it.
@@ -250,7 +250,7 @@ class RetryHalf:
         return self._ready, self._spilling
 
     def acknowledged(self, written: Spill, offset: int, writer: str) -> bool:
-        """The broker has a spill: it may be named from now on. False when nobody needs it any more."""
+        """Name an acknowledged spill from now on; False when it is not needed any more."""
         if written is not self._spilling:
             return False
         self._spilling = self._looked = None

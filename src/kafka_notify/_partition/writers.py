@@ -9,7 +9,7 @@ from kafka_notify.wire import REDRIVE_WRITER
 
 
 class Whose(Enum):
-    """Who wrote a copy that was read, as far as that decides what it means."""
+    """The writer of a copy, as far as that decides what the copy means."""
 
     RESTORED = "restored"
     """An earlier assignment, or the redrive tool, before this assignment began: it counts."""
@@ -38,7 +38,7 @@ class Writers:
         self.before = before
 
     def whose(self, offset: int, writer: str) -> Whose:
-        """What a copy at `offset` by `writer` is."""
+        """Classify a copy at `offset` by its writer."""
         if offset < self.restore_end:
             before = self.before
             if before is None or writer == REDRIVE_WRITER or before.admits(offset, writer):
@@ -49,6 +49,7 @@ class Writers:
         return Whose.OWN if writer == self.me else Whose.ZOMBIE
 
     def fence(self, frontier: int) -> Fence:
-        """What a commit with this retry frontier says: older fences until the bits say which copies they kept out."""
+        """Return the fence of a commit with this retry frontier: with older fences until the bits say what they kept
+        out."""
         before = self.before if self.restore_end > frontier + WINDOW else None
         return Fence(self.restore_end, self.me, before)
