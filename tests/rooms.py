@@ -10,6 +10,7 @@ from attrs import frozen
 MODULE_LINES_MAX = 350
 CLASS_LINES_MAX = 300
 FUNCTION_LINES_MAX = 60
+CONSTRUCTOR_ARGUMENTS_MAX = 7
 
 Graph = Mapping[str, frozenset[str]]
 
@@ -209,3 +210,20 @@ def oversized(root: Path) -> dict[str, int]:
 def grown(found: Mapping[str, int], allowed: Mapping[str, int]) -> dict[str, int]:
     """What is above its limit, and not allowed to be as large as it is."""
     return {name: lines for name, lines in found.items() if lines > allowed.get(name, 0)}
+
+
+@cache
+def crowded(root: Path) -> dict[str, int]:
+    """The constructors that take more arguments than their limit, with how many. Values (attrs) have no constructor."""
+    found: dict[str, int] = {}
+    for module, path in modules(root).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for made in node.body:
+                if isinstance(made, ast.FunctionDef) and made.name == "__init__":
+                    given = made.args
+                    count = len([*given.posonlyargs, *given.args, *given.kwonlyargs]) - 1
+                    if count > CONSTRUCTOR_ARGUMENTS_MAX:
+                        found[f"{module}:{node.name}"] = count
+    return found

@@ -18,10 +18,7 @@ from kafka_notify.errors import (
     ProviderUnavailableError,
     ThrottledError,
     TransientError,
-    UnknownOutcomeError,
 )
-from kafka_notify.notification import Receipt
-from kafka_notify.outcome import Dead, Outcome, Retry, Sent
 
 UnknownOutcome = Literal["retry", "dead_letter", "assume_sent"]
 
@@ -125,38 +122,3 @@ def deferred(reason: str) -> TransientError:
 def is_deferred(error: DeliveryError | None) -> bool:
     """Whether `should_send` put it off: the provider was not asked."""
     return error is not None and error.code.startswith(codes.DEFERRED)
-
-
-def after_unknown(outcome: Retry, error: UnknownOutcomeError, policy: UnknownOutcome) -> Outcome:
-    """What follows on a send that may have been accepted.
-
-    Args:
-        outcome: What follows when it is retried.
-        error: Why it is not known.
-        policy: Of the consumer. A send that returned no receipt is a bug, and is never assumed to be sent.
-    """
-    if policy == "dead_letter":
-        return Dead("unknown_outcome", error)
-    if policy == "assume_sent" and error.code not in (codes.NO_RECEIPT, codes.INVALID_OUTCOME):
-        return Sent(Receipt(error.provider or "unknown"))
-    return outcome
-
-
-def given_up(
-    *, counted: bool, attempts_made: int, max_attempts: int, due: int, expires: int | None
-) -> Literal["max_attempts", "expired"] | None:
-    """Why there will be no further attempt; None when there will be one.
-
-    Args:
-        counted: Whether the attempt that failed counts.
-        attempts_made: Counted attempts, this one included.
-        max_attempts: Of the policy.
-        due: Epoch ms of the next attempt.
-        expires: Epoch ms of the notification's expiry; an attempt that could not start before it is given up at
-            once, or the user's next notifications would wait for nothing.
-    """
-    if counted and attempts_made >= max_attempts:
-        return "max_attempts"
-    if expires is not None and due >= expires:
-        return "expired"
-    return None

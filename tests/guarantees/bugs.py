@@ -16,7 +16,7 @@ from kafka_notify._partition.offsets import OffsetTracker
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._send.ready import Ready
-from kafka_notify._settle.settle import Settler
+from kafka_notify._settle.publisher import CopyPublisher
 
 
 def commit_highest_polled() -> None:
@@ -31,14 +31,14 @@ def commit_highest_polled() -> None:
 
 def complete_before_acknowledgement() -> None:
     """A record is finished as soon as its copy is on its way."""
-    copy: Any = Settler._copy
+    copy: Any = CopyPublisher._copy
 
-    def hasty(self: Settler, entry: Any, *args: Any, **kwargs: Any) -> Any:
+    def hasty(self: CopyPublisher, entry: Any, *args: Any, **kwargs: Any) -> Any:
         if entry.held is None:
             entry.partition.source.complete(entry.origin)
         return copy(self, entry, *args, **kwargs)
 
-    Settler._copy = hasty  # type: ignore[method-assign]
+    CopyPublisher._copy = hasty  # type: ignore[method-assign]
 
 
 def restart_attempts() -> None:

@@ -340,7 +340,7 @@ def given_away(engine: Engine) -> list[Entry]:
         if type(o) is Entry
         and isinstance(partition := o.partition, Partition)
         and not partition.alive
-        and partition.effects is engine
+        and partition.effects is engine.effects
     ]
 
 

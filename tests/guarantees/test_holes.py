@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify import Worker, worker
+from kafka_notify import Worker
 from kafka_notify._fetch import intake, topic_ids
+from kafka_notify._worker import report
 from kafka_notify.testing.attempt_log import Accepted, Disturbed, Owned, Produced, Started
 from kafka_notify.testing.guarantees import (
     Checker,
@@ -62,7 +63,7 @@ def test_full_table(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_half_of_a_pair(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """Partitions that only the source topic has, or only the retry topic, do not start, and health names them; they
     start once the other topic has them too."""
-    monkeypatch.setattr(worker, "HALF_ASSIGNED_LIMIT", 0.5)
+    monkeypatch.setattr(report, "HALF_ASSIGNED_LIMIT", 0.5)
     soon = {"topic.metadata.refresh.interval.ms": 200}  # 5 minutes otherwise
     f = fleet(
         partitions=1,

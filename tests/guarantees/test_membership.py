@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import confluent_kafka
 import pytest
 
-from kafka_notify import Worker, worker
+from kafka_notify import Worker
+from kafka_notify._worker import report
 from kafka_notify.testing.attempt_log import Owned, Started
 from tests.guarantees.deployment import LANE
 from tests.guarantees.fleet import QUICK, Fleet
@@ -56,7 +57,7 @@ def test_two_consumers_in_one_group(fleet: Fleets) -> None:
 def test_stranger_in_the_group(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """A foreign consumer that joins the group for the source topic alone takes partitions away from their retries:
     the worker sends nothing of these and says so, and goes on when the stranger has left."""
-    monkeypatch.setattr(worker, "HALF_ASSIGNED_LIMIT", 0.5)
+    monkeypatch.setattr(report, "HALF_ASSIGNED_LIMIT", 0.5)
     f = fleet(partitions=4)
     with f.worker_here() as ours:
         f.produce(f.traffic(100, users=40, seed=12))

@@ -80,7 +80,7 @@ def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.Monk
             f.until(lambda: not given_away(running.engine), "end of all references")
         except AssertionError as e:
             raise AssertionError(f"{holders(given_away(running.engine))}\n{e}") from None
-        assert len(running.engine._timers) <= worker.stats().waiting
+        assert len(running.engine.wakeups.timers) <= worker.stats().waiting
         (f.directory / "open").touch()
         f.until_all_terminal()
         f.stop("b")

@@ -67,7 +67,7 @@ def test_deferred_for_longer_than_the_topic_keeps_it(
 def knows_retention(worker: Worker, days: int) -> bool:
     """Whether the worker has heard of it; what it takes for granted until then is the same as nine days."""
     running: Any = worker._running
-    longest = running.engine._settler.longest_wait_ms
+    longest = running.engine.sends.outcomes.kept.longest_wait_ms
     return bool(longest is None if days < 0 else longest == (days - 1 if days > 4 else days * 0.75) * DAY_MS or
                 longest == days * DAY_MS - DAY_MS)  # fmt: skip
 
@@ -170,7 +170,7 @@ def test_queued_retries_outlast_retention(fleet: Fleets, monkeypatch: pytest.Mon
         waiting(f, ours, 9)
         switch.pause("consumer", "workers")
         engine_here: Any = ours._running.engine  # type: ignore[union-attr]
-        f.until(lambda: engine_here.sends._ready.up_to(9) == 9, "queued retries")
+        f.until(lambda: engine_here.sends.ready.up_to(9) == 9, "queued retries")
         f.alter_topic(f.retry_topic, "retention.ms", 3_000)
         f.until(lambda: ours.stats().carried_retention >= 18, "second carry of each")
         f.remove_before(f.retry_topic, 18)

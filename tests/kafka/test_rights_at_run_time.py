@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Consumer as Client
 
 from kafka_notify import Attempt, Consumer, Notification, Producer, Receipt, Topology, Worker
-from kafka_notify import worker as worker_module
+from kafka_notify._worker import report
 from kafka_notify.admin import create_topics
 from kafka_notify.cli._health import HealthServer
 from tests.kafka import roles
@@ -132,7 +132,7 @@ def test_a_right_that_is_taken_away_is_named_until_it_is_back(
 
 def test_a_group_that_does_not_answer_is_told(kafka: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is refused, but another member does not hand over: that is a problem until the group is joined."""
-    monkeypatch.setattr(worker_module, "UNASSIGNED_LIMIT", 0.5)
+    monkeypatch.setattr(report, "UNASSIGNED_LIMIT", 0.5)
     site = roles.topology(unique())
     create_topics(site, kafka.admin)
     group = site.group(roles.LANE)

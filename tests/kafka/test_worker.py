@@ -206,7 +206,7 @@ def test_missing_topics_are_named_at_the_start(local_kafka: LocalKafka, topology
         Recorder, {"bootstrap.servers": local_kafka.bootstrap_servers}, lane="quick", topology=topology
     )
 
-    with pytest.raises(ConfigError, match=r"\.quick: UNKNOWN_TOPIC.*Topology\.create"):
+    with pytest.raises(ConfigError, match=r"\.quick: UNKNOWN_TOPIC.*create_topics"):
         worker.start()
     assert not worker.health().ok
 

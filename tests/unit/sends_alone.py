@@ -17,15 +17,9 @@ from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
-from kafka_notify._send.attempt import AttemptRunner
-from kafka_notify._send.hooks import Hooks
-from kafka_notify._send.loader import Loader
-from kafka_notify._send.pace import Pace
-from kafka_notify._send.sends import Sends
-from kafka_notify._send.threads import SendThreads
+from kafka_notify._send.sends import Host, MakePace, Sender, Sends
 from kafka_notify._settle.copies import CopyWriter
-from kafka_notify._settle.settle import Settler
-from kafka_notify._worker.destinations import Circuits
+from kafka_notify._worker.context import Context
 from kafka_notify.events import Event
 from kafka_notify.wire import Headers, encode
 
@@ -69,6 +63,7 @@ class Alone:
         middleware: Outermost first.
         send_timeout: Seconds.
         max_attempts: Of the retry policy, whose delays are short.
+        pace: Makes the rate limit.
     """
 
     def __init__(
@@ -79,6 +74,7 @@ class Alone:
         send_timeout: float = 30.0,
         max_attempts: int = 3,
         codec: Codec | None = None,
+        pace: MakePace = lambda clock, kick: None,
     ) -> None:
         self.lease_until = float("inf")
         self.written: list[tuple[str, Headers]] = []
@@ -91,47 +87,38 @@ class Alone:
         self.loop = asyncio.get_running_loop()
         self.clock = Clock()
         self.consumer = consumer
-        retry = RetryPolicy(max_attempts, first=0.01, factor=1, jitter=0)
-        threads = SendThreads(consumer.concurrency, self.loop)
-        runner = AttemptRunner(consumer, retry, middleware, threads, group="group")
-        codec = codec or JsonCodec()
-        hooks = Hooks(consumer, runner, send_timeout, None)
         self._tasks: set[asyncio.Future[Any]] = set()
-        self.settler = Settler(
-            CopyWriter(cast(Any, self), self.loop, None, reopen=lambda: cast(Any, self)),
-            self.clock,
-            topics=("source", "retry", "dlq"),
+        self.context = Context(
+            loop=self.loop,
+            clock=self.clock,
+            source="source",
+            retry_topic="retry",
+            dead_letter_topic="dlq",
             group="group",
             categories=CATEGORIES,
-            codec=codec,
-            on_event=self.events.append,
-            on_dead_letter=None,
-            spawn=lambda coroutine: self._tasks.add(asyncio.ensure_future(coroutine)),
-        )
-        self.threads = threads
-        self.sends = Sends(
-            self.loop,
-            self.clock,
-            concurrency=consumer.concurrency,
+            codec=codec or JsonCodec(),
+            retry=RetryPolicy(max_attempts, first=0.01, factor=1, jitter=0),
             send_timeout=send_timeout,
-            max_attempts=max_attempts,
-            source="source",
-            categories=CATEGORIES,
-            codec=codec,
-            runner=runner,
-            circuits=Circuits(consumer.breaker, self.clock.monotonic(), consumer.concurrency),
-            destination=None,
+            concurrency=consumer.concurrency,
             unknown=consumer.unknown_outcome,
-            hooks=hooks,
-            threads=threads,
-            settler=self.settler,
-            lease=cast(Any, self),
-            paused=Paused("l", "", frozenset()),
             on_event=self.events.append,
-            on_room=self.room.append,
-            fail=self.failed.append,
         )
-        self.sends.loader = Loader(PayloadBudget(10**6), lambda load: None, self.sends.loads_wanted)
+        handle = cast(Any, self)
+        self.sends = Sends(
+            self.context,
+            Sender(consumer, middleware, 1, pace),
+            CopyWriter(handle, self.loop, None, reopen=lambda: handle),
+            Host(
+                lease=self,
+                paused=Paused("l", "", frozenset()),
+                budget=PayloadBudget(10**6),
+                load=lambda load: None,
+                spawn=lambda coroutine: self._tasks.add(asyncio.ensure_future(coroutine)),
+                on_room=self.room.append,
+                fail=self.failed.append,
+            ),
+        )
+        self.threads = self.sends.threads
         self.send = self.sends.add
         self.partition = self.assign()
         self.position = 0
@@ -143,14 +130,14 @@ class Alone:
             Epoch(0, "w"), Half(none), Half(none), effects=self, budget=PayloadBudget(10**6)
         )
         self.position = 0
-        self.sends.keep_blocked(self.partition)
+        self.sends.slots.keep_blocked(self.partition)
         self.partition.confirmed(none, self.clock.now())
         return self.partition
 
     def lose(self) -> None:
         """The partition is given away."""
         self.partition.close()
-        self.sends.cancel(lambda p: not p.alive)
+        self.sends.slots.cancel(lambda p: not p.alive)
 
     def put(self, notification: Notification[Any]) -> None:
         """Read it from the source."""
@@ -172,14 +159,13 @@ class Alone:
 
     def turn(self) -> None:
         """One tick."""
-        self.sends.check_deadlines()
+        self.sends.pool.check_deadlines()
         self.partition.confirmed(self.partition.snapshot()[0], self.clock.now())
         self.sends.kick()
 
     async def close(self) -> None:
         """End the sends."""
         await self.sends.close()
-        self.threads.close()
         for task in self._tasks:
             with contextlib.suppress(BaseException):
                 await task
@@ -190,13 +176,13 @@ class Alone:
         """Never."""
 
     def park(self, entry: Entry) -> None:
-        self.settler.park(entry, will_be_sent=self.sends.will_be_sent)
+        self.sends.publisher.park(entry, will_be_sent=self.sends.decoder.will_be_sent)
 
     def load(self, entry: Entry, *, to_copy: bool = False) -> None:
         raise AssertionError("nothing is evicted")
 
     def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
-        return self.sends.recall(partition, entries)
+        return self.sends.ready.recall(partition, entries)
 
     def bury(self, entry: Entry) -> None:
         raise AssertionError("all retry headers can be read")
@@ -224,9 +210,3 @@ class Alone:
         offset = len(self.written)
         self.written.append((topic, headers))
         self.loop.call_soon(on_delivery, None, Acknowledged(offset))
-
-
-def limited(alone: Alone, pace: Pace) -> Alone:
-    """The same under a rate limit."""
-    alone.sends.pace = pace
-    return alone

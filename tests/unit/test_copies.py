@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from kafka_notify import events
-from kafka_notify._handle import HandleDead
+from kafka_notify._handle import HandleDead, RecordTooLarge
 from kafka_notify._settle import copies
-from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._settle.copies import FITS_EVERYWHERE, Copy, CopyWriter
 
 
 class Report:
@@ -61,6 +61,69 @@ class ScriptedHandle:
             on_delivery(None, Report(answer))  # type: ignore[arg-type]
 
 
+class Told(Copy):
+    """A copy that calls what it was given."""
+
+    def __init__(
+        self,
+        topic: str,
+        wanted: Callable[[], bool],
+        done: Callable[[int], object],
+        failed: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(topic, 3, b"u", b"v", [])
+        self._wanted, self._done, self._failed = wanted, done, failed
+
+    def wanted(self) -> bool:
+        return self._wanted()
+
+    def acknowledged(self, offset: int) -> None:
+        self._done(offset)
+
+    def failed(self) -> None:
+        self._failed()
+
+    def abandon(self) -> None:
+        super().abandon()
+        del self._wanted, self._done, self._failed
+
+
+class Outliving(Told):
+    """One whose answer matters also after its assignment has ended."""
+
+    outlives = True
+
+
+class Large(Told):
+    """One that becomes smaller, or ends."""
+
+    gives_way = True
+
+    def __init__(
+        self,
+        *sizes: int,
+        done: Callable[[int], object] = lambda at: None,
+        ended: asyncio.Event | None = None,
+    ) -> None:
+        super().__init__("d", lambda: True, done)
+        self._ended = ended or asyncio.Event()
+        self._sizes = list(sizes)
+        self.value = bytes(self._sizes.pop(0))
+
+    def too_large(self) -> bool:
+        if not self._sizes:
+            self._ended.set()
+            return False
+        self.value = bytes(self._sizes.pop(0))
+        return True
+
+
+class Endless(Large):
+    """One that does neither."""
+
+    gives_way = False
+
+
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "FIRST_BACKOFF", 0.0)
@@ -84,7 +147,7 @@ async def written(
         nonlocal failed
         failed = next(failures) + 1
 
-    writer.write("notif.retry.a", 3, b"u", b"v", [], wanted=wanted, done=done.set_result, failed=count)
+    writer.write(Told("notif.retry.a", wanted, done.set_result, count))
     return await asyncio.wait_for(done, 10), failed, writer
 
 
@@ -170,30 +233,11 @@ async def test_an_assignment_that_has_ended_keeps_nothing() -> None:
     seen = [weakref.ref(one) for one in payloads]
 
     def write(payload: Payload) -> None:
-        writer.write(
-            "r",
-            0,
-            b"u",
-            b"v",
-            [],
-            wanted=lambda: alive,
-            failed=failure.set,
-            done=lambda at: done.append((payload, at)[1]),
-        )
+        writer.write(Told("r", lambda: alive, lambda at: done.append((payload, at)[1]), failure.set))
 
     write(payloads[0])
     write(payloads[1])
-    writer.write(
-        "d",
-        0,
-        b"u",
-        b"v",
-        [],
-        wanted=lambda: alive,
-        done=letter.set_result,
-        failed=lambda: None,
-        outlives=True,
-    )
+    writer.write(Outliving("d", lambda: alive, letter.set_result))
     payloads.clear()
     reports[1](Refusal(), Report(None))
     await failure.wait()
@@ -205,3 +249,40 @@ async def test_an_assignment_that_has_ended_keeps_nothing() -> None:
     reports[0](None, Report(1))
     reports[2](None, Report(2))
     assert (await letter, done, handle.count) == (2, [], 3)
+
+
+async def test_one_that_no_topic_has_to_take_becomes_smaller() -> None:
+    """It is asked only for its size, and only beyond what every topic takes; then it is written again at once."""
+    handle = ScriptedHandle(RecordTooLarge("large"), RecordTooLarge("large"), 8)
+    writer = CopyWriter(handle, asyncio.get_running_loop(), None, reopen=lambda: handle)
+    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    copy = Large(FITS_EVERYWHERE + 1, FITS_EVERYWHERE - 100, done=done.set_result)
+
+    writer.write(copy)
+
+    assert (await done, handle.produced, len(copy.value or b"")) == (8, 3, FITS_EVERYWHERE - 100)
+    assert writer.failing == 0
+
+
+async def test_one_that_ends_as_too_large_is_not_failing_any_more() -> None:
+    """Something else is written instead of it."""
+    handle = ScriptedHandle(RecordTooLarge("large"))
+    writer = CopyWriter(handle, asyncio.get_running_loop(), None, reopen=lambda: handle)
+
+    ended = asyncio.Event()
+    writer.write(Large(FITS_EVERYWHERE + 1, ended=ended))
+    assert writer.failing == 1
+    await ended.wait()
+
+    assert (writer.failing, handle.produced) == (0, 1)
+
+
+async def test_one_that_does_not_give_way_is_written_again_as_it_is() -> None:
+    """A copy that is carried fitted before: somebody lowered the topic's limit."""
+    handle = ScriptedHandle(RecordTooLarge("large"), 4)
+    writer = CopyWriter(handle, asyncio.get_running_loop(), None, reopen=lambda: handle)
+    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    writer.write(Endless(FITS_EVERYWHERE + 1, 1, done=done.set_result))
+
+    assert (await done, handle.produced) == (4, 2)

@@ -22,8 +22,9 @@ from kafka_notify import (
 from kafka_notify import _codes as codes
 from kafka_notify._partition.entry import Busy
 from kafka_notify._worker.circuit import DAY
+from kafka_notify._worker.decision import History, Rules, decide
 from kafka_notify._worker.destinations import FAILURES, Circuits, Destinations
-from kafka_notify._worker.guard import OVERDUE, Guard, Place
+from kafka_notify._worker.guard import OVERDUE, Guard, Place, Senders
 from kafka_notify.outcome import Dead, Outcome, Retry
 
 DEFAULT = CircuitBreaker()
@@ -69,21 +70,32 @@ class World:
         self.told: list[events.Event] = []
         self.places: list[Place] = []
         self.kicks = self.throttles = 0
-        self.guard = Guard(
-            Circuits(DEFAULT, self.now, concurrency, destinations), destination,
-            max_attempts=4, max_wait=max_wait,
-            concurrency=concurrency, loop=asyncio.get_running_loop(), clock=self.clock,  # type: ignore[arg-type]
-            runner=SimpleNamespace(backoff=lambda n: 10.0 * n),  # type: ignore[arg-type]
-            settler=SimpleNamespace(pause=lambda entry, n, code: self.copies.append((entry, code))),  # type: ignore[arg-type]
-            ready=SimpleNamespace(add=self.ready.append), places=self.places, accepted=lambda: 0,  # type: ignore[arg-type]
-            throttled=self.throttle, kick=self.kick, on_event=self.told.append,
+        context: Any = SimpleNamespace(
+            retry=SimpleNamespace(max_attempts=4, max_wait=max_wait), concurrency=concurrency,
+            loop=asyncio.get_running_loop(), clock=self.clock, on_event=self.told.append,
         )  # fmt: skip
+        runner: Any = SimpleNamespace(backoff=lambda n: 10.0 * n)
+        publisher: Any = SimpleNamespace(pause=lambda entry, n, code: self.copies.append((entry, code)))
+        ready: Any = SimpleNamespace(add=self.ready.append)
+        circuits = Circuits(DEFAULT, self.now, concurrency, destinations)
+        senders = Senders(self.places, lambda: 0, self.throttle, self.kick)
+        self.guard = Guard(context, circuits, destination, runner, publisher, ready, senders)
 
     def throttle(self) -> None:
         self.throttles += 1
 
     def kick(self) -> None:
         self.kicks += 1
+
+    def judge(
+        self, place: Place, entry: Any, made: Notification[Any], answer: Outcome
+    ) -> tuple[Outcome, bool]:
+        """What becomes of a notification that was not sent, and whether the provider was asked."""
+        ruling, asked = self.guard.not_sent(place, entry, made, answer, self.now)
+        first_failed = entry.held.first_failed if entry.held else None
+        history = History(entry.attempt, None, first_failed)
+        follows = decide(answer, history, Rules(99, None, "retry"), self.clock.now(), None, ruling)
+        return follows.outcome, asked
 
     def entry(self, user: str = "u", *, held: bool = False, channel: str = "sms", attempt: int = 0) -> Any:
         lane = Thing(partition=self.partition, paused=None)
@@ -106,7 +118,7 @@ class World:
         if answer is None:
             self.guard.sent(place, entry, self.now)
         else:
-            outcome, _ = self.guard.not_sent(place, entry, made, answer, self.now)
+            outcome, _ = self.judge(place, entry, made, answer)
         self.guard.leave(place)
         return True, outcome
 
@@ -213,7 +225,7 @@ async def test_those_in_memory_are_copied_when_it_is_held() -> None:
     assert world.guard.admit(Place(), waiting, note(host="a")) is False
     assert world.copies == []
     refused = Retry(1.0, False, ProviderUnavailableError("http.403"))
-    outcome, asked = world.guard.not_sent(running[0], world.entry(), note(host="a"), refused, world.now)
+    outcome, asked = world.judge(running[0], world.entry(), note(host="a"), refused)
 
     assert asked
     assert isinstance(outcome, Retry)
@@ -299,9 +311,7 @@ async def test_waits_that_are_asked_for_have_a_floor() -> None:
     """A recipient's `Retry-After: 0`; what the provider was not asked for at all; what a middleware says."""
     world = World()
     for error in (ThrottledError("http.429", retry_after=0, scope="recipient"), None):
-        outcome, asked = world.guard.not_sent(
-            Place(), world.entry(), note(), Retry(0.0, False, error), world.now
-        )
+        outcome, asked = world.judge(Place(), world.entry(), note(), Retry(0.0, False, error))
         assert isinstance(outcome, Retry)
         assert outcome.after == 1.0
         assert asked is (error is not None)
@@ -325,7 +335,7 @@ async def test_a_refusal_among_accepted_ones_counts() -> None:
     world.guard.not_sent(Place(), world.entry(), note(), refused, world.now)
     for n in range(4):
         world.guard.sent(Place(), world.entry(f"v{n}"), world.now)
-    outcome, _ = world.guard.not_sent(Place(), world.entry(), note(), refused, world.now)
+    outcome, _ = world.judge(Place(), world.entry(), note(), refused)
 
     assert outcome == Retry(10.0, True, refused.error)
     kinds = [events.LaneHeld, events.RefusalDisbelieved, events.LaneResumed]
@@ -343,7 +353,7 @@ async def test_a_permanent_error_is_an_answer() -> None:
         place = Place()
         assert world.guard.start(place, 0)
         dead = Dead("permanent", PermanentError("http.400"))
-        assert world.guard.not_sent(place, world.entry(f"p{n}"), note(), dead, world.now) == (dead, True)
+        assert world.judge(place, world.entry(f"p{n}"), note(), dead) == (dead, True)
 
     assert not world.guard.lane.held
     assert (world.guard.probes.made, world.guard.probes.failed) == (4, 0)

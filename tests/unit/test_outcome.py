@@ -347,13 +347,13 @@ async def test_an_async_send_that_ignores_its_deadline_is_settled_and_counted() 
     grace(sends)
     await alone.until(lambda: sends.counts.sent == 1)
     await alone.until(lambda: sends.counts.retried == 1 and alone.partition.open == 0)
-    assert (sends.stuck(), sends.strays()) == (1, 0)
+    assert (sends.slots.stuck(), sends.slots.strays()) == (1, 0)
     assert started == ["stubborn", "other"]
     assert alone.partition.outstanding == 0
 
     release.set()
     await alone.until(lambda: sends.counts.sent == 3)
-    assert sends.stuck() == 0
+    assert sends.slots.stuck() == 0
     assert alone.failed == []
     await alone.close()
 
@@ -385,8 +385,8 @@ async def test_an_async_send_that_ignores_a_hand_over_blocks_its_user_here() -> 
     for user in ("stubborn", "other"):
         alone.put(Notification(user_id=user, category="otp", channel="sms", data={}))
     await alone.until(lambda: sends.counts.sent == 1)
-    await alone.until(lambda: sends.stuck() == 1)
-    assert sends.strays() == 1
+    await alone.until(lambda: sends.slots.stuck() == 1)
+    assert sends.slots.strays() == 1
     assert started == ["stubborn", "other"]
 
     alone.lose()
@@ -399,7 +399,7 @@ async def test_an_async_send_that_ignores_a_hand_over_blocks_its_user_here() -> 
     release.set()
     await alone.until(lambda: sends.counts.sent == 3)
     assert started == ["stubborn", "other", "other", "stubborn"]
-    assert (sends.stuck(), sends.strays()) == (0, 0)
+    assert (sends.slots.stuck(), sends.slots.strays()) == (0, 0)
     await alone.close()
 
 
@@ -430,7 +430,7 @@ async def test_a_middleware_that_swallows_the_deadline_does_not_free_the_user() 
     alone.put(Notification(user_id="u", category="otp", channel="sms", data={}))
     await alone.until(lambda: alone.sends.counts.retried == 1)
     await alone.until(lambda: alone.partition.outstanding == 0)
-    assert alone.sends.stuck() == 1
+    assert alone.sends.slots.stuck() == 1
     assert started == [1]
     release.set()
     await alone.until(lambda: alone.sends.counts.sent == 1)
@@ -440,9 +440,7 @@ async def test_a_middleware_that_swallows_the_deadline_does_not_free_the_user() 
 
 def grace(sends: Any) -> None:
     """What is cancelled counts as stuck at the next look."""
-    from kafka_notify._send import sends as module
-
-    module.CANCEL_GRACE = 0.02  # type: ignore[misc]
+    sends.slots.grace = 0.02
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError(), Frozen()])

@@ -87,19 +87,18 @@ class Counting:
         """Nothing to close."""
 
 
-def shared(alone: Alone, limiter: Any, clock: Clock) -> Alone:
-    """The same under a shared limit."""
+def shared(consumer: Consumer, limiter: Any, clock: Clock) -> Alone:
+    """A worker under a shared limit, which goes by a clock of its own."""
     limit = RateLimit(1_000, shared=limiter)
-    quota = limit.quota("l", "")
-    alone.sends.pace = SharedPace(limiter, quota, limit, 1.0, alone.loop, clock, alone.sends.kick)
-    return alone
+    quota, loop = limit.quota("l", ""), asyncio.get_running_loop()
+    return Alone(consumer, pace=lambda _, kick: SharedPace(limiter, quota, limit, 1.0, loop, clock, kick))
 
 
 async def test_what_reaches_no_provider_costs_no_call_of_a_shared_limit() -> None:
     """Four hundred that have expired use up none of the ten calls that are left. Time stands still, so that no grant
     grows old."""
     consumer, limiter = Accepting(), Counting()
-    alone = shared(Alone(consumer), limiter, Clock(monotonic=lambda: 5.0))
+    alone = shared(consumer, limiter, Clock(monotonic=lambda: 5.0))
     for n in range(400):
         alone.put(expired(f"old {n}"))
     for n in range(10):
@@ -121,7 +120,7 @@ async def test_a_limiter_that_says_nonsense_is_away(grant: Any) -> None:
             return grant  # type: ignore[no-any-return]
 
     consumer = Accepting()
-    alone = shared(Alone(consumer), Nonsense(), Clock())
+    alone = shared(consumer, Nonsense(), Clock())
     assert alone.sends.pace is not None
     alone.sends.pace.set_share(1, 1)
     alone.put(note("a"))
@@ -316,19 +315,19 @@ async def test_hanging_threads_are_bounded_and_the_worker_says_so() -> None:
     begun: list[str] = []
     release = threading.Event()
     alone = Alone(Hanging(), send_timeout=0.02)
-    sends = alone.sends
+    sends, slots = alone.sends, alone.sends.slots
     for n in range(10):
         alone.put(note(f"u{n}"))
-    await alone.until(lambda: sends.stuck() == 4 and not sends.in_flight())
+    await alone.until(lambda: slots.stuck() == 4 and not slots.in_flight())
     for _ in range(20):
         alone.turn()
         await asyncio.sleep(0)
-    assert sends.allowed() == 0
+    assert slots.allowed() == 0
     assert len(begun) == len(set(begun)) == alone.threads._threads == 4
 
     release.set()
     await alone.until(lambda: sends.counts.sent == 10)
-    assert (sends.stuck(), sends.allowed()) == (0, 2)
+    assert (slots.stuck(), slots.allowed()) == (0, 2)
     await alone.close()
 
 
@@ -433,10 +432,10 @@ async def test_a_hook_that_hangs_is_not_taken_for_a_send() -> None:
         await alone.until(lambda: alone.sends.counts.unknown == 1)
         alone.put(note("next", "b"))
         await alone.until(lambda: "next" in consumer.sent)
-        assert alone.sends.stuck() == 1
+        assert alone.sends.slots.stuck() == 1
     finally:
         consumer.hook_ends.set()
-    await alone.until(lambda: alone.sends.stuck() == 0)
+    await alone.until(lambda: alone.sends.slots.stuck() == 0)
     assert not alone.threads._given_up
     await alone.close()
 

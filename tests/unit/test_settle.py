@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from kafka_notify import (
     Notification,
     ProviderUnavailableError,
     Retry,
+    RetryPolicy,
     ThrottledError,
     TransientError,
 )
@@ -23,8 +25,12 @@ from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
-from kafka_notify._settle.copies import CopyWriter
-from kafka_notify._settle.settle import Settler
+from kafka_notify._send.outcomes import Outcomes, history_of
+from kafka_notify._settle.copies import Copy, CopyWriter
+from kafka_notify._settle.publisher import CopyPublisher
+from kafka_notify._worker.context import Context
+from kafka_notify._worker.counts import Counts
+from kafka_notify._worker.decision import decide
 from kafka_notify.policy import deferred
 from kafka_notify.wire import read_dead_letter, read_retry
 from tests.model.promises import Bytes
@@ -39,8 +45,8 @@ class Written:
     def __init__(self) -> None:
         self.records: list[tuple[str, Any]] = []
 
-    def write(self, topic: str, partition: int, key: Any, value: Any, headers: Any, **_: Any) -> None:
-        self.records.append((topic, headers))
+    def write(self, copy: Copy) -> None:
+        self.records.append((copy.topic, copy.headers))
 
 
 def settled(
@@ -55,18 +61,27 @@ def settled(
     """What is written for a notification that failed first, and that waits in a row, for so many milliseconds, and that
     fails now again."""
     written = Written()
-    settler = Settler(
-        cast(CopyWriter, written),
-        Clock(wall=lambda: NOW / 1000),
-        topics=("source", "retry", "dlq"),
+    context = Context(
+        loop=cast(Any, None),
+        clock=Clock(wall=lambda: NOW / 1000),
+        source="source",
+        retry_topic="retry",
+        dead_letter_topic="dlq",
         group="group",
         categories={"news": Category("news", "l")},
         codec=JsonCodec(),
+        retry=RetryPolicy(4, max_wait=None if max_wait is None else max_wait / 1000),
+        send_timeout=30.0,
+        concurrency=1,
+        unknown="retry",
         on_event=None,
-        on_dead_letter=None,
-        spawn=lambda _: None,
-        max_wait_ms=max_wait,
     )
+    publisher = CopyPublisher(context, cast(CopyWriter, written), None, lambda _: None)
+    hooks, permits = (
+        cast(Any, SimpleNamespace(on_sent=None)),
+        cast(Any, SimpleNamespace(guard=None, pace=None)),
+    )
+    outcomes = Outcomes(context, permits, publisher, hooks, Counts(), lambda _: None)
     none = Committed(0)
     partition = Partition(
         Epoch(0, "w"), Half(none, 0, 1), Half(none), effects=cast(Any, None), budget=PayloadBudget(1_000),
@@ -77,7 +92,9 @@ def settled(
     entry.held.waiting_since = None if waiting is None else NOW - waiting
     entry.held.error_code = last
     notification: Notification[Any] = Notification(user_id="u", category="news", channel="sms", data={})
-    settler.retry(entry, notification, Retry(60, False, error), 4)
+    history = history_of(entry, notification._expires_ms if expires is None else expires)
+    answer = Retry(60, False, error)
+    outcomes.settle(entry, notification, decide(answer, history, outcomes.rules, NOW, outcomes.kept))
     return written
 
 

@@ -46,7 +46,7 @@ class Commits:
         self._partitions = partitions
         self._clock = clock
         self._request = request
-        self.session_timeout = session_timeout
+        self._session_timeout = session_timeout
         """Seconds after a confirmed commit for which our partitions are surely ours."""
         self._on_event = on_event
         self._in_flight: CommitRequest | None = None
@@ -60,12 +60,16 @@ class Commits:
         self.error: str | None = None
         """Why the last commit failed; None when it did not."""
 
+    def learn_lease(self, seconds: float) -> None:
+        """The brokers say for how long a confirmed commit is good; before the first one."""
+        self._session_timeout = seconds
+
     def late(self) -> float:
         """Seconds since the last confirmed commit when that is longer than the lease, else 0."""
         if self._over:
             return 0.0
         over = boottime() - self.lease_until
-        return over + self.session_timeout if self._partitions and self.lease_until and over > 0 else 0.0
+        return over + self._session_timeout if self._partitions and self.lease_until and over > 0 else 0.0
 
     def tell_lease(self) -> None:
         """A send would have started without the lease: say so once."""
@@ -101,7 +105,7 @@ class Commits:
                 pair = partition.snapshot()
                 if self._last.get(number) != pair:
                     pairs[number] = pair
-        if not pairs and boottime() > self.lease_until - self.session_timeout * 2 / 3:
+        if not pairs and boottime() > self.lease_until - self._session_timeout * 2 / 3:
             for number, partition in self._partitions.items():
                 if partition.active and not partition.closing:
                     pairs[number] = partition.snapshot()
@@ -124,7 +128,7 @@ class Commits:
             self.error = None
         if not result.confirmed or self._over:
             return
-        self.lease_until = max(self.lease_until, result.sent_at + self.session_timeout)
+        self.lease_until = max(self.lease_until, result.sent_at + self._session_timeout)
         self._told = False
         now = self._clock.now()
         for number in result.confirmed:

@@ -102,6 +102,18 @@ class Ready:
                 queue.extend(left)
         return found
 
+    def given_away(self) -> int:
+        """Queued attempts of partitions that were given away; from any thread, for the test kit."""
+        count = 0
+        for ring in (self.new, self.due, self.failed):
+            for queue in tuple(ring):  # copied in one step: the event loop goes on changing it
+                try:
+                    first = queue[0]  # all of a queue are of one partition
+                except IndexError:  # the event loop was quicker
+                    continue
+                count += 0 if first.partition.alive else len(queue)
+        return count
+
     def drop(self, partition: Assignment) -> None:
         """Its assignment has ended."""
         for ring, queue in (

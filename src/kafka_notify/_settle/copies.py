@@ -2,15 +2,16 @@
 
 A copy that is not acknowledged is written again with backoff, for as long as its assignment lives: the
 record stays open and its user waits. The one way out is for a copy of more than `FITS_EVERYWHERE` bytes that
-is refused as too large: whoever wrote it makes it smaller, or says that something else is written.
+is refused as too large: it makes itself smaller, or sees that something else is written.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from kafka_notify._handle import HandleDead, RecordTooLarge
 from kafka_notify._rights import why_not
@@ -48,92 +49,79 @@ class Handle(Protocol):
         """Queue a record; BufferError when the queue is full."""
 
 
-def _never() -> bool:
-    return False
-
-
-def _nothing(*_: object) -> None:
-    return None
-
-
 def _called(call: Callable[..., object], *args: Any) -> object:
     return call(*args)
 
 
 class Copy:
-    """One record to be written, and whom to tell."""
+    """One record to be written until the broker acknowledges it. Subclasses say what follows.
+
+    Its methods run on the worker's event loop.
+    """
 
     __slots__ = (
-        "done", "failed", "failures", "headers", "key", "offset", "outlives",
-        "partition", "reason", "too_large", "topic", "value", "wanted", "writer",
+        "abandoned", "failures", "headers", "key", "offset", "partition", "reason", "topic", "value",
     )  # fmt: skip
 
+    outlives: ClassVar[bool] = False
+    """Whether its acknowledgement matters also after the assignment has ended."""
+    gives_way: ClassVar[bool] = False
+    """Whether `too_large` is asked when it is refused for a size beyond `FITS_EVERYWHERE`."""
+
     def __init__(
-        self,
-        writer: CopyWriter,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers,
-        *,
-        wanted: Callable[[], bool],
-        done: Callable[[int], object],
-        failed: Callable[[], object],
-        too_large: Callable[[Copy], bool] | None,
-        outlives: bool,
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
     ) -> None:
-        self.writer = writer
-        self.outlives = outlives
         self.topic = topic
         self.partition = partition
+        """Its number; -1 lets the key decide."""
         self.key = key
         self.value = value
         self.headers = headers
-        self.wanted = wanted
-        self.done = done
-        self.failed = failed
-        self.too_large = too_large
         self.failures = 0
         self.reason = ""
+        """Why the last try failed."""
         self.offset = -1
+        self.abandoned = False
+        """Nobody waits for its answer any more."""
 
-    def delivered(self, error: KafkaError | None, message: Message) -> None:
-        """Delivery report, on the handle's poll thread."""
-        if error is not None:
-            self.reason = error.name()
-            self.writer.why = why_not(self.reason, "Write", f"topic {self.topic}")
-        else:
-            offset = message.offset()
-            # an idempotent produce that turns out to be a duplicate is acknowledged without its offset
-            if offset is None or offset < 0:
-                self.reason = "NO_OFFSET"
-            else:
-                self.offset = offset
-        self.writer.answered(self)
+    def wanted(self) -> bool:
+        """Whether to go on: asked before each further try. The assignment may have ended."""
+        raise NotImplementedError
 
-    def give_up(self) -> None:
+    def acknowledged(self, offset: int) -> None:
+        """The broker has it. Called once, unless it was abandoned."""
+        raise NotImplementedError
+
+    def failed(self) -> None:
+        """A try failed: the record may have been written all the same."""
+
+    def too_large(self) -> bool:
+        """Make it smaller; whether it is to be written again. Otherwise it ends here."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
         """Its assignment has ended: keep nothing alive for an answer that nobody waits for."""
-        self.key = self.value = self.too_large = None
+        self.abandoned = True
+        self.key = self.value = None
         self.headers = []
-        self.wanted, self.done, self.failed = _never, _nothing, _nothing
 
     def hopeless(self) -> bool:
         """Whether it was refused for a size that no setting of a topic has to allow."""
-        if self.reason not in _REFUSED_FOR_SIZE:
+        if self.abandoned or self.reason not in _REFUSED_FOR_SIZE:
             return False
         size = len(self.key or b"") + len(self.value or b"")
         return size + sum(len(name) + len(raw or b"") for name, raw in self.headers) > FITS_EVERYWHERE
 
 
 class CopyWriter:
-    """Writes copies for one worker; all methods but `answered` run on the worker's event loop.
+    """Writes copies for one worker, on its event loop.
 
     Args:
         handle: Where records are produced.
         loop: The worker's event loop.
         on_event: Told of each failure.
         reopen: Gives another handle when this one has failed for good.
+        guarded: Runs callbacks; a worker's ends the worker when one raises.
     """
 
     def __init__(
@@ -143,71 +131,33 @@ class CopyWriter:
         on_event: OnEvent | None,
         *,
         reopen: Callable[[], Handle],
+        guarded: Callable[..., object] = _called,
     ) -> None:
         self._handle = handle
         self._reopen = reopen
         self._loop = loop
         self._on_event = on_event
+        self._guarded = guarded
         self._answered: deque[Copy] = deque()
         self._open: set[Copy] = set()
         """Copies that are not acknowledged, and that nobody needs once their assignment has ended."""
-        self._take = InTurns(lambda call: loop.call_soon(self.guarded, call), self._take_some)
+        self._take = InTurns(lambda call: loop.call_soon(self._guarded, call), self._take_some)
         self._woken = False
-        self.guarded: Callable[..., object] = _called
-        """Runs callbacks; the engine's ends the worker when one raises."""
         self.why = ""
         """Why one failed last."""
         self.failing = 0
         """Copies that failed at least once and are not acknowledged yet."""
 
-    def write(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers,
-        *,
-        wanted: Callable[[], bool],
-        done: Callable[[int], object],
-        failed: Callable[[], object],
-        too_large: Callable[[Copy], bool] | None = None,
-        outlives: bool = False,
-    ) -> None:
-        """Write a copy until the broker acknowledges it.
-
-        Args:
-            topic: Where to.
-            partition: Its number; -1 lets the key decide.
-            key: Of the record; likewise `value` and `headers`.
-            wanted: Asked before each further try; False gives up (the assignment has ended).
-            done: Called with the offset, once, when it is acknowledged.
-            failed: Called after each failure: the record may have been written all the same.
-            too_large: Called when it is refused for a size beyond `FITS_EVERYWHERE`: makes it smaller and says
-                that it is to be written, or says False.
-            outlives: Whether its answer counts also after `give_up`.
-        """
-        copy = Copy(
-            self,
-            topic,
-            partition,
-            key,
-            value,
-            headers,
-            wanted=wanted,
-            done=done,
-            failed=failed,
-            too_large=too_large,
-            outlives=outlives,
-        )
-        if not outlives:
+    def write(self, copy: Copy) -> None:
+        """Write a copy until the broker acknowledges it, or until nobody wants it."""
+        if not copy.outlives:
             self._open.add(copy)
         self._produce(copy)
 
     def give_up(self) -> None:
         """Free what is kept for copies whose assignment has ended; what librdkafka has of them, it writes."""
         for copy in [copy for copy in self._open if not copy.wanted()]:
-            copy.give_up()
+            copy.abandon()
             self._open.discard(copy)
 
     def _produce(self, copy: Copy) -> None:
@@ -218,12 +168,12 @@ class CopyWriter:
                 copy.key,
                 copy.headers,
                 partition=copy.partition,
-                on_delivery=copy.delivered,
+                on_delivery=functools.partial(self._delivered, copy),
             )
             return
         except BufferError:
             self._loop.call_later(
-                0.05, self.guarded, self._again, copy
+                0.05, self._guarded, self._again, copy
             )  # back-pressure, not a failure: nothing was queued
             return
         except HandleDead:
@@ -237,13 +187,23 @@ class CopyWriter:
             self._handle = self._reopen()
         self._failed(copy)
 
-    def answered(self, copy: Copy) -> None:
-        """A delivery report came in; called on the handle's thread, many share one wake-up of the loop."""
+    def _delivered(self, copy: Copy, error: KafkaError | None, message: Message) -> None:
+        """Delivery report, on the handle's poll thread; many share one wake-up of the loop."""
+        if error is not None:
+            copy.reason = error.name()
+            self.why = why_not(copy.reason, "Write", f"topic {copy.topic}")
+        else:
+            offset = message.offset()
+            # an idempotent produce that turns out to be a duplicate is acknowledged without its offset
+            if offset is None or offset < 0:
+                copy.reason = "NO_OFFSET"
+            else:
+                copy.offset = offset
         self._answered.append(copy)
         if not self._woken:
             self._woken = True
             try:
-                self._loop.call_soon_threadsafe(self.guarded, self._take)
+                self._loop.call_soon_threadsafe(self._guarded, self._take)
             except RuntimeError:  # the loop is closed: the worker has stopped, nobody waits any more
                 self._answered.clear()
 
@@ -258,7 +218,8 @@ class CopyWriter:
                 if copy.failures:
                     self.failing -= 1
                 self._open.discard(copy)
-                copy.done(copy.offset)
+                if not copy.abandoned:
+                    copy.acknowledged(copy.offset)
             if turn.over():
                 break
         return bool(answered)
@@ -267,18 +228,19 @@ class CopyWriter:
         if not copy.failures:
             self.failing += 1
         copy.failures += 1
-        copy.failed()
+        if not copy.abandoned:
+            copy.failed()
         if self._on_event is not None:
             self._on_event(CopyFailed(copy.topic, copy.partition, copy.reason, copy.failures))
-        if copy.too_large is not None and copy.hopeless():
+        if copy.gives_way and copy.hopeless():
             # not from within the caller's `write`, whose state is not ready for an answer
-            self._loop.call_soon(self.guarded, self._make_smaller, copy)
+            self._loop.call_soon(self._guarded, self._make_smaller, copy)
             return
         backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(copy.failures, 10))
-        self._loop.call_later(backoff, self.guarded, self._again, copy)
+        self._loop.call_later(backoff, self._guarded, self._again, copy)
 
     def _make_smaller(self, copy: Copy) -> None:
-        if copy.too_large is not None and copy.too_large(copy):
+        if not copy.abandoned and copy.too_large():
             copy.reason = ""
             self._produce(copy)
         else:
@@ -286,7 +248,7 @@ class CopyWriter:
             self._open.discard(copy)
 
     def _again(self, copy: Copy) -> None:
-        if copy.wanted():
+        if not copy.abandoned and copy.wanted():
             copy.reason = ""
             self._produce(copy)
             return

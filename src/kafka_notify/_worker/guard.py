@@ -16,13 +16,14 @@ import attrs
 
 from kafka_notify import _codes as codes
 from kafka_notify import events
-from kafka_notify._clock import Clock
 from kafka_notify._partition.entry import Busy, Entry
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.ready import Ready
-from kafka_notify._settle.settle import Settler
-from kafka_notify._worker.circuit import DAY, Circuit, Kind, Try, kind_of, least_wait
-from kafka_notify._worker.destinations import Circuits, Destination
+from kafka_notify._settle.publisher import CopyPublisher
+from kafka_notify._worker.circuit import DAY, Circuit, Kind, Try, kind_of
+from kafka_notify._worker.context import Context
+from kafka_notify._worker.decision import Ruling
+from kafka_notify._worker.destinations import Circuits, Destination, Destinations
 from kafka_notify.errors import DeliveryError, ThrottledError, TransientError
 from kafka_notify.notification import Notification
 from kafka_notify.outcome import Dead, Outcome, Retry
@@ -59,66 +60,68 @@ class Probes:
     failed: int = 0
 
 
-class Guard:
-    """The circuits of one worker, and what follows from them.
+@attrs.frozen
+class Senders:
+    """What a guard needs of those who send.
 
     Args:
-        circuits: The lane's, and those of its destinations.
-        destination: Names a notification's; None when the destinations are channels, or there are none.
-        max_attempts: Of the retry policy.
-        max_wait: Of the retry policy: seconds for which throttles may go on.
-        concurrency: Sends at once; also how many source records may wait in memory for one destination.
-        loop: Runs the timer.
-        clock: Epoch milliseconds, and monotonic seconds.
-        runner: Knows the backoff.
-        settler: Writes the copies of what waits for a held destination.
-        ready: Queued attempts.
         places: Of all sends under way.
         accepted: How many sends were accepted since the start.
         throttled: Called when the provider asked to slow down.
         kick: Called when more may start.
-        on_event: Guarded; None when nobody listens.
+    """
+
+    places: Collection[Place]
+    accepted: Callable[[], int]
+    throttled: Callable[[], object]
+    kick: Callable[[], object]
+
+
+class Guard:
+    """The circuits of one worker, and what follows from them.
+
+    Args:
+        context: Of the worker. As many source records as sends at once may wait in memory for one destination.
+        circuits: The lane's, and those of its destinations.
+        destination: Names a notification's; None when the destinations are channels, or there are none.
+        runner: Knows the backoff.
+        publisher: Writes the copies of what waits for a held destination.
+        ready: Queued attempts.
+        senders: Those who send.
     """
 
     def __init__(
         self,
+        context: Context,
         circuits: Circuits[Entry],
         destination: Callable[[Notification[Any]], str | None] | None,
-        *,
-        max_attempts: int,
-        concurrency: int,
-        loop: asyncio.AbstractEventLoop,
-        clock: Clock,
         runner: AttemptRunner,
-        settler: Settler,
+        publisher: CopyPublisher,
         ready: Ready,
-        places: Collection[Place],
-        accepted: Callable[[], int],
-        throttled: Callable[[], object],
-        kick: Callable[[], object],
-        on_event: events.OnEvent | None,
-        max_wait: float | None = None,
+        senders: Senders,
     ) -> None:
         self.lane = circuits.lane
         """The lane's circuit."""
         self.probes = Probes()
         self._circuits = circuits
         self._destinations = circuits.destinations
-        self._named = circuits.destinations is not None and circuits.destinations.named
+        self._named = self._destinations is not None and self._destinations.named
+        self.asks: Collection[object] = _asks(self._destinations)
+        """While this is not empty, `admit` has to be asked before each send."""
         self._destination = destination
-        self._max_attempts = max_attempts
-        self._max_wait = max_wait
-        self._concurrency = concurrency
-        self._loop = loop
-        self._clock = clock
+        self._max_attempts = context.retry.max_attempts
+        self._max_wait = context.retry.max_wait
+        self._concurrency = context.concurrency
+        self._loop = context.loop
+        self._clock = context.clock
         self._runner = runner
-        self._settler = settler
+        self._publisher = publisher
         self._ready = ready
-        self._places = places
-        self._accepted_sends = accepted
-        self._throttled = throttled
-        self._kick = kick
-        self._on_event = on_event
+        self._places = senders.places
+        self._accepted_sends = senders.accepted
+        self._throttled = senders.throttled
+        self._kick = senders.kick
+        self._on_event = context.on_event
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = FOREVER
 
@@ -251,7 +254,7 @@ class Guard:
         partition = entry.lane.partition
         if partition.alive and not partition.closing:
             partition.pause(entry, self._clock.now())
-            self._settler.pause(entry, notification, codes.DESTINATION_HELD)
+            self._publisher.pause(entry, notification, codes.DESTINATION_HELD)
 
     # -- after a send ---------------------------------------------------------------------------------
 
@@ -279,24 +282,22 @@ class Guard:
 
     def not_sent(
         self, place: Place, entry: Entry, notification: Notification[Any], outcome: Outcome, started: float
-    ) -> tuple[Outcome, bool]:
-        """What an outcome other than `Sent` says about the provider.
+    ) -> tuple[Ruling | None, bool]:
+        """Hear of an outcome other than `Sent`.
 
         Returns:
-            What becomes of the notification, and whether the provider was asked at all.
+            What the circuits rule, when it may be the provider's; and whether the provider was asked at all.
         """
         error = outcome.error if isinstance(outcome, (Retry, Dead)) else None
         kind = kind_of(error)
         if error is not None and kind in (Kind.FAILURE, Kind.ACCOUNT, Kind.THROTTLE):
-            return self._blame(place, entry, notification, outcome, error, kind, started), True
+            return self._blame(place, entry, notification, error, kind, started), True
         asked = error is not None and not is_deferred(error)
         if kind is not Kind.ANSWER:
             self.give_up(place, asked=asked)
         elif self._tells(place, entry):
             self._accepted(place, entry, started, seen=False)
-        if isinstance(outcome, Retry) and not outcome.counted:
-            outcome = attrs.evolve(outcome, after=least_wait(outcome.after, self._age(entry)))
-        return outcome, asked
+        return None, asked
 
     def _tells(self, place: Place, entry: Entry) -> bool:
         """Whether circuits have to be told that this send was accepted: nearly never of a first send."""
@@ -349,11 +350,10 @@ class Guard:
         place: Place,
         entry: Entry,
         notification: Notification[Any],
-        outcome: Outcome,
         error: DeliveryError,
         kind: Kind,
         started: float,
-    ) -> Outcome:
+    ) -> Ruling:
         """A failure that may be the provider's: whether it counts, and how long it waits."""
         lane, now = self.lane, self._clock.monotonic()
         if self._destinations is not None and not self._destinations.named and place.of is None:
@@ -385,18 +385,10 @@ class Guard:
             self._release(dropped)
         if kind is Kind.THROTTLE and (probe or was != lane.held or (of is not None and of.held != of_was)):
             self._throttled()
-        if not isinstance(outcome, Retry):
-            return outcome
-        wait, counted = verdict.wait, verdict.counted
-        if kind is Kind.FAILURE:
-            wait = max(wait, outcome.after)
-            if not outcome.counted:  # as a middleware says
-                counted, wait = False, least_wait(wait, self._age(entry))
-        elif counted:  # a refusal that was not the account's
-            wait = max(wait, self._runner.backoff(entry.attempt + 1))
-        if not counted:  # spread, or all that failed in an outage would be due together
-            wait += min(verdict.wait / 4, 5.0) * random.random()
-        return Retry(wait, counted, error)
+        claim, wait = kind is not Kind.FAILURE, verdict.wait
+        # a refusal that was not the account's waits as long as any other failure
+        backoff = self._runner.backoff(entry.attempt + 1) if claim and verdict.counted else 0.0
+        return Ruling(verdict.counted, wait, claim, backoff, min(wait / 4, 5.0) * random.random())
 
     def codec_unavailable(self, place: Place, entry: Entry, code: str = codes.CODEC_UNAVAILABLE) -> bool:
         """The codec's own service does not answer, for several users in a row: whether the lane is held. It is not when
@@ -514,6 +506,13 @@ class Guard:
             if entry.held is None and entry.busy is Busy.SENDING:
                 self._put_in_kafka(entry, None)
         self._look_again(of.circuit.ask_again(now))
+
+
+def _asks(destinations: Destinations[Entry] | None) -> Collection[object]:
+    """Always something when all sends are counted, else the destinations that are known: those that failed."""
+    if destinations is None:
+        return ()
+    return (destinations,) if destinations.counted else destinations.known
 
 
 def _how(circuit: Circuit, now: float) -> str:

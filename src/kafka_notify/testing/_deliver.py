@@ -12,12 +12,13 @@ from kafka_notify._clock import Clock
 from kafka_notify._payload import is_payload_class
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.threads import SendThreads
+from kafka_notify._worker.decision import GiveUp, History, Rules, decide
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import UnknownOutcomeError
 from kafka_notify.notification import Attempt, Category, Notification
-from kafka_notify.outcome import Dead, Outcome, Retry, Skipped
-from kafka_notify.policy import LATENCY_RETRY, after_unknown, given_up, holds_lane
+from kafka_notify.outcome import Dead, Outcome, Skipped
+from kafka_notify.policy import LATENCY_RETRY
 from kafka_notify.topology import Topology
 from kafka_notify.wire import decode, encode
 
@@ -87,9 +88,9 @@ async def deliver(
         outcome = await _run(AttemptRunner(consumer, retry, (), threads), notification, this)
     finally:
         threads.close()
-    if isinstance(outcome, Retry) and isinstance(outcome.error, UnknownOutcomeError):
-        outcome = after_unknown(outcome, outcome.error, consumer.unknown_outcome)
-    return _settled(outcome, this, expires, clock.now())
+    rules = Rules.of(retry, consumer.unknown_outcome, in_lane=False)
+    follows = decide(outcome, History(attempt - 1, expires), rules, clock.now())
+    return Dead(follows.reason, follows.error) if isinstance(follows, GiveUp) else follows.outcome
 
 
 def travelled(notification: Notification[Any], topology: Topology | None, codec: Codec) -> Notification[Any]:
@@ -143,19 +144,3 @@ async def _attempt(runner: AttemptRunner, notification: Notification[Any], attem
         if issubclass(type(e), GeneratorExit) and asyncio.current_task(loop) is not this:
             raise  # this coroutine is closed, with its loop
         return runner.failed(e, attempt)
-
-
-def _settled(outcome: Outcome, attempt: Attempt, expires: int | None, now: int) -> Outcome:
-    """A retry that would never start is a dead letter at once."""
-    if not isinstance(outcome, Retry):
-        return outcome
-    if holds_lane(outcome.error):
-        return outcome  # the lane waits with it, whatever its attempts and its ttl
-    reason = given_up(
-        counted=outcome.counted,
-        attempts_made=attempt.number,
-        max_attempts=attempt.max_attempts,
-        due=now + round(outcome.after * 1000),
-        expires=expires,
-    )
-    return outcome if reason is None else Dead(reason, outcome.error)

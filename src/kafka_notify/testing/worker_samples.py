@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from typing_extensions import Self
 
-from kafka_notify._fetch import intake, loop
-from kafka_notify._partition.entry import Entry
 from kafka_notify.testing.attempt_log import AttemptLog, Sampled
 from kafka_notify.worker import Worker
 
@@ -66,19 +63,19 @@ def sample(name: str, worker: Worker) -> Sampled:
         name: What the worker is called in the log.
         worker: Started or not.
     """
-    stats = worker.stats()
+    stats, inside = worker.stats(), worker._sample()
     return Sampled(
         name,
         worker.concurrency or 0,
         stats.in_flight + stats.stuck,
         stats.held,
         bool(stats.paused),
-        _limited(worker),
+        inside is not None and inside.limited,
         stats.buffered + stats.waiting,
         resident(),
-        _budgets(worker),
-        _given_away(worker),
-        _destinations(worker),
+        {} if inside is None else inside.budgets,
+        0 if inside is None else inside.given_away,
+        [] if inside is None else inside.destinations,
     )
 
 
@@ -89,45 +86,3 @@ def resident() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0)
-
-
-def _limited(worker: Worker) -> bool:
-    running = worker._running
-    return running is not None and running.engine.sends.pace is not None and bool(running.engine.sends._ready)
-
-
-def _given_away(worker: Worker) -> int:
-    running = worker._running
-    if running is None:
-        return 0
-    ready, count = running.engine.sends._ready, 0
-    for ring in (ready.new, ready.due, ready.failed):
-        for queue in tuple(ring):  # copied in one step: the event loop goes on changing it
-            first = _first(queue)
-            count += 0 if first is None or first.partition.alive else len(queue)
-    return count
-
-
-def _first(queue: deque[Entry]) -> Entry | None:
-    """All of a queue are of one partition."""
-    try:
-        return queue[0]
-    except IndexError:  # the event loop was quicker
-        return None
-
-
-def _destinations(worker: Worker) -> list[str]:
-    running = worker._running
-    return [] if running is None else running.engine.sends.guard.names_held()
-
-
-def _budgets(worker: Worker) -> dict[str, list[int]]:
-    running, stats = worker._running, worker.stats()
-    if running is None:
-        return {}
-    budget = running.engine.budget
-    return {
-        "buffered": [stats.buffered_bytes, intake.BUFFER_BYTES + loop.TRANSIT_BYTES],
-        "waiting": [stats.waiting_bytes, budget.limit],
-        "loading": [stats.loading_bytes, budget.loads],
-    }

@@ -1,0 +1,218 @@
+"""The senders: how many work, what each takes next, and when it may start. Runs on the event loop.
+
+A sender is a task that makes one send after the other, instead of a task per send, and starts the next as soon as one
+is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from kafka_notify._clock import boottime
+from kafka_notify._partition.entry import Entry
+from kafka_notify._send.delivery import Delivery
+from kafka_notify._send.hooks import absorb
+from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
+from kafka_notify._send.permits import Permits
+from kafka_notify._send.ready import Ready
+from kafka_notify._send.slots import Slot, Slots
+from kafka_notify._worker.context import Context
+
+TURN: Final = 100
+"""Sends that a task makes without suspending before it lets the loop breathe."""
+
+
+class SenderPool:
+    """Up to `concurrency` senders, started as they are needed.
+
+    Args:
+        context: Of the worker.
+        ready: What may be sent now.
+        loader: Reads evicted payloads again before they are queued.
+        slots: The senders, and what each is at.
+        permits: What may keep a send from starting.
+        delivery: Makes one send.
+        fail: Called when user code ended a task with something like SystemExit.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        ready: Ready,
+        loader: Loader,
+        slots: Slots,
+        permits: Permits,
+        delivery: Delivery,
+        fail: Callable[[BaseException], object],
+    ) -> None:
+        self._loop = context.loop
+        self._concurrency = context.concurrency
+        self._ready = ready
+        self._loader = loader
+        self._slots = slots
+        self._permits = permits
+        self._guard = permits.guard
+        self._lane = permits.guard.lane
+        self._pace = permits.pace
+        self._delivery = delivery
+        self._fail = fail
+        self._idle: list[asyncio.Future[None]] = []
+        self._wave = 1
+        self._kicking = False
+        self._late: set[asyncio.Task[None]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether more could be sent than is queued."""
+        return not self._ready and not self._lane.held and not self._permits.paused.whole
+
+    # -- who works ------------------------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """See that somebody works: first one task, then twice as many with each turn of the loop.
+
+        A task whose sends do not suspend empties the queue alone; waking the others would be waste.
+        """
+        if self._loader.waiting:
+            self._loader.fill()
+        if self._ready and not self._kicking:
+            self._kicking = True
+            self._wave = 1
+            self._surge()
+
+    def _surge(self) -> None:
+        count = self._ready.up_to(self._wave)
+        if not count or self._permits.closed:
+            self._kicking = False  # a confirmed commit kicks again, and so does a resume
+            return
+        running = self._slots.running
+        if self._lane.gated:
+            count = min(count, self._guard.room(len(running) - len(self._idle)))  # an outcome kicks again
+        if self._pace is not None and (free := self._ready.up_to(self._free())):
+            count = min(count, self._pace.room(free))  # it kicks once there is room again
+        if count <= 0:
+            self._kicking = False
+            return
+        while count and self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                count -= 1
+        allowed = self._slots.allowed()
+        while count and len(running) < allowed:
+            slot = Slot()
+            running.add(slot)
+            slot.task = self._loop.create_task(self._work(slot))
+            count -= 1
+        if count or self._lane.held:
+            self._kicking = False  # all are at it; each takes the next entry when it is done
+            return
+        self._wave = min(self._wave * 2, 1_024)
+        self._loop.call_soon(self._surge)
+
+    async def _work(self, slot: Slot) -> None:
+        # Each send goes through here: what it reads of other parts is looked up once per task.
+        ready, lane, pace = self._ready, self._lane, self._pace
+        new, due, failed = ready.new, ready.due, ready.failed
+        paused, lease = self._permits.paused, self._permits.lease
+        deliver = self._delivery.run
+        cancelling: Callable[[], int] = getattr(slot.task, "cancelling", int)  # new in 3.11
+        turn = 0
+        entry: Entry | None
+        try:
+            while not slot.ends:
+                if not (new or due or failed) or (
+                    (lane.gated or pace is not None or paused.whole or boottime() > lease.lease_until)
+                    and not self._may_start(slot)
+                ):
+                    entry = None  # a task that waits must not keep the last payload in memory
+                    future = self._loop.create_future()
+                    self._idle.append(future)
+                    await future
+                    turn = 0
+                    continue
+                if due or failed:
+                    entry = ready.pop(probe=lane.held)
+                    if entry.held is not None and entry.held.loaded:
+                        self._loader.started(entry)
+                else:
+                    queue = new[0]
+                    entry = queue.popleft()
+                    if not queue:
+                        new.popleft()
+                    elif not turn & 3:  # sends that do not suspend: four of a partition in a row
+                        new.rotate(-1)
+                try:
+                    await deliver(slot, entry)
+                except GeneratorExit:
+                    if asyncio.current_task(self._loop) is not slot.task:
+                        raise  # this coroutine is closed, with its loop
+                    # a future of user code failed with it: asyncio throws that in here, and closes what awaited it
+                if cancelling():  # by us or by user code: the next send must not be what ends
+                    await absorb(slot.task)
+                turn += 1
+                if turn >= TURN:
+                    turn = 0
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as e:
+            self._fail(e)
+            raise
+        finally:
+            self._slots.ended(slot)
+
+    # -- when a send may start ------------------------------------------------------------------------
+
+    def _may_start(self, slot: Slot) -> bool:
+        permits = self._permits
+        if permits.paused.whole:
+            return False
+        if boottime() > permits.lease.lease_until:
+            permits.lease.tell_lease()
+            return False
+        busy = len(self._slots.running) - len(self._idle) - 1
+        if self._lane.gated and not self._guard.start(slot, busy):
+            return False
+        if self._pace is not None:
+            slot.start = self._pace.take(self._ready.up_to(self._free() + 1))
+            if not slot.start:
+                self._guard.give_up(slot)
+                return False
+        return True
+
+    def loads_wanted(self) -> int:
+        """Evicted payloads that may be in memory for sends to come: none while no send could start."""
+        if self._permits.closed:
+            return 0
+        most = min(AHEAD * self._concurrency, AT_MOST)
+        if self._lane.gated:
+            return min(max(self._guard.room(len(self._slots.running) - len(self._idle)), 0), most)
+        return most
+
+    def _free(self) -> int:
+        """Tasks that have nothing to do, or could be made."""
+        return len(self._idle) + max(0, self._slots.allowed() - len(self._slots.running))
+
+    # -- ends -----------------------------------------------------------------------------------------
+
+    def check_deadlines(self) -> None:
+        """Cancel sends that outlived their deadline; one that ignores it is left behind and replaced."""
+        for slot in self._slots.overdue():
+            rest = self._delivery.left_behind(slot)
+            if rest is not None:
+                task = self._loop.create_task(rest)
+                self._late.add(task)
+                task.add_done_callback(self._late_ended)
+
+    def _late_ended(self, task: asyncio.Task[None]) -> None:
+        self._late.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    async def close(self) -> None:
+        """End all tasks."""
+        self._guard.close()
+        await self._slots.close()

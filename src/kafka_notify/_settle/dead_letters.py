@@ -1,0 +1,209 @@
+"""What is written of a notification that died: all of it, or as much as a topic takes; and what follows then."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
+
+import attrs
+
+from kafka_notify import _codes as codes
+from kafka_notify import events
+from kafka_notify._dead_letter import DeadLetter
+from kafka_notify._partition.entry import Entry
+from kafka_notify._partition.retry_record import Held
+from kafka_notify._settle.copies import Copy
+from kafka_notify._settle.records import place_of, state_of
+from kafka_notify._worker.context import Context
+from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification
+from kafka_notify.wire import DlqPayload, DlqReason, category_of, dead_letter
+
+log = logging.getLogger("kafka_notify.worker")
+
+DeadLetterHook = Callable[[DeadLetter], Awaitable[None]]
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+@attrs.frozen
+class Form:
+    """One way to write a dead letter: how much of its record is kept."""
+
+    payload: DlqPayload
+    """Whether the value is kept."""
+    headers: bool = True
+    """Whether the record's own headers are kept, and a key that is no user id."""
+    code: str | None = None
+    """The error code that goes before its own."""
+
+    def key(self, entry: Entry) -> bytes | None:
+        """The letter's key."""
+        key = entry.key
+        return key if self.headers or len(key or b"") <= MAX_USER_ID_BYTES else None
+
+
+_WITHOUT_VALUE: Final = Form("redacted", code=codes.RECORD_TOO_LARGE)
+_SMALLEST: Final = Form("redacted", headers=False, code=codes.RECORD_TOO_LARGE)
+
+
+def payload_policy(
+    entry: Entry, notification: Notification[Any] | None, categories: Mapping[str, Category[Any]]
+) -> DlqPayload:
+    """Whether the value is kept.
+
+    A known category decides; one of a newer producer counts as sensitive; what is no notification at all must
+    be inspected as it is.
+    """
+    if entry.record is None:
+        return "redacted"  # removed from its topic before anybody could read it again
+    name = notification.category if notification is not None else category_of(entry.headers)
+    category = categories.get(name or "")
+    if category is not None:
+        return "redacted" if category.dlq_payload == "redact" else "intact"
+    return "intact" if notification is None else "redacted"
+
+
+def forms(payload: DlqPayload) -> list[Form]:
+    """The letter as it should be, then what is tried when a topic refuses that for its size.
+
+    First without the value, then without the record's own headers and a key that is no user id: that fits
+    everywhere, as it holds nothing of unknown length.
+    """
+    if payload == "intact":
+        return [Form(payload), _WITHOUT_VALUE, _SMALLEST]
+    return [Form(payload), _SMALLEST]
+
+
+@attrs.frozen
+class Death:
+    """Why a notification is dead-lettered.
+
+    Args:
+        reason: As its letter says it.
+        held: What the letter says of earlier attempts.
+        attempts: Counted attempts made.
+        at: Epoch ms.
+    """
+
+    reason: DlqReason
+    held: Held
+    attempts: int
+    at: int
+
+
+class DeadLetterCopy(Copy):
+    """A record of the dead-letter topic: the entry is terminal once the broker has it.
+
+    When no topic takes it, it is written without its value, and if need be without key and headers.
+
+    Args:
+        context: Of the worker.
+        entry: Whose dead letter it is.
+        death: Why it died.
+        notification: None when it cannot be decoded.
+        hook: `on_dead_letter`: awaited after the acknowledgement, before completion: at least once. None costs nothing.
+        spawn: Runs the hook.
+    """
+
+    __slots__ = ("_context", "_death", "_entry", "_forms", "_hook", "_notification", "_partition", "_spawn")
+    outlives = True  # `on_dead_letter` is told of a letter that was written
+    gives_way = True
+
+    def __init__(
+        self,
+        context: Context,
+        entry: Entry,
+        death: Death,
+        notification: Notification[Any] | None,
+        hook: DeadLetterHook | None,
+        spawn: Spawn,
+    ) -> None:
+        super().__init__(context.dead_letter_topic, -1, None, None, [])
+        self._context = context
+        self._entry = entry
+        self._partition = entry.partition
+        self._death = death
+        self._notification = notification
+        self._hook = hook
+        self._spawn = spawn
+        self._forms = forms(payload_policy(entry, notification, context.categories))
+        self._take_form()
+
+    def _take_form(self) -> None:
+        """Become the largest form that was not refused."""
+        form = self._forms.pop(0)
+        entry, death, held = self._entry, self._death, self._death.held
+        held.error_code = form.code or held.error_code
+        self.key = form.key(entry)
+        self.value = entry.value if form.payload == "intact" else None
+        self.headers = dead_letter(
+            entry.headers if form.headers else None,
+            reason=death.reason,
+            at_ms=death.at,
+            group=self._context.group,
+            payload=form.payload,
+            redrives=held.redrives,
+            state=state_of(entry, held, death.attempts, self._context),
+            id=held.id or None,
+            created_ms=held.created if held.id and held.created >= 0 else None,
+        )
+
+    def wanted(self) -> bool:
+        """While its assignment lives."""
+        return self._partition.alive
+
+    def acknowledged(self, offset: int) -> None:
+        """Tell of it, then finish the entry."""
+        on_event, n = self._context.on_event, self._notification
+        if on_event is not None:
+            on_event(
+                events.DeadLettered(
+                    self._death.held.id,
+                    n.category if n else None,
+                    n.channel if n else None,
+                    self._death.reason,
+                    self._death.held.error_code,
+                    *place_of(self._entry, self._context),
+                )
+            )
+        if self._hook is None:
+            self._finish()
+        else:
+            self._spawn(self._tell(self._hook, offset))
+
+    async def _tell(self, hook: DeadLetterHook, offset: int) -> None:
+        context = self._context
+        try:
+            dead = DeadLetter.from_record(
+                self.topic,
+                -1,
+                offset,
+                self.key,
+                self.value,
+                self.headers,
+                self._death.at,
+                context.codec,
+                context.categories,
+                self._notification,
+            )
+            await hook(dead)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        partition = self._partition
+        partition.outstanding -= 1
+        if partition.alive:
+            partition.finish(self._entry, accepted=False, now=self._context.clock.now())
+
+    def too_large(self) -> bool:
+        """Write less of it."""
+        if self._partition.alive:
+            log.error(
+                "%s[%d]: the dead letter of offset %d is too large for %s: less of it is written; the original "
+                "stays in its topic until retention removes it",
+                *place_of(self._entry, self._context),
+                self.topic,
+            )
+            self._take_form()
+        return self._partition.alive

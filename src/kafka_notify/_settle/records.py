@@ -1,0 +1,219 @@
+"""The records that a worker writes into the retry topic, copies and spills, and what follows each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from kafka_notify import events
+from kafka_notify._partition.entry import Entry
+from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.wide import LongWaits, Spill
+from kafka_notify._settle.copies import Copy
+from kafka_notify._worker.context import Context
+from kafka_notify.notification import Notification
+from kafka_notify.wire import (
+    SPILL_ORIGIN,
+    SPILL_WRITER,
+    Headers,
+    RetryState,
+    category_of,
+    channel_of,
+    retry_copy,
+)
+
+if TYPE_CHECKING:
+    from kafka_notify._partition.partition import Partition
+
+log = logging.getLogger("kafka_notify.worker")
+
+_SPILL_KEY: Final = b"kafka-notify-spill"
+
+
+def place_of(entry: Entry, context: Context) -> tuple[str, int, int]:
+    """Topic, partition and offset of the record that an entry began with: when the headers of a retry
+    record cannot be read, that record is all that is known."""
+    number = entry.partition.number
+    if entry.held is not None and entry.held.stranger >= 0:
+        return context.source, number, entry.held.stranger
+    if entry.origin < 0:
+        return context.retry_topic, number, -1 - entry.origin
+    return context.source, number, entry.origin
+
+
+def state_of(entry: Entry, held: Held, attempts: int, context: Context) -> RetryState:
+    """What the headers of a copy or dead letter say besides its notification."""
+    topic, number, origin = place_of(entry, context)
+    return RetryState(
+        origin_topic=topic,
+        origin_partition=number,
+        origin=origin,
+        attempt=attempts,
+        due_ms=held.due,
+        first_failed_ms=held.first_failed,
+        error_class=held.error_class,
+        error_code=held.error_code,
+        provider=held.provider,
+        outcome_unknown=held.unknown,
+        writer=entry.partition.writer,
+        redrives=held.redrives,
+        origin_topic_id=held.topic,
+        unknown_before=held.unknown_before,
+        waiting_since_ms=held.waiting_since,
+    )
+
+
+TooLarge = Callable[["RetryCopy"], object]
+
+
+class RetryCopy(Copy):
+    """A record of the retry topic: the entry lives there once the broker has it.
+
+    Args:
+        context: Of the worker.
+        entry: Whose copy it is.
+        held: What it says.
+        attempts: Counted attempts made.
+        notification: None where nobody decoded it.
+        instead: Writes something else when no topic takes it.
+    """
+
+    __slots__ = ("_context", "_instead", "_partition", "attempts", "entry", "held", "notification")
+    gives_way = True
+
+    def __init__(
+        self,
+        context: Context,
+        entry: Entry,
+        held: Held,
+        attempts: int,
+        notification: Notification[Any] | None,
+        instead: TooLarge,
+    ) -> None:
+        self._context = context
+        self._instead = instead
+        self._partition = partition = entry.partition
+        self.entry = entry
+        self.held = held
+        self.attempts = attempts
+        self.notification = notification
+        headers = retry_copy(entry.headers, state_of(entry, held, attempts, context), held.id, held.created)
+        super().__init__(context.retry_topic, partition.number, entry.key, entry.value, headers)
+        partition.outstanding += 1
+
+    def wanted(self) -> bool:
+        """While its assignment lives."""
+        return self._partition.alive
+
+    def acknowledged(self, offset: int) -> None:
+        """The entry lives in the retry topic from now on."""
+        partition, held = self._partition, self.held
+        partition.outstanding -= 1
+        if not partition.alive:
+            return
+        context = self._context
+        now = context.clock.now()
+        held.at = offset
+        partition.copied(self.entry, held, self.attempts, now)
+        if context.on_event is not None:
+            n = self.notification
+            context.on_event(
+                events.RetryScheduled(
+                    held.id,
+                    n.category if n else category_of(self.headers) or "",
+                    n.channel if n else channel_of(self.headers) or "",
+                    self.attempts,
+                    (held.due - now) / 1000,
+                    self.topic,
+                    partition.number,
+                    offset,
+                )
+            )
+
+    def failed(self) -> None:
+        """It may have been written all the same: that orphan is read before a send."""
+        self.held.tainted = True
+
+    def too_large(self) -> bool:
+        """It is dead-lettered instead."""
+        partition = self._partition
+        partition.outstanding -= 1
+        if partition.alive:
+            log.error(
+                "%s[%d]: the retry copy of offset %d is too large for %s: it is dead-lettered; raise that topic's "
+                "max.message.bytes",
+                *place_of(self.entry, self._context),
+                self.topic,
+            )
+            self._instead(self)
+        return False
+
+    def abandon(self) -> None:
+        """Keep neither the entry nor the assignment alive."""
+        super().abandon()
+        del self.entry, self.held, self.notification, self._partition
+
+
+class CarriedCopy(RetryCopy):
+    """A waiting retry written forward as it is. It fitted before, so it is written again and again."""
+
+    __slots__ = ()
+    gives_way = False
+
+
+class SpillCopy(Copy):
+    """Which offsets of the retry partition are finished, written into itself. Its headers are those of a copy by
+    another writer, so that an older version passes over it."""
+
+    __slots__ = ("_long_waits", "_partition", "_written")
+
+    def __init__(self, context: Context, partition: Partition, written: Spill, long_waits: LongWaits) -> None:
+        super().__init__(
+            context.retry_topic,
+            partition.number,
+            _SPILL_KEY,
+            written.value,
+            _spill_headers(context, partition),
+        )
+        self._partition = partition
+        self._written = written
+        self._long_waits = long_waits
+        partition.outstanding += 1
+
+    def wanted(self) -> bool:
+        """While its assignment lives."""
+        return self._partition.alive
+
+    def acknowledged(self, offset: int) -> None:
+        """Commits may name it."""
+        self._partition.outstanding -= 1
+        if self._partition.alive:
+            self._partition.spilled(self._written, offset)
+
+    def failed(self) -> None:
+        """It counts."""
+        self._long_waits.spill_failures += 1
+
+    def abandon(self) -> None:
+        """Do not keep the assignment alive."""
+        super().abandon()
+        del self._partition, self._written
+
+
+def _spill_headers(context: Context, partition: Partition) -> Headers:
+    state = RetryState(
+        origin_topic=context.source,
+        origin_partition=partition.number,
+        origin=SPILL_ORIGIN,
+        attempt=0,
+        due_ms=0,
+        first_failed_ms=None,
+        error_class=None,
+        error_code=None,
+        provider=None,
+        outcome_unknown=False,
+        writer=SPILL_WRITER + partition.writer,
+        redrives=0,
+    )
+    return retry_copy(None, state, "spill", context.clock.now())

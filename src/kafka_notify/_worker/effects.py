@@ -1,0 +1,65 @@
+"""What partitions ask of the world: sends, copies, payloads, wake-ups. On the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from kafka_notify import _codes as codes
+from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.wide import LongWaits, Spill
+from kafka_notify._send.sends import Sends
+from kafka_notify._worker.context import Context
+from kafka_notify._worker.wakeups import WakeUps
+from kafka_notify.wire import identity
+
+
+class PartitionEffects:
+    """Carries out what the partitions of one worker decide: `_partition.effects.Effects`.
+
+    Args:
+        context: Of the worker.
+        sends: Its sending half.
+        wakeups: Of users' queues.
+        long_waits: What all partitions know of long waits.
+    """
+
+    def __init__(self, context: Context, sends: Sends, wakeups: WakeUps, long_waits: LongWaits) -> None:
+        self._source = context.source
+        self._counts = sends.counts
+        self._publisher = sends.publisher
+        self._decoder = sends.decoder
+        self._ready = sends.ready
+        self._loader = sends.loader
+        self._long_waits = long_waits
+        self.send: Callable[[Entry], None] = sends.add
+        """Queue an attempt, without a call in between."""
+        self.wake: Callable[[UserQueue, int], None] = wakeups.wake
+        """Look at a user's queue again at an epoch ms; likewise."""
+
+    def park(self, entry: Entry) -> None:
+        """Copy a source entry behind an earlier one of its user."""
+        self._counts.parked += 1
+        self._publisher.park(entry, will_be_sent=self._decoder.will_be_sent)
+
+    def load(self, entry: Entry, *, to_copy: bool = False) -> None:
+        """Read an evicted payload again: for its send once there is room, or to copy it."""
+        self._loader.add(entry, to_copy=to_copy)
+
+    def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
+        """Take attempts out of their queues that have not begun."""
+        return [*self._ready.recall(partition, entries), *self._loader.recall(partition, entries)]
+
+    def bury(self, entry: Entry) -> None:
+        """Dead-letter a retry record that cannot be read."""
+        self._counts.dead += 1
+        self._publisher.dead_letter(entry, "undecodable", code=codes.BAD_RETRY_HEADERS)
+
+    def spill(self, partition: Partition, written: Spill) -> None:
+        """Write a record that says what is finished of a retry partition."""
+        self._publisher.spill(partition, written, self._long_waits)
+
+    def identity(self, entry: Entry) -> tuple[str, int]:
+        """Id and creation time of an entry that lives in the source alone."""
+        number, origin = entry.partition.number, entry.origin
+        return identity(entry.headers, self._source, number, origin, entry.timestamp)

@@ -1,0 +1,151 @@
+"""What is gone of a worker's partitions, and what can be saved of it: retention, and offsets that are missing.
+
+Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kafka_notify import _alarms, events
+from kafka_notify._alarms import Alarms
+from kafka_notify._fetch.loop import Start
+from kafka_notify._fetch.removed import Removed
+from kafka_notify._partition.entry import Busy, Entry
+from kafka_notify._partition.partition import Partition
+from kafka_notify._partition.wide import LongWaits
+from kafka_notify._retention import DAY_MS
+from kafka_notify._send.sends import Sends
+from kafka_notify._worker.context import Context
+from kafka_notify._worker.decision import Kept
+
+log = logging.getLogger("kafka_notify.worker")
+
+SAVE_BATCH: Final = 5_000
+"""Copies that one look at the log start writes at most, when retention passes what waits."""
+
+
+class Losses:
+    """Compares what retention leaves with what is not finished, says what is gone, and saves what is in memory.
+
+    Args:
+        context: Of the worker.
+        partitions: Its own, by number.
+        sends: Its sending half: writes what is saved, and dead letters of what is not.
+        long_waits: What all partitions know of long waits.
+    """
+
+    def __init__(
+        self, context: Context, partitions: Mapping[int, Partition], sends: Sends, long_waits: LongWaits
+    ) -> None:
+        self.alarms = Alarms()
+        self._topics = context.source, context.retry_topic
+        self._longest_backoff_ms = context.retry.longest_ms
+        self._on_event = context.on_event
+        self._partitions = partitions
+        self._counts = sends.counts
+        self._publisher = sends.publisher
+        self._outcomes = sends.outcomes
+        self._long_waits = long_waits
+        self._removed: dict[int, tuple[Removed, Removed]] = {}
+        """Of source and retry partition."""
+
+    def look_at_start(self, start: Start, partition: Partition) -> None:
+        """Say what is missing of a partition that starts: unfinished records below the log start, and the offsets."""
+        number = start.number
+        trackers, ranges = (partition.source, partition.retry), (start.source_range, start.retry_range)
+        self._removed[number] = (
+            Removed(trackers[0], ranges[0][0]),
+            Removed(trackers[1], ranges[1][0]),
+        )
+        in_use = start.retry_range[1] > 0 or not all(start.uncommitted)
+        for topic, kind, committed, uncommitted, (low, high) in zip(
+            self._topics,
+            (_alarms.UNREAD, _alarms.WAITING),
+            (start.source, start.retry),
+            start.uncommitted,
+            ranges,
+            strict=True,
+        ):
+            if gone := committed.open_below(low):
+                self._tell(kind, topic, number, gone)
+            if uncommitted and in_use and high > 0:
+                log.error("%s", self.alarms.ring(_alarms.NO_OFFSETS, topic, number, high - low))
+                if self._on_event:
+                    self._on_event(events.OffsetsMissing(topic, number, high - low))
+
+    def look(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Partitions begin at these offsets now, by topic and number."""
+        for number, partition in tuple(self._partitions.items()):
+            for topic, kind, removed in zip(
+                self._topics,
+                (_alarms.UNREAD, _alarms.WAITING),
+                self._removed.get(number, ()),
+                strict=False,
+            ):
+                if gone := removed.look(starts.get((topic, number), 0)):
+                    self._tell(kind, topic, number, gone)
+            start = starts.get((self._topics[1], number), 0)
+            if partition.active and start > partition.retry.frontier:
+                self._save_waiting(partition, start)
+
+    def _tell(self, kind: str, topic: str, number: int, count: int) -> None:
+        log.error("%s", self.alarms.ring(kind, topic, number, count))
+        if self._on_event:
+            self._on_event(events.RecordsRemoved(topic, number, count))
+
+    def _save_waiting(self, partition: Partition, start: int) -> None:
+        """Retention passes what waits: copy forward what is in memory; of the rest there is only a dead letter."""
+        removed: list[Entry] = []
+        saved = 0
+        for entry in tuple(partition.pending.values()):
+            held = entry.held
+            if held is None or held.at >= start or entry.busy or partition.closing:
+                continue
+            if entry.record is None:
+                removed.append(entry)
+            elif saved < SAVE_BATCH:
+                saved += 1
+                entry.busy = Busy.COPYING
+                self._publisher.carry(entry)
+        if saved:
+            log.error(
+                "%s[%d]: retention removed %d records that wait for a retry; they are in memory, and are written again",
+                self._topics[1],
+                partition.number,
+                saved,
+            )
+        self.dead_letter(removed)
+
+    def dead_letter(self, entries: Sequence[Entry]) -> None:
+        """Records of waiting retries are gone, with their payloads."""
+        for number, count in Counter(entry.partition.number for entry in entries).items():
+            self._tell(_alarms.WAITING, self._topics[1], number, count)
+        for entry in entries:
+            self._counts.dead += 1
+            self._publisher.dead_letter(entry, "removed")
+
+    def learn_retention(self, milliseconds: int) -> None:
+        """How long the retry topic keeps records: its `retention.ms`."""
+        self._long_waits.retention_ms = None if milliseconds < 0 else milliseconds
+        before, kept = self._outcomes.kept, Kept.by(milliseconds)
+        self._outcomes.learn(kept)
+        longest = kept.longest_wait_ms
+        if longest == before.longest_wait_ms:
+            return
+        if longest is not None and self._longest_backoff_ms > longest and not kept.any_wait:
+            log.error(
+                "%s keeps records for %.3g days, so a retry may wait for %.3g days at most: the longest wait of the "
+                "RetryPolicy is %.3g days, and what waits longer is dead-lettered; lengthen retention.ms",
+                self._topics[1],
+                milliseconds / DAY_MS,
+                longest / DAY_MS,
+                self._longest_backoff_ms / DAY_MS,
+            )
+
+    def drop(self, partition: Partition) -> None:
+        """Its assignment has ended."""
+        self._removed.pop(partition.number, None)

@@ -1,0 +1,323 @@
+"""The parts of a started worker that have a life: threads, handles, the event loop. How they start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from kafka_notify._admin.wanted import retry_retention
+from kafka_notify._arguments import to_seconds
+from kafka_notify._clock import Clock
+from kafka_notify._config import Config, client_bytes
+from kafka_notify._fetch import intake, lease
+from kafka_notify._fetch.channels import Channels
+from kafka_notify._fetch.control import ControlReader
+from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
+from kafka_notify._fetch.reread import Rereader
+from kafka_notify._handle import ProducerHandle
+from kafka_notify._partition.wide import LongWaits
+from kafka_notify._pause import Paused
+from kafka_notify._send import engine
+from kafka_notify._send.engine import Engine
+from kafka_notify._send.pace import Pace, SharedPace
+from kafka_notify._send.sends import MakePace, Sender
+from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._supervised import supervised
+from kafka_notify._where import origin
+from kafka_notify._worker.calls import Calls
+from kafka_notify._worker.context import Context
+from kafka_notify._worker.life import Life
+from kafka_notify._worker.report import Report, failure
+from kafka_notify._worker.settings import Settings
+from kafka_notify._worker.stats import TABLE_ENTRY_BYTES
+from kafka_notify.codec import Codec
+from kafka_notify.consumer import Consumer
+from kafka_notify.errors import ConfigError, NotifyError
+from kafka_notify.events import OnEvent
+from kafka_notify.outcome import Middleware
+from kafka_notify.topology import Lane, Topology
+
+log = logging.getLogger("kafka_notify.worker")
+
+WARM_UP: Final = 30.0
+SLICE: Final = 0.1
+"""Seconds of one wait of the main thread: signal handlers run between two of them."""
+
+
+class StoppedEarly(NotifyError):
+    """A stop was asked for before a worker had started."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: stopped before it had started")
+
+
+@attrs.frozen(eq=False)
+class WorkerPlan:
+    """What a worker is made of.
+
+    Args:
+        lane: Which it runs.
+        topology: Lanes, categories and channels.
+        config: librdkafka properties of the consumer's cluster, for questions to the brokers.
+        reading: Complete configuration of the consumer handle; likewise `writing` of the one that writes copies.
+        codec: Value bytes to data.
+        middleware: Outermost first.
+        drain_timeout: Seconds that running sends get.
+        wide_retries: Whether retry partitions may become wide.
+        on_event: Told of each event, never raises.
+        loop_factory: Makes the event loop.
+    """
+
+    lane: Lane
+    topology: Topology
+    config: Config
+    reading: dict[str, Any]
+    writing: dict[str, Any]
+    codec: Codec
+    middleware: tuple[Middleware, ...]
+    drain_timeout: float
+    wide_retries: bool
+    on_event: OnEvent | None
+    loop_factory: Callable[[], asyncio.AbstractEventLoop]
+
+
+class Running:
+    """One worker from its start to its end.
+
+    Args:
+        plan: What it is made of.
+        consumer: The team's.
+        life: Its state.
+    """
+
+    def __init__(self, plan: WorkerPlan, consumer: Consumer, life: Life) -> None:
+        lane, topology = plan.lane, plan.topology
+        self.topics = (
+            topology.source_topic(lane.name),
+            topology.retry_topic(lane.name, consumer.name),
+            topology.dlq_topic(lane.name),
+        )
+        self.concurrency = consumer.concurrency
+        self.loop = plan.loop_factory()
+        self.thread = supervised(self._run_loop, f"kafka-notify loop {lane.name}", self._fail)
+        self._life = life
+        self._plan = plan
+        self._group = topology.group(lane.name, consumer.name)
+        self._asks_lease = plan.reading.get("group.protocol") == "consumer"
+        self._lease: float | None = None
+        self._source_partitions = 0
+        self._open_handle = functools.partial(
+            ProducerHandle,
+            plan.writing,
+            name=f"copies of {self._group}",
+            topics=self.topics[1:],
+            on_event=plan.on_event,
+        )
+        self.handle = self._open_handle()
+        calls = Calls(self.loop, life, self._fail)
+        self.writer = CopyWriter(
+            self.handle, self.loop, plan.on_event, reopen=self._reopen, guarded=calls.run
+        )
+        settings = self._settings(consumer)
+        self.fetch = FetchLoop(plan.reading, self.topics[0], self.topics[1], settings.channels)
+        self.rereader = Rereader(
+            plan.reading, self.topics[1], lambda a: calls.post(self.engine.loaded, a), self._fail
+        )
+        channels = len(consumer.channels or topology.channels)
+        sender = Sender(consumer, plan.middleware, channels, self._pace(consumer))
+        self.engine = Engine(self._context(consumer), settings, sender, self.writer, self.fetch, life, calls)
+        self.report = Report(
+            self.engine, self.fetch, self.writer, self.thread, self._memory_limit(), self.topics
+        )
+        self.control = ControlReader(
+            plan.reading,
+            topology.control_topic,
+            lambda records: calls.post(self.engine.learn_pauses, records),
+            self._fail,
+        )
+
+    # -- what its parts are told ----------------------------------------------------------------------
+
+    def _context(self, consumer: Consumer) -> Context:
+        plan = self._plan
+        source, retry_topic, dead_letter_topic = self.topics
+        return Context(
+            loop=self.loop,
+            clock=Clock(),
+            source=source,
+            retry_topic=retry_topic,
+            dead_letter_topic=dead_letter_topic,
+            group=self._group,
+            categories=plan.topology.categories,
+            codec=plan.codec,
+            retry=consumer.retry or plan.lane.retry,
+            send_timeout=to_seconds(consumer.send_timeout, "send_timeout"),
+            concurrency=consumer.concurrency,
+            unknown=consumer.unknown_outcome,
+            on_event=plan.on_event,
+        )
+
+    def _settings(self, consumer: Consumer) -> Settings:
+        plan, reading = self._plan, self._plan.reading
+        return Settings(
+            paused=Paused(plan.lane.name, consumer.name, consumer.channels),
+            long_waits=LongWaits(plan.wide_retries, retry_retention(plan.lane)),
+            channels=Channels(frozenset(consumer.channels), frozenset(consumer.dropped_channels)),
+            known_channels=plan.topology.channels,
+            session_timeout=lease.DEFAULT
+            if self._asks_lease
+            else float(reading["session.timeout.ms"]) / 1000,
+            drain_timeout=plan.drain_timeout,
+            load=lambda load: self.rereader.request(load),
+            count_partitions=lambda: self.handle.warm_up(self.topics[:1], WARM_UP)[self.topics[0]],
+        )
+
+    def _pace(self, consumer: Consumer) -> MakePace:
+        lane, limit = self._plan.lane.name, consumer.rate_limit
+        if limit is None:
+            return lambda clock, kick: None
+        share = limit.lane_share(lane, self._plan.topology.lanes)
+        if (limiter := limit.shared) is None:
+            return lambda clock, kick: Pace(limit, share, self.loop, clock, kick)
+        quota = limit.quota(lane, consumer.name)
+        return lambda clock, kick: SharedPace(limiter, quota, limit, share, self.loop, clock, kick)
+
+    def _memory_limit(self) -> int:
+        return (
+            intake.BUFFER_BYTES + TRANSIT_BYTES + engine.PAYLOAD_BUDGET + engine.LOAD_BUDGET
+            + TABLE_ENTRY_BYTES * intake.MAX_HELD + client_bytes(self._plan.reading, self._plan.writing)
+        )  # fmt: skip
+
+    def _reopen(self) -> ProducerHandle:
+        self.handle.release()
+        self.handle = self._open_handle()
+        return self.handle
+
+    def _fail(self, error: BaseException) -> None:
+        self.engine.fail(error)
+
+    # -- start ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Check the topics, run the consumer's `setup`, and join the group."""
+        self._within(self._check_topics)
+        if self._asks_lease:
+            self._within(self._ask_lease)
+        self.thread.start()
+        opening = asyncio.run_coroutine_threadsafe(
+            self.engine.open(lease=self._lease, source_partitions=self._source_partitions), self.loop
+        )
+        try:
+            self._await(opening)
+        finally:
+            opening.cancel()  # a `setup` that still runs
+        self._within(self.control.start)  # before the first record: it may be paused
+        self.fetch.start(self.engine)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while True:
+            try:
+                self.loop.run_forever()
+                return
+            except (SystemExit, KeyboardInterrupt) as e:
+                # asyncio lets these two through from any task, and signals reach the main thread alone: a task that
+                # user code began. Whoever awaits it is told; everything else in the loop is as it was.
+                if self._life.error is e:
+                    return
+                log.error("%s: a task of user code raised %s", self.topics[0], origin(e))
+
+    def _ask_lease(self) -> None:
+        self._lease = lease.consumer_protocol_lease(self._plan.config, self._group)
+
+    def _check_topics(self) -> None:
+        source, retry, dlq = self.topics
+        rights = {source: "Read", retry: "Read and Write", dlq: "Write"}
+        counts = self.handle.warm_up(self.topics, WARM_UP, rights)
+        if counts[source] != counts[retry]:
+            raise ConfigError(
+                f"{source} has {counts[source]} partitions and {retry} has {counts[retry]}: a user's retries must "
+                "lie in the partition of the same number; raise the smaller one (the retry topic first)"
+            )
+        self._source_partitions = counts[source]
+
+    def _within(self, call: Callable[[], object]) -> None:
+        """Call what may wait for brokers on a thread of its own, so that a stop ends the wait, if not the call."""
+        done: concurrent.futures.Future[object] = concurrent.futures.Future()
+
+        def answer() -> None:
+            try:
+                done.set_result(call())
+            except BaseException as e:
+                done.set_exception(e)
+
+        supervised(answer, f"kafka-notify start {self.topics[0]}", done.set_exception).start()
+        self._await(done)
+
+    def _await(self, done: concurrent.futures.Future[Any]) -> None:
+        # in slices: a signal handler runs between two of them
+        while not concurrent.futures.wait([done], SLICE).done:
+            if self._life.stop_asked:
+                raise StoppedEarly(self.topics[0])
+            if self._life.error is not None:
+                raise NotifyError(failure(self._life.error))
+        done.result()
+        if self._life.stop_asked:
+            raise StoppedEarly(self.topics[0])
+
+    # -- end ------------------------------------------------------------------------------------------
+
+    def going(self) -> bool:
+        """Whether it still reads."""
+        return self.fetch.alive()
+
+    def begin_stop(self) -> None:
+        """Hand over and leave the group, without waiting for it: `stop` does."""
+        self.fetch.stop()
+
+    def hurry(self, seconds: float) -> None:
+        """Give running sends so many seconds from the stop's begin on; whether it has begun or not."""
+        self.engine.handover.hurry(seconds)
+
+    def stop(self) -> None:
+        """Stop reading, let running sends end, commit, leave the group, close everything."""
+        self.fetch.stop()
+        began = time.monotonic()
+        while not self.fetch.join(SLICE) and time.monotonic() < began + self.engine.handover.timeout + 60:
+            pass
+        if self.fetch.alive():
+            log.error(
+                "the consumer of %s did not close in time; its group notices at its session timeout",
+                self.topics[0],
+            )
+        self.close()
+
+    def close(self) -> None:
+        """Close everything, drained or not."""
+        self.fetch.stop()
+        self.fetch.join(10)
+        self.rereader.close()
+        self.control.close()
+        if self.thread.is_alive():
+            closing = asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop)
+            began = time.monotonic()
+            while not concurrent.futures.wait([closing], SLICE).done:
+                if time.monotonic() > began + self.engine.handover.timeout + 10:
+                    closing.cancel()
+                    break
+            try:
+                closing.result(0)
+            except BaseException as e:
+                log.error("closing the worker of %s: %s", self.topics[0], origin(e))
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(5)
+        self.handle.close(5)
+        if not self.thread.is_alive():
+            self.loop.close()

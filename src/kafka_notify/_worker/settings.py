@@ -1,0 +1,37 @@
+"""What one worker was told, and what it may ask of others: one value that never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from kafka_notify._fetch.channels import Channels
+from kafka_notify._partition.wide import LongWaits
+from kafka_notify._pause import Paused
+from kafka_notify._send.loader import Load
+
+
+@attrs.frozen(eq=False)
+class Settings:
+    """How a worker takes part in its group.
+
+    Args:
+        paused: What must not be sent now.
+        long_waits: Whether retry partitions may become wide, and how long their topic keeps a record.
+        channels: What the consumer sends.
+        known_channels: Those of the topology.
+        session_timeout: Seconds without a confirmed commit after which no send starts.
+        drain_timeout: Seconds for running sends at a hand-over.
+        load: Requests that an evicted payload is read again; answered by `Engine.loaded`.
+        count_partitions: Asks how many the source topic has; blocks.
+    """
+
+    paused: Paused
+    long_waits: LongWaits
+    channels: Channels
+    known_channels: frozenset[str]
+    session_timeout: float
+    drain_timeout: float
+    load: Callable[[Load], object]
+    count_partitions: Callable[[], int]
