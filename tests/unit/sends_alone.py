@@ -18,6 +18,7 @@ from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import Spill
 from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner
+from kafka_notify._send.engine import _destinations
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.loader import Loader
 from kafka_notify._send.pace import Pace
@@ -62,7 +63,8 @@ class Acknowledged:
 
 
 class Alone:
-    """One partition's work on the running loop; the lease never ends, copies are acknowledged at once.
+    """One partition's work on the running loop; the lease never ends, copies are acknowledged at once, or never while
+    `acknowledges` is false.
 
     Args:
         consumer: The team's.
@@ -81,6 +83,10 @@ class Alone:
         codec: Codec | None = None,
     ) -> None:
         self.lease_until = float("inf")
+        self.acknowledges = True
+        self._unacknowledged: list[Any] = []
+        self._end = 0
+        """Of the topics, as one."""
         self.written: list[tuple[str, Headers]] = []
         self.failed: list[BaseException] = []
         self.handled: list[BaseException | None] = []
@@ -119,8 +125,10 @@ class Alone:
             categories=CATEGORIES,
             codec=codec,
             runner=runner,
-            circuits=Circuits(consumer.breaker, self.clock.monotonic(), consumer.concurrency),
-            destination=None,
+            circuits=Circuits(
+                consumer.breaker, self.clock.monotonic(), consumer.concurrency, _destinations(consumer, 1)
+            ),
+            destination=consumer.destination if "destination" in consumer._overridden else None,
             unknown=consumer.unknown_outcome,
             hooks=hooks,
             threads=threads,
@@ -221,9 +229,18 @@ class Alone:
     ) -> None:
         """Take a copy."""
         self.handled.append(sys.exc_info()[1])
-        offset = len(self.written)
         self.written.append((topic, headers))
-        self.loop.call_soon(on_delivery, None, Acknowledged(offset))
+        self._unacknowledged.append(on_delivery)
+        if self.acknowledges:
+            self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """From now on the broker acknowledges copies, those that were written before included."""
+        self.acknowledges = True
+        for answer in self._unacknowledged:
+            self.loop.call_soon(answer, None, Acknowledged(self._end))
+            self._end += 1
+        self._unacknowledged.clear()
 
 
 def limited(alone: Alone, pace: Pace) -> Alone:
