@@ -4,7 +4,9 @@
 `data["gate"]` a file until which, from the attempt `data["gate_from"]` on, the provider does not answer, or
 keeps saying "throttle", "away" or an HTTP status.
 
-`Production` and `ProductionSync` also ask a `Switchboard`, by which a test lets everybody or one server fail.
+`Production` and `ProductionSync` also ask a `Switchboard`, by which a test lets everybody or one server fail. Their
+provider counts the calls for a notification itself, as one in production cannot know which attempts were counted: who
+is accepted at the third call is so whatever became of the first two. A plan of one step never heals.
 """
 
 from __future__ import annotations
@@ -109,9 +111,13 @@ def young(notification: Notification[Any]) -> bool:
     return dt.datetime.now(dt.timezone.utc) - notification.created_at < dt.timedelta(seconds=1)
 
 
-def step_of(notification: Notification[Any], attempt: Attempt) -> str:
-    plan = notification.data.get("plan") or ["ok"]
-    return str(plan[min(attempt.number, len(plan)) - 1])
+def plan_of(notification: Notification[Any]) -> list[str]:
+    return notification.data.get("plan") or ["ok"]
+
+
+def step_of(notification: Notification[Any], number: int) -> str:
+    plan = plan_of(notification)
+    return str(plan[min(number, len(plan)) - 1])
 
 
 def gate_open(notification: Notification[Any], attempt: Attempt) -> bool:
@@ -144,7 +150,7 @@ class AsyncSender(Consumer):
     async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
         data = notification.data
         with self.log.attempt(notification, attempt) as call:
-            step = step_of(notification, attempt)
+            step = self.planned(notification, attempt)
             if step == "accepted_hang":
                 call.accepted()
             if step in ("hang", "accepted_hang"):
@@ -155,6 +161,10 @@ class AsyncSender(Consumer):
             while waits(step, notification, attempt):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(0.01)
             return answer(self.step(step, notification), call, notification, gate_open(notification, attempt))
+
+    def planned(self, notification: Notification[Any], attempt: Attempt) -> str:
+        """What the notification planned for this attempt."""
+        return step_of(notification, attempt.number)
 
     def step(self, planned: str, notification: Notification[Any]) -> str:
         """What happens instead of what was planned."""
@@ -190,13 +200,17 @@ class SyncSender(Consumer):
     def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
         data = notification.data
         with self.log.attempt(notification, attempt) as call:
-            step = step_of(notification, attempt)
+            step = self.planned(notification, attempt)
             if step == "accepted_hang":
                 call.accepted()
             time.sleep(5.0 if step in ("hang", "accepted_hang") else data.get("seconds", 0.01))
             while waits(step, notification, attempt):
                 time.sleep(0.01)
             return answer(self.step(step, notification), call, notification, gate_open(notification, attempt))
+
+    def planned(self, notification: Notification[Any], attempt: Attempt) -> str:
+        """What the notification planned for this attempt."""
+        return step_of(notification, attempt.number)
 
     def step(self, planned: str, notification: Notification[Any]) -> str:
         """What happens instead of what was planned."""
@@ -273,11 +287,22 @@ def _switch(directory: Path | str, destination: str) -> Path:
     return Path(directory) / f"fails-{destination or 'everybody'}"
 
 
+def count_call(directory: Path | str, id: str) -> int:
+    """Which call this is of all that were made for a notification, by whatever process."""
+    with open(Path(directory) / f"calls-{id}", "ab", buffering=0) as calls:
+        calls.write(b".")
+        return calls.tell()
+
+
 class InProduction:
-    """What production adds: outages of everybody or one server, and campaigns that are put off until
-    `data["defer_until"]`, in epoch seconds."""
+    """What production adds: outages of everybody or one server, a provider that counts the calls for each notification,
+    and campaigns that are put off until `data["defer_until"]`, in epoch seconds."""
 
     switches = "."
+
+    def planned(self, notification: Notification[Any], attempt: Attempt) -> str:
+        once = len(plan_of(notification)) == 1
+        return step_of(notification, 1 if once else count_call(self.switches, notification.id))
 
     def step(self, planned: str, notification: Notification[Any]) -> str:
         for destination in ("", str(notification.data.get("destination", ""))):

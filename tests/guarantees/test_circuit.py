@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify.testing.attempt_log import Copied, DestinationHeld, Started, Uncounted
+from kafka_notify.testing.attempt_log import Copied, DestinationHeld, Sampled, Started, Uncounted
 from tests.guarantees.fleet import Fleet
 
 pytestmark = pytest.mark.kafka
@@ -106,6 +106,35 @@ def test_one_endpoint(fleet: Fleets, step: str) -> None:
         f.finish()
         assert f.letters() == {}
         f.verify()
+
+
+def test_a_held_endpoint_while_the_retry_topic_takes_nothing(fleet: Fleets) -> None:
+    """What waits for an endpoint cannot be copied, and the endpoint works again: the hold ends."""
+    breaker = {**PROBES, "max_wait": 0.5}  # so few probes fail meanwhile that enough are left
+    f = fleet(partitions=1, samples=True, attributes={"retry": QUICK, "breaker": breaker, "concurrency": 20})
+    f.alter_topic(f.retry_topic, "max.message.bytes", 1)
+    gate = f.directory / "open"
+
+    def traffic(name: str, count: int) -> list[Any]:
+        return f.produce(
+            f.notification(f"{name}{n}", host="h", plan=["503"], gate=str(gate)) for n in range(count)
+        )
+
+    f.start("a", consumer="Webhooks")
+    failed = traffic("f", 5)
+    f.until(lambda: any(line.held for line in f.all(DestinationHeld)), "hold of the endpoint")
+    waiting = traffic("w", 300)
+    f.until(lambda: f.all(Sampled)[-1].records == 305 and not f.all(Sampled)[-1].in_flight, "all in memory")
+    before = len(f.all(Sampled))
+    f.until(lambda: len(f.all(Sampled)) > before + 1, "that all are put aside")
+    gate.touch()
+    f.until(lambda: {p.id for p in waiting} & f.terminal, "acceptance of one that never failed")
+    assert not {p.id for p in failed} & f.terminal
+    f.alter_topic(f.retry_topic, "max.message.bytes", 1_000_000)
+    f.finish()
+    assert set(f.accepted()) == {p.id for p in [*failed, *waiting]}
+    assert f.letters() == {}
+    f.verify()
 
 
 @pytest.mark.parametrize("step", ["401", "503", "429_900"])

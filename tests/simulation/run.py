@@ -80,6 +80,7 @@ class Simulation:
     """
 
     probes_prefer_fresh = True
+    probes_from_both_ends = True
 
     def __init__(self, world: World, seed: int, breaker: CircuitBreaker | None = None) -> None:
         self.world, self.seed = world, seed
@@ -94,7 +95,8 @@ class Simulation:
         self.fresh: deque[Note] = deque()
         self.tried: deque[Note] = deque()
         self.queues: dict[int, deque[Note]] = {}
-        self.turn = self.oldest = False
+        self.turn = self.newest = False
+        self.row = 1
         self.serial = self.running = self.wake = self.accepted = self.probes_failed = 0
         self.holds: list[list[float]] = []
 
@@ -108,15 +110,17 @@ class Simulation:
         (self.tried if note.tried else self.fresh).append(note)
 
     def pick(self) -> Note:
-        """As `Ready.pop`."""
+        """As `Ready`."""
         fresh, tried = self.fresh, self.tried
         if self.circuits.lane.held:
             if not self.probes_prefer_fresh:
                 return (tried or fresh).popleft()
             if fresh:
-                return fresh.popleft()
-            self.oldest = not self.oldest
-            return tried.popleft() if self.oldest else tried.pop()
+                newest = self.row % 5 == 2 and self.probes_from_both_ends
+                self.row += newest
+                return fresh.pop() if newest else fresh.popleft()
+            self.newest = not self.newest
+            return tried.pop() if self.newest else tried.popleft()
         self.turn = not self.turn
         return tried.popleft() if tried and (self.turn or not fresh) else fresh.popleft()
 
@@ -180,6 +184,8 @@ class Simulation:
                 note.attempts = 1 if i % 2 else ATTEMPTS - 1
             if world.waiting_once:
                 note.attempts, note.heals = 1, 2
+            if world.waiting_untold:
+                note.attempts, note.failed_at, note.tried = 0, 0.0, False
             notes.append(note)
             self.ready(note)
         for at in [rng.expovariate(world.rate) if world.rate else INF] + [30.0] * world.burst:
@@ -209,6 +215,7 @@ class Simulation:
                     if of is not None:
                         of.accepted += 1
                     circuits.accepted(sent, now, of, token)
+                    self.row = 0 if circuits.lane.held else 1
                     self.accepted += 1
                     if not note.bad and note.dest not in sick:
                         served += 1
@@ -217,6 +224,7 @@ class Simulation:
                 else:
                     if not note.tried:
                         note.failed_at = now
+                    self.row += sent.token != 0
                     counted, wait = self.failed(sent, KINDS[outcome], now, retry_after, of, token)
                     note.tried = True
                     note.attempts += counted

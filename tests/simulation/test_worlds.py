@@ -25,6 +25,7 @@ FEW = (
     "hook429",
     "retries-once",
     "crash-bad",
+    "crash-untold",
     "throttle0",
 )
 
@@ -58,6 +59,10 @@ def retries_weigh_one(patch: pytest.MonkeyPatch) -> None:
 
 def old_ones_as_probes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Simulation, "probes_prefer_fresh", False)
+
+
+def probes_from_the_front(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Simulation, "probes_from_both_ends", False)
 
 
 def an_outage_teaches(patch: pytest.MonkeyPatch) -> None:
@@ -126,6 +131,7 @@ def no_ramp(patch: pytest.MonkeyPatch) -> None:
 BUGS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, ...]] = {
     retries_weigh_one: ("bad50", "campaign50", "herd", "twice10", "retries-bad15"),
     old_ones_as_probes: ("crash-bad",),
+    probes_from_the_front: ("crash-untold",),
     an_outage_teaches: ("retries-last",),
     score_without_limit: ("outage600",),
     no_wait: ("throttle0", "account600"),

@@ -72,6 +72,8 @@ class World:
     """Every other one has one attempt left."""
     waiting_once: bool = False
     """All of them have one counted attempt, fail once more, and are accepted at the third."""
+    waiting_untold: bool = False
+    """Nobody knows of them that they failed: no copy could be written."""
     capacity: float = 0.0
     """Calls per second above which the provider answers 429 without Retry-After."""
     fragile: int = 0
@@ -175,6 +177,9 @@ WORLDS: Final[dict[str, World]] = {
     ),
     "retries-bad15": World(
         "bad_dead>=100 bad_p50<=60", rate=0, waiting=15, waiting_bad=1.0, seconds=0, drain=900
+    ),
+    "crash-untold": World(
+        UP + "p99<=12 holds<=20", rate=10, waiting=200, waiting_bad=1.0, waiting_untold=True, seconds=240
     ),
     "crash-bad": World(
         UP + "p99<=5 bad_dead>=95 bad_p50<=180", rate=1, waiting=200, waiting_bad=1.0, seconds=240

@@ -56,7 +56,8 @@ class Acknowledged:
 
 
 class Alone:
-    """One partition's work on the running loop; the lease never ends, copies are acknowledged at once.
+    """One partition's work on the running loop; the lease never ends, copies are acknowledged at once, or never while
+    `acknowledges` is false.
 
     Args:
         consumer: The team's.
@@ -77,6 +78,10 @@ class Alone:
         pace: MakePace = lambda clock, kick: None,
     ) -> None:
         self.lease_until = float("inf")
+        self.acknowledges = True
+        self._unacknowledged: list[Any] = []
+        self._end = 0
+        """Of the topics, as one."""
         self.written: list[tuple[str, Headers]] = []
         self.failed: list[BaseException] = []
         self.handled: list[BaseException | None] = []
@@ -207,6 +212,15 @@ class Alone:
     ) -> None:
         """Take a copy."""
         self.handled.append(sys.exc_info()[1])
-        offset = len(self.written)
         self.written.append((topic, headers))
-        self.loop.call_soon(on_delivery, None, Acknowledged(offset))
+        self._unacknowledged.append(on_delivery)
+        if self.acknowledges:
+            self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """From now on the broker acknowledges copies, those that were written before included."""
+        self.acknowledges = True
+        for answer in self._unacknowledged:
+            self.loop.call_soon(answer, None, Acknowledged(self._end))
+            self._end += 1
+        self._unacknowledged.clear()

@@ -187,6 +187,34 @@ def test_a_held_one_is_probed_by_what_waits() -> None:
     assert started[1] == "w0"
 
 
+def test_one_in_memory_is_the_next_probe() -> None:
+    """Of several the newest; whatever came later and has to be read again waits for its turn."""
+    circuits = made()
+    destinations = circuits.destinations
+    assert destinations is not None
+    known, now, started = of(circuits), NOW, list[str]()
+    for n in range(FAILURES):
+        fail(circuits, "a", f"u{n}")
+    for item in ("m1", "m2", "gone", "copy"):
+        destinations.put_aside(known, item, tried=False, waits=bool)
+        if item != "copy":
+            destinations.reserve.keep(known, 0, item, 1, now)
+
+    def set_off(item: str) -> bool:
+        started.append(item)
+        return item != "gone"
+
+    for _ in range(3):
+        now += 10.0
+        destinations.release(known, now, set_off)
+    assert started == ["gone", "m2", "m1", "copy"]
+    assert not destinations.reserve
+    destinations.put_aside(known, "last", tried=False, waits=bool)
+    destinations.reserve.keep(known, 0, "last", 1, now)
+    destinations.sweep(lambda _: False)
+    assert not destinations.reserve
+
+
 def test_circuits_are_bounded() -> None:
     """The oldest one is dropped, and what waits for it is let go."""
     circuits = made()

@@ -25,6 +25,8 @@ from kafka_notify._worker.circuit import DAY
 from kafka_notify._worker.decision import History, Rules, decide
 from kafka_notify._worker.destinations import FAILURES, Circuits, Destinations
 from kafka_notify._worker.guard import OVERDUE, Guard, Place, Senders
+from kafka_notify._worker.put_aside import FAR
+from kafka_notify._worker.reserve import EACH, LONGEST
 from kafka_notify.outcome import Dead, Outcome, Retry
 
 DEFAULT = CircuitBreaker()
@@ -41,7 +43,8 @@ class Partition:
     """What a guard asks of one."""
 
     def __init__(self) -> None:
-        self.alive, self.closing = True, False
+        self.alive, self.closing, self.number = True, False, 0
+        self.source = SimpleNamespace(position=0)
         self.stepped: list[Any] = []
 
     def pause(self, entry: Any, now: int) -> None:
@@ -69,17 +72,20 @@ class World:
         self.copies: list[Any] = []
         self.told: list[events.Event] = []
         self.places: list[Place] = []
-        self.kicks = self.throttles = 0
+        self.kicks = self.throttles = self.chosen = 0
         context: Any = SimpleNamespace(
             retry=SimpleNamespace(max_attempts=4, max_wait=max_wait), concurrency=concurrency,
             loop=asyncio.get_running_loop(), clock=self.clock, on_event=self.told.append,
         )  # fmt: skip
         runner: Any = SimpleNamespace(backoff=lambda n: 10.0 * n)
         publisher: Any = SimpleNamespace(pause=lambda entry, n, code: self.copies.append((entry, code)))
-        ready: Any = SimpleNamespace(add=self.ready.append)
+        ready: Any = SimpleNamespace(add=self.ready.append, choose_probe=self.choose_probe, row=1)
         circuits = Circuits(DEFAULT, self.now, concurrency, destinations)
         senders = Senders(self.places, lambda: 0, self.throttle, self.kick)
         self.guard = Guard(context, circuits, destination, runner, publisher, ready, senders)
+
+    def choose_probe(self) -> None:
+        self.chosen += 1
 
     def throttle(self) -> None:
         self.throttles += 1
@@ -102,6 +108,7 @@ class World:
         return Thing(
             lane=lane, partition=self.partition, key=user.encode(), attempt=attempt, busy=Busy.SENDING,
             held=SimpleNamespace(first_failed=None) if held else None, failed=attempt > 0, created=0,
+            origin=0, size=100,
             headers=[("notif-channel", channel.encode())],
         )  # fmt: skip
 
@@ -171,26 +178,75 @@ async def test_a_channel_that_fails_is_counted_from_then_on() -> None:
 
 
 async def test_what_waits_for_a_held_destination_is_one_copy() -> None:
-    """Those that live in the source are copied once, the others not at all; each is set off when it may be probed."""
+    """Those that live in the source are copied once, but for the last few that never failed, and the others not at all;
+    each is set off when it may be probed, those in memory first."""
     world = World(lambda n: n.data["host"])
     for n in range(FAILURES):
         world.send(failure(), f"u{n}", host="bad")
-    first, second = world.entry("a"), world.entry("b", held=True, attempt=1)
-    for entry in (first, second):
+    first, tried = world.entry("a"), world.entry("b", held=True, attempt=1)
+    last = [world.entry(f"c{n}") for n in range(EACH)]
+    parked = world.entry("d", held=True)
+    for entry in (first, *last, parked, tried):
         assert world.guard.admit(Place(), entry, note(host="bad")) is False
 
     assert world.copies == [(first, codes.DESTINATION_HELD)]
-    assert first.lane.paused is first
-    assert second.lane.paused is second
+    assert all(entry.lane.paused is entry for entry in (first, parked, tried))
+    assert all(entry.lane.paused is None for entry in last)
     assert world.send(None, host="good") == (True, None)
-    world.now += 1.0
-    world.guard._look()
-    assert world.partition.stepped == [first.lane]
-    world.now += 1.6
-    world.guard._look()
-    assert world.partition.stepped == [first.lane, second.lane]
+    seen: list[Any] = []
+    for _ in range(EACH + 3):
+        world.now += 1.6
+        world.guard._look()
+        seen += [*world.ready, *world.partition.stepped]
+        world.ready.clear()
+        world.partition.stepped.clear()
+    assert seen == [*reversed(last), parked.lane, first.lane, tried.lane]
     assert world.guard.problems() == []
     assert world.guard.notes()[0].startswith("1 destinations unavailable")
+
+
+async def test_what_is_kept_for_probes_pins_no_frontier_for_long() -> None:
+    """It is copied after a minute, and sooner when much was read of its partition since; never one that failed before,
+    whose user does, or that has much behind it already."""
+    world = World(lambda n: n.data["host"])
+    for n in range(FAILURES):
+        world.send(failure(), f"u{n}", host="bad")
+    bad, first, second = world.entry("u0"), world.entry("a"), world.entry("b")
+    second.origin = 10
+    for entry in (bad, first):
+        assert world.guard.admit(Place(), entry, note(host="bad")) is False
+    assert world.copies == [(bad, codes.DESTINATION_HELD)]
+    world.partition.source.position = FAR + 5
+    assert world.guard.admit(Place(), second, note(host="bad")) is False
+    late = world.entry("late")
+    assert world.guard.admit(Place(), late, note(host="bad")) is False
+    assert world.copies[1:] == [(late, codes.DESTINATION_HELD)]
+    world.guard._destinations.known["bad"].circuit.until = world.now + 600  # type: ignore[union-attr]
+    world.guard._look()
+    assert world.copies[2:] == [(first, codes.DESTINATION_HELD)]
+    world.now += LONGEST
+    world.guard._look()
+    assert world.copies[3:] == [(second, codes.DESTINATION_HELD)]
+    assert not world.guard._destinations.reserve  # type: ignore[union-attr]
+
+
+async def test_a_destination_with_something_in_memory_is_looked_at_soon() -> None:
+    """However long it is held: what is kept has to be copied in time."""
+    world = World(lambda n: n.data["host"])
+    throttled = Retry(10.0, False, ThrottledError("http.429", retry_after=900, scope="provider"))
+    world.send(throttled, "u", host="bad")
+    for n in range(2):
+        world.guard.admit(Place(), world.entry(f"w{n}"), note(host="bad"))
+    for _ in range(3):
+        assert world.guard._timer_at <= world.now + 1.0
+        world.now += 1.0
+        world.guard._look()
+    world.partition.alive = False
+    world.guard.drop_closed()
+    assert not world.guard._destinations.reserve  # type: ignore[union-attr]
+    world.now += 1.0
+    world.guard._look()
+    assert world.copies == []
 
 
 async def test_what_waits_for_a_share_stays_in_memory() -> None:
@@ -215,14 +271,17 @@ async def test_what_waits_for_a_share_stays_in_memory() -> None:
 
 
 async def test_those_in_memory_are_copied_when_it_is_held() -> None:
-    """They would pin the frontier for as long."""
+    """They would pin the frontier for as long. The last few that never failed are its next probes."""
     world = World(lambda n: n.data["host"], concurrency=8)
     running = [Place() for _ in range(2)]
     for place in running:
         place.entry = world.entry()
         assert world.guard.admit(place, world.entry(), note(host="a")) is True
-    waiting = world.entry("w")
-    assert world.guard.admit(Place(), waiting, note(host="a")) is False
+    waiting = [world.entry(f"w{n}") for n in range(EACH + 2)]
+    for entry in waiting:
+        assert world.guard.admit(Place(), entry, note(host="a")) is False
+    failing = world.entry("x", attempt=1)
+    assert world.guard.admit(Place(), failing, note(host="a")) is False
     assert world.copies == []
     refused = Retry(1.0, False, ProviderUnavailableError("http.403"))
     outcome, asked = world.judge(running[0], world.entry(), note(host="a"), refused)
@@ -230,7 +289,7 @@ async def test_those_in_memory_are_copied_when_it_is_held() -> None:
     assert asked
     assert isinstance(outcome, Retry)
     assert not outcome.counted
-    assert world.copies == [(waiting, codes.DESTINATION_HELD)]
+    assert world.copies == [(entry, codes.DESTINATION_HELD) for entry in (failing, *waiting[:2])]
 
 
 @pytest.mark.parametrize("wrong", [KeyError("x"), 5, ["host"]])
@@ -264,7 +323,7 @@ async def test_a_destination_held_for_a_day_keeps_nothing_older() -> None:
         world.guard.admit(Place(), entry, note(host="bad"))
     world.now += DAY + 10
     world.guard._look()
-    assert len(world.partition.stepped) >= OVERDUE
+    assert len(world.partition.stepped) + len(world.ready) >= OVERDUE
     for n in range(10):  # probes fail again
         world.send(failure(), f"v{n}", host="bad")
 
@@ -357,6 +416,32 @@ async def test_a_permanent_error_is_an_answer() -> None:
 
     assert not world.guard.lane.held
     assert (world.guard.probes.made, world.guard.probes.failed) == (4, 0)
+
+
+async def test_each_probe_is_chosen_by_those_that_failed_in_a_row() -> None:
+    """They are counted until one is answered; a hold begins with one."""
+    world = World()
+    for n in range(12):
+        world.guard.not_sent(Place(), world.entry(f"u{n}"), note(), failure(), world.now)
+    ready = world.guard._ready
+    assert (ready.row, world.chosen) == (1, 0)
+    for n in range(2):
+        world.now += 2
+        place = Place()
+        assert world.guard.start(place, 0)
+        world.guard.not_sent(place, world.entry(f"p{n}"), note(), failure(), world.now)
+    assert (ready.row, world.chosen) == (3, 2)
+    rows = []
+    for n in range(4):
+        world.now += 2
+        place = Place()
+        assert world.guard.start(place, 0)
+        world.guard.sent(place, world.entry(f"q{n}"), world.now)
+        rows.append(ready.row)
+    assert rows == [0, 0, 0, 1]
+    assert not world.guard.lane.held
+    assert world.guard.start(Place(), 0)
+    assert world.chosen == 6
 
 
 async def test_a_codec_that_is_unavailable_holds_the_lane() -> None:

@@ -6,6 +6,8 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from kafka_notify._send.ready import Ready
 
 
@@ -30,16 +32,22 @@ def filled(*kinds: str) -> Ready:
     return ready
 
 
-def names(ready: Ready, *, probe: bool) -> list[str]:
+def probe(ready: Ready) -> str:
+    """The next one."""
+    ready.choose_probe()
+    return ready.pop(probe=True).name  # type: ignore[attr-defined, no-any-return]
+
+
+def names(ready: Ready) -> list[str]:
     """All, in the order in which they are taken."""
-    return [ready.pop(probe=probe).name for _ in range(len(ready))]  # type: ignore[attr-defined]
+    return [probe(ready) for _ in range(len(ready))]
 
 
 def test_what_never_failed_is_probed_first() -> None:
     """New ones, then copies that never failed, then the others."""
     ready = filled("failed", "failed", "due", "new", "failed", "due", "new")
 
-    assert [name[:-1] for name in names(ready, probe=True)] == ["new"] * 2 + ["due"] * 2 + ["failed"] * 3
+    assert [name[:-1] for name in names(ready)] == ["new"] * 2 + ["due"] * 2 + ["failed"] * 3
     assert not ready
 
 
@@ -48,10 +56,28 @@ def test_an_untroubled_one_is_the_next_probe() -> None:
     ready, where = Ready(), partition()
     for n in range(100):
         ready.add(entry(f"failed{n}", where, "failed"))
-    ready.pop(probe=True)
+    probe(ready)
     ready.add(entry("good", where))
 
-    assert ready.pop(probe=True).name == "good"  # type: ignore[attr-defined]
+    assert probe(ready) == "good"
+
+
+@pytest.mark.parametrize("kind", ["new", "due"])
+def test_probes_that_fail_are_followed_by_what_came_last(kind: str) -> None:
+    """The second probe of a hold, and each fourth one that follows only failed ones; else the one that waits for
+    longest. What is queued behind them keeps its order."""
+    ready, where = Ready(), partition()
+    for n in range(10):
+        ready.add(entry(str(n), where, kind))
+    taken = []
+    for _ in range(7):
+        taken.append(probe(ready))
+        ready.row += 1
+    ready.row = 0
+    taken.append(probe(ready))
+
+    assert taken == ["0", "9", "1", "2", "3", "8", "4", "5"]
+    assert [ready.pop().name for _ in range(2)] == ["6", "7"]  # type: ignore[attr-defined]
 
 
 def test_failed_ones_are_probed_from_both_ends() -> None:
@@ -60,10 +86,20 @@ def test_failed_ones_are_probed_from_both_ends() -> None:
     for n in range(6):
         ready.add(entry(str(n), where, "failed"))
 
-    assert sorted(names(ready, probe=True)[:2]) == ["0", "5"]
+    assert sorted(names(ready)[:2]) == ["0", "5"]
     for n in range(6):
         ready.add(entry(str(n), where, "failed"))
-    assert sorted(names(ready, probe=True)) == [str(n) for n in range(6)]
+    assert sorted(names(ready)) == [str(n) for n in range(6)]
+
+
+def test_one_that_came_last_and_may_not_start_is_followed_by_those_in_front() -> None:
+    """Its destination is held: the others are looked at in their order, so that the last ones are kept in memory."""
+    ready, where = Ready(), partition()
+    for n in range(5):
+        ready.add(entry(str(n), where))
+    ready.row = 2
+
+    assert names(ready) == ["4", "0", "1", "2", "3"]
 
 
 def test_otherwise_all_kinds_take_turns() -> None:

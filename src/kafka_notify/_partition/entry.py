@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.source_offsets import SourceOffsets
     from kafka_notify._partition.wide import Spill
     from kafka_notify.wire import Headers
 
@@ -32,6 +33,7 @@ class Assignment(Protocol):
     active: bool
     closing: bool
     outstanding: int
+    source: SourceOffsets
     new: deque[Entry]
     due: deque[Entry]
     failed: deque[Entry]

@@ -16,13 +16,16 @@ class Ready:
     A lane has at most one attempt queued, so within a partition users take turns by themselves.
     """
 
-    __slots__ = ("_failed_next", "_newest_next", "_retry_next", "due", "failed", "new")
+    __slots__ = ("_failed_next", "_newest_next", "_retry_next", "due", "failed", "new", "row")
 
     def __init__(self) -> None:
         self.new: deque[deque[Entry]] = deque()
         """The queues of partitions that have something: the first one is next."""
         self.due: deque[deque[Entry]] = deque()
         self.failed: deque[deque[Entry]] = deque()
+        self.row = 1
+        """Probes that failed in a row, and one at the beginning of a hold, as the caller counts; and those that came
+        last, as they are chosen."""
         self._retry_next = True
         self._failed_next = True
         self._newest_next = False
@@ -59,18 +62,34 @@ class Ready:
                 self.due.append(queue)
         queue.append(entry)
 
+    def choose_probe(self) -> None:
+        """The next one is to find out whether the provider works: bring it to the front of its queue. It never failed,
+        if there is one, and has waited for longest. But those in front may all be ones that fail whatever the provider
+        does: nobody knows that of those whose failure could not be written down. So the second probe of a hold, and
+        each fourth one after failed ones, is the one that came last.
+
+        When all have failed, the one that is due longest and the one that became due last are chosen by turns: these
+        differ in what they failed of.
+        """
+        ring = self.new or self.due
+        if ring:
+            newest = self.row % 5 == 2
+            self.row += newest  # should it not be sent after all, the next one is from the front again
+        else:
+            ring = self.failed
+            newest = self._newest_next = not self._newest_next
+        if ring and newest:
+            ring[0].rotate(1)
+
     def pop(self, *, probe: bool = False) -> Entry:
         """The next one; an IndexError when there is none.
 
         Args:
-            probe: It is to find out whether the provider works: one that never failed. When there is none, the one that
-                is due longest and the one that became due last by turns: these differ in what they failed of.
+            probe: It is what `choose_probe` chose.
         """
-        ring, newest = self.new, False
+        ring = self.new
         if probe:
             ring = self.new or self.due or self.failed
-            if ring is self.failed:
-                newest = self._newest_next = not self._newest_next
         elif (self.due or self.failed) and (self._retry_next or not ring):
             self._retry_next = False
             self._failed_next = not self._failed_next
@@ -78,7 +97,7 @@ class Ready:
         else:
             self._retry_next = True
         queue = ring[0]
-        entry = queue.pop() if newest else queue.popleft()
+        entry = queue.popleft()
         if not queue:
             ring.popleft()
         elif len(ring) > 1:

@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from kafka_notify._worker.circuit import Circuit, Kind, Try, Verdict
+from kafka_notify._worker.reserve import Reserve
 from kafka_notify.limits import CircuitBreaker
 
 MOST: Final = 1_000
@@ -90,6 +91,8 @@ class Destinations(Generic[T]):
         """Whether the sends of each have to be counted, as a share of the concurrency limits them."""
         self.named = named
         self.known: dict[str, Destination[T]] = {}
+        self.reserve: Reserve[Destination[T], T] = Reserve()
+        """Of what waits for held ones: those that are in memory, without a copy."""
         self._failing: dict[str, Destination[T]] = {}
         """Those with a circuit, the oldest first."""
 
@@ -161,20 +164,38 @@ class Destinations(Generic[T]):
         if len(of.fresh) + len(of.tried) > of.sweep_at:
             self._sweep(of, waits)
 
+    def keep(
+        self, of: Destination[T], item: T, partition: int, size: int, now: float, copied: Callable[[T], bool]
+    ) -> list[T]:
+        """Leave what was put aside for a held destination in memory, as its next probe; what is to be copied now: see
+        `Reserve`."""
+        self.reserve.keep(of, partition, item, size, now)
+        return [item for of, item in self.reserve.to_copy(copied, partition) if of.held]
+
+    def push_out(self, now: float, too_far: Callable[[T], bool], copied: Callable[[T], bool]) -> list[T]:
+        """What was in memory for long enough and is to be copied now: see `Reserve`."""
+        self.reserve.push_out(now, too_far)
+        return [item for of, item in self.reserve.to_copy(copied) if of.held]
+
     def sweep(self, waits: Callable[[T], bool]) -> None:
         """Forget what does not wait any more."""
         for of in self.waiting():
             self._sweep(of, waits)
             self.forget(of)
+        self.reserve.sweep(waits)
 
     def _sweep(self, of: Destination[T], waits: Callable[[T], bool]) -> None:
+        for item in of.fresh:
+            if not waits(item):
+                self.reserve.drop(item)
         of.fresh = {item: None for item in of.fresh if waits(item)}
         of.tried = {item: None for item in of.tried if waits(item)}
         of.sweep_at = 2 * (len(of.fresh) + len(of.tried)) + SWEEP
 
     def release(self, of: Destination[T], now: float, set_off: Callable[[T], bool]) -> None:
-        """Let start what may: what never failed first, then the others in rotation. A probe is what came last: those
-        that have waited for long may all be users who always fail, and somebody else shows that it works.
+        """Let start what may: what never failed first, then the others in rotation. A probe is what came last, of those
+        in memory if there is one: what has waited for long may all be of users who always fail, and somebody else shows
+        that it works.
 
         Args:
             of: The destination.
@@ -183,8 +204,11 @@ class Destinations(Generic[T]):
         """
         room = self.room(of, now) if of.fresh or of.tried else 0
         while room > 0 and (waiting := of.fresh or of.tried):
-            item = next(reversed(waiting) if of.held and waiting is of.fresh else iter(waiting))
+            item = self.reserve.newest(of) if of.held else None
+            if item is None:
+                item = next(reversed(waiting) if of.held and waiting is of.fresh else iter(waiting))
             del waiting[item]
+            self.reserve.drop(item)
             room -= set_off(item)
 
     def rotate(self, of: Destination[T], most: int, set_off: Callable[[T], bool]) -> None:
@@ -192,6 +216,7 @@ class Destinations(Generic[T]):
         for waiting in (of.tried, of.fresh):
             for item in list(itertools.islice(waiting, most)):
                 del waiting[item]
+                self.reserve.drop(item)
                 set_off(item)
 
     def waiting(self) -> list[Destination[T]]:

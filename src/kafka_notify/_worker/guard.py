@@ -23,7 +23,9 @@ from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._worker.circuit import DAY, Circuit, Kind, Try, kind_of
 from kafka_notify._worker.context import Context
 from kafka_notify._worker.decision import Ruling
-from kafka_notify._worker.destinations import Circuits, Destination, Destinations
+from kafka_notify._worker.destinations import LOOK_AGAIN, Circuits, Destination, Destinations
+from kafka_notify._worker.holds import how, tell_held, tell_resumed
+from kafka_notify._worker.put_aside import is_copied, too_far, waits
 from kafka_notify.errors import DeliveryError, ThrottledError, TransientError
 from kafka_notify.notification import Notification
 from kafka_notify.outcome import Dead, Outcome, Retry
@@ -129,6 +131,7 @@ class Guard:
         """The worker has ended."""
         if self._timer is not None:
             self._timer.cancel()
+        self._timer_at = -FOREVER
 
     # -- seen from outside, from any thread -----------------------------------------------------------
 
@@ -146,7 +149,7 @@ class Guard:
         now = self._clock.monotonic()
         found: list[str] = []
         if self.lane.held:
-            found.append(f"provider unavailable ({_how(self.lane, now)})")
+            found.append(f"provider unavailable ({how(self.lane, now)})")
         elif self.lane.uncounted(now):
             found.append("degraded: half of all sends fail, so failures do not count as attempts")
         if self._destinations is not None and not self._destinations.named:
@@ -163,7 +166,7 @@ class Guard:
             return []
         longest = min(held, key=lambda circuit: circuit.since)
         what = "destinations" if self._destinations is not None and self._destinations.named else "channels"
-        return [f"{len(held)} {what} unavailable, longest: {_how(longest, self._clock.monotonic())}"]
+        return [f"{len(held)} {what} unavailable, longest: {how(longest, self._clock.monotonic())}"]
 
     # -- before a send --------------------------------------------------------------------------------
 
@@ -181,6 +184,8 @@ class Guard:
         if self.room(running) <= 0:
             return False
         place.token = self.lane.start(self._clock.monotonic())
+        if place.token:
+            self._ready.choose_probe()
         return True
 
     def admit(self, place: Place, entry: Entry, notification: Notification[Any]) -> bool | Outcome:
@@ -188,7 +193,7 @@ class Guard:
 
         Otherwise it is put aside, and no sender waits. It lives in memory like one that is queued, up to `concurrency`
         per destination; beyond, and whenever the destination is held, in the retry topic: one copy with unchanged
-        attempts, however long it waits.
+        attempts, however long it waits. The last few that never failed are copied when others push them out.
 
         Returns:
             An outcome when it ends, as its destination was held for too long or cannot be named.
@@ -227,13 +232,15 @@ class Guard:
             and at - entry.created > most * 1000
         ):
             return Dead("throttle_timeout")
-        fails = circuit is not None and entry.key in circuit.failing
-        destinations.put_aside(of, entry, tried=fails or entry.failed, waits=_waits)
+        tried = entry.failed or (circuit is not None and entry.key in circuit.failing)
+        destinations.put_aside(of, entry, tried=tried, waits=waits)
         if entry.held is not None:
             entry.lane.partition.pause(entry, at)
-        elif of.held or len(of.fresh) > self._concurrency:
+        elif of.held:
+            self._keep_or_copy(of, entry, notification, tried=tried)
+        elif len(of.fresh) > self._concurrency:
             self._put_in_kafka(entry, notification)
-        self._look_again(destinations.ask_again(of, now))
+        self._look_again(min(destinations.ask_again(of, now), now + LOOK_AGAIN))
         return False
 
     def _longest(self, circuit: Circuit, expires: int | None = None) -> float:
@@ -249,6 +256,15 @@ class Guard:
         if name is not None and not isinstance(name, str):
             raise TypeError
         return name
+
+    def _keep_or_copy(self, of: Destination[Entry], entry: Entry, notification: Any, *, tried: bool) -> None:
+        """Leave one that never failed in memory, as a probe of its held destination; what it pushes out is copied."""
+        if tried or too_far(entry) or self._destinations is None:
+            self._put_in_kafka(entry, notification)
+            return
+        number, now = entry.partition.number, self._clock.monotonic()
+        for pushed in self._destinations.keep(of, entry, number, entry.size, now, is_copied):
+            self._put_in_kafka(pushed, None)
 
     def _put_in_kafka(self, entry: Entry, notification: Notification[Any] | None) -> None:
         partition = entry.lane.partition
@@ -339,9 +355,10 @@ class Guard:
                 self._on_event(events.RefusalDisbelieved(code))
         place.token = place.of_token = 0
         if was and not lane.held:
-            self._tell_resumed(lane, now)
+            tell_resumed(lane, now, self._on_event, lane=True)
+        self._ready.row = 0 if lane.held else 1
         if circuit is not None and of_was and not circuit.held:
-            self._tell_resumed(circuit, now)
+            tell_resumed(circuit, now, self._on_event, lane=False)
         if was or lane.gated:
             self._kick()
 
@@ -364,6 +381,7 @@ class Guard:
         probe = place.token != 0 or place.of_token != 0
         self.probes.made += probe
         self.probes.failed += probe
+        self._ready.row += place.token != 0
         verdict, dropped = self._circuits.failed(
             self._try(place, entry, started),
             kind,
@@ -377,7 +395,7 @@ class Guard:
         place.token = place.of_token = 0
         if lane.held:
             if not was:
-                self._tell_held(lane, now)
+                tell_held(lane, now, self._on_event, lane=True)
             self._look_again(lane.ask_again(now))
         if of is not None and of.held and not of_was:
             self._destination_held(of, now)
@@ -399,30 +417,9 @@ class Guard:
         place.token = 0
         if lane.held:
             if not was:
-                self._tell_held(lane, now)
+                tell_held(lane, now, self._on_event, lane=True)
             self._look_again(lane.ask_again(now))
         return lane.held
-
-    def _tell_held(self, circuit: Circuit, now: float) -> None:
-        wait, lane = max(circuit.until - now, 0.0), circuit is self.lane
-        what = "the lane" if lane else "a destination"
-        log.warning(
-            "%s is held: %s (%s); a probe follows in %.1f s", what, circuit.reason, circuit.cause, wait
-        )
-        if self._on_event is not None:
-            held = events.LaneHeld if lane else events.DestinationHeld
-            self._on_event(held(circuit.reason, wait, circuit.cause))
-
-    def _tell_resumed(self, circuit: Circuit, now: float) -> None:
-        held, lane = now - circuit.since, circuit is self.lane
-        what = "the lane" if lane else "a destination"
-        log.warning(
-            "%s goes on after %.1f s: %d of %d probes failed",
-            what, held, circuit.probes_failed, circuit.probes,
-        )  # fmt: skip
-        if self._on_event is not None:
-            resumed = events.LaneResumed if lane else events.DestinationResumed
-            self._on_event(resumed(held, circuit.probes))
 
     # -- what waits -----------------------------------------------------------------------------------
 
@@ -446,6 +443,9 @@ class Guard:
                 ):
                     self._destinations.rotate(of, OVERDUE, self._set_off)
                 self._release(of)
+            for entry in self._destinations.push_out(now, too_far, is_copied):
+                self._put_in_kafka(entry, None)
+            self._look_again(self._destinations.reserve.ask_again(now))
         if self._ready and self.lane.held:
             self._look_again(self.lane.ask_again(now))
         self._kick()
@@ -463,7 +463,7 @@ class Guard:
     def drop_closed(self) -> None:
         """Partitions have ended: keep nothing of theirs."""
         if self._destinations is not None:
-            self._destinations.sweep(_waits)
+            self._destinations.sweep(waits)
 
     def _release(self, of: Destination[Entry]) -> None:
         assert self._destinations is not None
@@ -476,7 +476,7 @@ class Guard:
 
     def _set_off(self, entry: Entry) -> bool:
         """Queue what waited for its destination; whether it still waited."""
-        if not _waits(entry):
+        if not waits(entry):
             return False
         lane = entry.lane
         if lane.paused is entry:
@@ -501,11 +501,11 @@ class Guard:
 
     def _destination_held(self, of: Destination[Entry], now: float) -> None:
         assert of.circuit is not None
-        self._tell_held(of.circuit, now)
-        for entry in tuple(of.fresh):
+        tell_held(of.circuit, now, self._on_event, lane=False)
+        for entry in (*of.tried, *of.fresh):
             if entry.held is None and entry.busy is Busy.SENDING:
-                self._put_in_kafka(entry, None)
-        self._look_again(of.circuit.ask_again(now))
+                self._keep_or_copy(of, entry, None, tried=entry in of.tried)
+        self._look_again(min(of.circuit.ask_again(now), now + LOOK_AGAIN))
 
 
 def _asks(destinations: Destinations[Entry] | None) -> Collection[object]:
@@ -513,14 +513,3 @@ def _asks(destinations: Destinations[Entry] | None) -> Collection[object]:
     if destinations is None:
         return ()
     return (destinations,) if destinations.counted else destinations.known
-
-
-def _how(circuit: Circuit, now: float) -> str:
-    return f"{circuit.reason}, held for {now - circuit.since:.0f} s, {circuit.probes_failed} probes failed"
-
-
-def _waits(entry: Entry) -> bool:
-    """Whether what was put aside for its destination still waits for it: it may have expired, or be elsewhere."""
-    if not entry.partition.alive:
-        return False
-    return entry.lane.paused is entry or (entry.held is None and entry.busy is Busy.SENDING)
