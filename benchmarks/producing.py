@@ -18,7 +18,7 @@ from benchmarks.cluster import apart
 from benchmarks.load import LOW, id_of, marketing, payload, topology, user_of
 from benchmarks.report import Row, in_turns
 from kafka_notify import Producer
-from kafka_notify._config import producer_config
+from kafka_notify._kafka.config import producer_config
 from kafka_notify.admin import create_topics
 
 PREFIX: Final = "bench-producer"

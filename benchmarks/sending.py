@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.load import FAILED, LOW, Mix, Order, check_order, number_of, topology, user_of
 from kafka_notify import Attempt, Consumer, Notification, Receipt, RetryPolicy, TransientError, Worker
-from kafka_notify._config import consumer_config
+from kafka_notify._kafka.config import consumer_config
 from kafka_notify.worker import GC_THRESHOLD
 
 PATIENCE: Final = 60.0

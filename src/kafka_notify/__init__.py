@@ -6,8 +6,8 @@ provider. See the README for the guarantees.
 
 from __future__ import annotations
 
-from kafka_notify._config import Config, ConfigValue, config_from_env
-from kafka_notify._units import Seconds
+from kafka_notify._base.units import Seconds
+from kafka_notify._kafka.config import Config, ConfigValue, config_from_env
 from kafka_notify.admin import Finding, check_topics, create_topics
 from kafka_notify.classify import classify_exception, classify_http, classify_smtp
 from kafka_notify.codec import Codec, CodecContext, JsonCodec

@@ -27,11 +27,11 @@ from kafka_notify._admin.findings import (
     unsent_channels,
 )
 from kafka_notify._admin.wanted import Compression, ConsumerLike, name_of, topic_config, wanted_topics
-from kafka_notify._client_errors import metadata
-from kafka_notify._config import Config, client_config, is_secured, opened
-from kafka_notify._handle import reason
-from kafka_notify._names import has_prefix, of_retry_topic
-from kafka_notify._rights import is_missing_right, told
+from kafka_notify._base.names import has_prefix, of_retry_topic
+from kafka_notify._kafka.client_errors import metadata
+from kafka_notify._kafka.config import Config, client_config, is_secured, opened
+from kafka_notify._kafka.handle import reason
+from kafka_notify._kafka.rights import is_missing_right, told
 from kafka_notify.errors import ConfigError, NotifyError
 from kafka_notify.topology import Topology
 

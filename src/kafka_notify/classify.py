@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
-from kafka_notify import _codes, _network
-from kafka_notify._provider_codes import EXCEPTION_CODES, PROVIDER_CODES, Codes
-from kafka_notify._replies import (
+from kafka_notify._base import codes as _codes
+from kafka_notify._classify import network
+from kafka_notify._classify.provider_codes import EXCEPTION_CODES, PROVIDER_CODES, Codes
+from kafka_notify._classify.replies import (
     NO_CODES,
     NO_HEADERS,
     classify_http,
@@ -20,8 +21,8 @@ from kafka_notify._replies import (
     status_number,
     valid_provider,
 )
-from kafka_notify._smtp_replies import SmtpPhase, classify_smtp
-from kafka_notify._waits import retry_after
+from kafka_notify._classify.smtp_replies import SmtpPhase, classify_smtp
+from kafka_notify._classify.waits import retry_after
 from kafka_notify.errors import (
     DeliveryError,
     InvalidRecipientError,
@@ -198,7 +199,7 @@ def _unsent(exc: BaseException, *, provider: str | None, codes: Codes) -> Delive
     if error is not None:
         return error
     for each in (exc, *_causes(exc)):
-        if _network.connecting(each):
+        if network.connecting(each):
             return _not_reached(each, provider)
     return None
 
@@ -213,7 +214,7 @@ def _by_cause(exc: BaseException, *, provider: str | None, codes: Codes) -> Deli
 
 
 def _not_reached(exc: BaseException, provider: str | None) -> DeliveryError:
-    label = _network.label(exc) if isinstance(exc, OSError) else type(exc).__name__
+    label = network.label(exc) if isinstance(exc, OSError) else type(exc).__name__
     return TransientError(f"connect.{label}", provider=valid_provider(provider))
 
 
@@ -221,10 +222,10 @@ def _os_error(exc: OSError, *, provider: str | None, codes: Codes) -> DeliveryEr
     """A network error of Python's own; None for those of files, and for the classes in `EXCEPTION_CODES`."""
     if type(exc).__name__ in ("ConnectionRefusedError", "gaierror", "herror", "SSLCertVerificationError"):
         return None
-    if _network.never_connected(exc):
+    if network.never_connected(exc):
         return _not_reached(exc, provider)
-    if type(exc) is OSError and _network.lost(exc):
-        return UnknownOutcomeError(f"OSError.{_network.label(exc)}", provider=valid_provider(provider))
+    if type(exc) is OSError and network.lost(exc):
+        return UnknownOutcomeError(f"OSError.{network.label(exc)}", provider=valid_provider(provider))
     return None
 
 
@@ -332,7 +333,7 @@ _SMTP_FUNCTIONS: Final[Mapping[str, SmtpPhase | None]] = {
 def _phase(exc: BaseException) -> SmtpPhase | None:
     """Which command smtplib or aiosmtplib was at, by the functions that the exception passed through."""
     phase: SmtpPhase | None = None
-    for package, name in _network.frames(exc):
+    for package, name in network.frames(exc):
         if package in ("smtplib", "aiosmtplib") and name in _SMTP_FUNCTIONS:
             phase = _SMTP_FUNCTIONS[name]
     return phase

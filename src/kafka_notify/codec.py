@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from kafka_notify._payload import unstructure
+from kafka_notify._wire.payload import unstructure
 from kafka_notify.errors import InvalidNotification
 
 MAX_DEPTH: Final = 100

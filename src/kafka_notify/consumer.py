@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from kafka_notify._arguments import to_seconds
-from kafka_notify._names import DEFAULT_CONSUMER, check_name
-from kafka_notify._units import Seconds
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.names import DEFAULT_CONSUMER, check_name
+from kafka_notify._base.units import Seconds
 from kafka_notify.errors import ConfigError, DeliveryError
 from kafka_notify.limits import CircuitBreaker, RateLimit, SeenStore
 from kafka_notify.notification import Attempt, Notification, Receipt, Send, Verdict
@@ -16,7 +16,7 @@ from kafka_notify.policy import Ordering, RetryPolicy, UnknownOutcome
 from kafka_notify.topology import Topology
 
 if TYPE_CHECKING:
-    from kafka_notify._dead_letter import DeadLetter
+    from kafka_notify._wire.dead_letter import DeadLetter
 
 _SEND: Verdict = Send()
 

@@ -13,14 +13,14 @@ import attrs
 from confluent_kafka import Message
 
 from kafka_notify import wire
-from kafka_notify._config import Config
-from kafka_notify._dead_letter import DeadLetter, SourceRecord
-from kafka_notify._headers import headers_of
-from kafka_notify._log_reader import LogReader
-from kafka_notify._names import DEFAULT_CONSUMER, of_group, tool_group
-from kafka_notify._redrive_writer import OnProgress, RedriveProgress, Watch, write
-from kafka_notify._text import json_line
-from kafka_notify._units import to_millis
+from kafka_notify._base.names import DEFAULT_CONSUMER, of_group, tool_group
+from kafka_notify._base.text import json_line
+from kafka_notify._base.units import to_millis
+from kafka_notify._kafka.config import Config
+from kafka_notify._kafka.log_reader import LogReader
+from kafka_notify._redrive.writer import OnProgress, RedriveProgress, Watch, write
+from kafka_notify._wire.dead_letter import DeadLetter, SourceRecord
+from kafka_notify._wire.headers import headers_of
 from kafka_notify.codec import DEFAULT_CODEC, Codec
 from kafka_notify.errors import ConfigError
 from kafka_notify.topology import Topology
@@ -208,7 +208,7 @@ class DeadLetters:
             NotifyError: While iterating: a source topic cannot be read, or the brokers do not answer.
             CodecUnavailable: While iterating: the codec's service is away.
         """
-        from kafka_notify._origins import Origins
+        from kafka_notify._redrive.origins import Origins
 
         with Origins(self._config, self._group, self._codec, self._topology.categories) as origins:
             yield from origins.restored(letters)
@@ -256,9 +256,9 @@ class DeadLetters:
             ProduceError: A copy was not acknowledged; the text says how many were. Run it again.
             NotifyError: The brokers do not answer.
         """
-        from kafka_notify._origins import Origins
-        from kafka_notify._redrive import Plan, Retention
-        from kafka_notify._redrive_target import Readers
+        from kafka_notify._redrive.origins import Origins
+        from kafka_notify._redrive.plan import Plan, Retention
+        from kafka_notify._redrive.target import Readers
 
         if rate is not None and not 0 < rate < float("inf"):
             raise ConfigError(f"rate must be a number of letters per second > 0, not {rate!r}")

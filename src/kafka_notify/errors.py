@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
-from kafka_notify import _codes as codes
-from kafka_notify._units import Seconds, clamped
+from kafka_notify._base import codes
+from kafka_notify._base.units import Seconds, clamped
 
 _CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 MAX_PROVIDER: Final = 128

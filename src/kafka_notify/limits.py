@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from kafka_notify._arguments import to_seconds
-from kafka_notify._frozen import put
-from kafka_notify._names import DEFAULT_CONSUMER
-from kafka_notify._units import Seconds
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.frozen import put
+from kafka_notify._base.names import DEFAULT_CONSUMER
+from kafka_notify._base.units import Seconds
 from kafka_notify.errors import ConfigError
 
 MAX_CALLS = 1_000_000

@@ -18,14 +18,15 @@ from typing import Any, Final
 
 import attrs
 
-from kafka_notify import _where, events
-from kafka_notify._limited_log import Repeats
-from kafka_notify._text import json_line
-from kafka_notify._units import UTC
+from kafka_notify import events
+from kafka_notify._base import where
+from kafka_notify._base.limited_log import Repeats
+from kafka_notify._base.text import json_line
+from kafka_notify._base.units import UTC
 from kafka_notify.events import Event, Observable
 from kafka_notify.worker import Worker
 
-show_tracebacks = _where.show_tracebacks
+show_tracebacks = where.show_tracebacks
 
 LOGGER: Final = "kafka_notify.events"
 
@@ -155,4 +156,4 @@ class JsonFormatter(logging.Formatter):
 
 
 def _error(error: BaseException) -> dict[str, object]:
-    return {"classes": _where.classes(error), "at": _where.frames(error)}
+    return {"classes": where.classes(error), "at": where.frames(error)}

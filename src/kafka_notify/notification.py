@@ -15,11 +15,11 @@ import attrs
 from attrs.exceptions import FrozenInstanceError
 from typing_extensions import TypeVar
 
-from kafka_notify._arguments import to_seconds
-from kafka_notify._ids import derived_id
-from kafka_notify._names import check_name
-from kafka_notify._payload import check_payload_class, structure
-from kafka_notify._units import Seconds, from_millis, to_millis
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.names import check_name
+from kafka_notify._base.units import Seconds, from_millis, to_millis
+from kafka_notify._wire.ids import derived_id
+from kafka_notify._wire.payload import check_payload_class, structure
 from kafka_notify.errors import ConfigError, InvalidNotification
 
 D = TypeVar("D", default=Mapping[str, Any])

@@ -15,8 +15,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from kafka_notify import _codes as codes
-from kafka_notify._extras import missing
+from kafka_notify._base import codes
+from kafka_notify._base.extras import missing
 
 try:
     from opentelemetry.context import Context
@@ -38,10 +38,10 @@ except ModuleNotFoundError as e:
     raise missing(e, "otel") from None
 
 from kafka_notify import __version__
-from kafka_notify._config import Config
-from kafka_notify._pending import PendingSend, RecordMetadata
+from kafka_notify._base.units import Seconds
+from kafka_notify._kafka.config import Config
+from kafka_notify._kafka.pending import PendingSend, RecordMetadata
 from kafka_notify._send.attempt import describe
-from kafka_notify._units import Seconds
 from kafka_notify.codec import Codec
 from kafka_notify.errors import DeliveryError, NotifyError
 from kafka_notify.events import OnEvent

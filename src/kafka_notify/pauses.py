@@ -9,14 +9,14 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message
 
-from kafka_notify._client_errors import why_not_written
-from kafka_notify._config import Config, producer_config
-from kafka_notify._handle import ProducerHandle
-from kafka_notify._log_reader import LogReader
-from kafka_notify._names import is_name, tool_group
-from kafka_notify._pause import Pause, PauseKind, pause_key, pause_value, read_pause
-from kafka_notify._rights import told
-from kafka_notify._units import UTC
+from kafka_notify._base.names import is_name, tool_group
+from kafka_notify._base.units import UTC
+from kafka_notify._kafka.client_errors import why_not_written
+from kafka_notify._kafka.config import Config, producer_config
+from kafka_notify._kafka.handle import ProducerHandle
+from kafka_notify._kafka.log_reader import LogReader
+from kafka_notify._kafka.rights import told
+from kafka_notify._wire.pause import Pause, PauseKind, pause_key, pause_value, read_pause
 from kafka_notify.errors import ConfigError, ProduceError
 from kafka_notify.topology import Topology
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 import attrs
 
-from kafka_notify import _codes as codes
-from kafka_notify._arguments import to_seconds
-from kafka_notify._frozen import put
-from kafka_notify._units import Seconds
+from kafka_notify._base import codes
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.frozen import put
+from kafka_notify._base.units import Seconds
 from kafka_notify.errors import (
     ConfigError,
     DeliveryError,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, Message
 
 from kafka_notify import events
-from kafka_notify._arguments import to_seconds
-from kafka_notify._config import NOTHING, Config, producer_config, redacted
-from kafka_notify._handle import HandleDead, OnDelivery, ProducerHandle, exclusive, reason
-from kafka_notify._pending import NO_OFFSET, AwaitedSend, PendingSend, RecordMetadata, written_at
-from kafka_notify._units import Seconds
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.units import Seconds
+from kafka_notify._kafka.config import NOTHING, Config, producer_config, redacted
+from kafka_notify._kafka.handle import HandleDead, OnDelivery, ProducerHandle, exclusive, reason
+from kafka_notify._kafka.pending import NO_OFFSET, AwaitedSend, PendingSend, RecordMetadata, written_at
 from kafka_notify.codec import DEFAULT_CODEC, Codec
 from kafka_notify.errors import InvalidNotification, NotifyError, QueueFull
 from kafka_notify.notification import Category, Notification

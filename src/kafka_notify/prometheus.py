@@ -18,7 +18,7 @@ from wsgiref.simple_server import WSGIServer
 
 import attrs
 
-from kafka_notify._extras import missing
+from kafka_notify._base.extras import missing
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
@@ -29,9 +29,9 @@ except ModuleNotFoundError as e:
     raise missing(e, "prometheus") from None
 
 from kafka_notify import events
-from kafka_notify._hops import DlqReason
-from kafka_notify._metric_labels import DEFERRED, PROVIDERS, Codes, FirstFew, OneOf
-from kafka_notify._names import of_group
+from kafka_notify._base.names import of_group
+from kafka_notify._classify.metric_labels import DEFERRED, PROVIDERS, Codes, FirstFew, OneOf
+from kafka_notify._wire.hops import DlqReason
 from kafka_notify.events import Event
 from kafka_notify.producer import Producer
 from kafka_notify.worker import Worker, WorkerStats

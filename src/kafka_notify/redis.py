@@ -9,15 +9,15 @@ import asyncio
 import weakref
 from typing import Any, Final, cast
 
-from kafka_notify._extras import missing
+from kafka_notify._base.extras import missing
 
 try:
     from redis import asyncio as aioredis
 except ModuleNotFoundError as e:
     raise missing(e, "redis") from None
 
-from kafka_notify._arguments import to_seconds
-from kafka_notify._units import Seconds
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.units import Seconds
 from kafka_notify.errors import ConfigError
 from kafka_notify.limits import Grant, Quota
 

@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from kafka_notify import _names
-from kafka_notify._frozen import put
-from kafka_notify._names import check_name
+from kafka_notify._base import names as _names
+from kafka_notify._base.frozen import put
+from kafka_notify._base.names import check_name
 from kafka_notify.errors import ConfigError
 from kafka_notify.notification import Category
 from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, RetryPolicy

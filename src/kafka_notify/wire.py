@@ -1,6 +1,6 @@
 """Records and notifications.
 
-Key = user id, value = the codec's bytes, everything else headers (`_headers` knows their names, `_hops` those
+Key = user id, value = the codec's bytes, everything else headers (`_wire.headers` knows their names, `_wire.hops` those
 of retry copies and dead letters). Every record that a worker reads is decoded once, here: no validators, no I/O.
 """
 
@@ -12,9 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kafka_notify import _codes as codes
-from kafka_notify import _headers as h
-from kafka_notify._headers import (
+from kafka_notify._base import codes
+from kafka_notify._base.text import printable
+from kafka_notify._base.where import origin
+from kafka_notify._wire import headers as h
+from kafka_notify._wire.headers import (
     MAX_MILLIS,
     ContentTypeUnread,
     Headers,
@@ -22,7 +24,7 @@ from kafka_notify._headers import (
     read_integer,
     read_text,
 )
-from kafka_notify._hops import (
+from kafka_notify._wire.hops import (
     REDRIVE_WRITER,
     SPILL_ORIGIN,
     SPILL_WRITER,
@@ -37,10 +39,8 @@ from kafka_notify._hops import (
     retry_copy,
     strip_retry,
 )
-from kafka_notify._ids import DerivedId, derived_id
-from kafka_notify._payload import structure, to_json, unstructure
-from kafka_notify._text import printable
-from kafka_notify._where import origin
+from kafka_notify._wire.ids import DerivedId, derived_id
+from kafka_notify._wire.payload import structure, to_json, unstructure
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailable, ConfigError, InvalidNotification
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, unchecked

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from typing_extensions import Self
 
-from kafka_notify._arguments import to_seconds
-from kafka_notify._config import Config, consumer_config, producer_config, with_drain
-from kafka_notify._units import Seconds
-from kafka_notify._where import origin
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.units import Seconds
+from kafka_notify._base.where import origin
+from kafka_notify._kafka.config import Config, consumer_config, producer_config, with_drain
 from kafka_notify._worker.collector import collector
 from kafka_notify._worker.life import Life, State
 from kafka_notify._worker.report import Sample, failure

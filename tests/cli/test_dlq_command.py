@@ -15,8 +15,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from kafka_notify import Notification, Producer, Worker, wire
-from kafka_notify._config import producer_config
-from kafka_notify._handle import ProducerHandle
+from kafka_notify._kafka.config import producer_config
+from kafka_notify._kafka.handle import ProducerHandle
 from kafka_notify.codec import JsonCodec
 from tests.cli import app
 from tests.cli.conftest import Shell

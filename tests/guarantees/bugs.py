@@ -142,7 +142,7 @@ def keep_what_was_given_away() -> None:
 def count_known_failures() -> None:
     """Every failure is evidence of an outage, whoever failed before and whatever else is accepted, and what failed
     before is the probe."""
-    circuit: Any = importlib.import_module("kafka_notify._worker.circuit").Circuit
+    circuit: Any = importlib.import_module("kafka_notify._decision.circuit").Circuit
     ready: Any = Ready
     failed, accepted, pop = circuit.failed, circuit.accepted, ready.pop
 
@@ -178,7 +178,7 @@ def keep_queued_what_was_given_away() -> None:
 
 def never_release_a_destination() -> None:
     """A destination that is held learns nothing from accepted sends, so that it is held for good."""
-    destinations: Any = importlib.import_module("kafka_notify._worker.destinations").Destinations
+    destinations: Any = importlib.import_module("kafka_notify._decision.destinations").Destinations
     destinations.accepted = lambda self, of, *args, **kwargs: False
 
 

@@ -22,7 +22,7 @@ import attrs
 
 from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.partition import Partition
-from kafka_notify._send.engine import Engine
+from kafka_notify._worker.engine import Engine
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Copied, Disturbed, Owned, Started, now_ms
 from kafka_notify.testing.guarantees import CaughtUp, Guarantees, NothingLost

@@ -13,8 +13,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from kafka_notify._config import consumer_config
 from kafka_notify._fetch.loop import CommitRequest, FetchLoop
+from kafka_notify._kafka.config import consumer_config
 from kafka_notify._partition.commit_metadata import Committed, Fence, decode_metadata
 from kafka_notify.testing import LocalKafka
 

@@ -10,9 +10,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from kafka_notify import Notification
-from kafka_notify._config import consumer_config
 from kafka_notify._fetch import loop
 from kafka_notify._fetch.spills import read_spills
+from kafka_notify._kafka.config import consumer_config
 from kafka_notify._partition.commit_metadata import WINDOW, Committed, decode_metadata
 from kafka_notify.cli._backlog import Backlogs
 from kafka_notify.testing.attempt_log import DeadLettered, Produced

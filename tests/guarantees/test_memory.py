@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from kafka_notify._fetch import intake
-from kafka_notify._send import engine
+from kafka_notify._worker import engine
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.hostile import NEWS, SMS, Hostile, Intruder
 from tests.guarantees.memory import LITTLE, MEGABYTE, backlog, given_away, handovers, holders, soak

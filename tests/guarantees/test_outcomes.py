@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kafka_notify import Ordering, Worker
-from kafka_notify._worker import decision
+from kafka_notify._decision import what_follows
 from kafka_notify.testing.attempt_log import Accepted, Ended, Owned, Skipped, Started, now_ms
 from kafka_notify.testing.guarantees import Guarantees, Letter, OneAtATime, OrderKept
 from tests.guarantees.fleet import Fleet
@@ -253,7 +253,7 @@ def test_throttled_for_longer_than_the_policy_waits(fleet: Fleets) -> None:
 
 def test_a_deferral_has_no_bound_by_default(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """What bounds throttles when the policy says nothing does not bound what a team defers."""
-    monkeypatch.setattr(decision, "MAX_WAIT_MS", 1_000)
+    monkeypatch.setattr(what_follows, "MAX_WAIT_MS", 1_000)
     f = fleet(partitions=1, attributes={"breaker": None})
     gate, never = f.directory / "open", str(f.directory / "never")
     throttled, deferred = f.produce(

@@ -20,7 +20,7 @@ from typing import Any, Final
 import pytest
 
 from kafka_notify import CodecContext, CodecUnavailable, Event, JsonCodec
-from kafka_notify._headers import HOP_HEADERS
+from kafka_notify._wire.headers import HOP_HEADERS
 from kafka_notify.testing.attempt_log import Accepted, AttemptLog, LaneHeld, Skipped, Started
 from kafka_notify.testing.guarantees import Guarantees, Letter
 from tests.guarantees import worker_process

@@ -10,7 +10,7 @@ import pytest
 
 from kafka_notify import Defer, Notification, Pauses, Verdict, Worker
 from kafka_notify._fetch import retention
-from kafka_notify._send import engine
+from kafka_notify._worker import engine
 from kafka_notify.admin import create_topics
 from kafka_notify.testing.attempt_log import DeadLettered
 from tests.guarantees import provider

@@ -26,7 +26,7 @@ from kafka_notify import (
 )
 from kafka_notify._fetch import intake, loop
 from kafka_notify._partition import spill, wide
-from kafka_notify._send import engine
+from kafka_notify._worker import engine
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog
 from kafka_notify.testing.worker_samples import WorkerSampler

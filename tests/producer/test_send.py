@@ -24,10 +24,10 @@ from kafka_notify import (
     Producer,
     QueueFull,
     Topology,
-    _handle,
     events,
 )
-from kafka_notify._config import producer_config
+from kafka_notify._kafka import handle as _handle
+from kafka_notify._kafka.config import producer_config
 from kafka_notify.testing import MockKafka
 from tests.producer.conftest import NOWHERE, new_topology, note
 from tests.producer.records import ids, read_all

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kafka_notify._worker import circuit
-from kafka_notify._worker.circuit import Circuit
+from kafka_notify._decision import circuit
+from kafka_notify._decision.circuit import Circuit
 from tests.simulation.run import Simulation, missed
 from tests.simulation.worlds import WORLDS
 

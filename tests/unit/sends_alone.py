@@ -9,17 +9,17 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any, cast
 
 from kafka_notify import Category, Codec, Consumer, JsonCodec, Middleware, Notification, RetryPolicy
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
+from kafka_notify._decision.context import Context
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Assignment, Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import Spill
-from kafka_notify._pause import Paused
 from kafka_notify._send.sends import Host, MakePace, Sender, Sends
 from kafka_notify._settle.copies import CopyWriter
-from kafka_notify._worker.context import Context
+from kafka_notify._wire.pause import Paused
 from kafka_notify.events import Event
 from kafka_notify.wire import Headers, encode
 

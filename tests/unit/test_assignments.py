@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kafka_notify import events
+from kafka_notify._decision.what_follows import Kept
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.loop import Start
 from kafka_notify._partition.budget import PayloadBudget
@@ -16,7 +17,6 @@ from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import LongWaits
 from kafka_notify._worker.assignments import Assignments, Keepers
-from kafka_notify._worker.decision import Kept
 from kafka_notify._worker.losses import Losses
 from kafka_notify._worker.settings import Settings
 

@@ -19,7 +19,7 @@ from kafka_notify import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify._worker.circuit import (
+from kafka_notify._decision.circuit import (
     DAY,
     DISTRUST,
     DOUBT,

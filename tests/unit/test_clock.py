@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kafka_notify._clock import SETTLE, Clock
+from kafka_notify._base.clock import SETTLE, Clock
 
 
 class Times:

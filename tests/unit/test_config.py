@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
 from kafka_notify import ConfigError, config_from_env
-from kafka_notify._config import (
+from kafka_notify._kafka.config import (
     ALIASES,
     CONSUMER_ONLY,
     PRODUCER_ONLY,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kafka_notify import events
-from kafka_notify._handle import HandleDead, RecordTooLarge
+from kafka_notify._kafka.handle import HandleDead, RecordTooLarge
 from kafka_notify._settle import copies
 from kafka_notify._settle.copies import FITS_EVERYWHERE, Copy, CopyWriter
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kafka_notify import wire
-from kafka_notify._log_reader import LogReader
-from kafka_notify._redrive import MAX_REDRIVES, Plan
-from kafka_notify._redrive_writer import Copy
+from kafka_notify._kafka.log_reader import LogReader
+from kafka_notify._redrive.plan import MAX_REDRIVES, Plan
+from kafka_notify._redrive.writer import Copy
 from kafka_notify.codec import CodecContext, JsonCodec
 from kafka_notify.deadletters import DeadLetter
 from kafka_notify.errors import CodecUnavailable

@@ -19,9 +19,8 @@ from kafka_notify import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify._retention import DAY_MS
-from kafka_notify._send.attempt import outcome_of
-from kafka_notify._worker.decision import (
+from kafka_notify._base.retention import DAY_MS
+from kafka_notify._decision.what_follows import (
     MAX_WAIT_MS,
     Decision,
     Finish,
@@ -35,6 +34,7 @@ from kafka_notify._worker.decision import (
     decide,
     undecodable_now,
 )
+from kafka_notify._send.attempt import outcome_of
 from kafka_notify.outcome import Dead, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, deferred
 from kafka_notify.testing import deliver

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from kafka_notify import CircuitBreaker
-from kafka_notify._worker.circuit import Kind, Try
-from kafka_notify._worker.destinations import (
+from kafka_notify._decision.circuit import Kind, Try
+from kafka_notify._decision.destinations import (
     FAILURES,
     FIRST_WAIT,
     MOST,

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from kafka_notify import events
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
 from kafka_notify._fetch import loop
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.loop import BATCH, CommitRequest, CommitResult, FetchLoop

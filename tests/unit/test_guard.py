@@ -19,14 +19,14 @@ from kafka_notify import (
     TransientError,
     events,
 )
-from kafka_notify import _codes as codes
+from kafka_notify._base import codes
+from kafka_notify._decision.circuit import DAY
+from kafka_notify._decision.destinations import FAILURES, Circuits, Destinations
+from kafka_notify._decision.put_aside import FAR
+from kafka_notify._decision.reserve import EACH, LONGEST
+from kafka_notify._decision.what_follows import History, Rules, decide
 from kafka_notify._partition.entry import Busy
-from kafka_notify._worker.circuit import DAY
-from kafka_notify._worker.decision import History, Rules, decide
-from kafka_notify._worker.destinations import FAILURES, Circuits, Destinations
-from kafka_notify._worker.guard import OVERDUE, Guard, Place, Senders
-from kafka_notify._worker.put_aside import FAR
-from kafka_notify._worker.reserve import EACH, LONGEST
+from kafka_notify._send.guard import OVERDUE, Guard, Place, Senders
 from kafka_notify.outcome import Dead, Outcome, Retry
 
 DEFAULT = CircuitBreaker()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kafka_notify import Attempt, Consumer, Notification, Receipt, TransientError
-from kafka_notify._worker.destinations import FAILURES
-from kafka_notify._worker.reserve import EACH, ON_THE_WAY
+from kafka_notify._decision.destinations import FAILURES
+from kafka_notify._decision.reserve import EACH, ON_THE_WAY
 from tests.unit.sends_alone import Alone
 
 WAITING = 10

@@ -13,11 +13,10 @@ from confluent_kafka import KafkaError, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
 from kafka_notify._fetch import intake
 from kafka_notify._fetch.intake import BUSY_PATIENCE, CHUNK, PATIENCE, PAUSE_AT, Intake
 from kafka_notify._fetch.loop import BATCH
-from kafka_notify._hops import RetryState
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
@@ -27,7 +26,8 @@ from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.source_offsets import READ_WINDOW
 from kafka_notify._partition.wide import Spill
-from kafka_notify._pause import Paused
+from kafka_notify._wire.hops import RetryState
+from kafka_notify._wire.pause import Paused
 from kafka_notify.policy import Ordering
 from kafka_notify.wire import retry_copy
 

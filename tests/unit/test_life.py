@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from kafka_notify import _where
-from kafka_notify._supervised import supervised
+from kafka_notify._base import where
+from kafka_notify._base.supervised import supervised
 from kafka_notify._worker.life import Life, State
 
 
@@ -73,13 +73,13 @@ def test_tracebacks_are_shown_on_demand(caplog: pytest.LogCaptureFixture) -> Non
     def fails() -> None:
         raise KeyError("the text")
 
-    _where.show_tracebacks()
+    where.show_tracebacks()
     try:
         thread = supervised(fails, "reader", lambda error: None)
         thread.start()
         thread.join()
     finally:
-        _where.show_tracebacks(False)
+        where.show_tracebacks(False)
     assert "the text" in caplog.text
 
 
@@ -96,17 +96,17 @@ def test_an_origin_names_causes_and_no_text() -> None:
 
     with pytest.raises(KeyError) as caught:
         deep(100)
-    said = _where.origin(caught.value)
+    said = where.origin(caught.value)
     assert "KeyError at" in said
     assert "caused by ValueError at" in said
     assert "in deep" in said
     assert "example" not in said
     assert "+49" not in said
-    assert said.count(" in ") <= 2 * _where.MAX_FRAMES
+    assert said.count(" in ") <= 2 * where.MAX_FRAMES
 
 
 def test_an_origin_ends_where_causes_go_round() -> None:
     """An error that causes itself is named a few times, not for ever."""
     error = KeyError()
     error.__cause__ = error
-    assert _where.origin(error).count("KeyError") == _where.MAX_CAUSES
+    assert where.origin(error).count("KeyError") == where.MAX_CAUSES

@@ -7,10 +7,10 @@ from typing import Any, cast
 import attrs
 import pytest
 
+from kafka_notify._fetch.loader import COPIES, Load, Loader
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.retry_record import Held
-from kafka_notify._send.loader import COPIES, Load, Loader
 
 
 @attrs.define(eq=False)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kafka_notify._units import to_millis
+from kafka_notify._base.units import to_millis
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import ConfigError, InvalidNotification
 from kafka_notify.notification import Attempt, Category, Defer, Notification, Receipt, SendKey, Skip

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import kafka_notify
-from kafka_notify import _codes, _names
+from kafka_notify._base import codes, names
 
 PACKAGE = Path(kafka_notify.__file__).parent
-CODES = {value for name, value in vars(_codes).items() if name.isupper() and isinstance(value, str)}
+CODES = {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, str)}
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -27,7 +27,7 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 def is_code(text: str) -> bool:
     """Whether a text is a code, or begins a family of them; "timeout" and the like are words as well."""
-    return (text in CODES and not text.isalpha()) or text in _codes.FAMILIES
+    return (text in CODES and not text.isalpha()) or text in codes.FAMILIES
 
 
 def is_part_of_a_name(text: str) -> bool:
@@ -47,11 +47,11 @@ def written(root: Path, what: Callable[[str], bool], home: str) -> set[str]:
 
 
 def test_codes_are_written_in_one_module() -> None:
-    assert written(PACKAGE, is_code, Path(_codes.__file__).stem) == set()
+    assert written(PACKAGE, is_code, Path(codes.__file__).stem) == set()
 
 
 def test_names_of_topics_are_made_and_read_in_one_module() -> None:
-    assert written(PACKAGE, is_part_of_a_name, Path(_names.__file__).stem) == set()
+    assert written(PACKAGE, is_part_of_a_name, Path(names.__file__).stem) == set()
 
 
 @pytest.mark.parametrize("planted", ['code = "no_receipt"', 'f"codec.{name}"', 'f(g["bad_header."])'])

@@ -33,9 +33,9 @@ from kafka_notify import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify._limited_log import MAX_TEXTS, LimitedLog
-from kafka_notify._units import LONGEST, clamped
-from kafka_notify._worker.outcome import check_error, check_outcome, check_receipt
+from kafka_notify._base.limited_log import MAX_TEXTS, LimitedLog
+from kafka_notify._base.units import LONGEST, clamped
+from kafka_notify._decision.trusted import check_error, check_outcome, check_receipt
 from kafka_notify.errors import ThrottleScope, valid_code
 from kafka_notify.events import LaneResumed, emitter
 from tests.guarantees.rubbish import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kafka_notify._pause import Pause, Paused, PauseKind, pause_key, pause_value, read_pause
+from kafka_notify._wire.pause import Pause, Paused, PauseKind, pause_key, pause_value, read_pause
 
 UTC = dt.timezone.utc
 AT = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

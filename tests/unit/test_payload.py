@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kafka_notify._payload import check_payload_class, structure, unstructure
+from kafka_notify._wire.payload import check_payload_class, structure, unstructure
 from kafka_notify.errors import ConfigError, InvalidNotification
 
 SECRET = "s3cr3t-492817"

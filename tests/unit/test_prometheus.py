@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from kafka_notify import Consumer, Producer, Worker, events
-from kafka_notify._metric_labels import PROVIDERS
+from kafka_notify._classify.metric_labels import PROVIDERS
 from kafka_notify.events import Event, OnEvent
 from kafka_notify.prometheus import Metrics
 

@@ -9,14 +9,14 @@ from typing import Any, cast
 import pytest
 
 from kafka_notify import Category, JsonCodec, Notification, Retry, RetryPolicy, TransientError, events
-from kafka_notify._clock import Clock
-from kafka_notify._dead_letter import DeadLetter
+from kafka_notify._base.clock import Clock
+from kafka_notify._decision.context import Context
+from kafka_notify._decision.what_follows import TryAgain
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify._settle.publisher import CopyPublisher
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.decision import TryAgain
+from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify.notification import MAX_USER_ID_BYTES
 from kafka_notify.wire import Headers, read_dead_letter, read_retry
 

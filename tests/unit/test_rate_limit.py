@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kafka_notify import ConfigError, Grant, Quota, RateLimit
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
 from kafka_notify._send.bucket import Bucket
 from kafka_notify._send.pace import Pace, SharedPace
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kafka_notify._fetch.channels import ALL, digest
-from kafka_notify._redrive_target import Reader, refusal
+from kafka_notify._redrive.target import Reader, refusal
 
 SMS = frozenset({digest("sms")})
 

@@ -9,14 +9,15 @@ from typing import Any, Final
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from kafka_notify import NotifyError, _client_errors
-from kafka_notify._clock import Clock, boottime
+from kafka_notify import NotifyError
+from kafka_notify._base.clock import Clock, boottime
+from kafka_notify._base.limited_log import Calm, LimitedLog
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.fatal import is_fatal, missing_right
 from kafka_notify._fetch.loop import CommitRequest, CommitResult
 from kafka_notify._fetch.refusals import Refusals
-from kafka_notify._limited_log import Calm, LimitedLog
-from kafka_notify._rights import RIGHTS, told
+from kafka_notify._kafka import client_errors
+from kafka_notify._kafka.rights import RIGHTS, told
 
 GROUP: Final = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
 TOPIC: Final = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
@@ -82,7 +83,7 @@ class Client:
 
     def __init__(self, cause: KafkaError | None) -> None:
         self._cause = cause
-        self._note = _client_errors.noted(None)
+        self._note = client_errors.noted(None)
 
     def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
         raise KafkaException(KafkaError(KafkaError._TRANSPORT))
@@ -96,15 +97,15 @@ class Client:
 def test_refused_credentials_are_told_at_once() -> None:
     """Not after the whole wait, and not as a broken transport."""
     with pytest.raises(NotifyError, match=r"refuse the credentials \(_AUTHENTICATION"):
-        _client_errors.metadata(Client(LOGIN), 3_600.0)
+        client_errors.metadata(Client(LOGIN), 3_600.0)
 
 
 def test_the_last_error_of_the_client_is_named() -> None:
     """Instead of the call's own, which says nothing."""
     with pytest.raises(NotifyError, match="_RESOLVE"):
-        _client_errors.metadata(Client(KafkaError(KafkaError._RESOLVE)), 0.0)
+        client_errors.metadata(Client(KafkaError(KafkaError._RESOLVE)), 0.0)
     with pytest.raises(NotifyError, match=r"_TRANSPORT: .*check bootstrap\.servers"):
-        _client_errors.metadata(Client(None), 0.0)
+        client_errors.metadata(Client(None), 0.0)
 
 
 def test_after_the_end_there_is_no_lease_and_no_commit() -> None:

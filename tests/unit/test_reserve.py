@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kafka_notify._worker.reserve import (
+from kafka_notify._decision.reserve import (
     BYTES,
     EACH,
     LONGEST,

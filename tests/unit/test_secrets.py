@@ -32,8 +32,8 @@ from kafka_notify import (
     classify_http,
     classify_smtp,
 )
+from kafka_notify._base.units import UTC, from_millis
 from kafka_notify._send.attempt import describe
-from kafka_notify._units import UTC, from_millis
 from kafka_notify.outcome import Outcome
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing import deliver

@@ -27,10 +27,10 @@ from kafka_notify import (
     TransientError,
     events,
 )
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
 from kafka_notify._fetch.loop import MAX_COMMIT, parts
+from kafka_notify._send import remember
 from kafka_notify._send.pace import SharedPace
-from kafka_notify._worker import remember
 from kafka_notify.limits import Grant, Quota
 from kafka_notify.notification import SendKey
 from kafka_notify.wire import encode, read_retry

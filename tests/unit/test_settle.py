@@ -18,7 +18,10 @@ from kafka_notify import (
     ThrottledError,
     TransientError,
 )
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
+from kafka_notify._decision.context import Context
+from kafka_notify._decision.counts import Counts
+from kafka_notify._decision.what_follows import decide
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
@@ -28,9 +31,6 @@ from kafka_notify._partition.retry_record import Held
 from kafka_notify._send.outcomes import Outcomes, history_of
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify._settle.publisher import CopyPublisher
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.counts import Counts
-from kafka_notify._worker.decision import decide
 from kafka_notify.policy import deferred
 from kafka_notify.wire import read_dead_letter, read_retry
 from tests.model.promises import Bytes

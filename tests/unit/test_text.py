@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_notify._pause import MAX_RECORD, Paused, pause_key, read_pause
-from kafka_notify._text import MAX_SHOWN, json_line, printable, printable_lines
+from kafka_notify._base.text import MAX_SHOWN, json_line, printable, printable_lines
+from kafka_notify._wire.pause import MAX_RECORD, Paused, pause_key, read_pause
 from kafka_notify.log import JsonFormatter
 
 KEY = pause_key("channel", "sms", None)

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import attrs
 
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
 from kafka_notify._partition.entry import Entry, UserQueue
-from kafka_notify._partition.timers import SPARE, Timers
+from kafka_notify._worker.timers import SPARE, Timers
 
 
 @attrs.define(eq=False)

@@ -7,8 +7,8 @@ from typing import Final
 import pytest
 from confluent_kafka import KafkaError
 
-from kafka_notify import _tls
 from kafka_notify._fetch.refusals import Refusals
+from kafka_notify._kafka import tls
 
 VERIFY: Final = "ssl://h:1/0: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed"
 REQUIRED: Final = (
@@ -35,8 +35,8 @@ PLAIN: Final = (
 def test_an_error_is_named(code: int, text: str, said: str, is_refusal: bool) -> None:
     """A worker's health keeps what does not pass by itself; a listener that seems to have no TLS may only restart."""
     error = KafkaError(code, text)
-    assert said in _tls.named(error)
-    assert bool(_tls.named(error)) == bool(said)
+    assert said in tls.named(error)
+    assert bool(tls.named(error)) == bool(said)
     refusals = Refusals("g")
     refusals.note(error)
     assert bool(refusals) == is_refusal

@@ -16,8 +16,8 @@ from kafka_notify._admin.wanted import (
     topic_config,
     wanted_topics,
 )
-from kafka_notify._names import DEFAULT_CONSUMER, of_retry_topic
-from kafka_notify._retention import keepable, keeps_any_wait
+from kafka_notify._base.names import DEFAULT_CONSUMER, of_retry_topic
+from kafka_notify._base.retention import keepable, keeps_any_wait
 from kafka_notify.topology import Lane, Topology
 
 _TOPICS: Final = "kafka-topics.sh"

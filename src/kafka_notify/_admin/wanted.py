@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import attrs
 
-from kafka_notify._names import consumer_key
+from kafka_notify._base.names import consumer_key
 from kafka_notify.consumer import Consumer
 from kafka_notify.topology import Lane, Topology
 

@@ -1,1 +1,1 @@
-"""From Kafka to the lanes: the thread that owns the consumer, offsets, and reading payloads again."""
+"""From Kafka to the partitions: the thread that owns the consumer, commits, and payloads read again."""

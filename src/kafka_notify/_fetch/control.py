@@ -20,13 +20,13 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from kafka_notify._client_errors import metadata
-from kafka_notify._config import opened, outside_group
-from kafka_notify._limited_log import LimitedLog
-from kafka_notify._log_extent import log_ends
-from kafka_notify._polling import poll_batch
-from kafka_notify._rights import is_missing_right, told
-from kafka_notify._supervised import supervised
+from kafka_notify._base.limited_log import LimitedLog
+from kafka_notify._base.supervised import supervised
+from kafka_notify._kafka.client_errors import metadata
+from kafka_notify._kafka.config import opened, outside_group
+from kafka_notify._kafka.log_extent import log_ends
+from kafka_notify._kafka.polling import poll_batch
+from kafka_notify._kafka.rights import is_missing_right, told
 from kafka_notify.errors import NotifyError
 
 log = logging.getLogger("kafka_notify.worker")

@@ -6,7 +6,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError
 
-from kafka_notify._rights import RIGHTS
+from kafka_notify._kafka.rights import RIGHTS
 from kafka_notify.errors import NotifyError
 
 _CODES: Final = frozenset(

@@ -18,15 +18,15 @@ from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError, Message
 
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
+from kafka_notify._base.turn import InTurns, Turn
 from kafka_notify._fetch.loop import BATCH
-from kafka_notify._headers import headers_of
 from kafka_notify._partition.budget import PayloadBudget, record_size
 from kafka_notify._partition.entry import Assignment
 from kafka_notify._partition.offsets import OffsetRewound, TopicRecreated
 from kafka_notify._partition.partition import Partition
-from kafka_notify._pause import Paused
-from kafka_notify._worker.turn import InTurns, Turn
+from kafka_notify._wire.headers import headers_of
+from kafka_notify._wire.pause import Paused
 from kafka_notify.policy import Ordering
 from kafka_notify.wire import Headers, channel_of, identity, read_retry
 

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from kafka_notify._config import Config, client_config, opened
+from kafka_notify._kafka.config import Config, client_config, opened
 
 log = logging.getLogger("kafka_notify.fetch")
 

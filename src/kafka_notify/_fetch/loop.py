@@ -17,18 +17,18 @@ import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from kafka_notify._clock import boottime
-from kafka_notify._config import client_config, opened
+from kafka_notify._base.clock import boottime
+from kafka_notify._base.supervised import supervised
 from kafka_notify._fetch.channels import Channels, Neighbours
 from kafka_notify._fetch.fatal import ended, is_fatal, missing_right
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.retention import RetentionWatch
 from kafka_notify._fetch.spills import read_spills
 from kafka_notify._fetch.topic_ids import TopicIds, changed
-from kafka_notify._log_extent import log_ends, log_starts
+from kafka_notify._kafka.config import client_config, opened
+from kafka_notify._kafka.log_extent import log_ends, log_starts
+from kafka_notify._kafka.polling import poll_batch
 from kafka_notify._partition.commit_metadata import Committed, decode_metadata, encode_metadata
-from kafka_notify._polling import poll_batch
-from kafka_notify._supervised import supervised
 
 log = logging.getLogger("kafka_notify.fetch")
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from confluent_kafka.admin import AdminClient
 
-from kafka_notify._config import Config, client_config, opened
 from kafka_notify._fetch.question import Question
+from kafka_notify._kafka.config import Config, client_config, opened
 
 LOOK: Final = 15.0
 """Seconds between two looks; what differs in the same way in two of them is not a rebalance under way."""

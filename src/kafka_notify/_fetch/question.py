@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
-from kafka_notify._rights import is_refusal, told
+from kafka_notify._kafka.rights import is_refusal, told
 
 log = logging.getLogger("kafka_notify.fetch")
 

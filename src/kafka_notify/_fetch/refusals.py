@@ -7,7 +7,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError
 
-from kafka_notify._rights import is_refusal, told
+from kafka_notify._kafka.rights import is_refusal, told
 
 MAX: Final = 20
 """Refusals that are remembered: there are three topics and a group."""

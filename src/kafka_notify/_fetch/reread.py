@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from kafka_notify._config import opened, outside_group
-from kafka_notify._limited_log import LimitedLog
-from kafka_notify._polling import poll_batch
-from kafka_notify._rights import told
-from kafka_notify._send.loader import Load
-from kafka_notify._supervised import supervised
+from kafka_notify._base.limited_log import LimitedLog
+from kafka_notify._base.supervised import supervised
+from kafka_notify._fetch.loader import Load
+from kafka_notify._kafka.config import opened, outside_group
+from kafka_notify._kafka.polling import poll_batch
+from kafka_notify._kafka.rights import told
 
 log = logging.getLogger("kafka_notify.fetch")
 

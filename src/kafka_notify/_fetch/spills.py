@@ -9,9 +9,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from kafka_notify import _headers as h
-from kafka_notify._config import opened, outside_group
-from kafka_notify._polling import poll_batch
+from kafka_notify._kafka.config import opened, outside_group
+from kafka_notify._kafka.polling import poll_batch
+from kafka_notify._wire import headers as h
 
 Found = dict[int, tuple[str, "bytes | None"]]
 """Writer and value of the record at an offset; an empty writer when there is none."""

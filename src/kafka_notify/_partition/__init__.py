@@ -1,1 +1,1 @@
-"""The ordered-retry protocol of one partition pair: queues, waiting retries, finished offsets. Pure but for timers."""
+"""The ordered-retry protocol of one partition pair: users' queues, waiting retries, finished offsets. Pure."""

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING, Final
 
+from kafka_notify._base.retention import rewritten_after
 from kafka_notify._partition import spill
 from kafka_notify._partition.commit_metadata import WINDOW
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
-from kafka_notify._retention import rewritten_after
 
 if TYPE_CHECKING:
     from kafka_notify._partition.effects import Effects

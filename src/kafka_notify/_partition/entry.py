@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from kafka_notify import _codes as codes
-from kafka_notify._headers import headers_of
+from kafka_notify._base import codes
 from kafka_notify._partition.budget import record_size
 from kafka_notify._partition.followers import Followers
 from kafka_notify._partition.record import Packed, Record
+from kafka_notify._wire.headers import headers_of
 from kafka_notify.wire import collapse_of
 
 if TYPE_CHECKING:

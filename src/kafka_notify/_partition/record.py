@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kafka_notify._headers import HasHeaders
+from kafka_notify._wire.headers import HasHeaders
 
 if TYPE_CHECKING:
     from kafka_notify.wire import Headers

@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from kafka_notify._hops import SPILL_WRITER
+from kafka_notify._wire.hops import SPILL_WRITER
 
 MAX_WINDOW: Final = 4_000_000
 """Offsets of a retry partition beyond its frontier that may be finished at most: a spill of 500 kB."""

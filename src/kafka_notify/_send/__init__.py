@@ -1,1 +1,1 @@
-"""From a lane to the provider: one attempt, the threads of plain senders, and the engine that holds all state."""
+"""From a partition to the provider: what may start now, one attempt, and the threads of plain senders."""

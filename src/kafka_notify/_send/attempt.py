@@ -14,14 +14,14 @@ from typing import Any, cast
 
 from typing_extensions import assert_never
 
-from kafka_notify import _codes as codes
 from kafka_notify import events
-from kafka_notify._limited_log import LimitedLog
+from kafka_notify._base import codes
+from kafka_notify._base.limited_log import LimitedLog
+from kafka_notify._base.units import UTC, clamped
+from kafka_notify._base.where import class_name, detail, name_of, origin
+from kafka_notify._decision.trusted import check_error, check_outcome, check_receipt, is_error, unhandled
+from kafka_notify._send.remember import Remember
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._units import UTC, clamped
-from kafka_notify._where import class_name, detail, name_of, origin
-from kafka_notify._worker.outcome import check_error, check_outcome, check_receipt, is_error, unhandled
-from kafka_notify._worker.remember import Remember
 from kafka_notify.classify import classify_exception
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import (

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from kafka_notify import _codes as codes
-from kafka_notify._limited_log import LimitedLog
+from kafka_notify._base import codes
+from kafka_notify._base.limited_log import LimitedLog
+from kafka_notify._base.where import name_of
+from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Assignment, Entry
+from kafka_notify._send.guard import Guard
 from kafka_notify._send.outcomes import Outcomes
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.slots import Slot
-from kafka_notify._where import name_of
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.guard import Guard
-from kafka_notify._worker.unread import Unread
+from kafka_notify._send.unread import Unread
 from kafka_notify.errors import CodecUnavailable
 from kafka_notify.notification import Notification
 from kafka_notify.wire import ContentTypeUnread, DlqReason, Undecodable, decode

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import attrs
 
-from kafka_notify import _codes as codes
+from kafka_notify._base import codes
+from kafka_notify._decision.context import Context
+from kafka_notify._decision.what_follows import Finish
 from kafka_notify._partition.entry import Busy, Entry
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.decoder import Decoder
 from kafka_notify._send.outcomes import Outcomes
 from kafka_notify._send.permits import Permits
 from kafka_notify._send.slots import FOREVER, Slot, Slots
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.decision import Finish
 from kafka_notify.errors import UnknownOutcomeError
 from kafka_notify.notification import Attempt, KeyParts, Notification, Receipt, new_attempt
 from kafka_notify.outcome import Outcome, Sent

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from kafka_notify import events
-from kafka_notify._limited_log import LimitedLog
+from kafka_notify._base.limited_log import LimitedLog
+from kafka_notify._base.where import detail, name_of, origin
 from kafka_notify._send.attempt import AttemptRunner
-from kafka_notify._where import detail, name_of, origin
 from kafka_notify.consumer import Consumer
 from kafka_notify.notification import Notification, Receipt
 
 if TYPE_CHECKING:
-    from kafka_notify._dead_letter import DeadLetter
     from kafka_notify._partition.entry import Assignment
+    from kafka_notify._wire.dead_letter import DeadLetter
 
 log = logging.getLogger("kafka_notify.send")
 

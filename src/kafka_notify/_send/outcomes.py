@@ -1,6 +1,7 @@
 """What becomes of each notification once its attempt has ended: carried out, counted and told.
 
-`_worker.decision` decides; here its answer becomes records, counts, events and calls of hooks. Runs on the event loop.
+`_decision.what_follows` decides; here its answer becomes records, counts, events and calls of hooks. Runs on the
+event loop.
 """
 
 from __future__ import annotations
@@ -12,17 +13,10 @@ from typing import Any
 from typing_extensions import assert_never
 
 from kafka_notify import events
-from kafka_notify._partition.entry import Assignment, Entry
-from kafka_notify._retention import DAY_MS
-from kafka_notify._send.attempt import describe
-from kafka_notify._send.hooks import Hooks
-from kafka_notify._send.permits import Permits
-from kafka_notify._send.slots import Slot
-from kafka_notify._settle.publisher import CopyPublisher
-from kafka_notify._settle.records import place_of
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.counts import Counts
-from kafka_notify._worker.decision import (
+from kafka_notify._base.retention import DAY_MS
+from kafka_notify._decision.context import Context
+from kafka_notify._decision.counts import Counts
+from kafka_notify._decision.what_follows import (
     Decision,
     Finish,
     GiveUp,
@@ -34,6 +28,13 @@ from kafka_notify._worker.decision import (
     decide,
     undecodable_now,
 )
+from kafka_notify._partition.entry import Assignment, Entry
+from kafka_notify._send.attempt import describe
+from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.permits import Permits
+from kafka_notify._send.slots import Slot
+from kafka_notify._settle.publisher import CopyPublisher
+from kafka_notify._settle.records import place_of
 from kafka_notify.errors import UnknownOutcomeError
 from kafka_notify.notification import Attempt, Notification
 from kafka_notify.outcome import Outcome, Retry, Sent

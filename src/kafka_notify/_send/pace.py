@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
+from kafka_notify._base.units import clamped
 from kafka_notify._send.bucket import Bucket
-from kafka_notify._units import clamped
 from kafka_notify.limits import Grant, Limiter, Quota, RateLimit
 
 log = logging.getLogger("kafka_notify.send")

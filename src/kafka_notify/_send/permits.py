@@ -6,10 +6,10 @@ from typing import Protocol
 
 import attrs
 
-from kafka_notify._clock import boottime
-from kafka_notify._pause import Paused
+from kafka_notify._base.clock import boottime
+from kafka_notify._send.guard import Guard
 from kafka_notify._send.pace import Pace
-from kafka_notify._worker.guard import Guard
+from kafka_notify._wire.pause import Paused
 
 
 class Lease(Protocol):

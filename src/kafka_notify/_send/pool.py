@@ -10,15 +10,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from kafka_notify._clock import boottime
+from kafka_notify._base.clock import boottime
+from kafka_notify._decision.context import Context
+from kafka_notify._fetch.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._partition.entry import Entry
 from kafka_notify._send.delivery import Delivery
 from kafka_notify._send.hooks import absorb
-from kafka_notify._send.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._send.permits import Permits
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.slots import Slot, Slots
-from kafka_notify._worker.context import Context
 
 TURN: Final = 100
 """Sends that a task makes without suspending before it lets the loop breathe."""

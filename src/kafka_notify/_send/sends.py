@@ -6,15 +6,18 @@ from collections.abc import Callable
 
 import attrs
 
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
+from kafka_notify._decision.context import Context
+from kafka_notify._decision.counts import Counts
+from kafka_notify._decision.destinations import Circuits, Destinations
+from kafka_notify._fetch.loader import Load, Loader
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Assignment, Entry
-from kafka_notify._pause import Paused
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.decoder import Decoder
 from kafka_notify._send.delivery import Delivery
+from kafka_notify._send.guard import Guard, Senders
 from kafka_notify._send.hooks import Hooks
-from kafka_notify._send.loader import Load, Loader
 from kafka_notify._send.outcomes import Outcomes
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.permits import Lease, Permits
@@ -25,10 +28,7 @@ from kafka_notify._send.threads import SendThreads
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.dead_letters import Spawn
 from kafka_notify._settle.publisher import CopyPublisher
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.counts import Counts
-from kafka_notify._worker.destinations import Circuits, Destinations
-from kafka_notify._worker.guard import Guard, Senders
+from kafka_notify._wire.pause import Paused
 from kafka_notify.consumer import Consumer
 from kafka_notify.outcome import Middleware
 

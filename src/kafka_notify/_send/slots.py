@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable, Hashable
 from typing import Final
 
+from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Assignment, Entry, UserQueue
+from kafka_notify._send.guard import Place
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.guard import Place
 
 log = logging.getLogger("kafka_notify.send")
 

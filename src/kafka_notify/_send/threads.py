@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from kafka_notify._supervised import supervised
+from kafka_notify._base.supervised import supervised
 
 
 class _Job:

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
-from kafka_notify._handle import HandleDead, RecordTooLarge
-from kafka_notify._rights import why_not
-from kafka_notify._worker.turn import InTurns, Turn
+from kafka_notify._base.turn import InTurns, Turn
+from kafka_notify._kafka.handle import HandleDead, RecordTooLarge
+from kafka_notify._kafka.rights import why_not
 from kafka_notify.events import CopyFailed, OnEvent
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import attrs
 
-from kafka_notify import _codes as codes
 from kafka_notify import events
-from kafka_notify._dead_letter import DeadLetter
+from kafka_notify._base import codes
+from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._settle.copies import Copy
 from kafka_notify._settle.records import place_of, state_of
-from kafka_notify._worker.context import Context
+from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification
 from kafka_notify.wire import DlqPayload, DlqReason, category_of, dead_letter
 

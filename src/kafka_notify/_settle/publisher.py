@@ -1,7 +1,7 @@
 """What is written of a notification that was not sent: a copy in the retry topic, or a dead letter.
 
-`_worker.decision` decides what follows; here it becomes a record, and the old record is completed once the broker has
-the new one.
+`_decision.what_follows` decides what follows; here it becomes a record, and the old record is completed once the
+broker has the new one.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kafka_notify import _codes as codes
+from kafka_notify._base import codes
+from kafka_notify._decision.context import Context
+from kafka_notify._decision.what_follows import TryAgain, WaitForCodec
 from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.dead_letters import DeadLetterCopy, DeadLetterHook, Death, Spawn
 from kafka_notify._settle.records import CarriedCopy, RetryCopy, SpillCopy
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.decision import TryAgain, WaitForCodec
 from kafka_notify.errors import DeliveryError, UnknownOutcomeError
 from kafka_notify.notification import Notification
 from kafka_notify.wire import DlqReason, collapses_with

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from kafka_notify import events
+from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._settle.copies import Copy
-from kafka_notify._worker.context import Context
 from kafka_notify.notification import Notification
 from kafka_notify.wire import (
     SPILL_ORIGIN,

@@ -1,1 +1,1 @@
-"""What one worker does with the notifications of its partitions."""
+"""The event loop of one worker: it holds all state and ties the parts together."""

@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from kafka_notify import events
+from kafka_notify._decision.context import Context
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import Start
@@ -20,7 +21,6 @@ from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._send.sends import Sends
 from kafka_notify._settle.copies import CopyWriter
-from kafka_notify._worker.context import Context
 from kafka_notify._worker.losses import Losses
 from kafka_notify._worker.rate_share import RateShare
 from kafka_notify._worker.settings import Settings

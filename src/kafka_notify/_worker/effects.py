@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
-from kafka_notify import _codes as codes
+from kafka_notify._base import codes
+from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._send.sends import Sends
-from kafka_notify._worker.context import Context
 from kafka_notify._worker.wakeups import WakeUps
 from kafka_notify.wire import identity
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kafka_notify._clock import Clock
+from kafka_notify._base.clock import Clock
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loop import CommitRequest
 from kafka_notify._partition.partition import Partition

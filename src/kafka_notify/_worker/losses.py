@@ -10,17 +10,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kafka_notify import _alarms, events
-from kafka_notify._alarms import Alarms
+from kafka_notify import events
+from kafka_notify._base.retention import DAY_MS
+from kafka_notify._decision.context import Context
+from kafka_notify._decision.what_follows import Kept
 from kafka_notify._fetch.loop import Start
 from kafka_notify._fetch.removed import Removed
 from kafka_notify._partition.entry import Busy, Entry
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.wide import LongWaits
-from kafka_notify._retention import DAY_MS
 from kafka_notify._send.sends import Sends
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.decision import Kept
+from kafka_notify._worker import alarms
+from kafka_notify._worker.alarms import Alarms
 
 log = logging.getLogger("kafka_notify.worker")
 
@@ -64,7 +65,7 @@ class Losses:
         in_use = start.retry_range[1] > 0 or not all(start.uncommitted)
         for topic, kind, committed, uncommitted, (low, high) in zip(
             self._topics,
-            (_alarms.UNREAD, _alarms.WAITING),
+            (alarms.UNREAD, alarms.WAITING),
             (start.source, start.retry),
             start.uncommitted,
             ranges,
@@ -73,7 +74,7 @@ class Losses:
             if gone := committed.open_below(low):
                 self._tell(kind, topic, number, gone)
             if uncommitted and in_use and high > 0:
-                log.error("%s", self.alarms.ring(_alarms.NO_OFFSETS, topic, number, high - low))
+                log.error("%s", self.alarms.ring(alarms.NO_OFFSETS, topic, number, high - low))
                 if self._on_event:
                     self._on_event(events.OffsetsMissing(topic, number, high - low))
 
@@ -82,7 +83,7 @@ class Losses:
         for number, partition in tuple(self._partitions.items()):
             for topic, kind, removed in zip(
                 self._topics,
-                (_alarms.UNREAD, _alarms.WAITING),
+                (alarms.UNREAD, alarms.WAITING),
                 self._removed.get(number, ()),
                 strict=False,
             ):
@@ -123,7 +124,7 @@ class Losses:
     def dead_letter(self, entries: Sequence[Entry]) -> None:
         """Records of waiting retries are gone, with their payloads."""
         for number, count in Counter(entry.partition.number for entry in entries).items():
-            self._tell(_alarms.WAITING, self._topics[1], number, count)
+            self._tell(alarms.WAITING, self._topics[1], number, count)
         for entry in entries:
             self._counts.dead += 1
             self._publisher.dead_letter(entry, "removed")

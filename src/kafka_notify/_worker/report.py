@@ -11,11 +11,11 @@ from typing import Final
 
 import attrs
 
-from kafka_notify._clock import boottime
+from kafka_notify._base.clock import boottime
 from kafka_notify._fetch import intake
 from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
-from kafka_notify._send.engine import Engine
 from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._worker.engine import Engine
 from kafka_notify._worker.life import State
 from kafka_notify._worker.stats import TABLE_ENTRY_BYTES, WorkerStats
 from kafka_notify.errors import NotifyError

@@ -13,26 +13,26 @@ from typing import Any, Final
 import attrs
 
 from kafka_notify._admin.wanted import retry_retention
-from kafka_notify._arguments import to_seconds
-from kafka_notify._clock import Clock
-from kafka_notify._config import Config, client_bytes
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.clock import Clock
+from kafka_notify._base.supervised import supervised
+from kafka_notify._base.where import origin
+from kafka_notify._decision.context import Context
 from kafka_notify._fetch import intake, lease
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
 from kafka_notify._fetch.reread import Rereader
-from kafka_notify._handle import ProducerHandle
+from kafka_notify._kafka.config import Config, client_bytes
+from kafka_notify._kafka.handle import ProducerHandle
 from kafka_notify._partition.wide import LongWaits
-from kafka_notify._pause import Paused
-from kafka_notify._send import engine
-from kafka_notify._send.engine import Engine
 from kafka_notify._send.pace import Pace, SharedPace
 from kafka_notify._send.sends import MakePace, Sender
 from kafka_notify._settle.copies import CopyWriter
-from kafka_notify._supervised import supervised
-from kafka_notify._where import origin
+from kafka_notify._wire.pause import Paused
+from kafka_notify._worker import engine
 from kafka_notify._worker.calls import Calls
-from kafka_notify._worker.context import Context
+from kafka_notify._worker.engine import Engine
 from kafka_notify._worker.life import Life
 from kafka_notify._worker.report import Report, failure
 from kafka_notify._worker.settings import Settings

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import attrs
 
 from kafka_notify._fetch.channels import Channels
+from kafka_notify._fetch.loader import Load
 from kafka_notify._partition.wide import LongWaits
-from kafka_notify._pause import Paused
-from kafka_notify._send.loader import Load
+from kafka_notify._wire.pause import Paused
 
 
 @attrs.frozen(eq=False)

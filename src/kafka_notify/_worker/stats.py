@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from kafka_notify._pause import Pause
+from kafka_notify._wire.pause import Pause
 
 TABLE_ENTRY_BYTES: Final = 900
 """What a waiting retry takes without its payload: entry, queue of its user, wake-up, places in tables (measured)."""

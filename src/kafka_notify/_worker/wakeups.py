@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from kafka_notify._base.turn import InTurns, Turn
+from kafka_notify._decision.context import Context
 from kafka_notify._fetch.commits import Commits
 from kafka_notify._partition.entry import UserQueue
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.timers import Timers
 from kafka_notify._worker.calls import Calls
-from kafka_notify._worker.context import Context
-from kafka_notify._worker.turn import InTurns, Turn
+from kafka_notify._worker.timers import Timers
 
 
 class WakeUps:

@@ -14,7 +14,7 @@ import click
 from confluent_kafka import KafkaException
 
 import kafka_notify
-from kafka_notify._text import printable_lines
+from kafka_notify._base.text import printable_lines
 from kafka_notify.cli import demo, dlq, pauses, send, status, topics, work
 from kafka_notify.cli._site import Refused
 from kafka_notify.errors import ConfigError, InvalidNotification, NotifyError

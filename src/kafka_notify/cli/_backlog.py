@@ -15,13 +15,13 @@ import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
-from kafka_notify import _headers as h
-from kafka_notify._client_errors import metadata
-from kafka_notify._config import Config, client_config, consumer_config, opened
-from kafka_notify._headers import headers_of
-from kafka_notify._log_reader import LogReader, asked
-from kafka_notify._names import DEFAULT_CONSUMER, of_retry_topic, tool_group
+from kafka_notify._base.names import DEFAULT_CONSUMER, of_retry_topic, tool_group
+from kafka_notify._kafka.client_errors import metadata
+from kafka_notify._kafka.config import Config, client_config, consumer_config, opened
+from kafka_notify._kafka.log_reader import LogReader, asked
 from kafka_notify._partition.commit_metadata import Committed, decode_metadata
+from kafka_notify._wire import headers as h
+from kafka_notify._wire.headers import headers_of
 from kafka_notify.topology import Topology
 from kafka_notify.wire import identity, read_retry
 

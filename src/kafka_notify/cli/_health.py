@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from kafka_notify._supervised import supervised
+from kafka_notify._base.supervised import supervised
 from kafka_notify.worker import Worker
 
 

@@ -17,8 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kafka_notify._config import ConfigValue, config_from_env
-from kafka_notify._text import json_line, printable, printable_lines
+from kafka_notify._base.text import json_line, printable, printable_lines
+from kafka_notify._kafka.config import ConfigValue, config_from_env
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.errors import ConfigError, NotifyError
 from kafka_notify.topology import Topology

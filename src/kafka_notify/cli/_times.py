@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from kafka_notify._units import UTC
+from kafka_notify._base.units import UTC
 
 
 class _Real(click.FloatRange):

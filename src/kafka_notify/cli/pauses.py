@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from kafka_notify._pause import Pause, PauseKind
-from kafka_notify._units import UTC
+from kafka_notify._base.units import UTC
+from kafka_notify._wire.pause import Pause, PauseKind
 from kafka_notify.cli._site import Site, with_site
 from kafka_notify.cli._times import duration, show_moment
 from kafka_notify.pauses import Pauses

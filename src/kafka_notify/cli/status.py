@@ -9,10 +9,10 @@ from typing import Final
 import attrs
 import click
 
-from kafka_notify import _codes as codes
-from kafka_notify._pause import Pause
-from kafka_notify._retention import default_ms, margin
-from kafka_notify._text import printable_lines
+from kafka_notify._base import codes
+from kafka_notify._base.retention import default_ms, margin
+from kafka_notify._base.text import printable_lines
+from kafka_notify._wire.pause import Pause
 from kafka_notify.cli._backlog import Backlogs, Group, Waiting, by_code
 from kafka_notify.cli._site import Site, with_site
 from kafka_notify.cli._times import COUNT, POSITIVE, SECONDS, show_span

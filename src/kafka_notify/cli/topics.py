@@ -12,8 +12,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from kafka_notify._admin.wanted import name_of, wanted_topics
-from kafka_notify._config import client_config, opened
-from kafka_notify._rights import told
+from kafka_notify._kafka.config import client_config, opened
+from kafka_notify._kafka.rights import told
 from kafka_notify.admin import Compression, check_topics, create_topics
 from kafka_notify.cli._backlog import LATEST, TIMEOUT, Backlogs, Group
 from kafka_notify.cli._site import Refused, Site, with_site

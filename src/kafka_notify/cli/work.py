@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from kafka_notify._config import Config
+from kafka_notify._kafka.config import Config
 from kafka_notify.cli._health import HealthServer
 from kafka_notify.cli._site import Site, load, read_properties, with_codec, with_site
 from kafka_notify.cli._times import PORT, SECONDS

@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 from confluent_kafka.admin import AdminClient
 
-from kafka_notify._config import Config, client_config
+from kafka_notify._kafka.config import Config, client_config
 from kafka_notify.admin import create_topics
 from kafka_notify.deadletters import DeadLetter, DeadLetters
 from kafka_notify.demo import _verdict

@@ -14,7 +14,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from kafka_notify._config import Config
+from kafka_notify._kafka.config import Config
 from kafka_notify.classify import classify_http
 from kafka_notify.consumer import Consumer
 from kafka_notify.events import DeadLettered, Event

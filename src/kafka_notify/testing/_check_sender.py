@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import attrs
 
-from kafka_notify._arguments import to_seconds
-from kafka_notify._payload import unstructure
-from kafka_notify._units import Seconds
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.units import Seconds
+from kafka_notify._wire.payload import unstructure
 from kafka_notify.codec import JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import (

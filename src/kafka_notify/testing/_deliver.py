@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kafka_notify import _codes as codes
-from kafka_notify._arguments import to_seconds
-from kafka_notify._clock import Clock
-from kafka_notify._payload import is_payload_class
+from kafka_notify._base import codes
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.clock import Clock
+from kafka_notify._decision.what_follows import GiveUp, History, Rules, decide
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._worker.decision import GiveUp, History, Rules, decide
+from kafka_notify._wire.payload import is_payload_class
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import UnknownOutcomeError

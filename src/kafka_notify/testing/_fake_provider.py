@@ -12,9 +12,9 @@ from typing import Any, Final, Literal, get_args
 
 import attrs
 
-from kafka_notify._arguments import to_seconds
-from kafka_notify._replies import valid_provider
-from kafka_notify._units import Seconds
+from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.units import Seconds
+from kafka_notify._classify.replies import valid_provider
 from kafka_notify.errors import (
     ConfigError,
     DeliveryError,

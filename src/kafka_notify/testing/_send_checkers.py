@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import get_args
 
-from kafka_notify import _codes as codes
-from kafka_notify import _headers as h
+from kafka_notify._base import codes
+from kafka_notify._wire import headers as h
 from kafka_notify.testing._checker import NEVER, Call, CallChecker, Checker, Letter, Observation, SourceRecord
 from kafka_notify.testing.attempt_log import (
     Accepted,

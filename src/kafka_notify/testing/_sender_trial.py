@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from kafka_notify._arguments import to_seconds
+from kafka_notify._base.arguments import to_seconds
 from kafka_notify.classify import classify_exception
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import (

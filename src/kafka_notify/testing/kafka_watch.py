@@ -11,11 +11,11 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from typing_extensions import Self
 
-from kafka_notify._config import Config
-from kafka_notify._headers import headers_of
-from kafka_notify._log_extent import log_ends
-from kafka_notify._log_reader import LogReader
+from kafka_notify._kafka.config import Config
+from kafka_notify._kafka.log_extent import log_ends
+from kafka_notify._kafka.log_reader import LogReader
 from kafka_notify._partition.commit_metadata import decode_metadata
+from kafka_notify._wire.headers import headers_of
 from kafka_notify.testing.attempt_log import AttemptLog, Committed, Copied
 from kafka_notify.testing.guarantees import Letter, LogEnds, Observation, SourceRecord
 from kafka_notify.topology import Topology

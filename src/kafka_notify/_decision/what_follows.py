@@ -1,0 +1,293 @@
+"""What follows an outcome: the one place that decides. Pure.
+
+A worker asks it after each attempt that was not accepted at once, `kafka_notify.testing.deliver` after its one
+attempt. It takes values and the time, and answers with a value: somebody else writes, counts and tells.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast, get_args
+
+import attrs
+from typing_extensions import assert_never
+
+from kafka_notify._base import codes
+from kafka_notify._base.retention import RETRY_DEFAULT_MS, keepable, keeps_any_wait
+from kafka_notify._decision.circuit import least_wait
+from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeError
+from kafka_notify.notification import Receipt
+from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
+from kafka_notify.policy import RetryPolicy, UnknownOutcome, holds_lane, is_deferred
+from kafka_notify.wire import DlqReason
+
+MAX_WAIT_MS: Final = 24 * 3600 * 1000
+"""How long a notification without expiry may be throttled in a row before it is dead-lettered; how long one whose
+codec cannot decode it, though it decodes others, may wait."""
+NEVER_ASSUMED: Final = (codes.NO_RECEIPT, codes.INVALID_OUTCOME)
+"""Codes of unknown outcomes that are bugs: such a send is never assumed to be sent."""
+
+
+# -- what is known -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Rules:
+    """What the team decided once.
+
+    Args:
+        max_attempts: Counted attempts before the dead-letter topic.
+        max_wait_ms: `RetryPolicy.max_wait` in milliseconds.
+        unknown: What follows an unknown outcome.
+        in_lane: Whether the notification waits in a lane whose circuits rule. Without them nobody knows how long a
+            wait of the whole lane takes, so no notification expires in it.
+    """
+
+    max_attempts: int
+    max_wait_ms: int | None
+    unknown: UnknownOutcome
+    in_lane: bool = True
+
+    @classmethod
+    def of(cls, retry: RetryPolicy, unknown: UnknownOutcome, *, in_lane: bool = True) -> Rules:
+        """Those of a policy."""
+        most = None if retry.max_wait is None else round(retry.max_wait * 1000)
+        return cls(retry.max_attempts, most, unknown, in_lane)
+
+
+@attrs.frozen
+class Kept:
+    """How long the retry topic keeps what waits in it."""
+
+    longest_wait_ms: int | None = keepable(RETRY_DEFAULT_MS)
+    """How long one copy is surely kept; None is for ever."""
+    any_wait: bool = False
+    """Whether a retry may wait for longer: it is known that its copy is written again in time."""
+
+    @classmethod
+    def by(cls, retention_ms: int) -> Kept:
+        """Of a topic with this `retention.ms`."""
+        return cls(keepable(retention_ms), keeps_any_wait(retention_ms))
+
+
+@attrs.frozen
+class History:
+    """What was known of a notification before this outcome.
+
+    Times are epoch milliseconds.
+
+    Args:
+        attempts: Counted attempts.
+        expires: When it expires.
+        first_failed: When it failed first, counted or not.
+        waiting_since: Since when it is throttled, or deferred, again and again.
+        last_code: Error code of its last failure.
+    """
+
+    attempts: int
+    expires: int | None
+    first_failed: int | None = None
+    waiting_since: int | None = None
+    last_code: str | None = None
+
+    def age(self, now: int) -> float:
+        """Seconds since it failed first."""
+        return 0.0 if self.first_failed is None else max((now - self.first_failed) / 1000, 0.0)
+
+
+@attrs.frozen
+class Ruling:
+    """What the circuits make of a failure that may be the provider's.
+
+    Args:
+        counted: Whether it counts as an attempt.
+        wait: Seconds before the provider should be asked again.
+        claim: Whether the failure says that the account, the sender or the provider is refused or throttled.
+        backoff: Seconds of the retry policy.
+        spread: Seconds that a failure which does not count waits beyond that, or all that failed in an outage would
+            be due together.
+    """
+
+    counted: bool
+    wait: float
+    claim: bool
+    backoff: float = 0.0
+    spread: float = 0.0
+
+
+# -- what follows --------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Finish:
+    """The notification is finished: accepted, or skipped by the team's decision."""
+
+    outcome: Sent | Skipped
+    assumed: bool = False
+    """Nobody said that it was accepted: the team wants it to be assumed."""
+
+
+@attrs.frozen
+class TryAgain:
+    """Its next attempt is written to the retry topic."""
+
+    outcome: Retry
+    attempts: int
+    """Counted attempts made."""
+    due: int
+    """Epoch ms before which no attempt starts."""
+    first_failed: int
+    waiting_since: int | None = None
+
+
+@attrs.frozen
+class GiveUp:
+    """It is dead-lettered."""
+
+    outcome: Outcome
+    reason: DlqReason
+    attempts: int
+    """Counted attempts made."""
+    error: DeliveryError | None = None
+    """The last failure."""
+
+
+Decision = Finish | TryAgain | GiveUp
+
+
+def decide(
+    outcome: Outcome,
+    history: History,
+    rules: Rules,
+    now: int,
+    kept: Kept | None = None,
+    ruling: Ruling | None = None,
+) -> Decision:
+    """What follows an outcome.
+
+    In this order: what the circuits ruled, what the team wants of an unknown outcome, the maximum of attempts, the
+    expiry, how long the retry topic keeps a copy, and how long a notification may be throttled.
+
+    Args:
+        outcome: Of the attempt, or of what kept it from being made.
+        history: Of the notification.
+        rules: Of the team.
+        now: Epoch milliseconds.
+        kept: How long a retry may wait in its topic; by default as long as it likes.
+        ruling: Of the circuits; None when the outcome says nothing about the provider.
+    """
+    if isinstance(outcome, Retry):
+        ruled = _ruled(outcome, ruling, history, now)
+        found = _after_unknown(ruled, rules.unknown)
+        if isinstance(found, Sent):
+            return Finish(found, assumed=True)
+        if isinstance(found, Retry):
+            return _retried(found, history, rules, now, kept or _FOR_EVER)
+        outcome = found
+    if isinstance(outcome, Dead):
+        made = history.attempts + (outcome.error is not None)
+        return GiveUp(outcome, known_reason(outcome.reason), made, outcome.error)
+    if isinstance(outcome, (Sent, Skipped)):
+        return Finish(outcome)
+    assert_never(outcome)
+
+
+def _ruled(outcome: Retry, ruling: Ruling | None, history: History, now: int) -> Retry:
+    """Whether the attempt counts, and how long the notification waits."""
+    if ruling is None:
+        if outcome.counted:
+            return outcome
+        return attrs.evolve(outcome, after=least_wait(outcome.after, history.age(now)))
+    counted, wait = ruling.counted, ruling.wait
+    if not ruling.claim:
+        wait = max(wait, outcome.after)
+        if not outcome.counted:  # as a middleware says
+            counted, wait = False, least_wait(wait, history.age(now))
+    elif counted:  # a refusal that was not the account's
+        wait = max(wait, ruling.backoff)
+    return Retry(wait if counted else wait + ruling.spread, counted, outcome.error)
+
+
+def _after_unknown(outcome: Retry, policy: UnknownOutcome) -> Sent | Dead | Retry:
+    """What the team wants of a send that may have been accepted."""
+    error = outcome.error
+    if not isinstance(error, UnknownOutcomeError):
+        return outcome
+    if policy == "dead_letter":
+        return Dead("unknown_outcome", error)
+    if policy == "assume_sent" and error.code not in NEVER_ASSUMED:
+        return Sent(Receipt(error.provider or "unknown"))
+    return outcome
+
+
+def _retried(outcome: Retry, history: History, rules: Rules, now: int, kept: Kept) -> TryAgain | GiveUp:
+    error, counted = outcome.error, outcome.counted
+    attempts = history.attempts + counted
+    due = now + max(round(outcome.after * 1000), 0)
+    if counted and attempts >= rules.max_attempts:
+        return GiveUp(outcome, "max_attempts", attempts, error)
+    # at once, not when the next attempt would start: the user's next notifications would wait for nothing
+    if history.expires is not None and due >= history.expires and (rules.in_lane or not holds_lane(error)):
+        return GiveUp(outcome, "expired", attempts, error)
+    longest = kept.longest_wait_ms
+    if longest is not None and due - now > longest:
+        if not counted and holds_lane(error):
+            due = now + longest  # the provider asked, not for this one: it is looked at earlier
+        elif not kept.any_wait:
+            return GiveUp(outcome, "wait_too_long", attempts, error)
+    since = _waiting_since(history, error, now)
+    if since is not None and _waited_too_long(now - since, history, rules, error):
+        return GiveUp(outcome, "throttle_timeout", attempts, error)
+    first_failed = now if history.first_failed is None else history.first_failed
+    return TryAgain(outcome, attempts, due, first_failed, since)
+
+
+def _waiting_since(history: History, error: DeliveryError | None, now: int) -> int | None:
+    """Since when it is throttled, or deferred, in a row; None when this failure is neither."""
+    deferred = is_deferred(error)
+    if not deferred and not isinstance(error, ThrottledError):
+        return None
+    if history.waiting_since is None or deferred != (history.last_code or "").startswith(codes.DEFERRED):
+        return now
+    return history.waiting_since
+
+
+def _waited_too_long(waited: int, history: History, rules: Rules, error: DeliveryError | None) -> bool:
+    """The policy bounds throttles and deferrals; without it a day bounds throttles of what never expires. An outage
+    has no bound."""
+    most = rules.max_wait_ms
+    if most is None and not is_deferred(error) and history.expires is None:
+        most = MAX_WAIT_MS
+    return most is not None and waited > most
+
+
+def expired(history: History) -> GiveUp:
+    """What follows when it had expired before its send: no attempt."""
+    return GiveUp(Dead("expired"), "expired", history.attempts)
+
+
+@attrs.frozen
+class WaitForCodec:
+    """The codec cannot decode the record now: it waits in the retry topic."""
+
+    due: int
+    first_failed: int
+
+
+def undecodable_now(history: History, now: int) -> WaitForCodec | DlqReason:
+    """What follows when the codec decodes others, and not this record: it waits, for as long as it has waited so far,
+    from a second to a minute; no attempt is counted. Otherwise why it is dead-lettered."""
+    if history.expires is not None and history.expires <= now:
+        return "expired"
+    first_failed = now if history.first_failed is None else history.first_failed
+    waited = now - first_failed
+    if waited > MAX_WAIT_MS:
+        return "undecodable"
+    return WaitForCodec(now + min(max(waited, 1_000), 60_000), first_failed)
+
+
+def known_reason(reason: str) -> DlqReason:
+    """A middleware may say anything; readers of dead letters know a closed set."""
+    return cast(DlqReason, reason) if reason in get_args(DlqReason) else "permanent"
+
+
+_FOR_EVER: Final = Kept(None, True)

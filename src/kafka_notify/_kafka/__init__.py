@@ -1,0 +1,1 @@
+"""librdkafka: settings, the producer handle, readers outside a group, and what errors mean."""

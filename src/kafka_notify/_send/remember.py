@@ -1,0 +1,92 @@
+"""Asks a `SeenStore` without ever depending on it: bounded in time, and left alone while it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from kafka_notify._base.where import name_of
+from kafka_notify.limits import SeenInMemory, SeenStore
+from kafka_notify.notification import SendKey
+
+log = logging.getLogger("kafka_notify.send")
+
+PATIENCE: Final = 1.0
+"""Seconds for an answer of the store."""
+AWAY: Final = 5.0
+"""Seconds before one that did not answer is asked again."""
+MAX_LEFT: Final = 100
+"""Calls that ignored their cancellation and still run; while there are so many, the store is not asked."""
+
+
+class Remember:
+    """One consumer's store. Nothing here raises, but the cancellation of the caller while `seen` is asked.
+
+    Args:
+        store: The team's.
+    """
+
+    def __init__(self, store: SeenStore) -> None:
+        self._store = store
+        self._answers_at_once = type(store) is SeenInMemory
+        self._away_until = 0.0
+        self._away = False
+        self._left: set[asyncio.Task[Any]] = set()
+
+    async def seen(self, key: SendKey) -> bool:
+        """Whether it was accepted before; False when the store does not say."""
+        return bool(await self._ask("seen", key, "is sent"))
+
+    async def add(self, key: SendKey) -> None:
+        """It was accepted: whatever happens here, a cancellation included, does not change that any more."""
+        try:
+            await self._ask("add", key, "is not remembered")
+        except asyncio.CancelledError:
+            pass  # the deadline of a send that has succeeded
+
+    async def _ask(self, what: str, key: SendKey, then: str) -> Any:
+        id, store = str(key), self._store
+        if self._answers_at_once:
+            return await (store.seen(id) if what == "seen" else store.add(id))
+        if time.monotonic() < self._away_until or len(self._left) >= MAX_LEFT:
+            return None
+        task = asyncio.ensure_future(_answer(store.seen(id) if what == "seen" else store.add(id)))
+        try:
+            await asyncio.wait({task}, timeout=PATIENCE)
+        finally:
+            if not task.done():
+                self._left.add(task)
+                task.add_done_callback(self._left.discard)
+                # an `add` whose caller was cancelled has the rest of its time
+                asyncio.get_running_loop().call_later(PATIENCE if what == "add" else 0.0, task.cancel)
+        if task.done():
+            answer, error = task.result()
+            if self._away and not error:
+                self._away = False
+                log.warning("dedupe: the store answers again")
+            if error:
+                log.warning("dedupe: %s() raised %s: notification %s %s", what, error, key.id, then)
+            return answer
+        task.cancel()
+        self._away_until = time.monotonic() + AWAY
+        if not self._away:
+            self._away = True
+            log.warning(
+                "dedupe: the store did not answer %s() within %.0f s: notification %s %s, and it is asked again in "
+                "%.0f s",
+                what, PATIENCE, key.id, then, AWAY,
+            )  # fmt: skip
+        return None
+
+
+async def _answer(call: Awaitable[Any]) -> tuple[Any, str]:
+    """What the store says, and the class of what it raised: a task that never fails."""
+    try:
+        return bool(await call), ""
+    except (asyncio.CancelledError, GeneratorExit):
+        return None, "CancelledError"
+    except BaseException as e:
+        return None, name_of(e)

@@ -1,0 +1,1 @@
+"""What records hold: headers, hops, payloads, dead letters and pauses, as values."""

@@ -1,0 +1,138 @@
+"""Names of the headers, and how a single one is read: the one module that knows them.
+
+UTF-8 text, lower case, one value each; of several with one name the last wins. Numbers are ASCII decimals.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Protocol
+
+from kafka_notify._base import codes
+from kafka_notify.errors import CodecUnavailable, NotifyError
+
+Headers = list[tuple[str, bytes]]
+"""As `confluent_kafka.Message.headers()` gives them; a value written by another client may be None."""
+
+SCHEMA: Final = "notif-schema"
+ID: Final = "notif-id"
+CATEGORY: Final = "notif-category"
+CHANNEL: Final = "notif-channel"
+RECIPIENT: Final = "notif-recipient"
+CREATED_AT: Final = "notif-created-at"
+EXPIRES_AT: Final = "notif-expires-at"
+COLLAPSE_KEY: Final = "notif-collapse-key"
+CORRELATION_ID: Final = "notif-correlation-id"
+CONTENT_TYPE: Final = "content-type"
+
+ORIGIN_TOPIC: Final = "notif-origin-topic"
+ORIGIN_PARTITION: Final = "notif-origin-partition"
+ORIGIN_OFFSET: Final = "notif-origin-offset"
+ORIGIN_TOPIC_ID: Final = "notif-origin-topic-id"
+ATTEMPT: Final = "notif-attempt"
+NEXT_RETRY_AT: Final = "notif-next-retry-at"
+FIRST_FAILED_AT: Final = "notif-first-failed-at"
+WAITING_SINCE: Final = "notif-waiting-since"
+LAST_ERROR_CLASS: Final = "notif-last-error-class"
+LAST_ERROR_CODE: Final = "notif-last-error-code"
+LAST_PROVIDER: Final = "notif-last-provider"
+OUTCOME_UNKNOWN: Final = "notif-outcome-unknown"
+UNKNOWN_BEFORE: Final = "notif-outcome-unknown-before"
+WRITER: Final = "notif-writer"
+
+DLQ_REASON: Final = "notif-dlq-reason"
+DLQ_AT: Final = "notif-dlq-at"
+GROUP: Final = "notif-group"
+PAYLOAD: Final = "notif-payload"
+REDRIVES: Final = "notif-redrives"
+
+HOP_HEADERS: Final = frozenset(
+    {
+        ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, ORIGIN_TOPIC_ID, ATTEMPT, NEXT_RETRY_AT, FIRST_FAILED_AT,
+        WAITING_SINCE,
+        LAST_ERROR_CLASS, LAST_ERROR_CODE, LAST_PROVIDER, OUTCOME_UNKNOWN, UNKNOWN_BEFORE, WRITER, DLQ_REASON, DLQ_AT,
+        GROUP, PAYLOAD, REDRIVES,
+    }
+)  # fmt: skip
+"""What retry copies and dead letters add. On a source topic anyone could have forged them: ignored there."""
+
+MAX_BYTES: Final = 4096
+MAX_MILLIS: Final = 253_402_300_799_999  # 9999-12-31, the last that datetime can hold
+MAX_OFFSET: Final = 2**63 - 1
+MAX_INT32: Final = 2**31 - 1
+# confluent-kafka 2.16 returns those tuples together with an exception. From Python 3.11 on a call in bytecode does
+# not notice that, once it is specialised, and the exception comes up anywhere later; this call always does.
+_ask_headers: Final = operator.methodcaller("headers")
+_find_control: Final = re.compile(r"[\x00-\x1f\x7f]").search
+
+
+class Undecodable(NotifyError):
+    """A record is no notification: `code` says where (`bad_key`, `bad_header.notif-id`, `bad_json`, ...)."""
+
+    def __init__(
+        self, reason: Literal["undecodable", "unsupported_schema"], code: str, detail: str = ""
+    ) -> None:
+        self.reason: Literal["undecodable", "unsupported_schema"] = reason
+        self.code = code
+        self.detail = detail
+        """What does not fit, by class and field, never a value; empty when the code says it all."""
+        super().__init__(f"{reason}: {code}")
+
+
+class ContentTypeUnread(CodecUnavailable):
+    """A record's `content-type` is none that this process's codec reads: another codec can, so the record waits.
+
+    Args:
+        content_type: As the record says, made safe to show.
+        reads: What the codec reads.
+    """
+
+    def __init__(self, content_type: str, reads: str) -> None:
+        self.content_type = content_type
+        self.reads = reads
+        super().__init__(f"content-type {content_type!r} is not read by the codec, which reads {reads}")
+
+
+class HasHeaders(Protocol):
+    """A `confluent_kafka.Message`."""
+
+    def headers(self, /) -> Any: ...
+
+
+def headers_of(message: HasHeaders) -> Headers:
+    """The headers of a record; none when a name is no UTF-8, for then confluent-kafka can give none of them.
+
+    Ask once per message: after such a failure confluent-kafka 2.16 hands out tuples that hold nothing at all.
+    """
+    try:
+        headers: Headers | None = _ask_headers(message)
+    except (UnicodeError, SystemError):
+        return []
+    return headers or []
+
+
+def read_text(got: Mapping[str, bytes], name: str) -> str | None:
+    """The text of a header, None when it is absent; raises `Undecodable` when it is malformed."""
+    raw = got.get(name)
+    if raw is None:
+        return None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise Undecodable("undecodable", f"{codes.BAD_HEADER}{name}") from None
+    # isprintable is a fast yes; it also refuses what is allowed here, such as a no-break space
+    if len(raw) > MAX_BYTES or (not text.isprintable() and _find_control(text)):
+        raise Undecodable("undecodable", f"{codes.BAD_HEADER}{name}")
+    return text
+
+
+def read_integer(got: Mapping[str, bytes], name: str, limit: int) -> int | None:
+    """The number of a header, 0 to `limit`, None when it is absent; raises `Undecodable` when it is malformed."""
+    raw = got.get(name)
+    if raw is None:
+        return None
+    if len(raw) < 20 and raw.isdigit() and (number := int(raw)) <= limit:  # bytes.isdigit knows only ASCII
+        return number
+    raise Undecodable("undecodable", f"{codes.BAD_HEADER}{name}")

@@ -1,0 +1,349 @@
+"""The event loop that holds all state of a worker: partitions, lanes, timers, sends, commits. No locks.
+
+Everything here runs on one thread, but the methods under "called by the fetch thread".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import KafkaError as ConfluentError
+from confluent_kafka import Message
+
+from kafka_notify import events
+from kafka_notify._base.clock import boottime
+from kafka_notify._base.limited_log import LimitedLog
+from kafka_notify._base.where import detail, origin
+from kafka_notify._decision.context import Context
+from kafka_notify._fetch.commits import Commits
+from kafka_notify._fetch.fatal import ended, is_fatal, missing_right
+from kafka_notify._fetch.intake import Intake
+from kafka_notify._fetch.loader import Load
+from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start
+from kafka_notify._fetch.refusals import Refusals
+from kafka_notify._kafka.rights import is_refusal, told
+from kafka_notify._partition.budget import PayloadBudget
+from kafka_notify._partition.entry import Entry
+from kafka_notify._partition.partition import Partition
+from kafka_notify._send.sends import Host, Sender, Sends
+from kafka_notify._settle.copies import CopyWriter
+from kafka_notify._worker.assignments import Assignments, Keepers
+from kafka_notify._worker.calls import Calls
+from kafka_notify._worker.effects import PartitionEffects
+from kafka_notify._worker.handover import HandOver
+from kafka_notify._worker.life import Life
+from kafka_notify._worker.losses import Losses
+from kafka_notify._worker.rate_share import RateShare
+from kafka_notify._worker.settings import Settings
+from kafka_notify._worker.wakeups import WakeUps
+from kafka_notify.errors import NotifyError
+
+log = logging.getLogger("kafka_notify.worker")
+
+TICK: Final = 0.05
+PAYLOAD_BUDGET: Final = 96 * 2**20
+"""Bytes of waiting retries' payloads kept in memory; the others are read again just before their send."""
+LOAD_BUDGET: Final = 32 * 2**20
+"""Bytes, beside those, of payloads that were read again: until their send has ended."""
+
+
+class Engine:
+    """Everything between records read and offsets committed, for one worker.
+
+    Args:
+        context: Of the worker.
+        settings: What it was told.
+        sender: What the team brings.
+        writer: Writes copies.
+        fetch: Reads and commits.
+        life: The worker's state: `fail` changes it.
+        calls: Runs callbacks on the loop.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        sender: Sender,
+        writer: CopyWriter,
+        fetch: FetchLoop,
+        life: Life,
+        calls: Calls,
+    ) -> None:
+        self.partitions: dict[int, Partition] = {}
+        self.budget = PayloadBudget(PAYLOAD_BUDGET, LOAD_BUDGET)
+        self.life = life
+        self.refusals = Refusals(context.group)
+        self.ticked_at = boottime()
+        """`boottime` of the last tick: an old one means that something blocks the loop."""
+        self.all_stuck_since: float | None = None
+        """`boottime` since when so many sends hang that none may start."""
+        self.paused = settings.paused
+        self.long_waits = settings.long_waits
+        self.post = calls.post
+        """Run a call on the loop, from any thread, in the order of the posts."""
+        self._calls = calls
+        self._clock = context.clock
+        self.group = context.group
+        self._source, self._retry_topic = context.source, context.retry_topic
+        self._on_event = context.on_event
+        self._ticker: asyncio.Task[Any] | None = None
+        self._fetch = fetch
+        self._kafka = LimitedLog(log)
+        self.commits = Commits(
+            self.partitions,
+            context.clock,
+            fetch.commit,
+            session_timeout=settings.session_timeout,
+            on_event=context.on_event,
+        )
+        self.intake = self._reads(context, sender)
+        host = Host(
+            self.commits, self.paused, self.budget, settings.load, calls.spawn, self.intake.on_room, self.fail
+        )
+        self.sends = Sends(context, sender, writer, host)
+        self.loader = self.sends.loader
+        self.wakeups = WakeUps(context, calls, self.commits, self.sends.kick)
+        self.losses = Losses(context, self.partitions, self.sends, self.long_waits)
+        self.rate = RateShare(self.sends.pace, self.partitions, settings.count_partitions)
+        """This worker's share of the rate limit."""
+        self.effects = PartitionEffects(context, self.sends, self.wakeups, self.long_waits)
+        parts = Keepers(self.commits, self.intake, self.sends, self.wakeups, self.losses, self.rate, writer)
+        self.assignments = Assignments(context, settings, self.partitions, self.budget, parts, self.effects)
+        self.handover = HandOver(
+            context.clock,
+            self.partitions,
+            self.intake,
+            self.sends.slots,
+            calls,
+            life,
+            settings.drain_timeout,
+        )
+
+    def _reads(self, context: Context, sender: Sender) -> Intake:
+        consumer = sender.consumer
+        return Intake(
+            self.partitions,
+            self.budget,
+            self._fetch,
+            concurrency=context.concurrency,
+            source=context.source,
+            channels=frozenset(consumer.channels),
+            ordering=consumer.ordering,
+            paused=self.paused,
+            clock=context.clock,
+            facts=context.facts,
+            passed_over=self._pass_over,
+            halt=self._halt,
+            kafka_error=self.kafka_error,
+            fed=self._look_on,
+            soon=self._calls.soon,
+        )
+
+    # What intake needs of parts that are made after it, as they send what it has read.
+
+    def _pass_over(self) -> None:
+        self.sends.counts.passed_over += 1
+
+    def _halt(self, partition: Partition, reason: str) -> None:
+        self.assignments.halt(partition, reason)
+
+    def _look_on(self, partitions: Iterable[Partition]) -> None:
+        self.wakeups.look_on(partitions)
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def open(self, *, lease: float | None, source_partitions: int) -> None:
+        """Run the consumer's `setup` and start the clockwork.
+
+        Args:
+            lease: Seconds that a confirmed commit is good for, when the brokers were asked for that.
+            source_partitions: How many the source topic has, whoever owns them.
+        """
+        if lease is not None:
+            self.commits.learn_lease(lease)
+        self.rate.learn(source_partitions)
+        await self.sends.hooks.setup()
+        self.ticked_at = boottime()
+        self._ticker = self._calls.spawn(self._tick_forever())
+
+    async def close(self) -> None:
+        """Stop all tasks, after the partitions were drained, and run the consumer's `teardown`."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self.sends.close()
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the worker cannot go on."""
+        return self.life.error
+
+    def fail(self, error: BaseException) -> None:
+        """The worker cannot go on, from any thread: no send starts, nothing is committed, it leaves the group.
+
+        Its partitions end as if they were lost: what runs is cancelled, and whoever has them next sends it again.
+        """
+        if not self.life.fail(error):
+            return
+        self.commits.end()
+        self._fetch.abandon()
+        log.error("%s: the worker cannot go on: %s", self._source, _why(error))
+        detail(log, error)
+        self._calls.post_last(self._abandon)
+
+    def _abandon(self) -> None:
+        try:
+            self.assignments.abandon()
+        except BaseException as e:
+            log.error("%s: freeing its partitions: %s", self._source, origin(e))
+
+    # -- called by the fetch thread -------------------------------------------------------------------
+
+    def feed(self, batch: list[Message], size: int) -> None:
+        """Records and end-of-partition marks, in order, and the bytes of their values."""
+        if self.refusals:
+            for topic in {message.topic() or "" for message in batch if message.error() is None}:
+                self.refusals.works(topic)
+        self.post(self.intake.feed, batch, size)
+
+    def started(self, start: Start) -> None:
+        """A partition pair may be restored; its records follow."""
+        self.post(self.assignments.start, start)
+
+    def committed(self, result: CommitResult) -> None:
+        """The answer to a commit."""
+        self.post(self._committed, result)
+
+    def drain(self, numbers: frozenset[int]) -> CommitRequest:
+        """Let these partitions finish what runs; what is to be committed of them. Blocks the fetch thread."""
+        return self.handover.drain(numbers)
+
+    def forget(self, numbers: frozenset[int], *, lost: bool) -> None:
+        """These partitions are not ours any more."""
+        self.post(self.assignments.forget, numbers, lost)
+
+    def assigned(self, topic: str, numbers: frozenset[int]) -> None:
+        """A rebalance gave partitions to this worker."""
+        self.refusals.assigned()
+        if self.rate.limited and topic == self._source:
+            self.post(lambda: self._calls.spawn(self.rate.count_again()))
+        if self._on_event and numbers:
+            self._on_event(events.PartitionsAssigned(topic, tuple(sorted(numbers))))
+
+    def kafka_error(self, error: ConfluentError, topic: str = "") -> None:
+        """librdkafka reported something, of one topic or in general; it goes on by itself unless it is fatal."""
+        if (right := missing_right(error)) is not None:
+            if is_fatal(error):  # to a client, not to the worker
+                self._fetch.locked_out(error)
+            error = right
+        self.refusals.note(error, topic)
+        about = f"topic {topic}" if topic else f"group {self.group}"
+        said = told(error, "Read", about) if is_refusal(error) else error.name()
+        self._kafka.warning(f"Kafka: {said}", error.str())
+        if self._on_event:
+            self._on_event(events.KafkaError(error.name(), error.fatal()))
+        if is_fatal(error):
+            self.fail(ended(error, self.group))
+
+    def recreated(self, topic: str) -> None:
+        """A topic is not the one any more that was there when its partitions started."""
+        self.post(self.assignments.recreated, topic)
+
+    def retention(self, settings: Mapping[str, int]) -> None:
+        """How long the topics keep records, ms."""
+        self.post(self.losses.learn_retention, settings[self._retry_topic])
+
+    def log_starts(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Where partitions begin now."""
+        self.post(self.losses.look, starts)
+
+    def neighbours(self, channels: Sequence[tuple[str, ...]]) -> None:
+        """What the workers of the group send, by their commits."""
+        self.post(self.assignments.compare_channels, channels)
+
+    # -- on the loop ----------------------------------------------------------------------------------
+
+    def learn_pauses(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Records of the control topic."""
+        for key, value in records:
+            if not self.paused.learn(key, value):
+                log.error(
+                    "a record of the control topic is not understood, it pauses nothing: a newer version's?"
+                )
+        self._apply_pauses()
+
+    def _apply_pauses(self) -> None:
+        if not self.paused.apply(self._clock.now()):
+            return
+        active = tuple(pause.what for pause in self.paused.active())
+        log.warning("%s: paused: %s", self._source, ", ".join(active) or "nothing any more")
+        if self._on_event:
+            self._on_event(events.PausesChanged(active))
+        partitions = tuple(self.partitions.values())
+        for partition in partitions:
+            partition.resume()
+        self.intake.publish_wanted()
+        self.wakeups.look_on(partitions)
+
+    def loaded(self, answers: Sequence[tuple[Load, Message | None]]) -> None:
+        """Evicted payloads are here again."""
+        now = self._clock.now()
+        removed: list[Entry] = []
+        for load, message in answers:
+            entry = load.entry
+            if entry is None:
+                continue  # its partition was given away
+            if message is None:
+                self.loader.gone(load)
+                removed.append(entry)
+                continue
+            self.loader.loaded(load, message, now)
+        self.losses.dead_letter(removed)
+        self.sends.kick()
+
+    def _committed(self, result: CommitResult) -> None:
+        self.commits.answered(result)
+        if result.confirmed:
+            self.refusals.committed()
+        if result.epoch_ended:
+            self.assignments.forget_all()
+        self.intake.publish_wanted()
+        self.wakeups.look_on([p for n in result.confirmed if (p := self.partitions.get(n)) is not None])
+
+    async def _tick_forever(self) -> None:
+        try:
+            while self.error is None:
+                await asyncio.sleep(TICK)
+                self._tick()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as e:
+            self.fail(e)
+
+    def _tick(self) -> None:
+        self.ticked_at = boottime()
+        if self._clock.look():
+            log.warning("the wall clock jumped: nothing expires for a minute")
+            self.wakeups.timers.arm()
+        self.sends.pool.check_deadlines()
+        if self.sends.slots.allowed():
+            self.all_stuck_since = None
+        elif self.all_stuck_since is None:
+            self.all_stuck_since = self.ticked_at
+        self._apply_pauses()
+        self.intake.look(idle=self.sends.pool.idle)
+        partitions, now = tuple(self.partitions.values()), self._clock.now()
+        for partition in partitions:
+            for entry in partition.carry(now):
+                self.sends.publisher.carry(entry)
+        self.wakeups.look_on(partitions)
+        self.loader.tidy()
+        self.commits.tick()
+
+
+def _why(error: BaseException) -> str:
+    """A sentence of ours as it is; of anything else its class and frames."""
+    return str(error) if isinstance(error, NotifyError) else origin(error)
