@@ -146,7 +146,7 @@ def _fill(bootstrap: str, prefix: str, scene: Scene) -> None:
 class _Watching(Consumer):
     """Notes how late others are, and for how long the event loop did nothing else."""
 
-    retry = RetryPolicy(12, first=1, factor=1, cap=1)
+    retry = RetryPolicy(12, initial_delay=1, multiplier=1, max_delay=1)
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene

@@ -251,7 +251,11 @@ def _mixes(scale: float) -> Iterator[Mix]:
             f"bad-{share * 100:.0f}", 100, seconds, bad(share, "bad"), worker=Setting(retry=RetryPolicy())
         )
     yield Mix(
-        "herd", 100, seconds, bad(0.1, "twice"), worker=Setting(retry=RetryPolicy(4, first=0.5, factor=1))
+        "herd",
+        100,
+        seconds,
+        bad(0.1, "twice"),
+        worker=Setting(retry=RetryPolicy(4, initial_delay=0.5, multiplier=1)),
     )
 
     def endpoint(kind: str) -> Callable[[int], One]:
@@ -268,7 +272,7 @@ def _mixes(scale: float) -> Iterator[Mix]:
     sleepers = users_in(lambda partition: partition == BUSY, int(60_000 * scale), "sleeper")
     yield Mix(
         "night", 4, 15, lambda n: One(same[n % 60], "once"), lambda: (One(u, "night") for u in sleepers),
-        worker=Setting(True, latency=0.02, retry=RetryPolicy(4, first=2, jitter=0)), settle=max(20 * scale, 5),
+        worker=Setting(True, latency=0.02, retry=RetryPolicy(4, initial_delay=2, jitter=0)), settle=max(20 * scale, 5),
     )  # fmt: skip
 
 

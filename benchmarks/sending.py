@@ -166,7 +166,7 @@ class _Timed(_Sender):
 class _Hopeless(_Timed):
     """All that it is given waits for a retry in an hour."""
 
-    retry = RetryPolicy(12, first=3600, factor=1, cap=3600)
+    retry = RetryPolicy(12, initial_delay=3600, multiplier=1, max_delay=3600)
     breaker = None
 
     async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
@@ -188,7 +188,7 @@ class _Failing(_Sender):
 
     def __init__(self, work: Work, window: Window) -> None:
         super().__init__(work, window)
-        self.retry = RetryPolicy(12, first=work.retry_delay, factor=1, jitter=0)
+        self.retry = RetryPolicy(12, initial_delay=work.retry_delay, multiplier=1, jitter=0)
         self.failing = work.failing or 0.0
         self.due: dict[int, float] = {}
         self.late = array("d")

@@ -19,7 +19,7 @@ CONTRACT = frozenset(
     Lane Topology Finding RecordMetadata PendingSend Producer
     RetryPolicy Ordering Receipt Attempt Send Skip Defer Verdict Consumer Worker run
     Sent Retry Dead Skipped Outcome SendContext Middleware
-    NotifyError InvalidNotification ConfigError QueueFull ProduceError CodecUnavailable
+    NotifyError InvalidNotificationError ConfigError QueueFullError ProduceError CodecUnavailableError
     DeliveryError TransientError ThrottledError UnknownOutcomeError PermanentError InvalidRecipientError
     ProviderUnavailableError classify_http classify_smtp
     DeadLetter RedriveReport DeadLetters

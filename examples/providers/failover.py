@@ -93,7 +93,7 @@ class Failover(Consumer):
     channels = frozenset({"email"})
     concurrency = 20
     send_timeout = 60
-    retry = RetryPolicy(max_attempts=5, first=5, factor=4, cap=600)
+    retry = RetryPolicy(max_attempts=5, initial_delay=5, multiplier=4, max_delay=600)
 
     def __init__(self, providers: Mapping[str, Consumer]) -> None:
         for name, provider in providers.items():

@@ -125,7 +125,9 @@ class FcmPush(Consumer):
     channels = frozenset({"push"})
     concurrency = 200
     send_timeout = 20  # FCM answers within 10 s, and asks for no less
-    retry = RetryPolicy(max_attempts=4, first=10, factor=3, cap=300)  # no sooner than 10 s, says FCM
+    retry = RetryPolicy(
+        max_attempts=4, initial_delay=10, multiplier=3, max_delay=300
+    )  # no sooner than 10 s, says FCM
 
     def __init__(self, settings: FcmSettings) -> None:
         self._settings = settings

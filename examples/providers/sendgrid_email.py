@@ -95,7 +95,7 @@ class SendGridEmail(Consumer):
     channels = frozenset({"email"})
     concurrency = 100
     send_timeout = 30
-    retry = RetryPolicy(max_attempts=5, first=30, factor=4, cap=1800)
+    retry = RetryPolicy(max_attempts=5, initial_delay=30, multiplier=4, max_delay=1800)
 
     def __init__(self, settings: SendGridSettings, content: Content | None = None) -> None:
         self._settings = settings

@@ -193,7 +193,7 @@ class Email(Consumer):
     channels = frozenset({"email"})
     concurrency = 20
     send_timeout = 120
-    retry = RetryPolicy(max_attempts=6, first=30, factor=3, cap=1800)
+    retry = RetryPolicy(max_attempts=6, initial_delay=30, multiplier=3, max_delay=1800)
 
     command_timeout = 20.0
     """Seconds for an answer to MAIL and RCPT; the one to the mail itself may take what is left of the attempt."""

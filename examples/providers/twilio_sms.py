@@ -156,7 +156,7 @@ class TwilioSms(Consumer):
     channels = frozenset({"sms"})
     concurrency = 100
     send_timeout = 30  # Twilio answers within 26 s; a shorter time-out makes duplicates
-    retry = RetryPolicy(max_attempts=4, first=2, factor=4, cap=60)
+    retry = RetryPolicy(max_attempts=4, initial_delay=2, multiplier=4, max_delay=60)
 
     def __init__(self, settings: TwilioSettings) -> None:
         self._settings = settings

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from kafka_notify._wire.payload import unstructure
-from kafka_notify.errors import InvalidNotification
+from kafka_notify.errors import InvalidNotificationError
 
 MAX_DEPTH: Final = 100
 """Levels of objects and lists in each other."""
@@ -53,7 +53,7 @@ class CodecContext:
 class Codec(Protocol):
     """Value bytes <-> data; give one to `Producer` and `Worker` to use another format than JSON.
 
-    Raise `CodecUnavailable` when the codec's own service (a Schema Registry, a key store) is away: the lane
+    Raise `CodecUnavailableError` when the codec's own service (a Schema Registry, a key store) is away: the lane
     waits and tries again. Any other exception of `decode` sends the record to the dead-letter topic as
     undecodable. `encode` is called from the threads that send, `decode` on the worker's event loop, where it
     must not block for long.
@@ -88,23 +88,23 @@ class JsonCodec:
         """The data as a JSON object.
 
         Raises:
-            InvalidNotification: The data is not an object, is nested more than 100 levels deep, or holds something that
-                JSON cannot (NaN included).
+            InvalidNotificationError: The data is not an object, is nested more than 100 levels deep, or holds something
+                that JSON cannot (NaN included).
         """
         data = notification.data if context._plain is None else context._plain
         try:
             if type(data) is not dict:
                 data = unstructure(data)
                 if type(data) is not dict:
-                    raise InvalidNotification("data must be a mapping, an attrs class or a dataclass")
+                    raise InvalidNotificationError("data must be a mapping, an attrs class or a dataclass")
             text = _encode(data)
             if len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
                 _check_depth(text)
             return text.encode()
-        except InvalidNotification:
+        except InvalidNotificationError:
             raise
         except (TypeError, ValueError, RecursionError) as e:
-            raise InvalidNotification(
+            raise InvalidNotificationError(
                 f"data cannot be written as JSON ({type(e).__name__}): it must hold finite numbers, valid Unicode, "
                 "str keys and no cycle"
             ) from None
@@ -138,7 +138,7 @@ def _check_depth(text: str) -> None:
         mark = found[0]
         depth += 1 if mark in "[{" else -1 if mark in "]}" else 0
         if depth > MAX_DEPTH:
-            raise InvalidNotification(f"data is nested more than {MAX_DEPTH} levels deep")
+            raise InvalidNotificationError(f"data is nested more than {MAX_DEPTH} levels deep")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -113,7 +113,7 @@ class DeadLetters:
         Raises:
             ConfigError: A dead-letter topic does not exist, or a setting is refused.
             NotifyError: The brokers do not answer; also while iterating.
-            CodecUnavailable: While iterating: the codec's service is away.
+            CodecUnavailableError: While iterating: the codec's service is away.
         """
         wanted = _Filter(
             id=id,
@@ -206,7 +206,7 @@ class DeadLetters:
 
         Raises:
             NotifyError: While iterating: a source topic cannot be read, or the brokers do not answer.
-            CodecUnavailable: While iterating: the codec's service is away.
+            CodecUnavailableError: While iterating: the codec's service is away.
         """
         from kafka_notify._redrive.origins import Origins
 

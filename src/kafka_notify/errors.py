@@ -23,7 +23,7 @@ class NotifyError(Exception):
     """Base of every error this library raises on purpose."""
 
 
-class InvalidNotification(NotifyError, ValueError):
+class InvalidNotificationError(NotifyError, ValueError):
     """A notification breaks a rule; the text names the field and the rule, never the value."""
 
 
@@ -31,7 +31,7 @@ class ConfigError(NotifyError, ValueError):
     """A setting is missing, contradictory, or would break a promise; the text says what to write instead."""
 
 
-class QueueFull(NotifyError):
+class QueueFullError(NotifyError):
     """The producer's queue stayed full for `max_block` seconds: the notification was not accepted."""
 
 
@@ -40,7 +40,7 @@ class ProduceError(NotifyError):
     with the same id if it must arrive."""
 
 
-class CodecUnavailable(NotifyError):
+class CodecUnavailableError(NotifyError):
     """A codec's own service (a Schema Registry, a key store) is away: the lane waits and tries again."""
 
 

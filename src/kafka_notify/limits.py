@@ -189,7 +189,7 @@ class CircuitBreaker:
     most once between two accepted sends: notifications that always fail do not hold a lane. Exceptions that nobody
     knows are taken for bugs and say nothing.
 
-    While the lane is held, one probe starts after `first_wait` and then every `max_wait`; a notification that never
+    While the lane is held, one probe starts after `initial_wait` and then every `max_wait`; a notification that never
     failed is preferred. Once a probe is accepted, probes follow each other, more and more at once, and at a score of
     0 the lane is released. What fails meanwhile is no attempt. Only when all that waits failed before, so that nothing
     tells an outage from notifications that always fail, each failed probe is an attempt of its notification, whose
@@ -198,10 +198,10 @@ class CircuitBreaker:
     Args:
         failures: Users who fail for the first time while nothing is accepted.
         accepted: What an accepted send takes off: 3 means that more than three of four sends must fail.
-        first_wait: Seconds until the first probe.
+        initial_wait: Seconds until the first probe.
         max_wait: Seconds between probes: how long a recovery goes unnoticed.
         account_wait: The same, in seconds, while the account is refused or the sender throttled: waits are doubled from
-            `first_wait` up to it.
+            `initial_wait` up to it.
         patience: Seconds since its first failure for which a notification keeps its last attempt, while nothing is
             accepted and only such notifications wait.
 
@@ -211,7 +211,7 @@ class CircuitBreaker:
 
     failures: int
     accepted: float
-    first_wait: float
+    initial_wait: float
     max_wait: float
     account_wait: float
     patience: float
@@ -221,7 +221,7 @@ class CircuitBreaker:
         failures: int = 12,
         *,
         accepted: float = 3,
-        first_wait: Seconds = 1.0,
+        initial_wait: Seconds = 1.0,
         max_wait: Seconds = 1.5,
         account_wait: Seconds = 30.0,
         patience: Seconds = 3600.0,
@@ -244,18 +244,18 @@ class CircuitBreaker:
             raise ConfigError(
                 f"CircuitBreaker.accepted must be a number above 0 and at most `failures`, not {accepted!r}"
             )
-        first = to_seconds(first_wait, "CircuitBreaker.first_wait")
+        first = to_seconds(initial_wait, "CircuitBreaker.initial_wait")
         longest = to_seconds(max_wait, "CircuitBreaker.max_wait")
         account = to_seconds(account_wait, "CircuitBreaker.account_wait")
         if not 0 < first <= longest:
-            raise ConfigError("CircuitBreaker.first_wait must be > 0 and at most max_wait")
+            raise ConfigError("CircuitBreaker.initial_wait must be > 0 and at most max_wait")
         if account < first:
-            raise ConfigError("CircuitBreaker.account_wait must be at least first_wait")
+            raise ConfigError("CircuitBreaker.account_wait must be at least initial_wait")
         put(
             self,
             failures=failures,
             accepted=accepted,
-            first_wait=first,
+            initial_wait=first,
             max_wait=longest,
             account_wait=account,
             patience=to_seconds(patience, "CircuitBreaker.patience"),

@@ -20,7 +20,7 @@ from kafka_notify._base.names import check_name
 from kafka_notify._base.units import Seconds, from_millis, to_millis
 from kafka_notify._wire.ids import derived_id
 from kafka_notify._wire.payload import check_payload_class, structure
-from kafka_notify.errors import ConfigError, InvalidNotification
+from kafka_notify.errors import ConfigError, InvalidNotificationError
 
 D = TypeVar("D", default=Mapping[str, Any])
 T = TypeVar("T")
@@ -171,7 +171,7 @@ class Notification(_Fields[D]):
         headers: The caller's own Kafka headers, passed through every hop; names must not start with `notif-`.
 
     Raises:
-        InvalidNotification: A field breaks its rule; the text names both, never the value.
+        InvalidNotificationError: A field breaks its rule; the text names both, never the value.
     """
 
     __slots__ = ()
@@ -195,7 +195,7 @@ class Notification(_Fields[D]):
         if isinstance(category, Category):
             name = category.name
             if category.payload is not None and not isinstance(data, category.payload):
-                raise InvalidNotification(
+                raise InvalidNotificationError(
                     f"data must be a {category.payload.__qualname__}, the payload class of category {name!r}, "
                     f"not a {type(data).__qualname__}"
                 )
@@ -204,12 +204,12 @@ class Notification(_Fields[D]):
         if id is None:
             id = str(uuid.uuid4())
         elif not isinstance(id, str) or not _ID.fullmatch(id):
-            raise InvalidNotification("id must be 1 to 128 letters, digits, '_' or '-'")
+            raise InvalidNotificationError("id must be 1 to 128 letters, digits, '_' or '-'")
         created_ms = time.time_ns() // 1_000_000 if created_at is None else _moment("created_at", created_at)
         if expires_at is not None:
             expires_ms: int | None = _moment("expires_at", expires_at)
             if expires_ms is not None and expires_ms <= created_ms:
-                raise InvalidNotification("expires_at must lie after created_at")
+                raise InvalidNotificationError("expires_at must lie after created_at")
         elif isinstance(category, Category) and category.ttl is not None:
             expires_ms = min(created_ms + round(category.ttl * 1000), _MAX_MS)
         else:
@@ -236,7 +236,7 @@ class Notification(_Fields[D]):
         """The data as an instance of `cls` (an attrs class or dataclass); for callers that know the category.
 
         Raises:
-            InvalidNotification: The data does not fit the class.
+            InvalidNotificationError: The data does not fit the class.
         """
         return self._data if isinstance(self._data, cls) else structure(cls, self._data)
 
@@ -329,43 +329,45 @@ def unchecked(
 
 
 def check_user_id(user_id: object) -> None:
-    """Raise `InvalidNotification` unless this can be a partition key."""
+    """Raise `InvalidNotificationError` unless this can be a partition key."""
     if not isinstance(user_id, str) or not user_id:
-        raise InvalidNotification(
+        raise InvalidNotificationError(
             "user_id must be a non-empty str: it is the partition key that keeps a user's order"
         )
     if user_id != user_id.strip():
-        raise InvalidNotification(
+        raise InvalidNotificationError(
             "user_id must not begin or end with white space: 'u1' and 'u1 ' would be two users"
         )
     try:
         size = len(user_id.encode())
     except UnicodeEncodeError:
-        raise InvalidNotification("user_id must be valid Unicode (it holds a lone surrogate)") from None
+        raise InvalidNotificationError("user_id must be valid Unicode (it holds a lone surrogate)") from None
     if size > MAX_USER_ID_BYTES:
-        raise InvalidNotification(f"user_id must be at most {MAX_USER_ID_BYTES} UTF-8 bytes, not {size}")
+        raise InvalidNotificationError(f"user_id must be at most {MAX_USER_ID_BYTES} UTF-8 bytes, not {size}")
 
 
 def _text(field: str, value: object, *, required: bool = False) -> str | None:
     if value is None and not required:
         return None
     if not isinstance(value, str) or (required and not value):
-        raise InvalidNotification(f"{field} must be a {'non-empty ' if required else ''}str")
+        raise InvalidNotificationError(f"{field} must be a {'non-empty ' if required else ''}str")
     if _CONTROL.search(value):
-        raise InvalidNotification(f"{field} must not hold control characters (it travels in a header)")
+        raise InvalidNotificationError(f"{field} must not hold control characters (it travels in a header)")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidNotification(f"{field} must be valid Unicode (it holds a lone surrogate)") from None
+        raise InvalidNotificationError(f"{field} must be valid Unicode (it holds a lone surrogate)") from None
     return value
 
 
 def _moment(field: str, value: object) -> int:
     if not isinstance(value, dt.datetime) or value.tzinfo is None:
-        raise InvalidNotification(f"{field} must be an aware datetime, such as datetime.now(timezone.utc)")
+        raise InvalidNotificationError(
+            f"{field} must be an aware datetime, such as datetime.now(timezone.utc)"
+        )
     millis = to_millis(value)
     if millis < 0:
-        raise InvalidNotification(f"{field} must not lie before 1970")
+        raise InvalidNotificationError(f"{field} must not lie before 1970")
     return min(millis, _MAX_MS)  # west of Greenwich the last datetimes lie beyond what UTC can say
 
 
@@ -379,16 +381,16 @@ def _own_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
             or name.lower().startswith("notif-")
             or name == "content-type"
         ):
-            raise InvalidNotification(
+            raise InvalidNotificationError(
                 "headers: names must be non-empty, not 'content-type' and not begin with 'notif-'"
             )
         if not isinstance(value, str):
-            raise InvalidNotification(f"headers: the value of {name!r} must be a str")
+            raise InvalidNotificationError(f"headers: the value of {name!r} must be a str")
         try:
             value.encode()
             name.encode()
         except UnicodeEncodeError:
-            raise InvalidNotification("headers: names and values must be valid Unicode") from None
+            raise InvalidNotificationError("headers: names and values must be valid Unicode") from None
     return MappingProxyType(dict(headers))
 
 

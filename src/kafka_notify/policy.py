@@ -40,9 +40,9 @@ class RetryPolicy:
 
     Args:
         max_attempts: Counted attempts before the dead-letter topic; the first one counts.
-        first: Seconds before the second attempt.
-        factor: What each further delay is multiplied by.
-        cap: The longest delay in seconds.
+        initial_delay: Seconds before the second attempt.
+        multiplier: What each further delay is multiplied by.
+        max_delay: The longest delay in seconds.
         jitter: The share by which a delay varies at random in both directions, 0 to 1.
         max_wait: Seconds for which a notification may be throttled, or deferred by `should_send`, again and again: once
             it has waited so long since the first such answer in a row, the next one makes a dead letter
@@ -55,9 +55,9 @@ class RetryPolicy:
     """
 
     max_attempts: int
-    first: float
-    factor: float
-    cap: float
+    initial_delay: float
+    multiplier: float
+    max_delay: float
     jitter: float
     max_wait: float | None
 
@@ -65,9 +65,9 @@ class RetryPolicy:
         self,
         max_attempts: int = 4,
         *,
-        first: Seconds = 2,
-        factor: float = 4,
-        cap: Seconds = 60,
+        initial_delay: Seconds = 2,
+        multiplier: float = 4,
+        max_delay: Seconds = 60,
         jitter: float = 0.1,
         max_wait: Seconds | None = None,
     ) -> None:
@@ -75,14 +75,14 @@ class RetryPolicy:
             raise ConfigError(f"RetryPolicy.max_attempts must be a whole number >= 1, not {max_attempts!r}")
         if not 0 <= jitter <= 1:
             raise ConfigError(f"RetryPolicy.jitter must lie between 0 and 1, not {jitter!r}")
-        if not factor >= 1:
-            raise ConfigError(f"RetryPolicy.factor must be >= 1, not {factor!r}")
+        if not multiplier >= 1:
+            raise ConfigError(f"RetryPolicy.multiplier must be >= 1, not {multiplier!r}")
         put(
             self,
             max_attempts=max_attempts,
-            first=to_seconds(first, "RetryPolicy.first"),
-            factor=factor,
-            cap=to_seconds(cap, "RetryPolicy.cap"),
+            initial_delay=to_seconds(initial_delay, "RetryPolicy.initial_delay"),
+            multiplier=multiplier,
+            max_delay=to_seconds(max_delay, "RetryPolicy.max_delay"),
             jitter=jitter,
             max_wait=None if max_wait is None else to_seconds(max_wait, "RetryPolicy.max_wait"),
         )
@@ -90,19 +90,19 @@ class RetryPolicy:
     @property
     def longest_ms(self) -> int:
         """The longest delay that it can make by itself, in ms."""
-        last = self.first * self.factor ** min(max(self.max_attempts - 2, 0), 64)
-        return round(min(self.cap, last) * (1 + self.jitter) * 1000) if self.max_attempts > 1 else 0
+        last = self.initial_delay * self.multiplier ** min(max(self.max_attempts - 2, 0), 64)
+        return round(min(self.max_delay, last) * (1 + self.jitter) * 1000) if self.max_attempts > 1 else 0
 
     def delay(self, attempts_made: int, retry_after: float | None = None) -> float:
         """Seconds to wait after `attempts_made` (>= 1) counted attempts; never less than `retry_after`."""
-        exponent = min(max(attempts_made, 1) - 1, 64)  # factor ** 64 is past every cap
-        delay = min(self.cap, self.first * self.factor**exponent)
+        exponent = min(max(attempts_made, 1) - 1, 64)  # multiplier ** 64 is past every max_delay
+        delay = min(self.max_delay, self.initial_delay * self.multiplier**exponent)
         delay *= 1 + self.jitter * (2 * random.random() - 1)
         return max(delay, retry_after or 0.0)
 
 
 LATENCY_RETRY = RetryPolicy()
-THROUGHPUT_RETRY = RetryPolicy(first=30, cap=900)
+THROUGHPUT_RETRY = RetryPolicy(initial_delay=30, max_delay=900)
 
 
 def holds_lane(error: DeliveryError | None) -> bool:

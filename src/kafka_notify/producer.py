@@ -18,7 +18,7 @@ from kafka_notify._kafka.config import NOTHING, Config, producer_config, redacte
 from kafka_notify._kafka.handle import HandleDead, OnDelivery, ProducerHandle, exclusive, reason
 from kafka_notify._kafka.pending import NO_OFFSET, AwaitedSend, PendingSend, RecordMetadata, written_at
 from kafka_notify.codec import DEFAULT_CODEC, Codec
-from kafka_notify.errors import InvalidNotification, NotifyError, QueueFull
+from kafka_notify.errors import InvalidNotificationError, NotifyError, QueueFullError
 from kafka_notify.notification import Category, Notification
 from kafka_notify.topology import Topology
 from kafka_notify.wire import Headers, encode
@@ -101,8 +101,8 @@ class Producer:
         Notifications of one user that one thread sends keep their order.
 
         Raises:
-            InvalidNotification: Unknown category or channel, or data that does not fit.
-            QueueFull: The queue stayed full; the notification was not accepted.
+            InvalidNotificationError: Unknown category or channel, or data that does not fit.
+            QueueFullError: The queue stayed full; the notification was not accepted.
             ProduceError: librdkafka refused the record, for one because it is too large.
             NotifyError: The producer is closed.
         """
@@ -139,7 +139,7 @@ class Producer:
         Raises:
             TimeoutError: (also a `ProduceError`) No acknowledgement in time.
             ProduceError: The broker did not acknowledge it.
-            InvalidNotification, QueueFull, NotifyError: As for `send`.
+            InvalidNotificationError, QueueFullError, NotifyError: As for `send`.
         """
         limit = None if timeout is None else to_seconds(timeout, "timeout")
         deadline = None if limit is None else time.monotonic() + limit
@@ -312,7 +312,7 @@ class _Pauses:
     def next(self) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise QueueFull(
+            raise QueueFullError(
                 f"{self._topic}: the queue stayed full for {self._max_block:g} s: brokers are away or too slow; "
                 "send less, or later, or raise queue.buffering.max.messages and max_block"
             ) from None
@@ -321,8 +321,8 @@ class _Pauses:
         return pause
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> InvalidNotification:
-    return InvalidNotification(f"unknown {what} {name!r}; known: {', '.join(sorted(known)) or 'none'}")
+def _unknown(what: str, name: str, known: Iterable[str]) -> InvalidNotificationError:
+    return InvalidNotificationError(f"unknown {what} {name!r}; known: {', '.join(sorted(known)) or 'none'}")
 
 
 def _release(handles: dict[str, ProducerHandle]) -> None:

@@ -326,7 +326,7 @@ _Read = Callable[[WorkerStats], float]
 _GAUGES: Final[tuple[tuple[str, str, _Read], ...]] = (
     ("in_flight", "Sends under way.", lambda s: s.in_flight),
     ("buffered", "Source records in memory, those in flight included.", lambda s: s.buffered),
-    ("waiting", "Notifications that live in the retry topic.", lambda s: s.waiting),
+    ("waiting", "Notifications that live in the retry topic.", lambda s: s.waiting_retries),
     (
         "wide_partitions",
         "Partitions whose retries need more than the commit of an older version can say.",
@@ -348,7 +348,7 @@ _GAUGES: Final[tuple[tuple[str, str, _Read], ...]] = (
     ("memory_loading_bytes", "Payloads read again for their send.", lambda s: s.loading_bytes),
     ("memory_table_bytes", "The table of waiting retries, without payloads.", lambda s: s.table_bytes),
     ("memory_limit_bytes", "What all budgets allow together.", lambda s: s.memory_limit),
-    ("lane_held", "Workers whose lane is held.", lambda s: s.held),
+    ("lane_held", "Workers whose lane is held.", lambda s: s.circuit_open),
     ("destinations_held", "Destinations that are held alone.", lambda s: s.destinations_held),
     ("circuit_score", "Score of the lane's circuit: at `failures` it is held.", lambda s: s.circuit_score),
 )

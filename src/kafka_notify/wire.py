@@ -42,7 +42,7 @@ from kafka_notify._wire.hops import (
 from kafka_notify._wire.ids import DerivedId, derived_id
 from kafka_notify._wire.payload import structure, to_json, unstructure
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
-from kafka_notify.errors import CodecUnavailable, ConfigError, InvalidNotification
+from kafka_notify.errors import CodecUnavailableError, ConfigError, InvalidNotificationError
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, unchecked
 
 __all__ = [
@@ -98,8 +98,8 @@ def encode(
             completely, given as an instance or as a mapping, so that a consumer does not have to dead-letter it.
 
     Raises:
-        InvalidNotification: The data does not fit, or a header is longer than 4 KiB.
-        CodecUnavailable: The codec's service is away.
+        InvalidNotificationError: The data does not fit, or a header is longer than 4 KiB.
+        CodecUnavailableError: The codec's service is away.
     """
     n = notification
     created = n._created_ms
@@ -149,7 +149,7 @@ def _written(name: str, text: str) -> bytes:
     raw = text.encode()
     if len(raw) > h.MAX_BYTES:
         field = name.removeprefix("notif-").replace("-", "_")
-        raise InvalidNotification(f"{field} must be at most {h.MAX_BYTES} UTF-8 bytes, not {len(raw)}")
+        raise InvalidNotificationError(f"{field} must be at most {h.MAX_BYTES} UTF-8 bytes, not {len(raw)}")
     return raw
 
 
@@ -176,7 +176,7 @@ def decode(
 
     Raises:
         Undecodable: It is no notification.
-        CodecUnavailable: The codec's service is away, or the category's payload class is not one that data can
+        CodecUnavailableError: The codec's service is away, or the category's payload class is not one that data can
             fill: the record may be fine, so the lane waits.
         ContentTypeUnread: Another codec is needed; a kind of the former.
     """
@@ -289,7 +289,7 @@ def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Ca
         raise Undecodable("undecodable", codes.NULL_VALUE)
     try:
         data = codec.decode(value, context)
-    except CodecUnavailable:
+    except CodecUnavailableError:
         raise
     except Exception as e:  # its text may hold the payload: only the class is kept
         raise Undecodable("undecodable", _codec_error(codec, e)) from None
@@ -300,8 +300,8 @@ def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Ca
     except (
         ConfigError
     ) as e:  # a payload class that no data can fill is not the record's fault: the lane waits
-        raise CodecUnavailable(str(e)) from None
-    except InvalidNotification as e:  # ours: it names class and field, never a value
+        raise CodecUnavailableError(str(e)) from None
+    except InvalidNotificationError as e:  # ours: it names class and field, never a value
         raise Undecodable("undecodable", codes.BAD_PAYLOAD, str(e)) from None
     except Exception as e:  # the payload class's own code runs here
         raise Undecodable("undecodable", codes.BAD_PAYLOAD, origin(e)) from None

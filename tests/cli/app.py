@@ -61,7 +61,7 @@ class Sms(Consumer):
 
     name = "sms"
     channels = frozenset({"sms"})
-    retry = RetryPolicy(2, first=600, cap=600)
+    retry = RetryPolicy(2, initial_delay=600, max_delay=600)
 
     def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
         plan = notification.data.get("plan")

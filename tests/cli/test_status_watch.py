@@ -42,7 +42,7 @@ def test_a_watch_survives_a_rolling_restart(tmp_path: Path, monkeypatch: pytest.
                 ).result(60)
         with Worker(Sms, config, lane="high", topology=topology) as worker:
             deadline = time.monotonic() + 60
-            while worker.stats().waiting < 30:
+            while worker.stats().waiting_retries < 30:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         out = tmp_path / "watch.txt"

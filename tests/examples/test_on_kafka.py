@@ -21,7 +21,7 @@ pytestmark = twilio_warnings
 class Impatient(TwilioSms):
     """The example with delays for a test."""
 
-    retry = RetryPolicy(4, first=0.2, factor=1)
+    retry = RetryPolicy(4, initial_delay=0.2, multiplier=1)
 
 
 @pytest.mark.kafka

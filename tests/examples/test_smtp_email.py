@@ -464,7 +464,7 @@ async def test_no_tls(server: MailServer) -> None:
 class Impatient(Email):
     """The example with delays for a test."""
 
-    retry = RetryPolicy(4, first=0.2, factor=2)
+    retry = RetryPolicy(4, initial_delay=0.2, multiplier=2)
     greylist_wait = 0.3
 
 

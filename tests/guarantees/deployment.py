@@ -52,7 +52,7 @@ from kafka_notify.testing.kafka_watch import KafkaWatch
 from kafka_notify.wire import Headers, identity
 
 LANE: Final = "l"
-QUICK_RETRY: Final = RetryPolicy(4, first=0.3, factor=1.5, cap=1, jitter=0.1)
+QUICK_RETRY: Final = RetryPolicy(4, initial_delay=0.3, multiplier=1.5, max_delay=1, jitter=0.1)
 PATIENCE: Final = 120.0
 """Seconds: brokers of a busy machine may stall for 30, some of them twice."""
 L = TypeVar("L", bound=Line)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.kafka
 
 Fleets = Callable[..., Fleet]
 QUICK: Final[dict[str, Any]] = {"max_attempts": 4, "first": 0.3, "factor": 2, "cap": 1.2}
-PROBES: Final = {"first_wait": 0.05, "max_wait": 0.1, "account_wait": 0.5}
+PROBES: Final = {"initial_wait": 0.05, "max_wait": 0.1, "account_wait": 0.5}
 
 
 @pytest.mark.parametrize("percent", [10, 20, 35])

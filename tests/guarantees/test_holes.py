@@ -48,7 +48,7 @@ def test_full_table(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
         with f.worker_here() as ours:
             running = ours._running
             assert running is not None
-            f.until(lambda w=ours: w.stats().waiting == 100, "full table")  # type: ignore[misc]
+            f.until(lambda w=ours: w.stats().waiting_retries == 100, "full table")  # type: ignore[misc]
             f.until(lambda r=running: r.fetch._paused and r.fetch._handed == r.fetch.taken, "end of reading")  # type: ignore[misc]
             fresh += f.produce(f.notification(f"v{n % 30}", n=n) for n in range(50))
             sends = len(f.all(Started))

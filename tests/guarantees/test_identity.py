@@ -64,13 +64,13 @@ def test_redrive_after_the_topic_was_created_again(fleet: Fleets, known: bool, w
         with f.worker_here() as ours:
             produce()
             state = {
-                "in the retry topic": lambda: ours.stats().waiting,
+                "in the retry topic": lambda: ours.stats().waiting_retries,
                 "in memory": lambda: ours.stats().in_flight,
             }
             f.until(state[waits], "open notification")
             assert tool(f).redrive(letters, dry_run=False, allow_unverified=True).redriven == 1
             f.until(
-                lambda: f.starts("old")[1:] or ours.stats().waiting > 1 or waits == "in memory",
+                lambda: f.starts("old")[1:] or ours.stats().waiting_retries > 1 or waits == "in memory",
                 "redriven copy",
             )
             gate.touch()

@@ -38,7 +38,7 @@ class Sender(Consumer):
     """Sends of busy users wait for `go`; what was accepted, in its order."""
 
     concurrency = 100
-    retry = RetryPolicy(5, first=0.5, factor=1)
+    retry = RetryPolicy(5, initial_delay=0.5, multiplier=1)
 
     def __init__(self, accepted: list[str], go: threading.Event, *, fails: bool = False) -> None:
         self.accepted = accepted

@@ -118,16 +118,16 @@ def test_short_retries_among_long_waits(fleet: Fleets) -> None:
     count = WINDOW + 2_000
     with f.worker_here("Choosy") as worker:
         f.produce(night(f, f"u{n}", 3_600) for n in range(count))
-        f.until(lambda: worker.stats().waiting == count, "waiting ones")
+        f.until(lambda: worker.stats().waiting_retries == count, "waiting ones")
         others = f.produce(f.notification(f"v{n}", plan=["transient", "ok"]) for n in range(60))
         f.until(lambda: {p.id for p in others} <= f.terminal, "end of the others")
         f.until(lambda: committed(f).wide, "commit that says so")
         seen = worker.stats()
-    assert (seen.waiting, seen.carried_window, seen.wide_partitions) == (count, 0, 1)
+    assert (seen.waiting_retries, seen.carried_window, seen.wide_partitions) == (count, 0, 1)
     (end,) = f._ends()
     assert end.retry == count + 60 + seen.spills, seen
     with f.worker_here("Choosy") as heir:
-        f.until(lambda: heir.stats().waiting == count, "waiting ones after a restart")
+        f.until(lambda: heir.stats().waiting_retries == count, "waiting ones after a restart")
     assert set(f.accepted().values()) == {1}
 
 
@@ -271,15 +271,15 @@ def test_waits_longer_than_retention(fleet: Fleets) -> None:
     f = fleet(partitions=1, consumer="Choosy", attributes={"breaker": None})
     with f.worker_here("Choosy") as worker:
         (late,) = f.produce([night(f, "u", 3_600)])
-        f.until(lambda: worker.stats().waiting == 1, "copy")
+        f.until(lambda: worker.stats().waiting_retries == 1, "copy")
     f.alter_topic(f.retry_topic, "retention.ms", 3_000)  # before, it would have been refused such a wait
     with f.worker_here("Choosy") as worker:
         f.until(lambda: worker.stats().carried_retention >= 3, "third carry")
-        assert worker.stats().waiting == 1
+        assert worker.stats().waiting_retries == 1
         assert {c.attempts for c in f.copies(late.id)} == {0}
     f.remove_before(f.retry_topic, 3)
     with f.worker_here("Choosy") as worker:
-        f.until(lambda: worker.stats().waiting == 1, "what waits, after a restart")
+        f.until(lambda: worker.stats().waiting_retries == 1, "what waits, after a restart")
         assert worker.health().ok
     assert not f.all(DeadLettered)
 

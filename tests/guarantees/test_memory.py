@@ -69,9 +69,9 @@ def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.Monk
         assert running is not None
         produce("late", "transient", "ok", gate_from=2)
         produce("soon", "throttle")
-        f.until(lambda: worker.stats().waiting == 200, "waiting retries")
+        f.until(lambda: worker.stats().waiting_retries == 200, "waiting retries")
         produce("new", "away")
-        f.until(lambda: worker.stats().held, "outage")
+        f.until(lambda: worker.stats().circuit_open, "outage")
         f.until(lambda: running.engine.loader.waiting, "payloads to be read again")
         f.start("b", consumer="Webhooks")
         f.until(lambda: f.owned("b"), "partition for b")
@@ -80,7 +80,7 @@ def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.Monk
             f.until(lambda: not given_away(running.engine), "end of all references")
         except AssertionError as e:
             raise AssertionError(f"{holders(given_away(running.engine))}\n{e}") from None
-        assert len(running.engine.wakeups.timers) <= worker.stats().waiting
+        assert len(running.engine.wakeups.timers) <= worker.stats().waiting_retries
         (f.directory / "open").touch()
         f.until_all_terminal()
         f.stop("b")

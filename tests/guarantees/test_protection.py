@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify import CodecContext, CodecUnavailable, Event, JsonCodec
+from kafka_notify import CodecContext, CodecUnavailableError, Event, JsonCodec
 from kafka_notify._wire.headers import HOP_HEADERS
 from kafka_notify.testing.attempt_log import Accepted, AttemptLog, LaneHeld, Skipped, Started
 from kafka_notify.testing.guarantees import Guarantees, Letter
@@ -38,7 +38,7 @@ SUSPENDED: Final = 1.02
 """A loaded machine suspends processes between the decision and the call; `tests/unit/test_rate_limit.py` has no
 such tolerance."""
 CONCURRENCY: Final = 50
-PROBES: Final = {"first_wait": 0.05, "max_wait": 0.5, "account_wait": 0.5}
+PROBES: Final = {"initial_wait": 0.05, "max_wait": 0.5, "account_wait": 0.5}
 """Of an outage of ten minutes compressed to ten seconds."""
 
 
@@ -114,7 +114,7 @@ def test_codec_away(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(self: JsonCodec, value: bytes, context: CodecContext) -> Any:
         calls.append(time.monotonic())
         if len(calls) <= 5:
-            raise CodecUnavailable("the registry is away")
+            raise CodecUnavailableError("the registry is away")
         return decode(self, value, context)
 
     monkeypatch.setattr(JsonCodec, "decode", away)

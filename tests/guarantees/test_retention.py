@@ -56,7 +56,7 @@ def test_deferred_for_longer_than_the_topic_keeps_it(
     with f.worker_here("DefersForDays") as ours:
         f.until(lambda: knows_retention(ours, keeps), "answer about the retention")
         [sent] = f.produce([f.notification("u", days=days)])
-        f.until(lambda: sent.id in f.terminal if dies else ours.stats().waiting == 1, "end")
+        f.until(lambda: sent.id in f.terminal if dies else ours.stats().waiting_retries == 1, "end")
     if dies:
         [line] = f.all(DeadLettered)
         assert line.reason == "wait_too_long"
@@ -122,7 +122,7 @@ def test_unread_records_are_removed_meanwhile(fleet: Fleets, goes_on: str) -> No
 
 def waiting(f: Fleet, ours: Worker, count: int) -> None:
     f.produce(f.notification(f"u{n}", n=n, plan=["transient", "ok"]) for n in range(count))
-    f.until(lambda: ours.stats().waiting == count, "waiting retries")
+    f.until(lambda: ours.stats().waiting_retries == count, "waiting retries")
 
 
 LONG: Final[Any] = {"retry": {"max_attempts": 4, "first": 6, "cap": 6, "jitter": 0}, "breaker": None}

@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 class Base(Consumer):
     """Makes each case of rubbish once, and sends well afterwards; notes which attempt was accepted."""
 
-    retry = RetryPolicy(2, first=0.05, factor=1)
+    retry = RetryPolicy(2, initial_delay=0.05, multiplier=1)
     breaker = None
     concurrency = 20
 

@@ -59,7 +59,7 @@ RUNS: Final = f"within {PATIENCE:g} s"
 def topology(prefix: str, partitions: int = 1) -> Topology:
     """One lane, named as in the run-book."""
     return Topology(
-        lanes=[Lane(LANE, partitions=partitions, retry=RetryPolicy(first=3600, jitter=0))],
+        lanes=[Lane(LANE, partitions=partitions, retry=RetryPolicy(initial_delay=3600, jitter=0))],
         categories=[Category("otp", LANE)],
         channels=["sms"],
         prefix=prefix,
@@ -130,7 +130,9 @@ def work(config: dict[str, Any], site: Topology, expected: Expected) -> Said:
                 if expected is not None:
                     return expected in said()
                 stats = worker.stats()
-                return stats.sent == 1 and stats.waiting == 1 and stats.dead == 1 and not stats.in_flight
+                return (
+                    stats.sent == 1 and stats.waiting_retries == 1 and stats.dead == 1 and not stats.in_flight
+                )
 
             until(done)
             health = worker.health()

@@ -646,7 +646,7 @@ class AsksAPerson(kafka_notify.Consumer):
 
     name = "sms"
     channels = frozenset({"sms"})
-    retry = kafka_notify.RetryPolicy(first=0.01, jitter=0)
+    retry = kafka_notify.RetryPolicy(initial_delay=0.01, jitter=0)
 
     def __init__(self) -> None:
         self.works = False

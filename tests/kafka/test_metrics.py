@@ -125,7 +125,7 @@ def test_every_attempt_is_counted(
     class Sms(Consumer):
         name = "sms"
         channels = frozenset({"sms"})
-        retry = RetryPolicy(3, first=0.1, factor=1)
+        retry = RetryPolicy(3, initial_delay=0.1, multiplier=1)
         breaker = None  # ten failures before anything is accepted may hold the lane, and then each counts no attempt
 
         async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
@@ -250,7 +250,7 @@ def test_age_of_the_oldest(
     """A notification made an hour ago that waits for its retry is an hour old; without one the age is 0."""
 
     class Sms(Consumer):
-        retry = RetryPolicy(3, first=600)
+        retry = RetryPolicy(3, initial_delay=600)
 
         async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
             raise TransientError("http.503", provider="acme")

@@ -158,7 +158,7 @@ def test_create_sets_what_keeps_notifications(cluster: Cluster) -> None:
 
 def test_long_delays_need_long_retention(local_kafka: ExternalKafka) -> None:
     """The retry topic of a lane whose retries wait for days keeps records for twice that and a week."""
-    slow = RetryPolicy(first=3_600, cap=3 * 86_400, jitter=0)
+    slow = RetryPolicy(initial_delay=3_600, max_delay=3 * 86_400, jitter=0)
     cluster = Cluster(local_kafka.bootstrap_servers, lanes=[Lane("high", partitions=1, retry=slow)])
     cluster.create()
     assert int(cluster.settings(cluster.topology.retry_topic("high"))["retention.ms"]) == 13 * DAY_MS
@@ -303,7 +303,7 @@ def test_a_retry_policy_that_waits_for_longer_than_the_topic_keeps(cluster: Clus
     copies to be written again in time, and the command mends it."""
 
     class Patient(Sms):
-        retry = RetryPolicy(10, first=3600, factor=10, cap=20 * 86_400)
+        retry = RetryPolicy(10, initial_delay=3600, multiplier=10, max_delay=20 * 86_400)
 
     def findings() -> list[Finding]:
         found = check_topics(cluster.topology, cluster.config, consumers=[Patient])

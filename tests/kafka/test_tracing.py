@@ -87,7 +87,7 @@ def config(local_kafka: LocalKafka, topology: Topology) -> Config:
 class Flaky(Consumer):
     """Fails twice, then sends; a span of its client's around each call."""
 
-    retry = RetryPolicy(3, first=0.1, factor=1)
+    retry = RetryPolicy(3, initial_delay=0.1, multiplier=1)
 
     def __init__(self, spans: Spans) -> None:
         self.spans = spans

@@ -149,7 +149,7 @@ def test_a_worker_reads_only_its_channels(config: dict[str, Any], topology: Topo
 class Uneven(Consumer):
     """Accepts at the first attempt, at the second one, or never; notes what is terminal."""
 
-    retry = RetryPolicy(3, first=0.05, factor=1)
+    retry = RetryPolicy(3, initial_delay=0.05, multiplier=1)
 
     def __init__(self, expected: int) -> None:
         self.open = expected
@@ -269,7 +269,7 @@ def test_several_named_consumers_run_in_one_process(config: dict[str, Any], topo
     create_topics(topology, config, consumers=["", "texts", "mails"])
 
     class Named(Recorder):
-        retry = RetryPolicy(3, first=0.05, factor=1)
+        retry = RetryPolicy(3, initial_delay=0.05, multiplier=1)
 
         async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
             if attempt.number == 1 and notification.data["n"] % 3 == 0:

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from kafka_notify import Config, NotifyError, ProduceError, Producer, QueueFull, RecordMetadata, Topology
+from kafka_notify import Config, NotifyError, ProduceError, Producer, QueueFullError, RecordMetadata, Topology
 from tests.producer.conftest import NOWHERE, note
 from tests.producer.records import ids, read_all
 
@@ -70,7 +70,7 @@ async def test_2000_tasks_get_through_a_small_queue(config: Config, topology: To
 
 
 async def test_a_full_queue_does_not_block_the_loop(topology: Topology) -> None:
-    """While asend waits for room in a full queue, other coroutines run; then it raises QueueFull."""
+    """While asend waits for room in a full queue, other coroutines run; then it raises QueueFullError."""
     producer = Producer(NOWHERE, topology=topology, max_block=0.05, lane_config={"high": TINY})
     for _ in range(3):
         producer.send(note())
@@ -78,7 +78,7 @@ async def test_a_full_queue_does_not_block_the_loop(topology: Topology) -> None:
     for _ in range(3):  # a call that blocked the loop for max_block would be done by now
         await asyncio.sleep(0)
         assert not waiting.done()
-    with pytest.raises(QueueFull, match="the queue stayed full"):
+    with pytest.raises(QueueFullError, match="the queue stayed full"):
         await waiting
     with pytest.raises(NotifyError, match=r"^3 notifications"):
         producer.close(0)

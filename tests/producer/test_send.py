@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from kafka_notify import (
     Config,
     ConfigError,
-    InvalidNotification,
+    InvalidNotificationError,
     NotifyError,
     PendingSend,
     ProduceError,
     Producer,
-    QueueFull,
+    QueueFullError,
     Topology,
     events,
 )
@@ -94,11 +94,11 @@ def test_a_failure_that_nobody_looks_at_is_logged(caplog: pytest.LogCaptureFixtu
 
 def test_an_unknown_category_or_channel_is_refused_with_the_known_ones(producer: Producer) -> None:
     """A category or channel outside the topology never reaches Kafka; the error lists those inside."""
-    with pytest.raises(InvalidNotification, match=r"unknown category 'opt'; known: marketing, otp"):
+    with pytest.raises(InvalidNotificationError, match=r"unknown category 'opt'; known: marketing, otp"):
         producer.send(note(category="opt"))
     wrong = note()
     object.__setattr__(wrong, "channel", "fax")
-    with pytest.raises(InvalidNotification, match=r"unknown channel 'fax'; known: email, sms"):
+    with pytest.raises(InvalidNotificationError, match=r"unknown channel 'fax'; known: email, sms"):
         producer.send(wrong)
 
 
@@ -115,7 +115,7 @@ def test_a_full_queue_is_reported_and_loses_nothing_that_was_accepted(topology: 
     producer = Producer(NOWHERE, topology=topology, max_block=0.05, lane_config={"high": TINY})
     accepted = [producer.send(note()) for _ in range(3)]
     with pytest.raises(
-        QueueFull, match=rf"{topology.source_topic('high')}: the queue stayed full for 0\.05 s"
+        QueueFullError, match=rf"{topology.source_topic('high')}: the queue stayed full for 0\.05 s"
     ):
         producer.send(note())
     with pytest.raises(
@@ -186,7 +186,7 @@ def test_an_otp_does_not_wait_for_marketings_full_queue(config: Config, topology
     held: Config = {**TINY, "linger.ms": 200_000}
     producer = Producer(config, topology=topology, max_block=0, lane_config={"low": held})
     waiting = [producer.send(note(category="marketing")) for _ in range(3)]
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFullError):
         producer.send(note(category="marketing"))
     producer.send(note(category="otp")).result(20)
     assert not any(pending.done() for pending in waiting)

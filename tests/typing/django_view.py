@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_POST
 
-from kafka_notify import Notification, ProduceError, Producer, QueueFull, config_from_env
+from kafka_notify import Notification, ProduceError, Producer, QueueFullError, config_from_env
 from tests.typing.app_topology import ORDERS, TOPOLOGY, OrderShipped
 
 producer = Producer(config_from_env(), topology=TOPOLOGY)
@@ -23,6 +23,6 @@ def ship(request: HttpRequest, order_id: str) -> JsonResponse:
     )
     try:
         written = producer.send(notification).result(timeout=5)
-    except (QueueFull, ProduceError, TimeoutError):
+    except (QueueFullError, ProduceError, TimeoutError):
         return JsonResponse({"error": "try again"}, status=503)
     return JsonResponse({"id": notification.id, "at": written.timestamp.isoformat()})

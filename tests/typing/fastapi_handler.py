@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException
 
-from kafka_notify import ConfigError, InvalidNotification, Notification, NotifyError, Producer
+from kafka_notify import ConfigError, InvalidNotificationError, Notification, NotifyError, Producer
 from tests.typing.app_topology import OTP, TOPOLOGY, OtpData
 
 producer = Producer({"bootstrap.servers": "localhost:9092"}, topology=TOPOLOGY)
@@ -39,7 +39,7 @@ async def send_otp(user_id: str, phone: str, code: str) -> dict[str, str]:
             user_id=user_id, category=OTP, channel="sms", recipient=phone, data=OtpData(code)
         )
         written = await producer.asend(notification, timeout=2)
-    except InvalidNotification as e:
+    except InvalidNotificationError as e:
         raise HTTPException(422, str(e)) from e
     except NotifyError as e:
         raise HTTPException(503, "try again") from e

@@ -30,7 +30,7 @@ class GatewaySms(Consumer):
 
     name = "sms"
     channels = frozenset({"sms"})
-    retry = RetryPolicy(5, first=1)
+    retry = RetryPolicy(5, initial_delay=1)
     concurrency = 50
     send_timeout = 10
 

@@ -102,7 +102,7 @@ class Alone:
             group="group",
             categories=CATEGORIES,
             codec=codec or JsonCodec(),
-            retry=RetryPolicy(max_attempts, first=0.01, factor=1, jitter=0),
+            retry=RetryPolicy(max_attempts, initial_delay=0.01, multiplier=1, jitter=0),
             send_timeout=send_timeout,
             concurrency=consumer.concurrency,
             unknown=consumer.unknown_outcome,

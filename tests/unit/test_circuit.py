@@ -618,8 +618,8 @@ def test_everything_ends(seed: int) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"failures": 1}, {"failures": True}, {"accepted": 0}, {"accepted": 13}, {"accepted": True}, {"first_wait": 0},
-        {"first_wait": 9, "max_wait": 3}, {"account_wait": 0.5}, {"patience": -1},
+        {"failures": 1}, {"failures": True}, {"accepted": 0}, {"accepted": 13}, {"accepted": True}, {"initial_wait": 0},
+        {"initial_wait": 9, "max_wait": 3}, {"account_wait": 0.5}, {"patience": -1},
     ],
 )  # fmt: skip
 def test_refuses_settings_that_make_no_sense(wrong: dict[str, float]) -> None:

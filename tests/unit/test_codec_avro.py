@@ -16,7 +16,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from kafka_notify import wire
 from kafka_notify.codec import CodecContext
-from kafka_notify.errors import CodecUnavailable
+from kafka_notify.errors import CodecUnavailableError
 from kafka_notify.notification import Category, Notification
 
 TOPIC = "notif.high_priority"
@@ -56,7 +56,7 @@ class AvroCodec:
         try:
             return self._deserialize(value, SerializationContext(context.topic, MessageField.VALUE))
         except httpx2.TransportError as e:
-            raise CodecUnavailable(f"the schema registry is away ({type(e).__name__})") from e
+            raise CodecUnavailableError(f"the schema registry is away ({type(e).__name__})") from e
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_registry_outage_passes_through(record: tuple[bytes, bytes, wire.Headers
     """While the registry is away the record is not undecodable: the lane waits."""
     key, value, headers = record
     away = SchemaRegistryClient({"url": f"http://127.0.0.1:{closed_port}", "max.retries": 0})
-    with pytest.raises(CodecUnavailable, match=r"the schema registry is away \(ConnectError\)"):
+    with pytest.raises(CodecUnavailableError, match=r"the schema registry is away \(ConnectError\)"):
         wire.decode(key, value, headers, TOPIC, 0, 0, 0, AvroCodec(away), {"otp": OTP})
 
 

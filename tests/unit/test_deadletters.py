@@ -17,7 +17,7 @@ from kafka_notify._redrive.plan import MAX_REDRIVES, Plan
 from kafka_notify._redrive.writer import Copy
 from kafka_notify.codec import CodecContext, JsonCodec
 from kafka_notify.deadletters import DeadLetter
-from kafka_notify.errors import CodecUnavailable
+from kafka_notify.errors import CodecUnavailableError
 from kafka_notify.notification import Category, Notification
 from kafka_notify.topology import Lane, Topology
 
@@ -168,12 +168,12 @@ def test_what_is_no_letter_is_refused() -> None:
 
 class Away(JsonCodec):
     def decode(self, value: bytes, context: CodecContext, /) -> Any:
-        raise CodecUnavailable("registry")
+        raise CodecUnavailableError("registry")
 
 
 def test_a_codec_that_is_away_makes_no_letter_undecodable() -> None:
     """An outage of a codec's service is raised: it says nothing about the letter."""
-    with pytest.raises(CodecUnavailable):
+    with pytest.raises(CodecUnavailableError):
         make(codec=Away())
 
 

@@ -279,7 +279,7 @@ def test_a_codec_that_cannot_decode_it_now(
 # -- a worker and `deliver` answer alike
 
 
-RETRY = RetryPolicy(4, first=2, factor=4, jitter=0)
+RETRY = RetryPolicy(4, initial_delay=2, multiplier=4, jitter=0)
 ERRORS = [
     BUSY,
     TransientError("http.503", retry_after=9),

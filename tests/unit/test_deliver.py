@@ -48,7 +48,7 @@ class Sms(Consumer):
 
     name = "sms"
     channels = frozenset({"sms"})
-    retry = RetryPolicy(3, first=2, factor=4, jitter=0)
+    retry = RetryPolicy(3, initial_delay=2, multiplier=4, jitter=0)
 
     def __init__(self, action: Action) -> None:
         self.action = action
@@ -309,7 +309,7 @@ async def test_cancelled_caller() -> None:
 class Plain(Consumer):
     """A sender without async; each test brings what the provider does."""
 
-    retry: RetryPolicy | None = RetryPolicy(3, first=2, jitter=0)
+    retry: RetryPolicy | None = RetryPolicy(3, initial_delay=2, jitter=0)
 
     def __init__(self, action: Callable[[], Receipt]) -> None:
         self.action = action

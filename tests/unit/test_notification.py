@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from kafka_notify._base.units import to_millis
 from kafka_notify.consumer import Consumer, check_consumer
-from kafka_notify.errors import ConfigError, InvalidNotification
+from kafka_notify.errors import ConfigError, InvalidNotificationError
 from kafka_notify.notification import Attempt, Category, Defer, Notification, Receipt, SendKey, Skip
 from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, Ordering, RetryPolicy
 from kafka_notify.topology import Lane, Topology
@@ -87,7 +87,7 @@ def notification(**changes: Any) -> Notification[Any]:
 )
 def test_rule_of_a_field(field: str, value: object, rule: str) -> None:
     """A value that breaks a rule is refused; the text begins with field and rule and does not hold the value."""
-    with pytest.raises(InvalidNotification) as raised:
+    with pytest.raises(InvalidNotificationError) as raised:
         notification(**{field: value})
     assert str(raised.value).startswith(rule)
     assert SECRET not in str(raised.value)
@@ -96,7 +96,7 @@ def test_rule_of_a_field(field: str, value: object, rule: str) -> None:
 
 def test_data_must_be_the_categorys_payload_class() -> None:
     """A category with a payload class takes nothing else; the text names the two types only."""
-    with pytest.raises(InvalidNotification) as raised:
+    with pytest.raises(InvalidNotificationError) as raised:
         notification(category=OTP, data={"code": SECRET})
     assert str(raised.value) == "data must be a OtpData, the payload class of category 'otp', not a dict"
 
@@ -189,7 +189,7 @@ def test_data_as() -> None:
     """Data is read as a class by who knows the category; what does not fit names class and field."""
     assert notification().data_as(OtpData) == OtpData("1")
     assert notification(category=OTP, data=OtpData("2")).data_as(OtpData) == OtpData("2")
-    with pytest.raises(InvalidNotification, match=r"^OtpData\.code is missing$"):
+    with pytest.raises(InvalidNotificationError, match=r"^OtpData\.code is missing$"):
         notification(data={}).data_as(OtpData)
 
 
@@ -229,9 +229,9 @@ def anything(value: object) -> Any:
         ),
         (lambda: RetryPolicy(0), "RetryPolicy.max_attempts must be a whole number >= 1"),
         (lambda: RetryPolicy(anything(2.5)), "RetryPolicy.max_attempts must be a whole number >= 1"),
-        (lambda: RetryPolicy(first=-1), "RetryPolicy.first must be a duration >= 0"),
-        (lambda: RetryPolicy(cap=float("inf")), "RetryPolicy.cap must be a duration >= 0"),
-        (lambda: RetryPolicy(factor=0.5), "RetryPolicy.factor must be >= 1"),
+        (lambda: RetryPolicy(initial_delay=-1), "RetryPolicy.initial_delay must be a duration >= 0"),
+        (lambda: RetryPolicy(max_delay=float("inf")), "RetryPolicy.max_delay must be a duration >= 0"),
+        (lambda: RetryPolicy(multiplier=0.5), "RetryPolicy.multiplier must be >= 1"),
         (lambda: RetryPolicy(jitter=1.5), "RetryPolicy.jitter must lie between 0 and 1"),
         (lambda: Defer(dt.datetime(2026, 1, 1), "quiet_hours"), "Defer.until must be an aware datetime"),  # noqa: DTZ001
     ],
@@ -291,7 +291,11 @@ def test_delays_grow_to_the_cap() -> None:
 
 def without_jitter(policy: RetryPolicy) -> RetryPolicy:
     return RetryPolicy(
-        policy.max_attempts, first=policy.first, factor=policy.factor, cap=policy.cap, jitter=0
+        policy.max_attempts,
+        initial_delay=policy.initial_delay,
+        multiplier=policy.multiplier,
+        max_delay=policy.max_delay,
+        jitter=0,
     )
 
 
@@ -308,7 +312,9 @@ def test_delay_stays_within_its_bounds(
     attempts: int, first: float, factor: float, cap: float, jitter: float, retry_after: float | None
 ) -> None:
     """Never negative, never past the cap plus jitter, never shorter than the provider asked for."""
-    delay = RetryPolicy(first=first, factor=factor, cap=cap, jitter=jitter).delay(attempts, retry_after)
+    delay = RetryPolicy(initial_delay=first, multiplier=factor, max_delay=cap, jitter=jitter).delay(
+        attempts, retry_after
+    )
     assert delay >= (retry_after or 0)
     assert delay <= max(cap * (1 + jitter) * 1.000001, retry_after or 0)
 
@@ -359,7 +365,9 @@ def test_extend_replaces_by_name_and_leaves_the_original() -> None:
 
 def test_topology_as_data() -> None:
     """A topology without payload classes survives a config file; what is missing or unknown is an error."""
-    t = Topology.default().extend(lanes=[Lane("bulk", partitions=3, dlq="d", retry=RetryPolicy(2, first=1))])
+    t = Topology.default().extend(
+        lanes=[Lane("bulk", partitions=3, dlq="d", retry=RetryPolicy(2, initial_delay=1))]
+    )
     assert Topology.from_dict(t.to_dict()) == t
     with pytest.raises(ConfigError, match="a Topology needs prefix, lanes, categories and channels"):
         Topology.from_dict({"prefix": "notif"})

@@ -17,7 +17,7 @@ from kafka_notify import (
     Attempt,
     Config,
     Dead,
-    InvalidNotification,
+    InvalidNotificationError,
     InvalidRecipientError,
     Notification,
     Outcome,
@@ -151,13 +151,13 @@ def test_a_refused_notification(spans: Spans) -> None:
     """A notification that the producer does not take ends its span as an error, at once."""
     with (
         TracedProducer({"bootstrap.servers": "127.0.0.1:1"}, tracer_provider=spans.provider) as producer,
-        pytest.raises(InvalidNotification),
+        pytest.raises(InvalidNotificationError),
     ):
         producer.send(Notification(user_id="u1", category="invented", channel="sms", data={}))
     span = spans.only()
     assert span.name == "send unknown"
     assert span.attributes is not None
-    assert span.attributes["error.type"] == "InvalidNotification"
+    assert span.attributes["error.type"] == "InvalidNotificationError"
 
 
 async def test_a_refused_notification_is_awaited(spans: Spans) -> None:
@@ -165,7 +165,7 @@ async def test_a_refused_notification_is_awaited(spans: Spans) -> None:
     async with TracedProducer(
         {"bootstrap.servers": "127.0.0.1:1"}, tracer_provider=spans.provider
     ) as producer:
-        with pytest.raises(InvalidNotification):
+        with pytest.raises(InvalidNotificationError):
             await producer.asend(Notification(user_id="u1", category="invented", channel="sms", data={}))
     assert spans.only().status.status_code is StatusCode.ERROR
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kafka_notify._wire.payload import check_payload_class, structure, unstructure
-from kafka_notify.errors import ConfigError, InvalidNotification
+from kafka_notify.errors import ConfigError, InvalidNotificationError
 
 SECRET = "s3cr3t-492817"
 UserId = NewType("UserId", str)
@@ -199,7 +199,7 @@ def test_whole_number_fits_a_float() -> None:
 )
 def test_refusal_names_class_and_field_and_never_the_value(field: str, value: object, expected: str) -> None:
     """A value that does not fit is refused with the class, the field and what would fit."""
-    with pytest.raises(InvalidNotification) as raised:
+    with pytest.raises(InvalidNotificationError) as raised:
         structure(Order, unstructure(ORDER) | {field: value})
     assert str(raised.value) == expected
     assert SECRET not in str(raised.value)
@@ -208,13 +208,13 @@ def test_refusal_names_class_and_field_and_never_the_value(field: str, value: ob
 
 def test_validator_of_the_class_is_reported_without_its_text() -> None:
     """A validator's text may hold the value, so only the class of its exception is kept."""
-    with pytest.raises(InvalidNotification, match=r"^Checked refused its fields with ValueError$"):
+    with pytest.raises(InvalidNotificationError, match=r"^Checked refused its fields with ValueError$"):
         structure(Checked, {"code": SECRET})
 
 
 def test_data_must_be_an_object() -> None:
     """Only a JSON object can fill a class."""
-    with pytest.raises(InvalidNotification, match="the data of a Address must be a JSON object"):
+    with pytest.raises(InvalidNotificationError, match="the data of a Address must be a JSON object"):
         structure(Address, [SECRET])
 
 
@@ -245,14 +245,16 @@ class Fraction:
 @pytest.mark.parametrize("value", [Fraction(), {"a": [Fraction()]}, b"x"])
 def test_unstructure_refuses_what_json_cannot_hold(value: object) -> None:
     """The refusal names the type."""
-    with pytest.raises(InvalidNotification, match=r"data holds a (Fraction|bytes), which JSON cannot hold"):
+    with pytest.raises(
+        InvalidNotificationError, match=r"data holds a (Fraction|bytes), which JSON cannot hold"
+    ):
         unstructure(value)
 
 
 @pytest.mark.parametrize("key", [True, 1.5, None, (1, 2)])
 def test_unstructure_refuses_keys_that_would_come_back_as_something_else(key: object) -> None:
     """JSON keys are text: only what can be read back from text may be one."""
-    with pytest.raises(InvalidNotification, match="as key, which JSON cannot"):
+    with pytest.raises(InvalidNotificationError, match="as key, which JSON cannot"):
         unstructure({key: 1})
 
 
@@ -266,9 +268,9 @@ json_values = st.recursive(
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*attrs.fields_dict(Order), "other"]), json_values))
 def test_any_json_is_either_structured_or_refused(data: dict[str, Any]) -> None:
-    """Hostile data never raises anything but `InvalidNotification`."""
+    """Hostile data never raises anything but `InvalidNotificationError`."""
     try:
         order = structure(Order, unstructure(ORDER) | data)
-    except InvalidNotification:
+    except InvalidNotificationError:
         return
     assert isinstance(order, Order)

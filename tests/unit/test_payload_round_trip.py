@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from kafka_notify import Category, ConfigError, InvalidNotification, Notification, wire
+from kafka_notify import Category, ConfigError, InvalidNotificationError, Notification, wire
 from kafka_notify.codec import CodecContext, JsonCodec
 
 TOPIC = "notif.high_priority"
@@ -312,7 +312,7 @@ def test_what_is_accepted_comes_back(
     value = payload(**{name: data.draw(values(hint)) for name, hint in fields.items()})
     try:
         back = there_and_back(value, category)
-    except InvalidNotification:
+    except InvalidNotificationError:
         event("value refused")
         return
     event("sent")
@@ -378,7 +378,7 @@ class LoginCode:
 def test_a_value_of_another_type_is_refused_when_it_is_sent(hint: Any, value: object, expected: str) -> None:
     """With class, field and what would fit; never the value."""
     payload = attrs_class({"a": hint})
-    with pytest.raises(InvalidNotification, match=rf"Made\.a must be .*{expected}"):
+    with pytest.raises(InvalidNotificationError, match=rf"Made\.a must be .*{expected}"):
         there_and_back(payload(a=value), Category("made", "high_priority", payload=payload))
 
 
@@ -387,7 +387,7 @@ def test_the_refusal_names_the_field_and_not_the_value() -> None:
     category = Category("login", "high_priority", payload=LoginCode)
     wrong: Any = LoginCode(SECRET, 492817)  # type: ignore[arg-type]  # what the test is about
     for data in (wrong, {"tenant": SECRET, "code": 492817}):
-        with pytest.raises(InvalidNotification, match=r"^LoginCode\.code must be a str$"):
+        with pytest.raises(InvalidNotificationError, match=r"^LoginCode\.code must be a str$"):
             there_and_back(data, category)
 
 
@@ -397,7 +397,7 @@ class Derived(Plain):
 
 def test_an_instance_of_a_derived_class_is_refused() -> None:
     """It would come back as its base."""
-    with pytest.raises(InvalidNotification, match="data must be a Plain itself, not a Derived"):
+    with pytest.raises(InvalidNotificationError, match="data must be a Plain itself, not a Derived"):
         there_and_back(Derived("x"), Category("made", "high_priority", payload=Plain))
 
 
@@ -487,10 +487,10 @@ def test_unions_that_can_be_told_apart(hint: Any, values: list[Any]) -> None:
 def test_code_of_a_class_that_changes_what_it_is_given() -> None:
     """It is run before the value is sent: what it makes must stay as it is."""
     assert there_and_back(Tidy(" x "), Category("tidy", "high_priority", payload=Tidy)).name == "x"
-    with pytest.raises(InvalidNotification, match="a Doubling would not come back as it is"):
+    with pytest.raises(InvalidNotificationError, match="a Doubling would not come back as it is"):
         there_and_back(Doubling(1), Category("doubling", "high_priority", payload=Doubling))
     holder = attrs_class({"a": list[Doubling]})
-    with pytest.raises(InvalidNotification, match="a Made would not come back as it is"):
+    with pytest.raises(InvalidNotificationError, match="a Made would not come back as it is"):
         there_and_back(holder(a=[Doubling(1)]), Category("made", "high_priority", payload=holder))
 
 
@@ -500,7 +500,7 @@ def test_a_field_that_the_class_fills_itself() -> None:
     value = Counted([2, 1])
     assert there_and_back(value, category).total == 3
     value.total = 4
-    with pytest.raises(InvalidNotification, match="a Counted would not come back as it is"):
+    with pytest.raises(InvalidNotificationError, match="a Counted would not come back as it is"):
         there_and_back(value, category)
 
 
@@ -514,7 +514,7 @@ def test_a_value_that_its_own_class_would_refuse() -> None:
     value = Validated("123")
     with attrs.validators.disabled():
         value.code = "1234"
-    with pytest.raises(InvalidNotification, match="Validated refused its fields with ValueError"):
+    with pytest.raises(InvalidNotificationError, match="Validated refused its fields with ValueError"):
         there_and_back(value, Category("validated", "high_priority", payload=Validated))
 
 
@@ -540,11 +540,11 @@ def test_deep_nesting_is_refused_when_it_is_sent() -> None:
     for _ in range(40):
         tree = Tree([tree])
     for data, of in ((tree, category), (nested(51), Category("json", "high_priority"))):
-        with pytest.raises(InvalidNotification, match="nested more than 100 levels deep"):
+        with pytest.raises(InvalidNotificationError, match="nested more than 100 levels deep"):
             there_and_back(data, of)
     for _ in range(2_000):
         tree = Tree([tree])
-    with pytest.raises(InvalidNotification, match="nested too deeply"):
+    with pytest.raises(InvalidNotificationError, match="nested too deeply"):
         there_and_back(tree, category)
     flat = {"a": [{"b": "[" * 300}] * 200}
     assert there_and_back(flat, Category("json", "high_priority")) == flat
@@ -564,5 +564,5 @@ def test_other_codecs_are_given_checked_data() -> None:
     category = Category("login", "high_priority", payload=LoginCode)
     wrong: Any = LoginCode("acme", 5)  # type: ignore[arg-type]  # what the test is about
     n = Notification[Any](user_id="u1", category="login", channel="sms", data=wrong)
-    with pytest.raises(InvalidNotification, match=r"LoginCode\.code must be a str"):
+    with pytest.raises(InvalidNotificationError, match=r"LoginCode\.code must be a str"):
         wire.encode(n, Upper(), TOPIC, category)

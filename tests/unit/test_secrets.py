@@ -15,7 +15,7 @@ from kafka_notify import (
     Consumer,
     Defer,
     DeliveryError,
-    InvalidNotification,
+    InvalidNotificationError,
     InvalidRecipientError,
     Notification,
     NotifyError,
@@ -137,7 +137,7 @@ def test_of_a_notification(secret: str) -> None:
         fields = {"user_id": "u", "category": "otp", "channel": "sms", "data": {}, **wrong}
         try:
             shown = repr(Notification(**fields))  # type: ignore[arg-type]
-        except InvalidNotification as e:
+        except InvalidNotificationError as e:
             shown = str(e)
         assert CANARY not in shown
 

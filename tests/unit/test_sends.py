@@ -15,7 +15,7 @@ from kafka_notify import (
     Attempt,
     CircuitBreaker,
     CodecContext,
-    CodecUnavailable,
+    CodecUnavailableError,
     Consumer,
     JsonCodec,
     Notification,
@@ -238,7 +238,7 @@ class Registry(JsonCodec):
         data = super().decode(value, context)
         self.asked.append(data["name"])
         if data["name"] in self.unknown or "all" in self.unknown:
-            raise CodecUnavailable("the registry is away")
+            raise CodecUnavailableError("the registry is away")
         return data
 
 
@@ -266,7 +266,7 @@ async def test_a_record_that_alone_cannot_be_decoded_holds_nobody() -> None:
 async def test_a_codec_that_decodes_nothing_holds_the_lane_and_its_probes_rotate() -> None:
     """When those of three users in a row cannot be decoded, the lane waits; each probe is another record."""
     consumer, codec = Accepting(), Registry("all")
-    consumer.breaker = CircuitBreaker(first_wait=0.02, max_wait=0.02)
+    consumer.breaker = CircuitBreaker(initial_wait=0.02, max_wait=0.02)
     alone = Alone(consumer, codec=codec)
     for n in range(12):
         alone.put(note(f"n{n}"))
@@ -342,7 +342,7 @@ class Raises(JsonCodec):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError(), SystemExit(), CodecUnavailable("")], ids=lambda e: type(e).__name__
+    "error", [ValueError(), SystemExit(), CodecUnavailableError("")], ids=lambda e: type(e).__name__
 )
 async def test_nothing_is_written_while_an_exception_is_handled(error: BaseException) -> None:
     """A client that refuses a record keeps the exception that is being handled for ever, with the frames in its

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kafka_notify import wire
 from kafka_notify.codec import CodecContext, JsonCodec
-from kafka_notify.errors import CodecUnavailable, InvalidNotification
+from kafka_notify.errors import CodecUnavailableError, InvalidNotificationError
 from kafka_notify.notification import Category, Notification
 from kafka_notify.wire import Headers, RetryState, Undecodable
 
@@ -190,7 +190,7 @@ def test_payload_class_round_trip() -> None:
 def test_mapping_that_does_not_fit_is_refused_by_the_producer() -> None:
     """A mapping for a category with a payload class is checked before it is sent, not by the consumer."""
     n = Notification(user_id="u1", category="otp", channel="sms", data={"kode": SECRET})
-    with pytest.raises(InvalidNotification, match=r"^OtpData\.code is missing$"):
+    with pytest.raises(InvalidNotificationError, match=r"^OtpData\.code is missing$"):
         wire.encode(n, JSON, TOPIC, OTP)
 
 
@@ -199,14 +199,16 @@ def test_header_that_no_reader_would_accept_is_refused_by_the_producer(field: st
     """More than 4 KiB in one header is an error that names the field."""
     arguments: dict[str, Any] = {"user_id": "u1", "category": "alert", "channel": "sms", "data": {}}
     n = Notification(**{**arguments, field: "x" * 4097})
-    with pytest.raises(InvalidNotification, match=f"^{field} must be at most 4096 UTF-8 bytes, not 4097$"):
+    with pytest.raises(
+        InvalidNotificationError, match=f"^{field} must be at most 4096 UTF-8 bytes, not 4097$"
+    ):
         wire.encode(n, JSON, TOPIC, None)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), "\ud800", object(), {("a",): 1}, b"x"])
 def test_data_that_json_cannot_hold_is_refused_by_the_producer(bad: object) -> None:
     """NaN, lone surrogates and foreign objects never reach the topic."""
-    with pytest.raises(InvalidNotification, match=r"^data (holds|cannot be written)"):
+    with pytest.raises(InvalidNotificationError, match=r"^data (holds|cannot be written)"):
         wire.encode(
             Notification(user_id="u1", category="alert", channel="sms", data={"x": bad}), JSON, TOPIC, None
         )
@@ -215,7 +217,7 @@ def test_data_that_json_cannot_hold_is_refused_by_the_producer(bad: object) -> N
 def test_data_must_be_an_object() -> None:
     """A list or a bare value is no notification data."""
     n: Notification[Any] = Notification(user_id="u1", category="alert", channel="sms", data=[1])
-    with pytest.raises(InvalidNotification, match="data must be a mapping"):
+    with pytest.raises(InvalidNotificationError, match="data must be a mapping"):
         wire.encode(n, JSON, TOPIC, None)
 
 
@@ -223,7 +225,7 @@ def test_cycle_in_data_is_refused() -> None:
     """Data that holds itself is an error, not a crash."""
     data: dict[str, Any] = {}
     data["self"] = data
-    with pytest.raises(InvalidNotification, match="no cycle"):
+    with pytest.raises(InvalidNotificationError, match="no cycle"):
         wire.encode(Notification(user_id="u1", category="alert", channel="sms", data=data), JSON, TOPIC, None)
 
 
@@ -341,7 +343,7 @@ def test_payload_class_that_nothing_can_fill_makes_the_lane_wait() -> None:
     category = Category("raw", "high_priority")
     object.__setattr__(category, "payload", RawData)  # a Category itself refuses it
     headers: Headers = [("notif-category", b"raw"), ("notif-channel", b"sms")]
-    with pytest.raises(CodecUnavailable, match=r"RawData\.raw has the type <class 'bytes'>"):
+    with pytest.raises(CodecUnavailableError, match=r"RawData\.raw has the type <class 'bytes'>"):
         wire.decode(b"u1", b'{"raw":"x"}', headers, TOPIC, 0, 0, 0, JSON, {"raw": category})
 
 
@@ -480,9 +482,9 @@ def test_null_headers_do_not_reach_the_codec() -> None:
 
 
 def test_codec_outage_passes_through() -> None:
-    """`CodecUnavailable` is no verdict on the record: the lane waits."""
-    with pytest.raises(CodecUnavailable):
-        decode(MINIMAL, codec=Upper(CodecUnavailable("registry away")))
+    """`CodecUnavailableError` is no verdict on the record: the lane waits."""
+    with pytest.raises(CodecUnavailableError):
+        decode(MINIMAL, codec=Upper(CodecUnavailableError("registry away")))
 
 
 def test_codec_error_is_undecodable_and_keeps_only_its_class() -> None:

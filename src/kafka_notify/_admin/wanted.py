@@ -78,7 +78,7 @@ def topic_config(topic: Wanted, replicas: int, compression: Compression = "produ
 
 def retry_retention(lane: Lane) -> int:
     """Milliseconds for which its retry topic should keep a record."""
-    longest = max(_LONGEST_WAIT_MS, round(lane.retry.cap * (1 + lane.retry.jitter) * 1000))
+    longest = max(_LONGEST_WAIT_MS, round(lane.retry.max_delay * (1 + lane.retry.jitter) * 1000))
     return 2 * longest + 7 * DAY_MS
 
 

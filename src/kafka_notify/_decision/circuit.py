@@ -189,7 +189,7 @@ class Circuit:
         self._first_failed = now - STALE
         """When a first send failed last."""
         self._distrust: dict[Kind, float] = {}
-        self._wait, self._longest = breaker.first_wait, breaker.max_wait
+        self._wait, self._longest = breaker.initial_wait, breaker.max_wait
         self._undo = now, self._wait
         """`until` and wait before the last probe."""
         self._limit = self._former = float(concurrency)
@@ -267,7 +267,7 @@ class Circuit:
         self._learn(False, again, sent.attempts, now)
         self._last_ok = now
         self._answered = self.held
-        self._wait = self._breaker.first_wait
+        self._wait = self._breaker.initial_wait
         self.score = max(0.0, self.score - self._breaker.accepted)
         if not self.held:
             if self._limit < self._concurrency:
@@ -373,7 +373,7 @@ class Circuit:
         """A probe failed, but is not refused or throttled any more: the waits between probes are those of failures."""
         if self._longest > self._breaker.max_wait:
             self._longest = self._breaker.max_wait
-            self._wait = self._breaker.first_wait
+            self._wait = self._breaker.initial_wait
             self.until = min(self.until, now + self._wait)
 
     def _wait_as_asked(self, asked: float, now: float) -> None:
@@ -393,7 +393,7 @@ class Circuit:
             self._epoch += 1
             self._answered = False
             self._running = self.probes = self.probes_failed = 0
-            self._wait = self._breaker.first_wait
+            self._wait = self._breaker.initial_wait
             self.until = now + self._wait
         self._watch()
 

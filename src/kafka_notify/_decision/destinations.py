@@ -83,7 +83,7 @@ class Destinations(Generic[T]):
                 breaker,
                 failures=failures,
                 accepted=min(breaker.accepted, failures),
-                first_wait=min(breaker.first_wait, FIRST_WAIT),
+                initial_wait=min(breaker.initial_wait, FIRST_WAIT),
             )
         self._breaker = breaker
         self._limit = concurrency if share is None else max(1, int(concurrency * share))

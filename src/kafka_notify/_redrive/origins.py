@@ -85,7 +85,7 @@ class Origins:
 
         Raises:
             NotifyError: A source topic cannot be read.
-            CodecUnavailable: The codec's service is away.
+            CodecUnavailableError: The codec's service is away.
         """
         batch: list[DeadLetter] = []
         size = 0

@@ -15,7 +15,7 @@ from kafka_notify._send.outcomes import Outcomes
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.slots import Slot
 from kafka_notify._send.unread import Unread
-from kafka_notify.errors import CodecUnavailable
+from kafka_notify.errors import CodecUnavailableError
 from kafka_notify.notification import Notification
 from kafka_notify.wire import ContentTypeUnread, DlqReason, Undecodable, decode
 
@@ -74,7 +74,7 @@ class Decoder:
         except ContentTypeUnread as e:
             self.unread.met(e)
             reason, code, unavailable = "undecodable", "", codes.CONTENT_TYPE_UNREAD
-        except CodecUnavailable:
+        except CodecUnavailableError:
             reason, code, unavailable = "undecodable", "", codes.CODEC_UNAVAILABLE
         except BaseException as e:  # SystemExit and its like; `decode` takes the rest
             reason, code, unavailable = "undecodable", f"{codes.CODEC}{name_of(e)[:50]}", ""

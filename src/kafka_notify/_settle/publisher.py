@@ -79,7 +79,7 @@ class CopyPublisher:
         """
         held = self._held(entry, decision.due)
         held.first_failed = decision.first_failed
-        held.error_class, held.error_code = "CodecUnavailable", code
+        held.error_class, held.error_code = "CodecUnavailableError", code
         entry.partition.copying(entry)
         self._copy(entry, held, entry.attempt)
 

@@ -140,7 +140,7 @@ class DeadLetter:
 
         Raises:
             Undecodable: The record is no dead letter.
-            CodecUnavailable: The codec's service is away: try again.
+            CodecUnavailableError: The codec's service is away: try again.
         """
         state = wire.read_dead_letter(headers)
         if state is None:
@@ -189,7 +189,7 @@ class DeadLetter:
             source: What is known of the record.
 
         Raises:
-            CodecUnavailable: The codec's service is away: try again.
+            CodecUnavailableError: The codec's service is away: try again.
         """
         state = attrs.evolve(self.state, payload="intact")
         notification = _decoded(state, key, value, headers, timestamp_ms, codec, categories)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol
 
 from kafka_notify._base import codes
-from kafka_notify.errors import CodecUnavailable, NotifyError
+from kafka_notify.errors import CodecUnavailableError, NotifyError
 
 Headers = list[tuple[str, bytes]]
 """As `confluent_kafka.Message.headers()` gives them; a value written by another client may be None."""
@@ -81,7 +81,7 @@ class Undecodable(NotifyError):
         super().__init__(f"{reason}: {code}")
 
 
-class ContentTypeUnread(CodecUnavailable):
+class ContentTypeUnread(CodecUnavailableError):
     """A record's `content-type` is none that this process's codec reads: another codec can, so the record waits.
 
     Args:

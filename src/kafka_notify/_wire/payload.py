@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
 import attrs
 
 from kafka_notify._wire.payload_types import Convert, Kind, Mismatch, is_object, kind_of, unwrapped
-from kafka_notify.errors import ConfigError, InvalidNotification
+from kafka_notify.errors import ConfigError, InvalidNotificationError
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def structure(cls: type[T], value: object) -> T:
     """An instance of `cls` (an attrs class or dataclass) from decoded JSON; unknown keys are ignored.
 
     Raises:
-        InvalidNotification: A field is missing or does not fit; the text names class and field, never the value.
+        InvalidNotificationError: A field is missing or does not fit; the text names class and field, never the value.
         ConfigError: `cls` cannot be read from JSON (see `check_payload_class`).
     """
     found = _compiled.get(cls) or _compile(cls)
@@ -42,7 +42,7 @@ def to_json(cls: type[Any], value: object) -> dict[str, Any]:
     (converters, `__post_init__`, an `__init__` of its own) is read back as well.
 
     Raises:
-        InvalidNotification: It would not come back as what it is; the text names class and field, never the value.
+        InvalidNotificationError: It would not come back as what it is; the text names class and field, never the value.
     """
     found = _compiled.get(cls) or _compile(cls)
     try:
@@ -51,18 +51,20 @@ def to_json(cls: type[Any], value: object) -> dict[str, Any]:
             found.reads_back = any(_compile(each).own_code for each in _reachable(cls))
         # repr tells True from 1 and 1 from 1.0, and costs half of JSON
         if found.reads_back and repr(found.write(found.read(plain))) != repr(plain):
-            raise InvalidNotification(
+            raise InvalidNotificationError(
                 f"a {cls.__qualname__} would not come back as it is: its converters, __init__ or __post_init__, or "
                 "those of a class in it, change the fields that it already has"
             )
     except Mismatch:
-        raise InvalidNotification(
+        raise InvalidNotificationError(
             f"data must be a {cls.__qualname__} itself, not a {type(value).__qualname__}"
         ) from None
     except (RecursionError, ValueError) as e:
-        if isinstance(e, InvalidNotification):
+        if isinstance(e, InvalidNotificationError):
             raise
-        raise InvalidNotification(f"a {cls.__qualname__} is nested too deeply, or holds itself") from None
+        raise InvalidNotificationError(
+            f"a {cls.__qualname__} is nested too deeply, or holds itself"
+        ) from None
     return plain
 
 
@@ -70,7 +72,7 @@ def unstructure(value: Any) -> Any:
     """Any value as data that JSON can hold, whatever its declared type; a tuple becomes a list, a date text.
 
     Raises:
-        InvalidNotification: It holds something that JSON cannot; the text names its type.
+        InvalidNotificationError: It holds something that JSON cannot; the text names its type.
     """
     kind = value.__class__
     if kind in _JSON_LEAVES:
@@ -88,7 +90,7 @@ def unstructure(value: Any) -> Any:
     if isinstance(value, (str, int, float)):
         return value
     if not is_payload_class(kind):
-        raise InvalidNotification(f"data holds a {kind.__qualname__}, which JSON cannot hold")
+        raise InvalidNotificationError(f"data holds a {kind.__qualname__}, which JSON cannot hold")
     return {name: unstructure(getattr(value, name)) for name in _field_names(kind)}
 
 
@@ -167,16 +169,16 @@ def _reader(cls: type[Any], fields: list[_Field]) -> Convert:
 
     def read(value: Any) -> Any:
         if not is_object(value):
-            raise InvalidNotification(f"the data of a {where} must be a JSON object")
+            raise InvalidNotificationError(f"the data of a {where} must be a JSON object")
         arguments = {}
         for name, argument, read_field, required in wanted:
             if name in value:
                 try:
                     arguments[argument] = read_field(value[name])
                 except Mismatch as e:
-                    raise InvalidNotification(f"{where}.{name} must be {e}") from None
+                    raise InvalidNotificationError(f"{where}.{name} must be {e}") from None
             elif required:
-                raise InvalidNotification(f"{where}.{name} is missing")
+                raise InvalidNotificationError(f"{where}.{name} is missing")
         try:
             return cls(**arguments)
         except Exception as e:
@@ -200,9 +202,9 @@ def _writer(cls: type[Any], fields: list[_Field]) -> Convert:
                 item = getattr(value, name)
                 out[name] = item if type(item) is leaf else write_field(item)
         except Mismatch as e:
-            raise InvalidNotification(f"{where}.{name} must be {e}") from None
+            raise InvalidNotificationError(f"{where}.{name} must be {e}") from None
         except AttributeError:
-            raise InvalidNotification(f"{where}.{name} is missing") from None
+            raise InvalidNotificationError(f"{where}.{name} is missing") from None
         for attribute, validator in validators:
             # it may have been changed since it was made, and the reader runs its validators
             try:
@@ -214,9 +216,9 @@ def _writer(cls: type[Any], fields: list[_Field]) -> Convert:
     return write
 
 
-def _refused(cls: type[Any], error: Exception) -> InvalidNotification:
+def _refused(cls: type[Any], error: Exception) -> InvalidNotificationError:
     """A validator of the team's; its text may hold the value."""
-    return InvalidNotification(f"{cls.__qualname__} refused its fields with {type(error).__name__}")
+    return InvalidNotificationError(f"{cls.__qualname__} refused its fields with {type(error).__name__}")
 
 
 def _check_default(cls: type[Any], field: _Field) -> None:
@@ -224,7 +226,7 @@ def _check_default(cls: type[Any], field: _Field) -> None:
         return
     try:
         field.kind.write(field.default)
-    except (Mismatch, InvalidNotification) as e:
+    except (Mismatch, InvalidNotificationError) as e:
         raise ConfigError(
             f"the default of {cls.__qualname__}.{field.name} cannot be sent: it must be {e}"
         ) from None
@@ -357,6 +359,6 @@ def _json_key(key: Any) -> str:
         return plain
     if isinstance(plain, int) and not isinstance(plain, bool):
         return str(plain)
-    raise InvalidNotification(
+    raise InvalidNotificationError(
         f"data holds an object with a {type(key).__qualname__} as key, which JSON cannot"
     )

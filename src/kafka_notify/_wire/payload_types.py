@@ -33,7 +33,7 @@ class Kind:
     """One declared type.
 
     Args:
-        read: A JSON value to a value; raises `Mismatch`, a payload class `InvalidNotification`.
+        read: A JSON value to a value; raises `Mismatch`, a payload class `InvalidNotificationError`.
         write: The reverse, of values of this type and no others.
         expected: What JSON it is read from, for the text of a refusal.
         forms: What JSON it is written as.

@@ -32,7 +32,7 @@ class WorkerStats:
     in_flight: int = 0
     buffered: int = 0
     """Source records in memory, those in flight included."""
-    waiting: int = 0
+    waiting_retries: int = 0
     """Notifications that live in the retry topic."""
     carried_window: int = 0
     """Waiting retries that were written again as the commit could not reach beyond them: without wide retries."""
@@ -50,7 +50,7 @@ class WorkerStats:
     """Offsets of a retry partition between the oldest waiting retry and the last that ended, in the widest one."""
     stuck: int = 0
     """Sends that outlived their deadline and still run."""
-    held: bool = False
+    circuit_open: bool = False
     """The provider is unavailable: nothing but a probe is sent."""
     destinations_held: int = 0
     """Destinations (channels, or what `Consumer.destination` names) that are held alone."""

@@ -17,7 +17,7 @@ import kafka_notify
 from kafka_notify._base.text import printable_lines
 from kafka_notify.cli import demo, dlq, pauses, send, status, topics, work
 from kafka_notify.cli._site import Refused
-from kafka_notify.errors import ConfigError, InvalidNotification, NotifyError
+from kafka_notify.errors import ConfigError, InvalidNotificationError, NotifyError
 
 FOUND: Final = 1
 """It looked, and something is wrong."""
@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
         return _failed("interrupted", INTERRUPTED)
     except Refused as e:
         return _failed(f"refused: {e}", REFUSED)
-    except (ConfigError, InvalidNotification) as e:
+    except (ConfigError, InvalidNotificationError) as e:
         return _failed(str(e), CONFIG)
     except NotifyError as e:
         return _failed(str(e), CLUSTER)

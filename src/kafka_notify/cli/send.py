@@ -12,7 +12,7 @@ import click
 from kafka_notify.cli._site import Site, with_codec, with_site
 from kafka_notify.cli._times import POSITIVE, show_moment
 from kafka_notify.codec import Codec
-from kafka_notify.errors import InvalidNotification
+from kafka_notify.errors import InvalidNotificationError
 from kafka_notify.notification import Notification
 from kafka_notify.producer import Producer
 
@@ -94,9 +94,9 @@ def _object(file: Any) -> dict[str, Any]:
     try:
         content = json.load(file)
     except ValueError:
-        raise InvalidNotification("--data: the file holds no JSON") from None
+        raise InvalidNotificationError("--data: the file holds no JSON") from None
     if not isinstance(content, dict):
-        raise InvalidNotification("--data: the file holds JSON, but no object")
+        raise InvalidNotificationError("--data: the file holds JSON, but no object")
     return cast(dict[str, Any], content)
 
 

@@ -85,7 +85,7 @@ class Delivery(Consumer):
     """Sends through a provider that answers within 20 to 180 ms, and writes down what happened."""
 
     concurrency = 40
-    retry = RetryPolicy(4, first=0.4, factor=2)
+    retry = RetryPolicy(4, initial_delay=0.4, multiplier=2)
 
     def __init__(self, log: AttemptLog) -> None:
         self.log = log

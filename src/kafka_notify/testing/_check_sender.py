@@ -112,7 +112,7 @@ async def check_sender(
 
     Raises:
         ConfigError: A worker would refuse this consumer, or a `Category` the class of the data.
-        InvalidNotification: `Producer.send` would refuse the data.
+        InvalidNotificationError: `Producer.send` would refuse the data.
         ValueError: `without` names something unknown, or nothing could be looked for in logs.
     """
     unknown = set(without) - set(CHECKS) - set(EXPECTED)

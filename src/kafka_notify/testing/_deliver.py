@@ -62,7 +62,7 @@ async def deliver(
 
     Raises:
         ConfigError: A worker would refuse this consumer, or a `Category` the class of the data.
-        InvalidNotification: `Producer.send` would refuse the data.
+        InvalidNotificationError: `Producer.send` would refuse the data.
         ValueError: `attempt` is below 1 or above the consumer's `max_attempts`.
     """
     check_consumer(consumer, Topology.default().extend(channels=consumer.channels))
@@ -100,7 +100,7 @@ def travelled(notification: Notification[Any], topology: Topology | None, codec:
         topology: Names the payload class of its category; when None it is the class of the data.
 
     Raises:
-        InvalidNotification, ConfigError: As for `deliver`.
+        InvalidNotificationError, ConfigError: As for `deliver`.
     """
     category: Category[Any] | None = None
     data: object = notification.data
