@@ -35,6 +35,7 @@ class Membership:
         self._admin: Any = opened(AdminClient, client_config(config))
         self._group = group
         self._question = Question(
+            self._admin,
             lambda: self._admin.describe_consumer_groups([group]),
             f"the group {group}",
             "Describe group",

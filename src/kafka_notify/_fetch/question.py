@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
@@ -14,6 +15,33 @@ from kafka_notify._kafka.rights import is_refusal, told
 
 log = logging.getLogger("kafka_notify.fetch")
 
+_unanswered: list[tuple[object, Mapping[Any, Future[Any]]]] = []
+"""Clients and what they were asked: each question ends by its `request_timeout` at the latest."""
+_lock = threading.Lock()
+
+
+def keep_until_answered(client: object, asked: Mapping[Any, Future[Any]]) -> None:
+    """Keep a client alive until it has answered, whatever becomes of whoever asked.
+
+    Answers come on a thread of librdkafka's, and Python's garbage collector may run there. A client that is destroyed
+    by its own thread ends the process (docs/upstream/client-destroyed-by-its-thread.md).
+    """
+    let_answered_go()
+    with _lock:
+        _unanswered.append((client, asked))
+
+
+def let_answered_go() -> None:
+    """Drop the clients that have answered. Called from threads of our own alone."""
+    with _lock:
+        kept = [(client, asked) for client, asked in _unanswered if not _is_answered(asked)]
+        gone, _unanswered[:] = _unanswered[:], kept
+    del gone  # without the lock: a client may be destroyed here
+
+
+def _is_answered(asked: Mapping[Any, Future[Any]]) -> bool:
+    return all(future.done() for future in asked.values())
+
 
 K = TypeVar("K", bound=Hashable)
 
@@ -22,6 +50,7 @@ class Question(Generic[K]):
     """Puts one question again and again; never blocks.
 
     Args:
+        client: The AdminClient that is asked.
         ask: Puts it: what is asked for, each with the future of its answer.
         what: What is described, for the log.
         right: The right that it needs, and on what kind of thing: `DescribeConfigs topic`.
@@ -31,6 +60,7 @@ class Question(Generic[K]):
 
     def __init__(
         self,
+        client: object,
         ask: Callable[[], Mapping[K, Future[Any]]],
         what: str,
         right: str,
@@ -38,6 +68,7 @@ class Question(Generic[K]):
         every: float,
         first: float,
     ) -> None:
+        self._client = client
         self._ask = ask
         self._what = what
         self._right = right
@@ -52,8 +83,9 @@ class Question(Generic[K]):
         if self._asked is None:
             if time.monotonic() >= self._next:
                 self._asked = self._ask()
+                keep_until_answered(self._client, self._asked)
             return None
-        if not all(future.done() for future in self._asked.values()):
+        if not _is_answered(self._asked):
             return None
         asked, self._asked = self._asked, None
         self._next = time.monotonic() + self._every

@@ -51,6 +51,7 @@ class RetentionWatch:
         self._patient_until = time.monotonic() + PATIENCE
         self._known = False
         self._settings = Question(
+            admin,
             self._ask_settings,
             f"retention.ms of {' and '.join(topics)} (taken to be the default)",
             "DescribeConfigs topic",
@@ -58,6 +59,7 @@ class RetentionWatch:
             first=0,
         )
         self._starts = Question(
+            admin,
             self._ask_starts,
             "where the partitions begin",
             "Describe topic",

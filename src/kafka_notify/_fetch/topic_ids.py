@@ -40,7 +40,9 @@ class TopicIds:
         self._admin = admin
         self._topics = topics
         self._patient_until = time.monotonic() + PATIENCE
-        self._question = Question(self._ask, " or ".join(topics), "Describe topic", every=LOOK, first=0)
+        self._question = Question(
+            admin, self._ask, " or ".join(topics), "Describe topic", every=LOOK, first=0
+        )
         self.known: tuple[str, ...] = ()
         """As last answered, in the order of the topics; a text is empty where brokers have no ids (before 2.8)."""
 

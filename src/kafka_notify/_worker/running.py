@@ -22,6 +22,7 @@ from kafka_notify._fetch import intake, lease
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
+from kafka_notify._fetch.question import let_answered_go
 from kafka_notify._fetch.reread import Rereader
 from kafka_notify._kafka.config import Config, client_bytes
 from kafka_notify._kafka.handle import ProducerHandle
@@ -303,6 +304,7 @@ class Running:
         """Close everything, drained or not."""
         self.fetch.stop()
         self.fetch.join(10)
+        let_answered_go()
         self.rereader.close()
         self.control.close()
         if self.thread.is_alive():
