@@ -29,7 +29,7 @@ from kafka_notify.testing.guarantees import CaughtUp, Guarantees, NothingLost
 from tests.guarantees.fleet import QUICK, Fleet
 
 MEGABYTE = 1_000_000
-FAILING = {"max_attempts": 10_000, "first": 2.0, "factor": 1.0, "cap": 2.0}
+FAILING = {"max_attempts": 10_000, "initial_delay": 2.0, "multiplier": 1.0, "max_delay": 2.0}
 
 
 @attrs.frozen
@@ -174,7 +174,7 @@ def backlog(fleet: Fleet, *, count: int, delay: float, overdue: bool = False) ->
         overdue: Start the other one when all of them are due.
     """
     settings = {
-        "retry": {"max_attempts": 3, "first": delay, "cap": delay, "jitter": 0},
+        "retry": {"max_attempts": 3, "initial_delay": delay, "max_delay": delay, "jitter": 0},
         "concurrency": 1_000,
         "breaker": None,  # every first attempt fails
     }
@@ -277,7 +277,7 @@ def handovers(fleet: Fleet, *, count: int, times: int, size: int = 100_000) -> H
     """
     gate = fleet.directory / "open"
     settings = {
-        "retry": {"max_attempts": 20, "first": 2.0, "factor": 1.0, "cap": 2.0},
+        "retry": {"max_attempts": 20, "initial_delay": 2.0, "multiplier": 1.0, "max_delay": 2.0},
         "concurrency": 50,
         "breaker": None,  # half of all first attempts fail; what is away holds the lane all the same
     }

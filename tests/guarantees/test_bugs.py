@@ -40,7 +40,7 @@ pytestmark = pytest.mark.kafka
 
 Fleets = Callable[..., Fleet]
 MIB: Final = 2**20
-LATER: Final = {"retry": {"first": 600, "cap": 600, "jitter": 0}, "breaker": None}
+LATER: Final = {"retry": {"initial_delay": 600, "max_delay": 600, "jitter": 0}, "breaker": None}
 """Retries that are not due while the test runs."""
 
 
@@ -114,7 +114,7 @@ def test_trust_zombies(fleet: Fleets, bug: str) -> None:
 def test_skip_restore(fleet: Fleets) -> None:
     """A worker that does not look for its predecessor's retry copies is caught."""
     f = fleet(partitions=1)
-    f.start("a", attributes={"retry": {"first": 2, "cap": 2}})
+    f.start("a", attributes={"retry": {"initial_delay": 2, "max_delay": 2}})
     f.produce(f.notification(f"u{n}", plan=["transient", "ok"]) for n in range(5))
     f.until_committed(5)
     f.kill("a")

@@ -14,7 +14,7 @@ from tests.guarantees.fleet import Fleet
 pytestmark = pytest.mark.kafka
 
 Fleets = Callable[..., Fleet]
-QUICK: Final[dict[str, Any]] = {"max_attempts": 4, "first": 0.3, "factor": 2, "cap": 1.2}
+QUICK: Final[dict[str, Any]] = {"max_attempts": 4, "initial_delay": 0.3, "multiplier": 2, "max_delay": 1.2}
 PROBES: Final = {"initial_wait": 0.05, "max_wait": 0.1, "account_wait": 0.5}
 
 
@@ -44,8 +44,8 @@ def test_taken_over_retries_fail_once_more(fleet: Fleets) -> None:
     accepted ones, although nothing but such retries waits."""
     f = fleet(attributes={"retry": QUICK, "breaker": PROBES})
     sent = f.produce(f.notification(f"u{n}", n=n, plan=["transient", "transient", "ok"]) for n in range(232))
-    slow = {**QUICK, "first": 3_600, "cap": 3_600}
-    f.start("a", attributes={"breaker": None, "retry": {**slow, "first": 5, "cap": 5}})
+    slow = {**QUICK, "initial_delay": 3_600, "max_delay": 3_600}
+    f.start("a", attributes={"breaker": None, "retry": {**slow, "initial_delay": 5, "max_delay": 5}})
     f.until(lambda: len({line.id for line in f.all(Started)}) == 232, "first attempts")
     f.until(lambda: all(f.copies(p.id) for p in sent), "retry copies")
     f.kill("a")
@@ -60,7 +60,7 @@ def test_taken_over_retries_fail_once_more(fleet: Fleets) -> None:
 def test_retries_that_fail_twice(fleet: Fleets) -> None:
     """A tenth of all notifications is accepted at the third attempt: retries that are due together do not hold the
     lane."""
-    f = fleet(attributes={"retry": {**QUICK, "first": 0.5}})
+    f = fleet(attributes={"retry": {**QUICK, "initial_delay": 0.5}})
     sent = f.produce(
         f.notification(
             f"u{n}", n=n, plan=["unknown", "unknown", "ok"] if n % 10 == 0 else ["ok"], seconds=0.05
@@ -205,7 +205,7 @@ def test_nothing_but_failing_ones(fleet: Fleets) -> None:
     untroubled notification that arrives meanwhile is the next probe, and ends the hold."""
     f = fleet(attributes={"retry": QUICK, "breaker": {**PROBES, "patience": 2}}, partitions=2)
     f.produce(f.notification(f"u{n}", n=n, plan=["unknown"]) for n in range(60))
-    f.start("a", attributes={"breaker": None, "retry": {**QUICK, "first": 4, "cap": 4}})
+    f.start("a", attributes={"breaker": None, "retry": {**QUICK, "initial_delay": 4, "max_delay": 4}})
     f.until(lambda: len({line.id for line in f.all(Started)}) == 60, "first attempts")
     f.until(lambda: all(f.copies(p.id) for p in f.produced), "retry copies")
     f.kill("a")

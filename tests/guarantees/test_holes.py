@@ -32,7 +32,10 @@ PROTOCOLS: Final[dict[str, Any]] = {
     "classic": {},
     "consumer": {"consumer_config": {"group.protocol": "consumer"}},
 }
-LATER: Final[Any] = {"retry": {"max_attempts": 4, "first": 3, "cap": 3, "jitter": 0}, "breaker": None}
+LATER: Final[Any] = {
+    "retry": {"max_attempts": 4, "initial_delay": 3, "max_delay": 3, "jitter": 0},
+    "breaker": None,
+}
 """Retries that surely wait when the worker ends."""
 
 

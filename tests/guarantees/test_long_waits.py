@@ -31,7 +31,10 @@ SMALL: Final[dict[str, Any]] = {
     "partitions": 1,
     "small": True,
     "consumer": "Choosy",
-    "attributes": {"breaker": None, "retry": {"max_attempts": 4, "first": 0.3, "cap": 0.3, "jitter": 0}},
+    "attributes": {
+        "breaker": None,
+        "retry": {"max_attempts": 4, "initial_delay": 0.3, "max_delay": 0.3, "jitter": 0},
+    },
 }
 
 

@@ -54,7 +54,7 @@ def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.Monk
     monkeypatch.setattr(engine, "LOAD_BUDGET", 100_000)
     f = fleet(partitions=4)
     gate, pad = str(f.directory / "open"), "x" * 2_000
-    retry = {"max_attempts": 20, "first": 12.0, "cap": 12.0, "jitter": 0}
+    retry = {"max_attempts": 20, "initial_delay": 12.0, "max_delay": 12.0, "jitter": 0}
     settings = {"retry": retry, "concurrency": 10, "breaker": None}
 
     def produce(user: str, *plan: str, gate_from: int = 1) -> None:

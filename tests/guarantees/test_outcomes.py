@@ -133,7 +133,7 @@ def test_expiry(fleet: Fleets) -> None:
         ]
     )
     f.until(lambda: dt.datetime.now(dt.timezone.utc) > soon, "expiry")
-    with f.worker_here(attributes={"retry": {"max_attempts": 4, "first": 3600, "cap": 3600}}):
+    with f.worker_here(attributes={"retry": {"max_attempts": 4, "initial_delay": 3600, "max_delay": 3600}}):
         f.finish()
     letters = f.letters()
     assert {letters[p.id].reason for p in (plain, secret, waiting)} == {"expired"}
@@ -221,7 +221,8 @@ def test_throttled_for_longer_than_the_policy_waits(fleet: Fleets) -> None:
     """With `max_wait`, what is throttled or deferred in a row for longer is dead-lettered, with the code of the last
     answer. The outage before the first throttle does not count: a second one comes."""
     f = fleet(
-        partitions=1, attributes={"breaker": None, "retry": {"first": 0.05, "cap": 0.05, "max_wait": 1}}
+        partitions=1,
+        attributes={"breaker": None, "retry": {"initial_delay": 0.05, "max_delay": 0.05, "max_wait": 1}},
     )
     gate, never = f.directory / "open", str(f.directory / "never")
     [later] = f.produce([f.notification("later", plan=["away_then_throttle"], gate=str(gate), seconds=0)])

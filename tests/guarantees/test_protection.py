@@ -134,7 +134,7 @@ def test_one_users_failures_hold_nobody(fleet: Fleets) -> None:
     f = fleet(partitions=1)
     f.produce(f.notification("poor", n=n, plan=["503"], gate="/nowhere") for n in range(8))
     f.produce(f.notification(f"u{n}", n=n) for n in range(50))
-    with f.worker_here(attributes={"retry": {"max_attempts": 3, "first": 0.05, "cap": 0.05}}):
+    with f.worker_here(attributes={"retry": {"max_attempts": 3, "initial_delay": 0.05, "max_delay": 0.05}}):
         f.finish()
     assert f.all(LaneHeld) == []
     assert len(f.letters()) == 8
@@ -294,7 +294,9 @@ def test_hanging_async_send(fleet: Fleets) -> None:
 
 def test_collapse_key(fleet: Fleets) -> None:
     """A newer code supersedes an older one that waits for its retry: it goes out at once, the older one never."""
-    f = fleet(partitions=1, attributes={"retry": {"max_attempts": 4, "first": 3_600, "cap": 3_600}})
+    f = fleet(
+        partitions=1, attributes={"retry": {"max_attempts": 4, "initial_delay": 3_600, "max_delay": 3_600}}
+    )
     with f.worker_here():
         [old] = f.produce([f.notification("u", plan=["transient"], collapse_key="login")])
         f.until(lambda: f.copies(old.id), "retry copy")
@@ -371,7 +373,9 @@ def test_no_secret_shows(
     )
     f.produce_raw(b"u", CANARY.encode(), [("notif-category", b"news"), ("notif-channel", b"sms")])
     f.produce_raw(CANARY.encode(), b"{}", [])
-    with f.worker_here(attributes={"retry": {"max_attempts": 2, "first": 0.05, "cap": 0.05}}) as worker:
+    with f.worker_here(
+        attributes={"retry": {"max_attempts": 2, "initial_delay": 0.05, "max_delay": 0.05}}
+    ) as worker:
         f.finish()
         told += [repr(worker), str(worker.health()), str(worker.stats())]
     letters = [seen for seen in f.final() if isinstance(seen, Letter)]

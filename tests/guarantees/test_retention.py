@@ -125,7 +125,10 @@ def waiting(f: Fleet, ours: Worker, count: int) -> None:
     f.until(lambda: ours.stats().waiting_retries == count, "waiting retries")
 
 
-LONG: Final[Any] = {"retry": {"max_attempts": 4, "first": 6, "cap": 6, "jitter": 0}, "breaker": None}
+LONG: Final[Any] = {
+    "retry": {"max_attempts": 4, "initial_delay": 6, "max_delay": 6, "jitter": 0},
+    "breaker": None,
+}
 
 
 def test_waiting_retries_are_removed(fleet: Fleets) -> None:
