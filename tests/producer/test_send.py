@@ -141,10 +141,10 @@ def test_a_missing_topic_is_named_with_the_way_to_create_it(
     with Producer(config, topology=topology) as producer:
         topic = topology.source_topic("high")
         with pytest.raises(
-            ProduceError, match=rf"^{topic}: not acknowledged: UNKNOWN_TOPIC.+Topology\.create\(\)"
+            ProduceError, match=rf"^{topic}: not acknowledged: UNKNOWN_TOPIC.+create_topics\(\)"
         ):
             producer.send(note()).result(20)
-        with pytest.raises(ConfigError, match=rf"^{topic}: UNKNOWN_TOPIC.+Topology\.create\(\)"):
+        with pytest.raises(ConfigError, match=rf"^{topic}: UNKNOWN_TOPIC.+create_topics\(\)"):
             producer.warm_up(["high"])
 
 
