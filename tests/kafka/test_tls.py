@@ -36,13 +36,13 @@ class Wrong:
 WRONG: Final = (
     Wrong("a broker's certificate has expired", ("expired",), "has expired", "renew it on that broker"),
     Wrong(
-        "it is another host's",
+        "the certificate belongs to another host",
         ("elsewhere",),
         "is another host's",
-        "use a name that is in it for bootstrap.servers and advertised.listeners",
+        "use a name from the certificate in bootstrap.servers and advertised.listeners",
     ),
     Wrong(
-        "nobody here knows who signed it",
+        "the client does not know the certificate authority",
         ("unknown",),
         "is signed by an authority that this client does not know",
         "ssl.ca.location must name the file with that authority's certificate",
@@ -165,7 +165,7 @@ def test_what_is_wrong_is_named(kafka: Tls, act: str, wrong: Wrong, tmp_path: Pa
 
 def table() -> str:
     """Of the run-book."""
-    lines = ["| what is wrong | what is said | what to do |", "|---|---|---|"]
+    lines = ["| cause | message | what to do |", "|---|---|---|"]
     return "\n".join((*lines, *(f"| {w.name} | `{w.said}` | {w.do} |" for w in WRONG)))
 
 

@@ -92,8 +92,8 @@ class Cluster:
         future.result(20)
 
     def write(self, topic: str, codec: str, sizes: list[int]) -> frozenset[str]:
-        """Write one batch of zeros; what became of its records."""
-        settings = {"compression.type": codec, "linger.ms": 1_000, "batch.size": 100_000_000}
+        """Write one batch of zeros; what became of its records. `flush` ends the linger."""
+        settings = {"compression.type": codec, "linger.ms": 60_000, "batch.size": 100_000_000}
         limits = {"message.max.bytes": 100_000_000, "queue.buffering.max.kbytes": 1_000_000}
         producer = RawProducer({**self.config, **settings, **limits})
         told: list[str] = []

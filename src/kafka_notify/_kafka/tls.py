@@ -53,10 +53,10 @@ _UNKNOWN: Final = (
 _BY_CODE: Final = {
     10: "the certificate of {at} has expired; renew it on that broker, or set this machine's clock right",
     9: "the certificate of {at} is not valid yet; set the clocks of that broker and of this machine right",
-    62: "the certificate of {at} is another host's; use a name that is in it for bootstrap.servers and "
-    "advertised.listeners, or give the broker one with this name",
-    64: "the certificate of {at} is another host's; use a name that is in it for bootstrap.servers and "
-    "advertised.listeners, or give the broker one with this address",
+    62: "the certificate of {at} is another host's; use a name from the certificate in bootstrap.servers "
+    "and advertised.listeners, or give the broker one with this name",
+    64: "the certificate of {at} is another host's; use a name from the certificate in bootstrap.servers "
+    "and advertised.listeners, or give the broker one with this address",
 }
 _AUTHORITY: Final = (
     "the certificate of {at} is signed by an authority that this client does not know; ssl.ca.location must name the "
