@@ -129,29 +129,14 @@ def check_error(error: Any) -> tuple[DeliveryError, _Wrong]:
     try:
         given: object = error
         kind = type(given)
-        if kind in _ERRORS and _is_as_made(error, kind):  # nearly always
-            return error, ""
         known: Any = next(base for base in _ERRORS if issubclass(kind, base))
         return _check_error(error, kind, known)
     except BaseException:  # a metaclass of user code
         return TransientError(codes.UNHANDLED_UNKNOWN), "an error cannot be read"
 
 
-def _is_as_made(error: Any, kind: type) -> bool:
-    """Whether one of our own classes still says what its constructor let it say; whatever else it is, `_check_error`
-    finds out what."""
-    code, provider = error.code, error.provider
-    if error._left_out or type(code) is not str or not valid_code(code) or not _is_provider(provider):
-        return False
-    if kind is TransientError:
-        return _is_wait(error.retry_after)
-    return kind is not ThrottledError or (_is_wait(error.retry_after) and _is_scope(error.scope))
-
-
 def _check_error(error: Any, kind: type, known: Any) -> tuple[DeliveryError, _Wrong]:
-    fields = ["code", "provider"]
-    fields += ["retry_after"] if known in (ThrottledError, TransientError) else []
-    fields += ["scope"] if known is ThrottledError else []
+    fields = _FIELDS[known]
     found = {name: _read(error, name) for name in fields}
     wrong = [name for name in fields if not _VALID[name](found[name])]
     told = [f"{name} was a {class_name(was)}, not {_INSTEAD[name]}" for name, was in error._left_out]
@@ -197,6 +182,11 @@ _INSTEAD: Final[dict[str, str]] = {
     "provider": "a str",
     "retry_after": "a number of seconds up to 366 days",
     "scope": "one that is known",
+}
+_FIELDS: Final[dict[type, tuple[str, ...]]] = {
+    **dict.fromkeys(_ERRORS, ("code", "provider")),
+    TransientError: ("code", "provider", "retry_after"),
+    ThrottledError: ("code", "provider", "retry_after", "scope"),
 }
 _READS: Final = ("__class__", "__getattribute__", "__getattr__", "_left_out")
 _VALID: Final[dict[str, Any]] = {

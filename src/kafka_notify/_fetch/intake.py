@@ -38,13 +38,11 @@ MAX_RECORDS: Final = 64_000
 """Source records in memory per worker: as they came from the broker, or in the lanes."""
 USUAL_RECORDS: Final = 32_000
 """The same while all senders are busy, or 32 for each sender if that is more: what is read further ahead has left the
-processor's caches when it is sent. More is read when senders are free, as those that they could send for may come
-after a busy user's."""
+processor's caches when it is sent. Free senders may have to look past a busy user's."""
 SCARCE: Final = 16
 """A partition lets in more than its share while less than one in so many of the share is ready to be sent."""
 PAUSE_AT: Final = 4_000
-"""Records of one partition that wait when it is paused at the latest. A pause throws away what librdkafka had
-prefetched, so not for a few."""
+"""Records of one partition that wait when it is paused at the latest: a pause throws the prefetch away."""
 FLOOR: Final = 2
 """One part in so many of each budget is divided evenly: a partition that has less than that is read whatever the others
 have. Each may also take half of what is left of the rest, so that one partition alone has most of it."""

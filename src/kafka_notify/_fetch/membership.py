@@ -9,7 +9,7 @@ does not know of them, for as long as both live. Only leaving the group and join
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
@@ -32,11 +32,10 @@ class Membership:
     """
 
     def __init__(self, config: Config, group: str) -> None:
-        self._admin: Any = opened(AdminClient, client_config(config))
         self._group = group
         self._question = Question(
-            self._admin,
-            lambda: self._admin.describe_consumer_groups([group]),
+            opened(AdminClient, client_config(config)),
+            lambda admin: admin.describe_consumer_groups([group]),
             f"the group {group}",
             "Describe group",
             every=LOOK,

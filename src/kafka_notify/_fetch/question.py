@@ -51,7 +51,7 @@ class Question(Generic[K]):
 
     Args:
         client: The AdminClient that is asked.
-        ask: Puts it: what is asked for, each with the future of its answer.
+        ask: Puts it to the client: what is asked for, each with the future of its answer.
         what: What is described, for the log.
         right: The right that it needs, and on what kind of thing: `DescribeConfigs topic`.
         every: Seconds between an answer and the next question.
@@ -60,8 +60,8 @@ class Question(Generic[K]):
 
     def __init__(
         self,
-        client: object,
-        ask: Callable[[], Mapping[K, Future[Any]]],
+        client: Any,
+        ask: Callable[[Any], Mapping[K, Future[Any]]],
         what: str,
         right: str,
         *,
@@ -82,7 +82,7 @@ class Question(Generic[K]):
         """A new answer, once; None while there is none, or when it was an error. Call it often."""
         if self._asked is None:
             if time.monotonic() >= self._next:
-                self._asked = self._ask()
+                self._asked = self._ask(self._client)
                 keep_until_answered(self._client, self._asked)
             return None
         if not _is_answered(self._asked):

@@ -45,7 +45,6 @@ class RetentionWatch:
     def __init__(
         self, admin: Any, topics: tuple[str, ...], owned: Callable[[], Iterable[tuple[str, int]]]
     ) -> None:
-        self._admin = admin
         self._topics = topics
         self._owned = owned
         self._patient_until = time.monotonic() + PATIENCE
@@ -67,16 +66,16 @@ class RetentionWatch:
             first=STARTS_LOOK,
         )
 
-    def _ask_settings(self) -> Mapping[str, Future[Any]]:
+    def _ask_settings(self, admin: Any) -> Mapping[str, Future[Any]]:
         resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in self._topics]
-        asked = self._admin.describe_configs(resources, request_timeout=_TIMEOUT)
+        asked = admin.describe_configs(resources, request_timeout=_TIMEOUT)
         return {resource.name: future for resource, future in asked.items()}
 
-    def _ask_starts(self) -> Mapping[tuple[str, int], Future[Any]]:
+    def _ask_starts(self, admin: Any) -> Mapping[tuple[str, int], Future[Any]]:
         wanted = {TopicPartition(*place): _SPEC.earliest() for place in self._owned()}
         if not wanted:
             return {}
-        asked = self._admin.list_offsets(wanted, request_timeout=_TIMEOUT)
+        asked = admin.list_offsets(wanted, request_timeout=_TIMEOUT)
         return {(tp.topic, tp.partition): future for tp, future in asked.items()}
 
     def settings(self) -> Mapping[str, int] | None:

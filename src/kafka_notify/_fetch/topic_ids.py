@@ -37,7 +37,6 @@ class TopicIds:
     """
 
     def __init__(self, admin: Any, topics: tuple[str, ...]) -> None:
-        self._admin = admin
         self._topics = topics
         self._patient_until = time.monotonic() + PATIENCE
         self._question = Question(
@@ -46,8 +45,8 @@ class TopicIds:
         self.known: tuple[str, ...] = ()
         """As last answered, in the order of the topics; a text is empty where brokers have no ids (before 2.8)."""
 
-    def _ask(self) -> Mapping[str, Future[Any]]:
-        asked: Mapping[str, Future[Any]] = self._admin.describe_topics(
+    def _ask(self, admin: Any) -> Mapping[str, Future[Any]]:
+        asked: Mapping[str, Future[Any]] = admin.describe_topics(
             TopicCollection(list(self._topics)), request_timeout=LOOK
         )
         return asked

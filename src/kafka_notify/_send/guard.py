@@ -152,20 +152,20 @@ class Guard:
             found.append(f"provider unavailable ({how(self.lane, now)})")
         elif self.lane.uncounted(now):
             found.append("degraded: half of all sends fail, so failures do not count as attempts")
-        if self._destinations is not None and not self._destinations.named:
+        if not self._named:
             found += self._held()
         return found
 
     def notes(self) -> list[str]:
         """What others have to look after, as sentences for `health`: destinations that the consumer names."""
-        return self._held() if self._destinations is not None and self._destinations.named else []
+        return self._held() if self._named else []
 
     def _held(self) -> list[str]:
         held = self.destinations_held()
         if not held:
             return []
         longest = min(held, key=lambda circuit: circuit.since)
-        what = "destinations" if self._destinations is not None and self._destinations.named else "channels"
+        what = "destinations" if self._named else "channels"
         return [f"{len(held)} {what} unavailable, longest: {how(longest, self._clock.monotonic())}"]
 
     # -- before a send --------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Guard:
         """
         destinations = self._destinations
         assert destinations is not None
-        if destinations.named:
+        if self._named:
             try:
                 name = self._name(notification)
             except Exception as e:
@@ -373,7 +373,7 @@ class Guard:
     ) -> Ruling:
         """A failure that may be the provider's: whether it counts, and how long it waits."""
         lane, now = self.lane, self._clock.monotonic()
-        if self._destinations is not None and not self._destinations.named and place.of is None:
+        if self._destinations is not None and not self._named and place.of is None:
             place.of = self._channel(notification.channel)
             place.of.busy += 1  # until `leave`
         of = place.of

@@ -13,8 +13,7 @@ from kafka_notify._base import codes
 from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.retry_record import Held
-from kafka_notify._settle.copies import Copy
-from kafka_notify._settle.records import place_of, state_of
+from kafka_notify._settle.records import PartitionCopy, place_of, state_of
 from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification
 from kafka_notify.wire import DlqPayload, DlqReason, category_of, dead_letter
@@ -91,7 +90,7 @@ class Death:
     at: int
 
 
-class DeadLetterCopy(Copy):
+class DeadLetterCopy(PartitionCopy):
     """A record of the dead-letter topic: the entry is terminal once the broker has it.
 
     When no topic takes it, it is written without its value, and if need be without key and headers.
@@ -105,7 +104,7 @@ class DeadLetterCopy(Copy):
         spawn: Runs the hook.
     """
 
-    __slots__ = ("_context", "_death", "_entry", "_forms", "_hook", "_notification", "_partition", "_spawn")
+    __slots__ = ("_context", "_death", "_entry", "_forms", "_hook", "_notification", "_spawn")
     outlives = True  # `on_dead_letter` is told of a letter that was written
     gives_way = True
 
@@ -118,10 +117,9 @@ class DeadLetterCopy(Copy):
         hook: DeadLetterHook | None,
         spawn: Spawn,
     ) -> None:
-        super().__init__(context.dead_letter_topic, -1, None, None, [])
+        super().__init__(entry.partition, context.dead_letter_topic, -1, None, None, [])
         self._context = context
         self._entry = entry
-        self._partition = entry.partition
         self._death = death
         self._notification = notification
         self._hook = hook
@@ -147,10 +145,6 @@ class DeadLetterCopy(Copy):
             id=held.id or None,
             created_ms=held.created if held.id and held.created >= 0 else None,
         )
-
-    def wanted(self) -> bool:
-        """While its assignment lives."""
-        return self._partition.alive
 
     def acknowledged(self, offset: int) -> None:
         """Tell of it, then finish the entry."""
@@ -191,14 +185,12 @@ class DeadLetterCopy(Copy):
             self._finish()
 
     def _finish(self) -> None:
-        partition = self._partition
-        partition.outstanding -= 1
-        if partition.alive:
-            partition.finish(self._entry, accepted=False, now=self._context.clock.now())
+        if self._answered():
+            self._of.finish(self._entry, accepted=False, now=self._context.clock.now())
 
     def too_large(self) -> bool:
         """Write less of it."""
-        if self._partition.alive:
+        if self.wanted():
             log.error(
                 "%s[%d]: the dead letter of offset %d is too large for %s: less of it is written; the original "
                 "stays in its topic until retention removes it",
@@ -206,4 +198,4 @@ class DeadLetterCopy(Copy):
                 self.topic,
             )
             self._take_form()
-        return self._partition.alive
+        return self.wanted()

@@ -177,9 +177,7 @@ class CopyPublisher:
 
     def _write_letter(self, entry: Entry, death: Death, notification: Notification[Any] | None) -> None:
         letter = DeadLetterCopy(self._context, entry, death, notification, self._on_dead_letter, self._spawn)
-        partition = entry.partition
-        partition.dying(entry)
-        partition.outstanding += 1
+        entry.partition.dying(entry)
         self._writer.write(letter)
 
 

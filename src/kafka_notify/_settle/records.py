@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kafka_notify import events
 from kafka_notify._decision.context import Context
-from kafka_notify._partition.entry import Entry
+from kafka_notify._partition.entry import Assignment, Entry
 from kafka_notify._partition.retry_record import Held
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._settle.copies import Copy
@@ -64,10 +64,50 @@ def state_of(entry: Entry, held: Held, attempts: int, context: Context) -> Retry
     )
 
 
+class PartitionCopy(Copy):
+    """A copy that a partition waits for: it is outstanding from now until its answer.
+
+    Args:
+        of: The assignment that it belongs to.
+        topic: Where to.
+        number: Of the partition there; -1 lets the key decide.
+        key: Of the record; likewise `value` and `headers`.
+    """
+
+    __slots__ = ("_of",)
+
+    def __init__(
+        self,
+        of: Assignment,
+        topic: str,
+        number: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+    ) -> None:
+        super().__init__(topic, number, key, value, headers)
+        self._of = of
+        of.outstanding += 1
+
+    def wanted(self) -> bool:
+        """While its assignment lives."""
+        return self._of.alive
+
+    def _answered(self) -> bool:
+        """Nobody waits for it any more; whether its assignment lives."""
+        self._of.outstanding -= 1
+        return self._of.alive
+
+    def abandon(self) -> None:
+        """Do not keep the assignment alive."""
+        super().abandon()
+        del self._of
+
+
 TooLarge = Callable[["RetryCopy"], object]
 
 
-class RetryCopy(Copy):
+class RetryCopy(PartitionCopy):
     """A record of the retry topic: the entry lives there once the broker has it.
 
     Args:
@@ -79,7 +119,7 @@ class RetryCopy(Copy):
         instead: Writes something else when no topic takes it.
     """
 
-    __slots__ = ("_context", "_instead", "_partition", "attempts", "entry", "held", "notification")
+    __slots__ = ("_context", "_instead", "attempts", "entry", "held", "notification")
     gives_way = True
 
     def __init__(
@@ -93,24 +133,18 @@ class RetryCopy(Copy):
     ) -> None:
         self._context = context
         self._instead = instead
-        self._partition = partition = entry.partition
         self.entry = entry
         self.held = held
         self.attempts = attempts
         self.notification = notification
         headers = retry_copy(entry.headers, state_of(entry, held, attempts, context), held.id, held.created)
-        super().__init__(context.retry_topic, partition.number, entry.key, entry.value, headers)
-        partition.outstanding += 1
-
-    def wanted(self) -> bool:
-        """While its assignment lives."""
-        return self._partition.alive
+        of = entry.partition
+        super().__init__(of, context.retry_topic, of.number, entry.key, entry.value, headers)
 
     def acknowledged(self, offset: int) -> None:
         """The entry lives in the retry topic from now on."""
-        partition, held = self._partition, self.held
-        partition.outstanding -= 1
-        if not partition.alive:
+        partition, held = self._of, self.held
+        if not self._answered():
             return
         context = self._context
         now = context.clock.now()
@@ -137,9 +171,7 @@ class RetryCopy(Copy):
 
     def too_large(self) -> bool:
         """It is dead-lettered instead."""
-        partition = self._partition
-        partition.outstanding -= 1
-        if partition.alive:
+        if self._answered():
             log.error(
                 "%s[%d]: the retry copy of offset %d is too large for %s: it is dead-lettered; raise that topic's "
                 "max.message.bytes",
@@ -152,7 +184,7 @@ class RetryCopy(Copy):
     def abandon(self) -> None:
         """Keep neither the entry nor the assignment alive."""
         super().abandon()
-        del self.entry, self.held, self.notification, self._partition
+        del self.entry, self.held, self.notification
 
 
 class CarriedCopy(RetryCopy):
@@ -162,34 +194,29 @@ class CarriedCopy(RetryCopy):
     gives_way = False
 
 
-class SpillCopy(Copy):
+class SpillCopy(PartitionCopy):
     """Which offsets of the retry partition are finished, written into itself. Its headers are those of a copy by
     another writer, so that an older version passes over it."""
 
-    __slots__ = ("_long_waits", "_partition", "_written")
+    __slots__ = ("_long_waits", "_spilled", "_written")
 
     def __init__(self, context: Context, partition: Partition, written: Spill, long_waits: LongWaits) -> None:
         super().__init__(
+            partition,
             context.retry_topic,
             partition.number,
             _SPILL_KEY,
             written.value,
             _spill_headers(context, partition),
         )
-        self._partition = partition
+        self._spilled = partition.spilled
         self._written = written
         self._long_waits = long_waits
-        partition.outstanding += 1
-
-    def wanted(self) -> bool:
-        """While its assignment lives."""
-        return self._partition.alive
 
     def acknowledged(self, offset: int) -> None:
         """Commits may name it."""
-        self._partition.outstanding -= 1
-        if self._partition.alive:
-            self._partition.spilled(self._written, offset)
+        if self._answered():
+            self._spilled(self._written, offset)
 
     def failed(self) -> None:
         """It counts."""
@@ -198,7 +225,7 @@ class SpillCopy(Copy):
     def abandon(self) -> None:
         """Do not keep the assignment alive."""
         super().abandon()
-        del self._partition, self._written
+        del self._spilled, self._written
 
 
 def _spill_headers(context: Context, partition: Partition) -> Headers:

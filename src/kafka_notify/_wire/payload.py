@@ -44,7 +44,7 @@ def to_json(cls: type[Any], value: object) -> dict[str, Any]:
     Raises:
         InvalidNotificationError: It would not come back as what it is; the text names class and field, never the value.
     """
-    found = _compiled.get(cls) or _compile(cls)
+    found, name = _compiled.get(cls) or _compile(cls), cls.__qualname__
     try:
         plain: dict[str, Any] = found.write(value)
         if found.reads_back is None:
@@ -52,19 +52,17 @@ def to_json(cls: type[Any], value: object) -> dict[str, Any]:
         # repr tells True from 1 and 1 from 1.0, and costs half of JSON
         if found.reads_back and repr(found.write(found.read(plain))) != repr(plain):
             raise InvalidNotificationError(
-                f"a {cls.__qualname__} would not come back as it is: its converters, __init__ or __post_init__, or "
+                f"a {name} would not come back as it is: its converters, __init__ or __post_init__, or "
                 "those of a class in it, change the fields that it already has"
             )
     except Mismatch:
         raise InvalidNotificationError(
-            f"data must be a {cls.__qualname__} itself, not a {type(value).__qualname__}"
+            f"data must be a {name} itself, not a {type(value).__qualname__}"
         ) from None
     except (RecursionError, ValueError) as e:
         if isinstance(e, InvalidNotificationError):
             raise
-        raise InvalidNotificationError(
-            f"a {cls.__qualname__} is nested too deeply, or holds itself"
-        ) from None
+        raise InvalidNotificationError(f"a {name} is nested too deeply, or holds itself") from None
     return plain
 
 
