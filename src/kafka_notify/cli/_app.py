@@ -39,7 +39,7 @@ def app() -> None:
     """Operate kafka-notify: topics, workers, pauses, dead letters.
 
     The cluster is given by KAFKA_NOTIFY_BOOTSTRAP_SERVERS and its like (KAFKA_NOTIFY_SASL_PASSWORD is sasl.password),
-    by --config FILE, or by --bootstrap; the later goes before the earlier. The topology is given by --topology or
+    by --config FILE, or by --bootstrap; a later source overrides an earlier one. The topology is given by --topology or
     KAFKA_NOTIFY_CLI_TOPOLOGY.
 
     Exit codes: 0 done, 1 something is wrong, 2 usage, 3 configuration, 4 cluster or a defect, 5 refused as unsafe,
