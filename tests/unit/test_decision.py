@@ -19,9 +19,8 @@ from kafka_notify import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify._base.retention import DAY_MS
+from kafka_notify._base.retention import DAY_MS, MAX_WAIT_MS
 from kafka_notify._decision.what_follows import (
-    MAX_WAIT_MS,
     Decision,
     Finish,
     GiveUp,

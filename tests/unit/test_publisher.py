@@ -8,9 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from kafka_notify import Category, JsonCodec, Notification, Retry, RetryPolicy, TransientError, events
-from kafka_notify._base.clock import Clock
-from kafka_notify._decision.context import Context
+from kafka_notify import Notification, Retry, TransientError, events
 from kafka_notify._decision.what_follows import TryAgain
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.retry_record import Held
@@ -19,8 +17,8 @@ from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify.notification import MAX_USER_ID_BYTES
 from kafka_notify.wire import Headers, read_dead_letter, read_retry
+from tests.unit.publishing import NOW, publishing
 
-NOW = 1_800_000_000_000
 HEADERS: Headers = [("notif-category", b"news"), ("notif-channel", b"sms"), ("team", b"x")]
 FAILURE = TransientError("http.503", provider="acme")
 
@@ -80,21 +78,7 @@ class World:
         self.note: Notification[Any] = Notification(
             user_id="u", category="news", channel="sms", data={"a": 1}
         )
-        context = Context(
-            loop=cast(Any, None),
-            clock=Clock(wall=lambda: NOW / 1000),
-            source="source",
-            retry_topic="retry",
-            dead_letter_topic="dlq",
-            group="group",
-            categories={"news": Category("news", "l")},
-            codec=JsonCodec(),
-            retry=RetryPolicy(4),
-            send_timeout=30.0,
-            concurrency=1,
-            unknown="retry",
-            on_event=self.events.append,
-        )
+        context = publishing(on_event=self.events.append)
         writer = cast(CopyWriter, self)
         self.publisher = CopyPublisher(context, writer, self.told if hook else None, self.tasks.append)
 

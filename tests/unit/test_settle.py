@@ -8,9 +8,7 @@ from typing import Any, cast
 import pytest
 
 from kafka_notify import (
-    Category,
     DeliveryError,
-    JsonCodec,
     Notification,
     ProviderUnavailableError,
     Retry,
@@ -18,8 +16,6 @@ from kafka_notify import (
     ThrottledError,
     TransientError,
 )
-from kafka_notify._base.clock import Clock
-from kafka_notify._decision.context import Context
 from kafka_notify._decision.counts import Counts
 from kafka_notify._decision.what_follows import decide
 from kafka_notify._partition.budget import PayloadBudget
@@ -34,9 +30,9 @@ from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify.policy import deferred
 from kafka_notify.wire import read_dead_letter, read_retry
 from tests.model.promises import Bytes
+from tests.unit.publishing import NOW, publishing
 
 HOUR = 3_600_000
-NOW = 1_800_000_000_000
 
 
 class Written:
@@ -61,21 +57,7 @@ def settled(
     """What is written for a notification that failed first, and that waits in a row, for so many milliseconds, and that
     fails now again."""
     written = Written()
-    context = Context(
-        loop=cast(Any, None),
-        clock=Clock(wall=lambda: NOW / 1000),
-        source="source",
-        retry_topic="retry",
-        dead_letter_topic="dlq",
-        group="group",
-        categories={"news": Category("news", "l")},
-        codec=JsonCodec(),
-        retry=RetryPolicy(4, max_wait=None if max_wait is None else max_wait / 1000),
-        send_timeout=30.0,
-        concurrency=1,
-        unknown="retry",
-        on_event=None,
-    )
+    context = publishing(RetryPolicy(4, max_wait=None if max_wait is None else max_wait / 1000))
     publisher = CopyPublisher(context, cast(CopyWriter, written), None, lambda _: None)
     hooks, permits = (
         cast(Any, SimpleNamespace(on_sent=None)),

@@ -8,7 +8,6 @@ from typing import Final, Literal
 import attrs
 
 from kafka_notify._admin.wanted import (
-    DAY_MS,
     UNPACKED,
     ConsumerLike,
     Wanted,
@@ -17,7 +16,7 @@ from kafka_notify._admin.wanted import (
     wanted_topics,
 )
 from kafka_notify._base.names import DEFAULT_CONSUMER, of_retry_topic
-from kafka_notify._base.retention import keepable, keeps_any_wait
+from kafka_notify._base.retention import DAY_MS, keepable, keeps_any_wait
 from kafka_notify.topology import Lane, Topology
 
 _TOPICS: Final = "kafka-topics.sh"

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import attrs
 
 from kafka_notify._base.names import consumer_key
+from kafka_notify._base.retention import DAY_MS, MAX_WAIT_MS, SOURCE_DEFAULT_MS
 from kafka_notify.consumer import Consumer
 from kafka_notify.topology import Lane, Topology
 
@@ -17,9 +18,6 @@ ConsumerLike = str | Consumer | type[Consumer]
 Compression = Literal["uncompressed", "producer"]
 """`compression.type` of what workers read: brokers unpack it before they look at `max.message.bytes`, or not."""
 
-DAY_MS: Final = 86_400_000
-_LONGEST_WAIT_MS: Final = DAY_MS
-"""A throttled notification may wait for 24 hours, whatever the backoff."""
 _RECORD_BYTES: Final = 1_048_588  # Kafka's own default
 _COPY_BYTES: Final = 2_097_152
 """A copy is its record and more headers: it must fit where the record did."""
@@ -49,7 +47,7 @@ def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]
     wanted: dict[str, Wanted] = {}
     for lane in topology.lanes.values():
         source, dlq = topology.source_topic(lane.name), topology.dlq_topic(lane.name)
-        wanted[source] = Wanted(source, "source", lane.partitions, 7 * DAY_MS, _RECORD_BYTES)
+        wanted[source] = Wanted(source, "source", lane.partitions, SOURCE_DEFAULT_MS, _RECORD_BYTES)
         for name in names:
             retry = topology.retry_topic(lane.name, name)
             wanted[retry] = Wanted(retry, "retry", lane.partitions, retry_retention(lane), _COPY_BYTES)
@@ -78,7 +76,7 @@ def topic_config(topic: Wanted, replicas: int, compression: Compression = "produ
 
 def retry_retention(lane: Lane) -> int:
     """Milliseconds for which its retry topic should keep a record."""
-    longest = max(_LONGEST_WAIT_MS, round(lane.retry.max_delay * (1 + lane.retry.jitter) * 1000))
+    longest = max(MAX_WAIT_MS, round(lane.retry.max_delay * (1 + lane.retry.jitter) * 1000))
     return 2 * longest + 7 * DAY_MS
 
 

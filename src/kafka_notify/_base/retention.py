@@ -7,6 +7,9 @@ from typing import Final
 from kafka_notify._base.names import is_retry_topic
 
 DAY_MS: Final = 86_400_000
+MAX_WAIT_MS: Final = DAY_MS
+"""How long a notification without expiry may be throttled in a row before it is dead-lettered, whatever the backoff;
+how long one whose codec cannot decode it, though it decodes others, may wait."""
 SOURCE_DEFAULT_MS: Final = 7 * DAY_MS
 """What `create_topics` gives source topics, and what is assumed where settings may not be read."""
 RETRY_DEFAULT_MS: Final = 9 * DAY_MS

@@ -12,7 +12,7 @@ import attrs
 from typing_extensions import assert_never
 
 from kafka_notify._base import codes
-from kafka_notify._base.retention import RETRY_DEFAULT_MS, keepable, keeps_any_wait
+from kafka_notify._base.retention import MAX_WAIT_MS, RETRY_DEFAULT_MS, keepable, keeps_any_wait
 from kafka_notify._decision.circuit import least_wait
 from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeError
 from kafka_notify.notification import Receipt
@@ -20,9 +20,6 @@ from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import RetryPolicy, UnknownOutcome, holds_lane, is_deferred
 from kafka_notify.wire import DlqReason
 
-MAX_WAIT_MS: Final = 24 * 3600 * 1000
-"""How long a notification without expiry may be throttled in a row before it is dead-lettered; how long one whose
-codec cannot decode it, though it decodes others, may wait."""
 NEVER_ASSUMED: Final = (codes.NO_RECEIPT, codes.INVALID_OUTCOME)
 """Codes of unknown outcomes that are bugs: such a send is never assumed to be sent."""
 
