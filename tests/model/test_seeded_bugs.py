@@ -237,6 +237,16 @@ class EvictsHeads(Scheduler):
             self._effects.send(lane.entries[0])
 
 
+class ForgetsRedriven(Partition):
+    """A redriven copy is forgotten when the generation before is done with, whatever became of that."""
+
+    def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
+        redriven = self.redrives.waiting.pop(entry.origin, None)
+        if redriven is not None and redriven.held is not None:
+            self.retry.complete(redriven.held.at)
+        super().finish(entry, accepted=accepted, now=now)
+
+
 class MatchesByOffset(WithParts):
     """What died in a topic before this one is taken for the record that this one has at its offset."""
 
@@ -487,6 +497,7 @@ BUGS: list[tuple[type, str, frozenset[str] | None]] = [
     (CopyForgetsOrphan, "DUP", frozenset({"timeouts"})),
     (NoRedriveGenerations, "DUP", frozenset({"redrive"})),
     (Overlap, "OVERLAP", frozenset({"redrive"})),
+    (ForgetsRedriven, "LOSS", frozenset({"redrive"})),
     (MatchesByOffset, "LOSS", frozenset({"strangers", "redrive"})),
     (SwallowsByOffset, "LOSS", frozenset({"strangers", "redrive"})),
     (TakesRecordForItsCopy, "LOSS", frozenset({"strangers", "redrive"})),
