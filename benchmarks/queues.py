@@ -14,7 +14,7 @@ from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import Spill
 from kafka_notify.wire import Headers, RetryState
 
@@ -66,7 +66,7 @@ class _Queue:
     def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
         return []
 
-    def bury(self, entry: Entry, /) -> None: ...
+    def dead_letter(self, entry: Entry, /) -> None: ...
     def wake(self, lane: UserQueue, at: int, /) -> None: ...
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
@@ -90,7 +90,7 @@ class _Queue:
         self.partition.on_retry(offset, "u", state, _RECORD, [], lambda: facts, NOW)
 
     def copied(self, entry: Entry, due: int = 0) -> None:
-        held = Held(self.at, due, None, "", 0)
+        held = RetryRecord(self.at, due, None, "", 0)
         self.at += 1
         self.partition.copied(entry, held, 0, NOW)
 

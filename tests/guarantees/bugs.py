@@ -14,7 +14,7 @@ from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.offsets import OffsetTracker
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._send.ready import Ready
 from kafka_notify._settle.publisher import CopyPublisher
 
@@ -34,7 +34,7 @@ def complete_before_acknowledgement() -> None:
     copy: Any = CopyPublisher._copy
 
     def hasty(self: CopyPublisher, entry: Any, *args: Any, **kwargs: Any) -> Any:
-        if entry.held is None:
+        if entry.retry is None:
             entry.partition.source.complete(entry.origin)
         return copy(self, entry, *args, **kwargs)
 
@@ -120,8 +120,8 @@ def stop_reading_for_all() -> None:
 def keep_every_payload() -> None:
     """The payloads of waiting retries stay in memory whether they fit or not."""
 
-    def generous(self: PayloadBudget, held: Held, size: int) -> bool:
-        held.bytes = held.size = size
+    def generous(self: PayloadBudget, retry: RetryRecord, size: int) -> bool:
+        retry.bytes = retry.size = size
         self.used += size
         return True
 

@@ -134,7 +134,7 @@ def _catch(call: Callable[[], object], into: list[BaseException]) -> None:
         into.append(e)
 
 
-@pytest.mark.parametrize("part", ["rereader", "control"])
+@pytest.mark.parametrize("part", ["payload_reloader", "control"])
 def test_no_thread_of_a_worker_ends_unnoticed(config: dict[str, Any], topology: Topology, part: str) -> None:
     """Where a reader ends on an exception, its worker ends, and says why."""
     consumer = Gated()
@@ -142,8 +142,8 @@ def test_no_thread_of_a_worker_ends_unnoticed(config: dict[str, Any], topology: 
     worker.start()
     try:
         running: Any = worker._running
-        if part == "rereader":
-            running.rereader.request(object())  # no request: reading it raises
+        if part == "payload_reloader":
+            running.payload_reloader.request(object())  # no request: reading it raises
         else:
             running.control._turn = None  # what its thread calls next
         assert running.fetch.join(60)

@@ -43,7 +43,7 @@ from kafka_notify import (
     run,
 )
 from kafka_notify._partition.entry import Entry
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._settle.copies import Copy
 from kafka_notify.admin import create_topics
 from kafka_notify.testing import LocalKafka
@@ -70,7 +70,7 @@ def config(local_kafka: LocalKafka, topology: Topology) -> dict[str, Any]:
     return config
 
 
-OF_ONE_ATTEMPT = (Notification, Attempt, Exception, Message, Entry, Held, Copy)
+OF_ONE_ATTEMPT = (Notification, Attempt, Exception, Message, Entry, RetryRecord, Copy)
 """What a worker makes anew for each record."""
 
 

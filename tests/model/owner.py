@@ -18,7 +18,7 @@ from kafka_notify._partition.commit_metadata import Committed, Fence
 from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.strangers import place
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, RetryState, collapse_of
@@ -123,14 +123,16 @@ class Owner:
         """Retry offsets of what is being sent, copied, or waits for that."""
         p = self.partition
         entries = [*(e for e in p.pending.values() if e.busy), *p.redrives.waiting.values()]
-        return {e.held.at for e in entries if e.held is not None}
+        return {e.retry.at for e in entries if e.retry is not None}
 
     def describe(self) -> str:
         if self._partition is None:
             return f"{self.writer} not started"
         p = self._partition
         waits = {
-            e.origin: (e.held and e.held.at, e.busy.name) for lane in p.lanes.values() for e in lane.entries
+            e.origin: (e.retry and e.retry.at, e.busy.name)
+            for lane in p.queues.values()
+            for e in lane.entries
         }
         return f"{self.writer} active={p.active} {waits} flight={[name for name, _ in self.flight]}"
 
@@ -288,7 +290,7 @@ class Owner:
     @staticmethod
     def _what(entry: Entry) -> int:
         """Which notification an entry is of: its origin, or the place of one from a topic before."""
-        held = entry.held
+        held = entry.retry
         if held is None or not held.id:
             return entry.origin
         origin = held.origin_of(entry)
@@ -314,13 +316,13 @@ class Owner:
             self.skew = -self.skew
         p, world = self.partition, self.world
         for entry in p.pending.values():
-            held = entry.held
+            held = entry.retry
             copy = world.retry[held.at] if held else None
             if held and copy and not entry.busy and world.now - copy.time > RETENTION * 3 // 4:
                 world.attended[held.at] += 1
         for entry in p.carry(self.now):
-            assert entry.held is not None
-            self._copy(entry, entry.attempt, entry.held.due)
+            assert entry.retry is not None
+            self._copy(entry, entry.attempt, entry.retry.due)
         for entry in self.partition.pending.values():
             if not entry.busy:
                 self.partition.rest(entry)  # it was read again to be sent, or carried, and was not
@@ -355,7 +357,7 @@ class Owner:
         self.flight = [(what, step) for what, step in self.flight if not is_of(what, step)]
         return found
 
-    def bury(self, entry: Entry, /) -> None:
+    def dead_letter(self, entry: Entry, /) -> None:
         self._bury(entry, expired=False)
 
     def wake(self, lane: UserQueue, at: int, /) -> None:
@@ -393,7 +395,7 @@ class Owner:
     # -- sends ----------------------------------------------------------------------------------------
 
     def _send(self, entry: Entry) -> None:
-        world, held, what = self.world, entry.held, self._what(entry)
+        world, held, what = self.world, entry.retry, self._what(entry)
         record = self._record(what)
         if not self.alive:
             return
@@ -433,7 +435,7 @@ class Owner:
         self.flight.append(("answer", partial(self._answer, entry)))
 
     def _answer(self, entry: Entry) -> None:
-        world, lane = self.world, entry.lane
+        world, lane = self.world, entry.queue
         origin = self._what(entry)
         user = self._record(origin).user
         accepted, counted = True, True
@@ -454,7 +456,7 @@ class Owner:
             return
         attempt = entry.attempt + counted
         if counted:
-            what = origin, entry.held.redrives if entry.held else 0
+            what = origin, entry.retry.redrives if entry.retry else 0
             self.counted[what] = self.counted.get(what, entry.attempt) + 1
         wait = 1 + world.choose(9)
         if world.happens("wide", 40):
@@ -474,7 +476,7 @@ class Owner:
 
     def _finish(self, entry: Entry, *, accepted: bool) -> None:
         if self.alive:
-            held = entry.held
+            held = entry.retry
             self.finished[self._what(entry)] = (held.redrives, held.at) if held else (0, None)
             far = held is not None and held.last >= self.partition.retry.frontier + commit_metadata.WINDOW
             if held is not None and (far or self.partition.window):
@@ -487,9 +489,9 @@ class Owner:
     # -- copies and dead letters ----------------------------------------------------------------------
 
     def _copy(self, entry: Entry, attempt: int, due: int) -> None:
-        old, what, origin = entry.held, self._what(entry), entry.origin
+        old, what, origin = entry.retry, self._what(entry), entry.origin
         record = self._record(what)
-        held = Held(-1, due, record.expires, f"id{origin}", origin)
+        held = RetryRecord(-1, due, record.expires, f"id{origin}", origin)
         held.topic = self.topic_id
         if old is not None:
             held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
@@ -500,7 +502,7 @@ class Owner:
         copy = Copy(origin, held.redrives, attempt, due, self.writer, old=is_old, topic=held.topic)
         self.flight.append(("copy", partial(self._produce, entry, held, copy)))
 
-    def _produce(self, entry: Entry, held: Held, copy: Copy) -> None:
+    def _produce(self, entry: Entry, held: RetryRecord, copy: Copy) -> None:
         world = self.world
         self._check_payload(entry)
         if world.happens("timeouts", 30):
@@ -514,7 +516,7 @@ class Owner:
         held.at = world.write(copy)
         self.flight.append(("copied", partial(self._copied, entry, held, copy)))
 
-    def _copied(self, entry: Entry, held: Held, copy: Copy) -> None:
+    def _copied(self, entry: Entry, held: RetryRecord, copy: Copy) -> None:
         if not self.alive:
             return
         if self is self.world.owner:
@@ -523,11 +525,11 @@ class Owner:
         self.partition.copied(entry, held, copy.attempt, self.now)
 
     def _bury(self, entry: Entry, *, expired: bool) -> None:
-        self.partition.dying(entry)
+        self.partition.dead_lettering(entry)
         self.flight.append(("letter", partial(self._letter, entry, expired)))
 
     def _letter(self, entry: Entry, expired: bool) -> None:
-        world, held = self.world, entry.held
+        world, held = self.world, entry.retry
         self._check_payload(entry)
         failed = world.happens("timeouts", 20)
         if not failed or world.choose(2):
@@ -549,12 +551,12 @@ class Owner:
 
     def _load(self, entry: Entry) -> None:
         if self.alive:
-            assert entry.held is not None
+            assert entry.retry is not None
             what = self._what(entry)
             self.partition.loaded(entry, Bytes(self._record(what).key, b"value%d" % what), self.now)
 
     def _check_payload(self, entry: Entry) -> None:
-        unreadable = entry.held is not None and not entry.held.id
+        unreadable = entry.retry is not None and not entry.retry.id
         expected = b"?" if unreadable else b"value%d" % self._what(entry)
         if self.alive and (
             entry.record is None or entry.value != expected
@@ -639,17 +641,17 @@ class Owner:
             return
         if p.parking.unparked and not p.own.moving:
             self.world.fail("PINNED", "nothing is on its way that parking would go on with")
-        for lane in p.lanes.values():
+        for lane in p.queues.values():
             head = lane.head
             if (
                 head is None
-                or head.held is None
+                or head.retry is None
                 or head.busy
                 or lane in p.parking.unparked
                 or lane in p.waiting.agenda
             ):
                 continue
-            left = [entry.origin for entry in lane.entries if entry.held is None and not entry.busy]
+            left = [entry.origin for entry in lane.entries if entry.retry is None and not entry.busy]
             if left:
                 self.world.fail("PINNED", f"{left} stay in the source behind {head.origin}")
 
@@ -657,22 +659,22 @@ class Owner:
         """While a busy user keeps others out, what waits behind their head is parked."""
         p = self.partition
         if p.active and not p.closing and not p.own.moving:
-            for lane in p.lanes.values():
-                left = [entry.origin for entry in lane.entries[1:] if entry.held is None and not entry.busy]
+            for lane in p.queues.values():
+                left = [entry.origin for entry in lane.entries[1:] if entry.retry is None and not entry.busy]
                 if left:
                     self.world.fail("CROWD", f"{left} of {lane.key} stay in the source")
 
     def check_budget(self) -> None:
         """What the partition counts against the worker's budget is what it holds."""
-        entries = [entry for lane in self.partition.lanes.values() for entry in lane.entries]
-        held = sum(entry.held.size for entry in entries if entry.held is not None)
-        loaded = sum(entry.held.size for entry in entries if entry.held is not None and entry.held.loaded)
+        entries = [entry for lane in self.partition.queues.values() for entry in lane.entries]
+        held = sum(entry.retry.size for entry in entries if entry.retry is not None)
+        loaded = sum(entry.retry.size for entry in entries if entry.retry is not None and entry.retry.loaded)
         if self.budget.loaded != loaded:
             self.world.fail("BUDGET", f"{self.budget.loaded} bytes counted as read again, {loaded} are")
-        unsent = [entry for entry in entries if entry.held is None]
+        unsent = [entry for entry in entries if entry.retry is None]
         counted = (self.budget.used, self.budget.open, self.partition.open_bytes)
-        sent = sum(entry.held is not None and entry.held.counted for entry in entries)
-        carried = sum(entry.held is not None and entry.held.carried != "" for entry in entries)
+        sent = sum(entry.retry is not None and entry.retry.counted for entry in entries)
+        carried = sum(entry.retry is not None and entry.retry.carried != "" for entry in entries)
         if self.partition.alive and self.partition.carrying.count != carried:
             self.world.fail("BUDGET", f"{self.partition.carrying.count} counted as carried, {carried} are")
         if self.partition.alive and self.partition.half.under_way != sent:

@@ -16,7 +16,7 @@ from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.parking import Parking
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_reader import RetryReader
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.scheduler import Action, Scheduler
 from kafka_notify._partition.strangers import Origins
 from kafka_notify._partition.table import EntryTable
@@ -41,7 +41,7 @@ class CompleteBeforeAcknowledgement(Owner):
 
     def _copy(self, entry: Entry, attempt: int, due: int) -> None:
         super()._copy(entry, attempt, due)
-        if entry.held is None:
+        if entry.retry is None:
             self.partition.source.complete(entry.origin)
 
 
@@ -78,7 +78,7 @@ class NoCarry(Owner):
 class CopyForgetsOrphan(Owner):
     """A copy whose first try failed is sent at once."""
 
-    def _copied(self, entry: Entry, held: Held, copy: Copy) -> None:
+    def _copied(self, entry: Entry, held: RetryRecord, copy: Copy) -> None:
         held.tainted = False
         super()._copied(entry, held, copy)
 
@@ -119,7 +119,7 @@ class NoRedriveGenerations(Partition):
 class NoReach(Scheduler):
     """A copy is sent although an earlier record of its user may be unread."""
 
-    def _missing(self, head: Entry, held: Held) -> Action | None:
+    def _missing(self, head: Entry, held: RetryRecord) -> Action | None:
         position = self._source.position
         self._source.position = 1_000_000
         try:
@@ -131,7 +131,7 @@ class NoReach(Scheduler):
 class NoCoverage(Scheduler):
     """A copy is sent although a crash would read its source record again."""
 
-    def _missing(self, head: Entry, held: Held) -> Action | None:
+    def _missing(self, head: Entry, held: RetryRecord) -> Action | None:
         confirmed = self._source.confirmed
         self._source.confirmed = Committed(1_000_000)
         try:
@@ -159,7 +159,7 @@ class ExpiryBeforeCoverage(Scheduler):
         head = lane.entries[0] if lane.entries else None
         works = lane.partition.active and not lane.partition.closing
         if works and head and not (head.busy or head.record is None or lane.stuck):
-            expires = head.held.expires if head.held else None
+            expires = head.retry.expires if head.retry else None
             if expires is not None and expires <= now:
                 head.busy = Busy.SENDING
                 self._effects.send(head)
@@ -197,8 +197,8 @@ class NoFence(Partition):
 class SkipBeforeCoverage(Scheduler):
     """What is superseded is skipped at once, wherever it lives."""
 
-    def _missing(self, head: Entry, held: Held) -> Action | None:
-        return None if head.lane.superseder(head, held.due) else super()._missing(head, held)
+    def _missing(self, head: Entry, held: RetryRecord) -> Action | None:
+        return None if head.queue.superseder(head, held.due) else super()._missing(head, held)
 
 
 class TrimmedBitmap(Partition):
@@ -242,8 +242,8 @@ class ForgetsRedriven(Partition):
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
         redriven = self.redrives.waiting.pop(entry.origin, None)
-        if redriven is not None and redriven.held is not None:
-            self.retry.complete(redriven.held.at)
+        if redriven is not None and redriven.retry is not None:
+            self.retry.complete(redriven.retry.at)
         super().finish(entry, accepted=accepted, now=now)
 
 
@@ -255,7 +255,7 @@ class MatchesByOffset(WithParts):
             return []
 
     class Nowhere(Origins):
-        def is_elsewhere(self, held: Held) -> bool:
+        def is_elsewhere(self, held: RetryRecord) -> bool:
             return False
 
     parts: ClassVar = {"RetryReader": Reader, "Origins": Nowhere}
@@ -291,7 +291,7 @@ class OvertakesPaused(Scheduler):
         super().step(lane, now)
         if lane.paused is not None and lane.entries[:1] == [lane.paused] and len(lane.entries) > 1:
             later = lane.entries[1]
-            if later.held is not None and not later.busy and later.record is not None:
+            if later.retry is not None and not later.busy and later.record is not None:
                 later.busy = Busy.SENDING
                 self._effects.send(later)
 
@@ -311,11 +311,11 @@ class NotCleared(EntryTable):
     """What was overtaken while it was being sent counts as being sent after it left."""
 
     def forget(self, entry: Entry) -> None:
-        before = entry.lane.later
+        before = entry.queue.later
         overtaken = None if before is None else before.overtaken
         super().forget(entry)
-        if entry.lane.later is not None:
-            entry.lane.later.overtaken = overtaken
+        if entry.queue.later is not None:
+            entry.queue.later.overtaken = overtaken
 
 
 class NotContinued(Partition):
@@ -331,8 +331,8 @@ class KeepsFirst(Parking):
     """A busy user keeps their first ones in the source, which pin the window."""
 
     def _park(self, entry: Entry) -> None:
-        lane = entry.lane
-        if lane.head is not None and lane.head.held is None and entry is lane.entries[1]:
+        lane = entry.queue
+        if lane.head is not None and lane.head.retry is None and entry is lane.entries[1]:
             return
         super()._park(entry)
 

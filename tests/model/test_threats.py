@@ -21,7 +21,7 @@ from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.offsets import TopicRecreated
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import ROOM, LongWaits, Spill
 from kafka_notify.wire import RetryState
 from tests.model.promises import Bytes
@@ -56,7 +56,7 @@ class Asked:
         self.loads = [entry for entry in self.loads if entry not in queued]
         return queued
 
-    def bury(self, entry: Entry, /) -> None:
+    def dead_letter(self, entry: Entry, /) -> None:
         self.letters.append(entry)
 
     def wake(self, lane: UserQueue, at: int, /) -> None:
@@ -110,8 +110,8 @@ class Bench:
     def copy(self, entry: Entry, at: int, attempt: int = 1) -> None:
         """A failed attempt's copy is acknowledged."""
         self.partition.copying(entry)
-        held = Held(at, NOW, None, f"id{entry.origin}", 0)
-        held.redrives = entry.held.redrives if entry.held else 0
+        held = RetryRecord(at, NOW, None, f"id{entry.origin}", 0)
+        held.redrives = entry.retry.redrives if entry.retry else 0
         self.partition.copied(entry, held, attempt, NOW)
 
 
@@ -227,8 +227,8 @@ def test_redrive_starts_when_the_generation_before_has_died() -> None:
     b.commit()
 
     assert b.sent == [0, 0, 0]
-    assert b.asked.sends[2].held is not None
-    assert b.asked.sends[2].held.redrives == 1
+    assert b.asked.sends[2].retry is not None
+    assert b.asked.sends[2].retry.redrives == 1
 
 
 def test_redrive_waits_until_what_it_supersedes_can_be_remembered() -> None:
@@ -260,9 +260,11 @@ def test_copies_of_two_topics() -> None:
             if offset == new:
                 b.retry(offset, origin=0, writer=BEFORE, attempt=1, topic="new", id="new")
         b.commit()
-        assert [(entry.held and entry.held.id, entry.attempt) for entry in b.asked.sends] == [("old", 2)]
+        assert [(entry.retry and entry.retry.id, entry.attempt) for entry in b.asked.sends] == [("old", 2)]
         b.partition.finish(b.asked.sends[0], accepted=True, now=NOW)
-        assert [(entry.held and entry.held.id, entry.attempt) for entry in b.asked.sends[1:]] == [("new", 1)]
+        assert [(entry.retry and entry.retry.id, entry.attempt) for entry in b.asked.sends[1:]] == [
+            ("new", 1)
+        ]
         assert not b.partition.retry.is_done(new)
 
 
@@ -276,9 +278,9 @@ def test_stranger_whose_copy_is_on_its_way() -> None:
     b.retry(1, origin=0, writer=ME, redrives=1)
     b.partition.on_source(0, "v", Bytes(b"v", b"new"), None, 1, lambda: ("fresh", 7), NOW)
     [fresh] = b.asked.sends
-    assert (fresh.origin, fresh.held) == (0, None)
-    assert old.held is not None
-    assert (old.held.stranger, old.held.foreign) == (0, True)
+    assert (fresh.origin, fresh.retry) == (0, None)
+    assert old.retry is not None
+    assert (old.retry.stranger, old.retry.foreign) == (0, True)
 
     b.copy(old, at=1, attempt=0)
     b.partition.finish(fresh, accepted=True, now=NOW)
@@ -297,7 +299,7 @@ def test_orphan_of_a_superseded_copy() -> None:
     entry = b.asked.sends[0]
     b.partition.copying(entry)
     b.retry(0, origin=0, writer=REDRIVE, redrives=1)
-    held = Held(2, NOW, None, "id0", 0)
+    held = RetryRecord(2, NOW, None, "id0", 0)
     held.tainted = True
     b.partition.copied(entry, held, 1, NOW)
     b.commit()
@@ -340,7 +342,7 @@ def taken_over_twice(owner: type[Partition]) -> list[int]:
     heir = bench(*b.commit(), source_end=1, retry_end=end)
     heir.retry(0, origin=0, writer=BEFORE)
     heir.retry(WINDOW, origin=0, writer="zombie")
-    return [e.held.at for e in heir.partition.pending.values() if e.held]
+    return [e.retry.at for e in heir.partition.pending.values() if e.retry]
 
 
 def test_what_a_fence_kept_out_stays_out() -> None:
@@ -376,7 +378,7 @@ def test_copy_without_its_source_record() -> None:
     b.retry(0, origin=1_000, writer=BEFORE)
     b.commit()
 
-    held = b.asked.sends[0].held
+    held = b.asked.sends[0].retry
     assert held is not None
     assert (held.stranger, held.id) == (1_000, "id1000")
     assert b.asked.sends[0].busy is Busy.SENDING
@@ -465,7 +467,7 @@ def test_what_nears_retention_is_carried_once() -> None:
     b.commit()
     assert list(b.partition.carry(NOW + 500)) == []
     (entry,) = b.partition.carry(NOW + 501)
-    held = Held(1, NOW * 9, None, "id0", 0)
+    held = RetryRecord(1, NOW * 9, None, "id0", 0)
     b.partition.copied(entry, held, 0, NOW + 501)
     assert list(b.partition.carry(NOW + 1_001)) == []
     assert len(list(b.partition.carry(NOW + 1_002))) == 1
@@ -492,7 +494,9 @@ def test_few_are_carried_at_once() -> None:
     carried = [entry for _ in range(10) for entry in b.partition.carry(NOW + 501)]
     assert [entry.origin for entry in carried] == list(range(CARRYING))
     for entry in carried[:5]:
-        b.partition.copied(entry, Held(5_000 + entry.origin, NOW * 9, None, entry.held.id, 0), 0, NOW + 501)  # type: ignore[union-attr]
+        b.partition.copied(
+            entry, RetryRecord(5_000 + entry.origin, NOW * 9, None, entry.retry.id, 0), 0, NOW + 501
+        )  # type: ignore[union-attr]
     assert [entry.origin for entry in b.partition.carry(NOW + 501)] == list(range(CARRYING, CARRYING + 5))
 
 
@@ -520,7 +524,9 @@ def test_queued_attempts_are_carried(budget: int) -> None:
     assert [entry.origin for entry in carried] == [0, 1, 2]
     assert b.sent == []
     for entry in carried:
-        b.partition.copied(entry, Held(5_000 + entry.origin, NOW, None, entry.held.id, 0), 0, NOW + 562)  # type: ignore[union-attr]
+        b.partition.copied(
+            entry, RetryRecord(5_000 + entry.origin, NOW, None, entry.retry.id, 0), 0, NOW + 562
+        )  # type: ignore[union-attr]
     again = b.asked.sends if budget else b.asked.loads[-3:]
     assert [entry.origin for entry in again] == [0, 1, 2]
     assert list(b.partition.carry(NOW + 900)) == []
@@ -540,7 +546,7 @@ def test_queued_attempts_do_not_keep_a_partition_wide() -> None:
     assert b.sent == [0]
     (entry,) = b.partition.carry(NOW)
     assert b.sent == []
-    b.partition.copied(entry, Held(WINDOW + 10, NOW, None, "id0", 0), 0, NOW)
+    b.partition.copied(entry, RetryRecord(WINDOW + 10, NOW, None, "id0", 0), 0, NOW)
     b.commit()
     assert not b.partition.window
 

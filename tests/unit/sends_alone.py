@@ -189,7 +189,7 @@ class Alone:
     def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
         return self.sends.ready.recall(partition, entries)
 
-    def bury(self, entry: Entry) -> None:
+    def dead_letter(self, entry: Entry) -> None:
         raise AssertionError("all retry headers can be read")
 
     def wake(self, lane: UserQueue, at: int) -> None:

@@ -15,7 +15,7 @@ from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.record import Packed
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import Spill
 from kafka_notify._send.ready import Ready
 from kafka_notify.wire import RetryState
@@ -62,7 +62,7 @@ class Asked:
 
     def spill(self, partition: Partition, written: Spill, /) -> None: ...
 
-    def bury(self, entry: Entry, /) -> None: ...
+    def dead_letter(self, entry: Entry, /) -> None: ...
 
     def wake(self, lane: UserQueue, at: int, /) -> None: ...
 
@@ -104,12 +104,12 @@ def test_closing_frees_everything(budget: int) -> None:
         p.copying(entry)
         if entry.origin % 5 != 1:  # of those the copy stays under way
             due = NOW + 10_000 * (entry.origin % 5 == 2)
-            p.copied(entry, Held(100 + entry.origin, due, None, "", 0), 1, NOW)
+            p.copied(entry, RetryRecord(100 + entry.origin, due, None, "", 0), 1, NOW)
     state = RetryState("s", 0, 1, 0, NOW, None, None, None, None, False, "redrive", 1)
     p.on_retry(0, "u1", state, Message(), None, lambda: ("id1", 0, None, ""), NOW)
     for offset in range(60, 80):
         read(offset, f"new{offset}")
-    assert {entry.busy for lane in p.lanes.values() for entry in lane.entries} >= {
+    assert {entry.busy for lane in p.queues.values() for entry in lane.entries} >= {
         Busy.NO,
         Busy.SENDING,
         Busy.COPYING,

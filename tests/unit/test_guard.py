@@ -48,7 +48,7 @@ class Partition:
         self.stepped: list[Any] = []
 
     def pause(self, entry: Any, now: int) -> None:
-        entry.lane.paused, entry.busy = entry, Busy.NO if entry.held else Busy.COPYING
+        entry.queue.paused, entry.busy = entry, Busy.NO if entry.retry else Busy.COPYING
 
     def unpause(self, lane: Any, now: int) -> None:
         lane.paused = None
@@ -98,7 +98,7 @@ class World:
     ) -> tuple[Outcome, bool]:
         """What becomes of a notification that was not sent, and whether the provider was asked."""
         ruling, asked = self.guard.not_sent(place, entry, made, answer, self.now)
-        first_failed = entry.held.first_failed if entry.held else None
+        first_failed = entry.retry.first_failed if entry.retry else None
         history = History(entry.attempt, None, first_failed)
         follows = decide(answer, history, Rules(99, None, "retry"), self.clock.now(), None, ruling)
         return follows.outcome, asked
@@ -106,8 +106,8 @@ class World:
     def entry(self, user: str = "u", *, held: bool = False, channel: str = "sms", attempt: int = 0) -> Any:
         lane = Thing(partition=self.partition, paused=None)
         return Thing(
-            lane=lane, partition=self.partition, key=user.encode(), attempt=attempt, busy=Busy.SENDING,
-            held=SimpleNamespace(first_failed=None) if held else None, failed=attempt > 0, created=0,
+            queue=lane, partition=self.partition, key=user.encode(), attempt=attempt, busy=Busy.SENDING,
+            retry=SimpleNamespace(first_failed=None) if held else None, failed=attempt > 0, created=0,
             origin=0, size=100,
             headers=[("notif-channel", channel.encode())],
         )  # fmt: skip
@@ -190,8 +190,8 @@ async def test_what_waits_for_a_held_destination_is_one_copy() -> None:
         assert world.guard.admit(Place(), entry, note(host="bad")) is False
 
     assert world.copies == [(first, codes.DESTINATION_HELD)]
-    assert all(entry.lane.paused is entry for entry in (first, parked, tried))
-    assert all(entry.lane.paused is None for entry in last)
+    assert all(entry.queue.paused is entry for entry in (first, parked, tried))
+    assert all(entry.queue.paused is None for entry in last)
     assert world.send(None, host="good") == (True, None)
     seen: list[Any] = []
     for _ in range(EACH + 3):
@@ -200,7 +200,7 @@ async def test_what_waits_for_a_held_destination_is_one_copy() -> None:
         seen += [*world.ready, *world.partition.stepped]
         world.ready.clear()
         world.partition.stepped.clear()
-    assert seen == [*reversed(last), parked.lane, first.lane, tried.lane]
+    assert seen == [*reversed(last), parked.queue, first.queue, tried.queue]
     assert world.guard.problems() == []
     assert world.guard.notes()[0].startswith("1 destinations unavailable")
 

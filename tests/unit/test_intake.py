@@ -23,7 +23,7 @@ from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.parking import PARK_AT_ONCE, PARKING
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.source_offsets import READ_WINDOW
 from kafka_notify._partition.wide import Spill
 from kafka_notify._wire.hops import RetryState
@@ -109,7 +109,7 @@ class Engine:
     # effects
     def send(self, entry: Entry, /) -> None:
         self.queued.append(entry)
-        (entry.partition.new if entry.held is None else entry.partition.due).append(entry)
+        (entry.partition.new if entry.retry is None else entry.partition.due).append(entry)
 
     def park(self, entry: Entry, /) -> None:
         self.parked.append(entry)
@@ -119,7 +119,7 @@ class Engine:
     def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
         return []
 
-    def bury(self, entry: Entry, /) -> None: ...
+    def dead_letter(self, entry: Entry, /) -> None: ...
     def wake(self, lane: UserQueue, at: int, /) -> None: ...
     def spill(self, partition: Partition, spill: Spill, /) -> None: ...
     def identity(self, entry: Entry, /) -> tuple[str, int]: ...  # type: ignore[empty-body]
@@ -128,7 +128,7 @@ class Engine:
     def finish(self, entry: Entry) -> None:
         self.queued.remove(entry)
         partition = entry.partition
-        (partition.new if entry.held is None else partition.due).remove(entry)
+        (partition.new if entry.retry is None else partition.due).remove(entry)
         if partition.alive:
             partition.finish(entry, accepted=True, now=0)
             self.intake.on_room(partition)
@@ -163,7 +163,7 @@ class Engine:
         """The broker has acknowledged the copies."""
         parked, self.parked = self.parked, []
         for entry in parked:
-            held = Held(next(self.copies), 0, None, f"id{entry.origin}", 0)
+            held = RetryRecord(next(self.copies), 0, None, f"id{entry.origin}", 0)
             entry.partition.copied(entry, held, 0, 0)
 
 

@@ -23,7 +23,7 @@ from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.followers import PIECE, ByOrigin, Followers
 from kafka_notify._partition.parking import Parking
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import Spill
 from kafka_notify.wire import Headers, RetryState, collapse_of
 from tests.model.promises import Bytes
@@ -68,7 +68,7 @@ def test_a_lane_is_a_sorted_list(moves: list[tuple[str, int, str]]) -> None:
                 lane.remove(plain.pop(origin))
             elif what == "replace" and there is not None:
                 plain[origin] = made(lane, origin, key.strip())
-                plain[origin].held = held = Held(0, 0, None, "", 0)
+                plain[origin].retry = held = RetryRecord(0, 0, None, "", 0)
                 held.collapse = collapse_of(labels(key.strip()))
                 lane.replace(there, plain[origin])
             elif what == "head" and plain:
@@ -78,7 +78,7 @@ def test_a_lane_is_a_sorted_list(moves: list[tuple[str, int, str]]) -> None:
             assert lane.find(origin) is plain.get(origin)
             if lane.later is not None:
                 assert lane.later.count == len(inside) - 1
-                assert {e for e in inside[1:] if e.held is None} <= set(lane.later.fresh)
+                assert {e for e in inside[1:] if e.retry is None} <= set(lane.later.fresh)
                 for name in "ab":
                     same = [
                         e
@@ -129,7 +129,7 @@ class Walks(Parking):
 
     def park_followers(self, lane: UserQueue) -> None:
         for entry in lane.entries:
-            if entry.held is None and not entry.busy:
+            if entry.retry is None and not entry.busy:
                 self._park(entry)
 
 
@@ -152,7 +152,7 @@ class Asked:
     def recall(self, partition: Partition, entries: Container[Entry], /) -> list[Entry]:
         return []
 
-    def bury(self, entry: Entry, /) -> None: ...
+    def dead_letter(self, entry: Entry, /) -> None: ...
 
     def wake(self, lane: UserQueue, at: int, /) -> None:
         self.wakes.append(lane)
@@ -192,7 +192,7 @@ class Bench:
         self.partition.on_retry(offset, "u", state, Bytes(b"u", b""), [], lambda: facts, NOW)
 
     def copied(self, entry: Entry, due: int = 0, collapse: str = "") -> None:
-        held = Held(self.at, due, None, f"id{entry.origin}", 0)
+        held = RetryRecord(self.at, due, None, f"id{entry.origin}", 0)
         held.collapse = collapse
         self.at += 1
         self.partition.copied(entry, held, 0, NOW)
@@ -330,9 +330,9 @@ def expired_followers(b: Bench, count: int) -> Iterator[None]:
     for offset in range(count):
         b.read(offset, "key")
         yield
-    lane = b.asked.sends[0].lane
+    lane = b.asked.sends[0].queue
     for entry in lane.entries[1:]:
-        entry.busy = Busy.DYING
+        entry.busy = Busy.DEAD_LETTERING
     for _ in range(count // 2):
         b.partition.superseded(lane.entries[0] if lane.head is None else lane.head, NOW)
         yield

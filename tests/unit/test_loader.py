@@ -10,7 +10,7 @@ import pytest
 from kafka_notify._fetch.loader import COPIES, Load, Loader
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 
 
 @attrs.define(eq=False)
@@ -24,15 +24,15 @@ class Assignment:
 
     def loaded(self, entry: Entry, record: Any, now: int) -> None:
         entry.load(record)
-        assert entry.held is not None
-        self.budget.load(entry.held, entry.held.bytes)
+        assert entry.retry is not None
+        self.budget.load(entry.retry, entry.retry.bytes)
         entry.busy = Busy.NO
         if not self.waits:
             entry.busy = Busy.SENDING
             self.queued.append(entry)
 
     def rest(self, entry: Entry) -> None:
-        held = entry.held
+        held = entry.retry
         assert held is not None
         if held.loaded and not self.budget.rest(held):
             self.budget.give(held)
@@ -54,7 +54,7 @@ class Bench:
         found: list[Entry] = []
         for n in range(count):
             entry = Entry(UserQueue(cast(Any, self.partitions[partition]), n), n, cast(Any, None), None, 0)
-            entry.held = held = Held(n, 0, None, "", 0)
+            entry.retry = held = RetryRecord(n, 0, None, "", 0)
             held.bytes = size
             entry.busy = Busy.LOADING
             self.loader.add(entry, to_copy=to_copy)
@@ -91,7 +91,7 @@ def test_as_many_as_may_be_sent() -> None:
 def test_within_the_budget() -> None:
     """Requests count as what they bring, together with what waiting retries keep; one record always passes."""
     b = Bench(limit=500, loads=1_000)
-    kept = Held(0, 0, None, "", 0)
+    kept = RetryRecord(0, 0, None, "", 0)
     assert b.budget.keep(kept, 500)
     entries = b.add(5, size=400)
     b.loader.fill()
@@ -100,7 +100,7 @@ def test_within_the_budget() -> None:
     b.loader.started(entries[0])
     b.loader.fill()
     assert b.asked == []
-    held = entries[0].held
+    held = entries[0].retry
     assert held is not None
     b.budget.give(held)  # its send has ended
     b.loader.fill()
@@ -168,8 +168,8 @@ def test_a_partition_that_was_given_away(to_copy: bool) -> None:
     b.loader.fill()
     requests = list(b.asked)
     for entry in gone:
-        assert entry.held is not None
-        b.budget.give(entry.held)  # as `Partition.close` does
+        assert entry.retry is not None
+        b.budget.give(entry.retry)  # as `Partition.close` does
     b.loader.drop(cast(Any, b.partitions[0]))
     assert {load.entry for load in requests} & set(gone) == set()
     b.answer()
@@ -186,8 +186,8 @@ def test_those_that_never_failed_take_turns_with_the_others() -> None:
     b = Bench(room=4)
     entries = b.add(10)
     tried = Entry(UserQueue(cast(Any, b.partitions[0]), "t"), 0, cast(Any, None), None, 0)
-    tried.attempt, tried.held = 1, Held(77, 0, None, "", 0)
-    tried.held.first_failed = 1
+    tried.attempt, tried.retry = 1, RetryRecord(77, 0, None, "", 0)
+    tried.retry.first_failed = 1
     b.loader.add(tried, to_copy=False)
     b.loader.fill()
     assert [load.at for load in b.asked] == [0, 77, 1, 2]

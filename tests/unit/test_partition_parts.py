@@ -13,7 +13,7 @@ from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.own_copies import OwnCopies
 from kafka_notify._partition.parking import Parking
 from kafka_notify._partition.redrives import Redrives
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.scheduler import Action, Scheduler
 from kafka_notify._partition.source_offsets import READ_WINDOW, SourceOffsets
 from kafka_notify._partition.spill import MAX_WINDOW
@@ -48,16 +48,16 @@ def queue(user: str = "u") -> UserQueue:
     return UserQueue(cast(Any, Assigned()), user)
 
 
-def entry(origin: int, where: UserQueue | None = None, held: Held | None = None) -> Entry:
+def entry(origin: int, where: UserQueue | None = None, held: RetryRecord | None = None) -> Entry:
     made = Entry(where or queue(), origin, Bytes(b"u", b"value"), None, 10)
-    made.held = held
+    made.retry = held
     return made
 
 
 def held(
     at: int = 0, due: int = 0, *, redrives: int = 0, topic: str = "", expires: int | None = None
-) -> Held:
-    made = Held(at, due, expires, "id", 7)
+) -> RetryRecord:
+    made = RetryRecord(at, due, expires, "id", 7)
     made.redrives, made.topic = redrives, topic
     return made
 
@@ -177,9 +177,9 @@ def test_a_stranger_comes_first_and_keeps_its_origin() -> None:
     stranger = entry(4, held=held())
     Origins("new", 5, 3).place_apart(stranger, surely=True)
     assert stranger.origin < -(1 << 100)
-    assert stranger.held is not None
-    assert stranger.held.origin_of(stranger) == 4
-    assert (stranger.held.foreign, stranger.held.topic) == (True, OTHER_TOPIC)
+    assert stranger.retry is not None
+    assert stranger.retry.origin_of(stranger) == 4
+    assert (stranger.retry.foreign, stranger.retry.topic) == (True, OTHER_TOPIC)
 
 
 # -- source offsets ----------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_a_queue_is_there_while_it_has_an_entry_or_is_stuck() -> None:
     one, two = entry(1, queue("a"), held(0)), entry(2, queue("b"), held(1))
     table.hold(one)
     table.hold(two)
-    two.lane.stuck = True
+    two.queue.stuck = True
     table.forget(one)
     table.forget(two)
     assert (list(table.queues), table.pending, table.budget.used) == (["b"], {}, 0)
@@ -254,8 +254,8 @@ def test_a_pause_ends_with_its_entry_too() -> None:
         table.hold(each)
         table.pause(each)
     table.forget(one)
-    assert table.resume() == [two.lane]
-    assert two.lane.paused is None
+    assert table.resume() == [two.queue]
+    assert two.queue.paused is None
 
 
 # -- who waits ---------------------------------------------------------------------------------------------
@@ -328,25 +328,25 @@ class Bench:
         self.scheduler = Scheduler(source, self.half, waits, parts, effects)
 
     def decide(self, head: Entry) -> Action:
-        head.lane.head = head
-        assert head.held is not None
-        return self.scheduler._decide(head.lane, head, head.held, NOW)
+        head.queue.head = head
+        assert head.retry is not None
+        return self.scheduler._decide(head.queue, head, head.retry, NOW)
 
 
 def _paused() -> Entry:
     made = entry(1, held=held(5))
-    made.lane.paused = made
+    made.queue.paused = made
     return made
 
 
 def _overtaken() -> Entry:
     made = entry(1, held=held(5))
-    after = entry(2, made.lane)
-    made.lane.add(made)
-    made.lane.add(after)
+    after = entry(2, made.queue)
+    made.queue.add(made)
+    made.queue.add(after)
     after.busy = Busy.SENDING
-    assert made.lane.later is not None
-    made.lane.later.overtaken = after
+    assert made.queue.later is not None
+    made.queue.later.overtaken = after
     return made
 
 
@@ -358,15 +358,15 @@ def _evicted() -> Entry:
 
 def _foreign() -> Entry:
     made = entry(99, held=held(5))
-    assert made.held is not None
-    made.held.foreign = True
+    assert made.retry is not None
+    made.retry.foreign = True
     return made
 
 
 def _tainted() -> Entry:
     made = entry(1, held=held(20))
-    assert made.held is not None
-    made.held.tainted = True
+    assert made.retry is not None
+    made.retry.tainted = True
     return made
 
 
@@ -403,21 +403,21 @@ def test_a_decision_is_carried_out_once() -> None:
     sent, waits = entry(1, queue("a"), held(5)), entry(10, queue("b"), held(6))
     late = entry(3, queue("c"), held(7, due=NOW + 5))
     for each in (sent, waits, late):
-        each.lane.add(each)
+        each.queue.add(each)
         for _ in range(2):
-            b.scheduler.step(each.lane, NOW)
+            b.scheduler.step(each.queue, NOW)
     assert b.asked.done == [("send", 1), ("wake", NOW + 5)]
     assert sent.busy is Busy.SENDING
-    assert [each[2] for each in b.waits.unreached] == [waits.lane]
+    assert [each[2] for each in b.waits.unreached] == [waits.queue]
 
 
 def test_nothing_starts_of_an_assignment_that_is_handed_over() -> None:
     """Nor of a user of whom a send still runs."""
     b = Bench()
     stuck, closing = entry(1, queue("a"), held(5)), entry(2, queue("b"), held(6))
-    stuck.lane.stuck = True
-    cast(Any, closing.lane.partition).closing = True
+    stuck.queue.stuck = True
+    cast(Any, closing.queue.partition).closing = True
     for each in (stuck, closing):
-        each.lane.add(each)
-        b.scheduler.step(each.lane, NOW)
+        each.queue.add(each)
+        b.scheduler.step(each.queue, NOW)
     assert b.asked.done == []

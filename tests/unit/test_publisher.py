@@ -11,7 +11,7 @@ import pytest
 from kafka_notify import Notification, Retry, TransientError, events
 from kafka_notify._decision.what_follows import TryAgain
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._wire.dead_letter import DeadLetter
@@ -48,16 +48,16 @@ class Partition:
     def __init__(self) -> None:
         self.number, self.topic_id, self.writer = 2, "", "w"
         self.alive, self.outstanding = True, 0
-        self.lives: list[tuple[Held, int]] = []
+        self.lives: list[tuple[RetryRecord, int]] = []
         self.finished: list[bool] = []
 
     def copying(self, entry: Entry) -> None:
         entry.busy = Busy.COPYING
 
-    def dying(self, entry: Entry) -> None:
-        entry.busy = Busy.DYING
+    def dead_lettering(self, entry: Entry) -> None:
+        entry.busy = Busy.DEAD_LETTERING
 
-    def copied(self, entry: Entry, held: Held, attempts: int, now: int) -> None:
+    def copied(self, entry: Entry, held: RetryRecord, attempts: int, now: int) -> None:
         self.lives.append((held, attempts))
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
@@ -152,7 +152,7 @@ def test_a_retry_that_no_topic_takes_is_dead_lettered() -> None:
 def test_a_carried_copy_does_not_give_way() -> None:
     """It fitted before: it is written again until somebody raises the limit that was lowered."""
     world = World()
-    world.entry.held = Held(5, NOW, None, "id", NOW)
+    world.entry.retry = RetryRecord(5, NOW, None, "id", NOW)
     world.publisher.carry(world.entry)
 
     assert (world.retried().gives_way, world.written[0].gives_way) == (True, False)
@@ -206,7 +206,7 @@ def test_a_dead_letter_is_told_and_finishes_its_entry() -> None:
     """Once the broker has it."""
     world = World()
     letter = world.dead()
-    assert (world.events, world.partition.finished, world.entry.busy) == ([], [], Busy.DYING)
+    assert (world.events, world.partition.finished, world.entry.busy) == ([], [], Busy.DEAD_LETTERING)
     letter.acknowledged(9)
 
     assert [type(event) for event in world.events] == [events.DeadLettered]

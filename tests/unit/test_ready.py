@@ -9,7 +9,7 @@ from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._send.ready import Ready
 
 
@@ -26,7 +26,7 @@ def partition(number: int = 0) -> Partition:
 def entry(origin: int, of: Partition, *, retry: bool = False) -> Entry:
     made = Entry(UserQueue(of, origin), origin, cast(Any, None), None, 0)
     if retry:
-        made.held = Held(0, 0, None, f"id{origin}", 0)
+        made.retry = RetryRecord(0, 0, None, f"id{origin}", 0)
     return made
 
 

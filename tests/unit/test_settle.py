@@ -23,7 +23,7 @@ from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._send.outcomes import Outcomes, history_of
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify._settle.publisher import CopyPublisher
@@ -69,10 +69,10 @@ def settled(
         Epoch(0, "w"), Half(none, 0, 1), Half(none), effects=cast(Any, None), budget=PayloadBudget(1_000),
     )  # fmt: skip
     entry = Entry(UserQueue(partition, b"u"), 0, Bytes(b"u", b"{}"), [("notif-category", b"news")], 1)
-    entry.held = Held(0, NOW, expires, "id", NOW)
-    entry.held.first_failed = NOW - first_failed
-    entry.held.waiting_since = None if waiting is None else NOW - waiting
-    entry.held.error_code = last
+    entry.retry = RetryRecord(0, NOW, expires, "id", NOW)
+    entry.retry.first_failed = NOW - first_failed
+    entry.retry.waiting_since = None if waiting is None else NOW - waiting
+    entry.retry.error_code = last
     notification: Notification[Any] = Notification(user_id="u", category="news", channel="sms", data={})
     history = history_of(entry, notification._expires_ms if expires is None else expires)
     answer = Retry(60, False, error)

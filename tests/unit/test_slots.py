@@ -66,7 +66,7 @@ class World:
     def send(self, partition: Partition, user: str = "u", deadline: float = FOREVER) -> Slot:
         """A send that is under way."""
         slot, lane = Slot(), SimpleNamespace(partition=partition, key=user, stuck=False)
-        slot.entry = cast(Any, SimpleNamespace(lane=lane, partition=partition))
+        slot.entry = cast(Any, SimpleNamespace(queue=lane, partition=partition))
         slot.task, slot.deadline = cast(Any, Task()), deadline
         self.slots.running.add(slot)
         return slot
@@ -152,7 +152,7 @@ def test_a_thread_that_was_given_up_blocks_its_user() -> None:
     assert slot.entry is not None
     world.threads.gave_up = True
     world.slots.cancelled(slot, slot.entry)
-    assert slot.entry.lane.stuck
+    assert slot.entry.queue.stuck
     assert not slot.ends
 
     world.threads.stuck = 2

@@ -15,7 +15,7 @@ def waits(entry: Entry) -> bool:
     """Whether it still waits: it may have expired, or be elsewhere."""
     if not entry.partition.alive:
         return False
-    return entry.lane.paused is entry or (entry.held is None and entry.busy is Busy.SENDING)
+    return entry.queue.paused is entry or (entry.retry is None and entry.busy is Busy.SENDING)
 
 
 def is_copied(entry: Entry) -> bool:

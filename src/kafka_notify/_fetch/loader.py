@@ -24,11 +24,11 @@ class Load:
     __slots__ = ("at", "entry", "here", "number", "to_copy")
 
     def __init__(self, entry: Entry, *, to_copy: bool) -> None:
-        assert entry.held is not None
+        assert entry.retry is not None
         self.entry: Entry | None = entry
         """None once nobody waits for it: its partition was given away."""
         self.number = entry.partition.number
-        self.at = entry.held.at
+        self.at = entry.retry.at
         """Where it lies in the retry partition of that number."""
         self.to_copy = to_copy
         self.here = False
@@ -141,7 +141,7 @@ class Loader:
             self._next, self._then = self._then, self._next
 
     def _load(self, entry: Entry, *, to_copy: bool) -> bool:
-        held = entry.held
+        held = entry.retry
         assert held is not None
         if not self._budget.may_load(held):
             return False

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kafka_notify._partition.commit_metadata import Committed
     from kafka_notify._partition.entry import Entry, UserQueue
     from kafka_notify._partition.record import Record
-    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.retry_record import RetryRecord
     from kafka_notify._partition.wide import Spill
 
 
@@ -25,14 +25,14 @@ class Answers(Parts):
     def loaded(self, entry: Entry, record: Record, now: int) -> None:
         """Take an evicted payload that was read again: for a send, or for the next `carry`."""
         entry.load(record)
-        held = entry.held
-        assert held is not None
-        self.table.budget.load(held, entry.record_size())
-        if held.carried:
+        retry = entry.retry
+        assert retry is not None
+        self.table.budget.load(retry, entry.record_size())
+        if retry.carried:
             self.carrying.loaded(entry)
             return
         entry.busy = Busy.NO
-        self.step(entry.lane, now)
+        self.step(entry.queue, now)
 
     def rest(self, entry: Entry) -> None:
         """Keep a payload that was read again and is not needed now, if there is room."""
@@ -45,18 +45,18 @@ class Answers(Parts):
         entry.busy = Busy.COPYING
         self.own.begin(entry)
 
-    def dying(self, entry: Entry) -> None:
+    def dead_lettering(self, entry: Entry) -> None:
         """Note that a dead letter is on its way."""
-        entry.busy = Busy.DYING
+        entry.busy = Busy.DEAD_LETTERING
         self.own.begin(entry)
 
-    def copied(self, entry: Entry, held: Held, attempt: int, now: int) -> None:
+    def copied(self, entry: Entry, retry: RetryRecord, attempt: int, now: int) -> None:
         """Note that a copy was acknowledged: the entry lives at `held.at` from now on."""
         origin, table, own = entry.origin, self.table, self.own
         own.moving.pop(origin, None)
         if own.seen:
-            self._settle(origin, held.at)
-        old = entry.held
+            self._settle(origin, retry.at)
+        old = entry.retry
         if old is None:
             table.leave_source(entry)
             self.source.complete(origin)
@@ -69,22 +69,22 @@ class Answers(Parts):
                 self.carrying.leave(old)
             self.pending.pop(origin, None)  # as in `EntryTable.replace`
             # it may have been set apart while its copy was on its way
-            held.foreign, held.stranger, held.topic = old.foreign, old.stranger, old.topic
-        if held.at >= self.retry.position:
-            own.acknowledged.add(held.at)
-        held.written = now
-        entry.held = held
+            retry.foreign, retry.stranger, retry.topic = old.foreign, old.stranger, old.topic
+        if retry.at >= self.retry.position:
+            own.acknowledged.add(retry.at)
+        retry.written = now
+        entry.retry = retry
         entry.attempt = attempt
         entry.busy = Busy.NO
         self.pending[origin] = entry
         redriven = self.redrives.waiting.get(origin)
-        if redriven is not None and redriven.held is not None and redriven.held.redrives > held.redrives:
-            self.reader.supersede(held, redriven.held)  # by a redrive meanwhile
+        if redriven is not None and redriven.retry is not None and redriven.retry.redrives > retry.redrives:
+            self.reader.supersede(retry, redriven.retry)  # by a redrive meanwhile
             table.forget(entry)
             table.hold(self.redrives.waiting.pop(origin))
         else:
             table.keep_payload(entry)
-        self.scheduler.step(self.lanes.get(entry.lane.key, entry.lane), now)
+        self.scheduler.step(self.queues.get(entry.queue.key, entry.queue), now)
         if self.parking.unparked or self.makes_room:
             self.scheduler.park_more(now, makes_room=self.makes_room)
 
@@ -93,11 +93,11 @@ class Answers(Parts):
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
         """End an entry: it was accepted, skipped, expired or dead-lettered (acknowledged)."""
         origin = entry.origin
-        held = entry.held
-        queue = entry.lane
+        retry = entry.retry
+        queue = entry.queue
         table = self.table
         table.forget(entry)
-        if held is None:
+        if retry is None:
             table.open -= 1  # as `EntryTable.leave_source`, without a call for each send
             table.open_bytes -= entry.size
             table.budget.open -= 1
@@ -107,20 +107,20 @@ class Answers(Parts):
         else:
             if self.own.seen:
                 self._settle(origin, -1)
-            self.half.finish(held)
-            if held.carried:
-                self.carrying.leave(held)
-            if held.redrives:
+            self.half.finish(retry)
+            if retry.carried:
+                self.carrying.leave(retry)
+            if retry.redrives:
                 self.redrives.end(entry)
         if self.redrives.waiting and origin in self.redrives.waiting:
             redriven = self.redrives.waiting.pop(origin)
             if accepted:
-                assert redriven.held is not None
-                self.half.end(redriven.held.at)
+                assert redriven.retry is not None
+                self.half.end(redriven.retry.at)
                 self.redrives.end(redriven)
             else:
                 table.hold(redriven)
-                queue = self.lanes[queue.key]  # a new one, if nothing else was in it
+                queue = self.queues[queue.key]  # a new one, if nothing else was in it
         if self.parking.unparked:
             self.scheduler.park_more(now, makes_room=self.makes_room)
         if queue.head is not None:
@@ -134,9 +134,9 @@ class Answers(Parts):
     def release(self, entry: Entry, now: int) -> None:
         """Take back an attempt that did not start or was cancelled, as if it had never been asked for."""
         entry.busy = Busy.NO
-        queue = entry.lane
-        if entry.held is not None:
-            self.half.leave(entry.held)
+        queue = entry.queue
+        if entry.retry is not None:
+            self.half.leave(entry.retry)
         else:
             self.table.released(queue, entry)
         self.step(queue, now)
@@ -148,13 +148,13 @@ class Answers(Parts):
         An entry that lives in the source alone is marked so that its copy waits: the caller writes that.
         """
         self.table.pause(entry)
-        if entry.held is None:
+        if entry.retry is None:
             self.copying(entry)
             return
         entry.busy = Busy.NO
-        self.half.leave(entry.held)
+        self.half.leave(entry.retry)
         self.table.rest(entry)
-        self.step(entry.lane, now)
+        self.step(entry.queue, now)
 
     def unpause(self, queue: UserQueue, now: int) -> None:
         """Let a queue go on: what its head waited for has come."""
@@ -171,7 +171,7 @@ class Answers(Parts):
         if queue.head is not None:
             self.step(queue, now)
         else:
-            self.lanes.pop(queue.key, None)
+            self.queues.pop(queue.key, None)
 
     # -- commits --------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Answers(Parts):
             self.waiting.confirmed()
         else:
             self.active = True
-            self.waiting.look_at(self.lanes.values())
+            self.waiting.look_at(self.queues.values())
         self.step_blocked(now)
 
     # -- who is next ----------------------------------------------------------------------------------

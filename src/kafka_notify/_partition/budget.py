@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.retry_record import RetryRecord
     from kafka_notify.wire import Headers
 
 
@@ -29,41 +29,41 @@ class PayloadBudget:
         self.open = 0
         """Source records in memory that are not finished and have no copy yet."""
 
-    def keep(self, held: Held, size: int) -> bool:
+    def keep(self, retry: RetryRecord, size: int) -> bool:
         """Count the payload of a waiting retry if it fits."""
-        held.bytes = size
+        retry.bytes = size
         if self.used + size > self.limit:
             return False
-        held.size = size
+        retry.size = size
         self.used += size
         return True
 
-    def may_load(self, held: Held) -> bool:
+    def may_load(self, retry: RetryRecord) -> bool:
         """Tell whether a payload may be read again now."""
-        return not self.loaded or self.used + held.bytes <= self.limit + self.loads
+        return not self.loaded or self.used + retry.bytes <= self.limit + self.loads
 
-    def load(self, held: Held, size: int) -> None:
+    def load(self, retry: RetryRecord, size: int) -> None:
         """Count a payload that is to be read again, or was: the answer corrects what the request reserved."""
-        self.give(held)
-        held.size = held.bytes = size
-        held.loaded = True
+        self.give(retry)
+        retry.size = retry.bytes = size
+        retry.loaded = True
         self.used += size
         self.loaded += size
 
-    def rest(self, held: Held) -> bool:
+    def rest(self, retry: RetryRecord) -> bool:
         """Tell whether a payload that was read again and is not sent now may stay."""
-        if held.loaded and self.used <= self.limit:
-            held.loaded = False
-            self.loaded -= held.size
-        return not held.loaded
+        if retry.loaded and self.used <= self.limit:
+            retry.loaded = False
+            self.loaded -= retry.size
+        return not retry.loaded
 
-    def give(self, held: Held) -> None:
+    def give(self, retry: RetryRecord) -> None:
         """Give back the bytes that were counted for a payload."""
-        self.used -= held.size
-        if held.loaded:
-            self.loaded -= held.size
-            held.loaded = False
-        held.size = 0
+        self.used -= retry.size
+        if retry.loaded:
+            self.loaded -= retry.size
+            retry.loaded = False
+        retry.size = 0
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:

@@ -14,7 +14,7 @@ from kafka_notify._partition.entry import Busy, Entry, UserQueue
 if TYPE_CHECKING:
     from kafka_notify._partition.effects import Effects
     from kafka_notify._partition.parking import Parking
-    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.retry_record import RetryRecord
     from kafka_notify._partition.table import EntryTable
     from kafka_notify._partition.waiting import Waiting
     from kafka_notify._partition.wide import LongWaits, RetryHalf
@@ -90,7 +90,7 @@ class Carrying:
         half = self._half
         while self._loaded:
             entry = self._loaded.popleft()
-            self._long_waits.carried[entry.held.carried] += 1  # type: ignore[union-attr]
+            self._long_waits.carried[entry.retry.carried] += 1  # type: ignore[union-attr]
             yield entry
         half.tracker.advance()
         retention = self._long_waits.retention_ms
@@ -99,7 +99,7 @@ class Carrying:
             if now - self._ordered_at >= retention // 16:
                 self._ordered_at = now
                 self._table.order()
-                self._recall(recall, lambda held: held.written < written)
+                self._recall(recall, lambda retry: retry.written < written)
             yield from self._oldest("retention", CARRY_BATCH, written=written)
         reach = WINDOW
         if half.goes_far:
@@ -112,7 +112,7 @@ class Carrying:
         blocked = beyond and beyond[0][0] >= frontier + reach
         if narrows and now >= self._recall_at:
             self._recall_at = now + RECALL_EVERY
-            self._recall(recall, lambda held: held.at < frontier + WINDOW)
+            self._recall(recall, lambda retry: retry.at < frontier + WINDOW)
         if blocked or narrows:
             yield from self._oldest("window", CARRY_BATCH, below=frontier + WINDOW)
         if self._recalled and not self.count:
@@ -124,9 +124,9 @@ class Carrying:
         entry.busy = Busy.COPYING
         self._loaded.append(entry)
 
-    def leave(self, held: Held) -> None:
+    def leave(self, retry: RetryRecord) -> None:
         """Note that an entry is not carried any more."""
-        held.carried = ""
+        retry.carried = ""
         self.count -= 1
 
     def clear(self) -> None:
@@ -134,19 +134,19 @@ class Carrying:
         self._loaded.clear()
         self._recalled.clear()
 
-    def _recall(self, recall: Recall, which: Callable[[Held], bool]) -> None:
+    def _recall(self, recall: Recall, which: Callable[[RetryRecord], bool]) -> None:
         """Take queued attempts out of their queues: they would not be carried for as long as the lane is held or
         paused. They are carried, oldest first, and queued again when their copy is acknowledged."""
         queued = {
             entry
             for entry in self._table.pending.values()
-            if (entry.busy is Busy.SENDING or entry.busy is Busy.LOADING) and which(entry.held)  # type: ignore[arg-type]
+            if (entry.busy is Busy.SENDING or entry.busy is Busy.LOADING) and which(entry.retry)  # type: ignore[arg-type]
         }
         for entry in recall(queued) if queued else ():
             entry.busy = Busy.NO
-            self._half.leave(entry.held)  # type: ignore[arg-type]
-            self._recalled[entry.lane] = None
-            self._parking.park_followers(entry.lane)
+            self._half.leave(entry.retry)  # type: ignore[arg-type]
+            self._recalled[entry.queue] = None
+            self._parking.park_followers(entry.queue)
 
     def _is_sparse(self, now: int) -> bool:
         tracker = self._half.tracker
@@ -171,13 +171,13 @@ class Carrying:
         most = min(most, CARRYING - self.count)
         young, passed = CARRY_BATCH, PASSED_OVER
         for entry in self._table.pending.values() if most > 0 else ():
-            held = entry.held
-            assert held is not None
-            if written is not None and held.written >= written:
+            retry = entry.retry
+            assert retry is not None
+            if written is not None and retry.written >= written:
                 young -= 1
                 if young < 0:
                     break
-            elif not entry.busy and (below is None or held.at < below):
+            elif not entry.busy and (below is None or retry.at < below):
                 found.append(entry)
                 if len(found) == most:
                     break
@@ -186,8 +186,8 @@ class Carrying:
                 if passed < 0:
                     break
         for entry in found:
-            assert entry.held is not None
-            entry.held.carried = reason
+            assert entry.retry is not None
+            entry.retry.carried = reason
             self.count += 1
             if entry.record is None:
                 entry.busy = Busy.LOADING

@@ -31,7 +31,7 @@ class Effects(Protocol[P]):
         """Take attempts out of their queues that have not begun, payloads to be read for them included; which."""
         ...
 
-    def bury(self, entry: Entry, /) -> None:
+    def dead_letter(self, entry: Entry, /) -> None:
         """Write a dead letter of a retry record that cannot be read; answered by `finish`."""
 
     def wake(self, queue: UserQueue, at: int, /) -> None:

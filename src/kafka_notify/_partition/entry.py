@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Hashable
 
-    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.retry_record import RetryRecord
     from kafka_notify._partition.source_offsets import SourceOffsets
     from kafka_notify._partition.wide import Spill
     from kafka_notify.wire import Headers
@@ -45,8 +45,8 @@ class Assignment(Protocol):
     def loaded(self, entry: Entry, record: Record, now: int) -> None: ...
     def rest(self, entry: Entry) -> None: ...
     def copying(self, entry: Entry) -> None: ...
-    def dying(self, entry: Entry) -> None: ...
-    def copied(self, entry: Entry, held: Held, attempt: int, now: int) -> None: ...
+    def dead_lettering(self, entry: Entry) -> None: ...
+    def copied(self, entry: Entry, retry: RetryRecord, attempt: int, now: int) -> None: ...
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None: ...
     def release(self, entry: Entry, now: int) -> None: ...
     def pause(self, entry: Entry, now: int) -> None: ...
@@ -54,7 +54,7 @@ class Assignment(Protocol):
     def spilled(self, written: Spill, offset: int) -> bool: ...
     def superseder(self, entry: Entry, now: int) -> Entry | None: ...
     def will_not_be_sent(self, entry: Entry) -> None: ...
-    def stick(self, lane_key: Hashable) -> UserQueue: ...
+    def stick(self, key: Hashable) -> UserQueue: ...
     def unstick(self, queue: UserQueue, now: int) -> None: ...
 
 
@@ -66,7 +66,7 @@ class Busy(IntEnum):
     """Queued for a send, or being sent."""
     COPYING = 2
     """A copy of it is on its way to the retry topic."""
-    DYING = 3
+    DEAD_LETTERING = 3
     """A dead letter of it is on its way."""
     LOADING = 4
     """Its evicted payload is to be read again, or is being read."""
@@ -76,20 +76,20 @@ _NO: Final = Busy.NO  # found 70 ns faster than the member, at each record
 
 
 class Entry:
-    """One notification. `held` is None while it lives in the source topic alone."""
+    """One notification. `retry` is None while it lives in the source topic alone."""
 
-    __slots__ = ("_headers", "attempt", "busy", "held", "lane", "origin", "record", "size")
+    __slots__ = ("_headers", "attempt", "busy", "origin", "queue", "record", "retry", "size")
 
     def __init__(
-        self, lane: UserQueue, origin: int, record: Record, headers: Headers | None, size: int
+        self, queue: UserQueue, origin: int, record: Record, headers: Headers | None, size: int
     ) -> None:
-        self.lane = lane
+        self.queue = queue
         self.origin = origin
         """Offset in the source partition: the one order that counts."""
         self.attempt = 0
         """Counted attempts made."""
         self.busy = _NO
-        self.held: Held | None = None
+        self.retry: RetryRecord | None = None
         self.record: Record | None = record
         """As it came from the broker: one object, where its parts are a dozen for the garbage collector to walk.
         None once the payload was evicted."""
@@ -100,14 +100,14 @@ class Entry:
     @property
     def partition(self) -> Assignment:
         """The assignment that holds it."""
-        return self.lane.partition
+        return self.queue.partition
 
     @property
     def created(self) -> int:
         """Creation time, epoch ms; the record's time while the entry lives in the source alone. From any thread."""
-        held, record = self.held, self.record
-        if held is not None:
-            return held.created
+        retry, record = self.retry, self.record
+        if retry is not None:
+            return retry.created
         return 0 if record is None else int(record.timestamp()[1])
 
     @property
@@ -136,8 +136,8 @@ class Entry:
     @property
     def collapse(self) -> str:
         """The key that a newer entry of the queue must share to supersede this one; empty when none can."""
-        if self.held is not None:
-            return self.held.collapse
+        if self.retry is not None:
+            return self.retry.collapse
         headers = self._headers
         if headers is None and self.record is not None:
             headers = headers_of(self.record)  # not kept: a dozen objects for as long as the entry waits
@@ -146,13 +146,13 @@ class Entry:
     @property
     def failed(self) -> bool:
         """True when a send of it failed before, counted or not. A deferral by `should_send` is not a failure."""
-        held = self.held
-        if held is None or held.first_failed is None:
+        retry = self.retry
+        if retry is None or retry.first_failed is None:
             return False
         return (
             self.attempt > 0
-            or held.error_code is None
-            or not held.error_code.startswith((codes.DEFERRED, codes.CODEC_UNAVAILABLE))
+            or retry.error_code is None
+            or not retry.error_code.startswith((codes.DEFERRED, codes.CODEC_UNAVAILABLE))
         )
 
     def record_size(self) -> int:
@@ -274,9 +274,9 @@ class UserQueue:
             other = later.newest(key)
             if other is None or other.origin <= entry.origin:
                 return None
-            held = other.held
-            if other.busy is not Busy.DYING and (
-                held is None or (held.collapse and (held.expires is None or held.expires > now))
+            retry = other.retry
+            if other.busy is not Busy.DEAD_LETTERING and (
+                retry is None or (retry.collapse and (retry.expires is None or retry.expires > now))
             ):
                 return other
             later.pass_over_newest(key)  # permanently

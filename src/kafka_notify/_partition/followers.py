@@ -23,7 +23,7 @@ class Follower(Protocol):
     origin: int
 
     @property
-    def held(self) -> HasCollapse | None: ...
+    def retry(self) -> HasCollapse | None: ...
 
     @property
     def collapse(self) -> str: ...
@@ -153,7 +153,7 @@ class Followers(ByOrigin[E]):
         nothing any more is left out."""
         self._keys: dict[int, str] | None = None
         """The key under which an entry is in `_same`, by origin: headers are read once."""
-        if (held := first.held) is not None and held.collapse:
+        if (retry := first.retry) is not None and retry.collapse:
             self._index_all()
 
     @property
@@ -161,7 +161,7 @@ class Followers(ByOrigin[E]):
         """All that live in the source alone and are idle, nearly in the order in which they came; some that are or do
         so no more. What is taken out is not looked at again."""
         if self._fresh is None:
-            self._fresh = deque(entry for entry in self if entry.held is None)
+            self._fresh = deque(entry for entry in self if entry.retry is None)
         return self._fresh
 
     def add(self, entry: E) -> None:
@@ -175,11 +175,11 @@ class Followers(ByOrigin[E]):
         if self._fresh is None:
             if self.count > SHORT:
                 self.fresh  # noqa: B018 - from here on it is kept
-        elif entry.held is None:
+        elif entry.retry is None:
             self._fresh.append(entry)
         if self._same is not None:
             self._index(entry)
-        elif (held := entry.held) is not None and held.collapse:
+        elif (retry := entry.retry) is not None and retry.collapse:
             self._index_all()  # while there are few, not when the head asks
 
     @property

@@ -28,7 +28,7 @@ class OwnCopies:
 
     def begin(self, entry: Entry) -> None:
         """Note that a copy or dead letter of `entry` is on its way."""
-        if entry.held is None:
+        if entry.retry is None:
             self.moving[entry.origin] = entry
 
     def settle(self, origin: int, keep: int) -> list[int]:

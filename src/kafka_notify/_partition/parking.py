@@ -56,7 +56,7 @@ class Parking:
                 self.unparked[queue] = None
                 return
             entry = fresh.popleft()
-            if entry.held is None and not entry.busy and later.find(entry.origin) is entry:
+            if entry.retry is None and not entry.busy and later.find(entry.origin) is entry:
                 self._park(entry)
 
     def park_backlog(self) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from kafka_notify._partition.answers import Answers
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.strangers import place
 from kafka_notify._partition.writers import Whose
 
@@ -45,7 +45,7 @@ class Partition(Answers):
     def on_source(
         self,
         offset: int,
-        lane_key: Hashable,
+        key: Hashable,
         record: Record,
         headers: Headers | None,
         size: int,
@@ -56,7 +56,7 @@ class Partition(Answers):
 
         Args:
             offset: Its offset.
-            lane_key: Whose order it keeps.
+            key: Whose order it keeps.
             record: As it came from the broker.
             headers: Its headers if they were read already, for they are read once.
             size: Bytes that it takes in memory.
@@ -74,14 +74,14 @@ class Partition(Answers):
             if self.reader.is_of(copied, offset, identity()):
                 self.source.complete(offset)  # its forwarder died before the commit
                 return
-            self.step(copied.lane, now)
+            self.step(copied.queue, now)
         table = self.table
         table.open += 1  # what the table counts, without a call for each record
         table.open_bytes += size
         table.budget.open += 1
-        queue = self.lanes.get(lane_key)
+        queue = self.queues.get(key)
         if queue is None:
-            self.lanes[lane_key] = queue = UserQueue(self, lane_key)
+            self.queues[key] = queue = UserQueue(self, key)
             queue.head = entry = Entry(queue, offset, record, headers, size)
             if self.active and not self.closing:
                 entry.busy = _SENDING
@@ -91,7 +91,7 @@ class Partition(Answers):
         table.append(queue, entry)
         head = queue.head
         assert head is not None
-        if head is entry or (not head.busy and head.held is None):
+        if head is entry or (not head.busy and head.retry is None):
             self.scheduler.step(queue, now)
         elif not head.busy:  # it waits; `step` would look at it again for each record behind it
             self.parking.park_followers(queue)
@@ -120,7 +120,7 @@ class Partition(Answers):
     def on_retry(
         self,
         offset: int,
-        lane_key: Hashable,
+        key: Hashable,
         state: RetryState | None,
         record: Record,
         headers: Headers | None,
@@ -131,7 +131,7 @@ class Partition(Answers):
 
         Args:
             offset: Its offset.
-            lane_key: Whose order it keeps.
+            key: Whose order it keeps.
             state: Its retry headers; None when they cannot be read.
             record: As it came from the broker.
             headers: Its headers if they were read already.
@@ -146,10 +146,10 @@ class Partition(Answers):
             return
         if state is None:
             entry = Entry(UserQueue(self, ("unreadable", offset)), -1 - offset, record, headers, 0)
-            entry.held = Held(offset, now, None, "", 0)
-            entry.busy = Busy.DYING  # before it is held: its payload must not be evicted
+            entry.retry = RetryRecord(offset, now, None, "", 0)
+            entry.busy = Busy.DEAD_LETTERING  # before it is held: its payload must not be evicted
             self.table.hold(entry)
-            self.effects.bury(entry)
+            self.effects.dead_letter(entry)
             return
         whose = self.writers.whose(offset, state.writer)
         if whose is Whose.ZOMBIE:
@@ -157,9 +157,9 @@ class Partition(Answers):
         elif whose is Whose.OWN:
             self.reader.own(offset, self._place_of_own(state, facts))
         else:
-            entry = Entry(UserQueue(self, lane_key), state.origin, record, headers, 0)
+            entry = Entry(UserQueue(self, key), state.origin, record, headers, 0)
             entry.attempt = state.attempt
-            entry.held = Held.read(offset, state, facts(), min(record.timestamp()[1], now))
+            entry.retry = RetryRecord.read(offset, state, facts(), min(record.timestamp()[1], now))
             queues = self.reader.read(entry, redriven=whose is Whose.REDRIVE)
             for queue in queues:
                 self.step(queue, now)
@@ -275,20 +275,20 @@ class Partition(Answers):
 
     # -- users ----------------------------------------------------------------------------------------
 
-    def stick(self, lane_key: Hashable) -> UserQueue:
+    def stick(self, key: Hashable) -> UserQueue:
         """Keep a user from starting: a send of an earlier assignment outlived it and still runs here."""
-        queue = self.lanes.setdefault(lane_key, UserQueue(self, lane_key))
+        queue = self.queues.setdefault(key, UserQueue(self, key))
         queue.stuck = True
         return queue
 
     def superseder(self, entry: Entry, now: int) -> Entry | None:
         """As `UserQueue.superseder`."""
-        return entry.lane.superseder(entry, now)
+        return entry.queue.superseder(entry, now)
 
     def superseded(self, entry: Entry, now: int) -> bool:
         """Tell whether `superseder` finds an entry."""
-        return entry.lane.superseder(entry, now) is not None
+        return entry.queue.superseder(entry, now) is not None
 
     def will_not_be_sent(self, entry: Entry) -> None:
         """As `UserQueue.will_not_be_sent`."""
-        entry.lane.will_not_be_sent(entry)
+        entry.queue.will_not_be_sent(entry)

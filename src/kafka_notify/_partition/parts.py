@@ -38,9 +38,9 @@ class Parts:
     """
 
     __slots__ = (
-        "active", "alive", "carrying", "closing", "due", "effects", "epoch", "failed", "half", "lanes", "long_waits",
-        "makes_room", "new", "number", "outstanding", "own", "parking", "pending", "reader", "redrives", "restore_end",
-        "retry", "scheduler", "source", "table", "topic_id", "waiting", "writer", "writers",
+        "active", "alive", "carrying", "closing", "due", "effects", "epoch", "failed", "half", "long_waits",
+        "makes_room", "new", "number", "outstanding", "own", "parking", "pending", "queues", "reader", "redrives",
+        "restore_end", "retry", "scheduler", "source", "table", "topic_id", "waiting", "writer", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +78,7 @@ class Parts:
         self.half = RetryHalf(retry.committed, self.retry, long_waits, knows_topics=epoch.knows_topics)
         self.writers = Writers(epoch.writer, retry.end, retry.committed.fence)
         self.table = table = EntryTable(budget)
-        self.lanes, self.pending = table.queues, table.pending
+        self.queues, self.pending = table.queues, table.pending
         self.own, self.redrives, self.waiting = own, redrives, waiting = OwnCopies(), Redrives(), Waiting()
         self.parking = Parking(table, own, effects)
         self.scheduler = Scheduler(self.source, self.half, waiting, self.parking, effects)

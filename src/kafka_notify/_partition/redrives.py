@@ -21,15 +21,15 @@ class Redrives:
 
     def has_ended(self, entry: Entry) -> bool:
         """Tell whether this generation, or a newer one, has ended."""
-        held = entry.held
-        assert held is not None
-        return self.ended.get(_notification(entry), -1) >= held.redrives
+        retry = entry.retry
+        assert retry is not None
+        return self.ended.get(_notification(entry), -1) >= retry.redrives
 
     def end(self, entry: Entry) -> None:
         """Note that this generation has ended."""
-        held = entry.held
-        assert held is not None
-        self.ended[_notification(entry)] = held.redrives
+        retry = entry.retry
+        assert retry is not None
+        self.ended[_notification(entry)] = retry.redrives
 
     def wait(self, entry: Entry) -> Entry | None:
         """Let `entry` wait; return the copy of the same origin that does not count any more."""
@@ -37,8 +37,8 @@ class Redrives:
         if waiting is None:
             self.waiting[entry.origin] = entry
             return None
-        assert waiting.held is not None and entry.held is not None
-        if (waiting.held.redrives, waiting.held.at) <= (entry.held.redrives, entry.held.at):
+        assert waiting.retry is not None and entry.retry is not None
+        if (waiting.retry.redrives, waiting.retry.at) <= (entry.retry.redrives, entry.retry.at):
             self.waiting[entry.origin] = entry
             return waiting
         return entry
@@ -50,6 +50,6 @@ class Redrives:
 
 
 def _notification(entry: Entry) -> tuple[int, str, int]:
-    held = entry.held
-    assert held is not None
-    return held.origin_of(entry), held.id, held.created
+    retry = entry.retry
+    assert retry is not None
+    return retry.origin_of(entry), retry.id, retry.created

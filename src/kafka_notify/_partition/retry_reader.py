@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kafka_notify._partition.entry import Entry, UserQueue
     from kafka_notify._partition.own_copies import OwnCopies
     from kafka_notify._partition.redrives import Redrives
-    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.retry_record import RetryRecord
     from kafka_notify._partition.source_offsets import SourceOffsets
     from kafka_notify._partition.strangers import Origins
     from kafka_notify._partition.table import EntryTable
@@ -65,22 +65,22 @@ class RetryReader:
         Returns:
             The queues to look at now; none in a restore, as nothing starts before the fence holds.
         """
-        held = entry.held
-        assert held is not None
-        if self._origins.is_stranger(held, entry.origin):
+        retry = entry.retry
+        assert retry is not None
+        if self._origins.is_stranger(retry, entry.origin):
             self._origins.place_apart(entry, surely=True)
         if redriven:
             return self._redriven(entry)
         self._tell_apart(entry)
         self._learn(entry)
-        if not held.foreign:
-            self._source.farthest = max(self._source.farthest, held.origin_of(entry))
+        if not retry.foreign:
+            self._source.farthest = max(self._source.farthest, retry.origin_of(entry))
         return []
 
     def own(self, offset: int, origin: int) -> None:
         """Take an own copy whose acknowledgement is not known."""
         entry = self._table.pending.get(origin)
-        if entry is not None and entry.held is not None and entry.held.at == offset:
+        if entry is not None and entry.retry is not None and entry.retry.at == offset:
             return
         if (entry is not None and entry.busy) or origin in self._own.moving:
             self._own.saw(origin, offset)
@@ -89,22 +89,22 @@ class RetryReader:
 
     def _redriven(self, entry: Entry) -> list[UserQueue]:
         """Let a redriven copy supersede the older generation that waits, or wait while that one is busy."""
-        table, half, held = self._table, self._half, entry.held
-        assert held is not None
+        table, half, retry = self._table, self._half, entry.retry
+        assert retry is not None
         if self._redrives.has_ended(entry):
-            half.end(held.at)
+            half.end(retry.at)
             return []
         queues = self._tell_apart(entry)
         origin = entry.origin
-        known = table.pending.get(origin) or table.find_source(entry.lane.key, origin)
+        known = table.pending.get(origin) or table.find_source(entry.queue.key, origin)
         if known is not None and known.busy:
-            if known.held is not None and held.redrives <= known.held.redrives:
-                half.end(held.at)
+            if known.retry is not None and retry.redrives <= known.retry.redrives:
+                half.end(retry.at)
             elif (older := self._redrives.wait(entry)) is not None:
-                assert older.held is not None
-                half.end(older.held.at)
+                assert older.retry is not None
+                half.end(older.retry.at)
             return queues
-        if known is not None and known.held is None:
+        if known is not None and known.retry is None:
             table.leave_source(known)
             table.forget(known)
             self._source.complete(origin)
@@ -113,7 +113,7 @@ class RetryReader:
             self._learn(entry)
         else:
             table.hold(entry)
-        return [*queues, table.queues[entry.lane.key]]
+        return [*queues, table.queues[entry.queue.key]]
 
     # -- which generation counts ----------------------------------------------------------------------
 
@@ -124,11 +124,11 @@ class RetryReader:
         if known is None:
             table.hold(entry)
             return
-        old, new = known.held, entry.held
+        old, new = known.retry, entry.retry
         assert old is not None and new is not None
         if (new.redrives, entry.attempt, new.at) > (old.redrives, known.attempt, old.at):
             self.supersede(old, new)
-            if known.lane.key == entry.lane.key:
+            if known.queue.key == entry.queue.key:
                 table.replace(known, entry)
             else:
                 table.forget(known)
@@ -136,7 +136,7 @@ class RetryReader:
         else:
             self.supersede(new, old)
 
-    def supersede(self, old: Held, new: Held) -> None:
+    def supersede(self, old: RetryRecord, new: RetryRecord) -> None:
         """Let one copy stand for another copy of its notification, too."""
         self._half.tracker.complete(old.at)
         new.superseded = max(new.superseded, old.superseded, old.at)
@@ -151,11 +151,11 @@ class RetryReader:
         Raises:
             TopicRecreated: It is not, and is not a redrive of what another topic had there.
         """
-        held = copied.held
-        assert held is not None
-        if self._origins.matches(held, identity) or place(offset, *identity) in self._table.pending:
+        retry = copied.retry
+        assert retry is not None
+        if self._origins.matches(retry, identity) or place(offset, *identity) in self._table.pending:
             return True
-        if not held.redrives:
+        if not retry.redrives:
             raise TopicRecreated(f"the record at {offset} is not the one that a waiting retry came from")
         self._set_apart(copied, surely=True)
         return False
@@ -163,28 +163,28 @@ class RetryReader:
     def _tell_apart(self, entry: Entry) -> list[UserQueue]:
         """See that at most one notification has an origin: several may name it when the source topic was deleted and
         created again."""
-        held, origins, pending = entry.held, self._origins, self._table.pending
-        assert held is not None
-        origin = held.origin_of(entry)
+        retry, origins, pending = entry.retry, self._origins, self._table.pending
+        assert retry is not None
+        origin = retry.origin_of(entry)
         known = pending.get(origin)
-        had = None if known is None else known.held
-        apart = pending.get(place(origin, held.id, held.created))
-        if held.foreign:
-            if known is not None and had is not None and had.identity == held.identity:
+        had = None if known is None else known.retry
+        apart = pending.get(place(origin, retry.id, retry.created))
+        if retry.foreign:
+            if known is not None and had is not None and had.identity == retry.identity:
                 return self._set_apart(known, surely=True)
-            if apart is not None and apart.held is not None:
-                apart.held.foreign = True
+            if apart is not None and apart.retry is not None:
+                apart.retry.foreign = True
         elif apart is not None:
-            origins.place_apart(entry, surely=apart.held is not None and apart.held.foreign)
+            origins.place_apart(entry, surely=apart.retry is not None and apart.retry.foreign)
         elif known is not None and had is not None:
-            if had.identity == held.identity:
+            if had.identity == retry.identity:
                 return []
-            if not origins.outranks(had, held):
-                return self._set_apart(known, surely=origins.is_present(held))
+            if not origins.outranks(had, retry):
+                return self._set_apart(known, surely=origins.is_present(retry))
             origins.place_apart(entry, surely=origins.is_present(had))
         elif origin < self._source.position and not self._source.is_done(origin):
-            source = self._table.find_source(entry.lane.key, origin)
-            if source is None or self._effects.identity(source) != held.identity:
+            source = self._table.find_source(entry.queue.key, origin)
+            if source is None or self._effects.identity(source) != retry.identity:
                 origins.place_apart(entry, surely=True)
         return []
 
@@ -199,4 +199,4 @@ class RetryReader:
             self._origins.place_apart(waiting, surely=surely)
             self._redrives.waiting[waiting.origin] = waiting
         self._table.hold(entry)
-        return [entry.lane]
+        return [entry.queue]

@@ -14,7 +14,7 @@ class HasOrigin(Protocol):
     origin: int
 
 
-class Held:
+class RetryRecord:
     """The place and history of an entry that lives in the retry topic."""
 
     __slots__ = (
@@ -67,7 +67,9 @@ class Held:
         """See `Entry.collapse`."""
 
     @classmethod
-    def read(cls, at: int, state: RetryState, facts: tuple[str, int, int | None, str], written: int) -> Held:
+    def read(
+        cls, at: int, state: RetryState, facts: tuple[str, int, int | None, str], written: int
+    ) -> RetryRecord:
         """Read a record at offset `at`.
 
         Args:
@@ -77,15 +79,15 @@ class Held:
             written: Epoch ms of the record.
         """
         id, created, expires, collapse = facts
-        held = cls(at, state.due_ms, expires, id, created)
-        held.redrives, held.collapse = state.redrives, collapse
-        held.first_failed = state.first_failed_ms
-        held.error_class, held.error_code = state.error_class, state.error_code
-        held.provider, held.unknown = state.provider, state.outcome_unknown
-        held.written = written
-        held.unknown_before, held.waiting_since = state.unknown_before, state.waiting_since_ms
-        held.topic = state.origin_topic_id or ""
-        return held
+        retry = cls(at, state.due_ms, expires, id, created)
+        retry.redrives, retry.collapse = state.redrives, collapse
+        retry.first_failed = state.first_failed_ms
+        retry.error_class, retry.error_code = state.error_class, state.error_code
+        retry.provider, retry.unknown = state.provider, state.outcome_unknown
+        retry.written = written
+        retry.unknown_before, retry.waiting_since = state.unknown_before, state.waiting_since_ms
+        retry.topic = state.origin_topic_id or ""
+        return retry
 
     def origin_of(self, entry: HasOrigin) -> int:
         """Return the origin that its headers name. `entry` is the entry that this belongs to."""

@@ -11,7 +11,7 @@ from kafka_notify._partition.waiting import STEP_AT_ONCE
 if TYPE_CHECKING:
     from kafka_notify._partition.effects import Effects
     from kafka_notify._partition.parking import Parking
-    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.retry_record import RetryRecord
     from kafka_notify._partition.source_offsets import SourceOffsets
     from kafka_notify._partition.waiting import Waiting
     from kafka_notify._partition.wide import RetryHalf
@@ -81,35 +81,35 @@ class Scheduler:
         head, partition = queue.head, queue.partition
         if not partition.active or partition.closing or head is None or head.busy:
             return
-        held = head.held
-        if held is None:
+        retry = head.retry
+        if retry is None:
             if not queue.stuck:  # decided here, without a call for each send
                 head.busy = _SENDING
                 self._effects.send(head)
                 return
         else:
-            action = _NOTHING if queue.stuck else self._decide(queue, head, held, now)
+            action = _NOTHING if queue.stuck else self._decide(queue, head, retry, now)
             if action is _SEND:
                 head.busy = _SENDING
-                self._half.begin(held)
+                self._half.begin(retry)
                 self._effects.send(head)
                 return
             if action is _UNTIL_DUE:
-                self._wake(queue, held.due if held.expires is None else min(held.due, held.expires))
+                self._wake(queue, retry.due if retry.expires is None else min(retry.due, retry.expires))
             elif action is _LOAD:
                 head.busy = Busy.LOADING
                 self._effects.load(head)
             elif action is Action.WAIT_FOR_PAUSE:
-                self._wake(queue, held.expires)
+                self._wake(queue, retry.expires)
             elif action is not _NOTHING:
-                self._wait(queue, head, held, action)
+                self._wait(queue, head, retry, action)
         if queue.later is not None:
             self._parking.park_followers(queue)
 
-    def _decide(self, queue: UserQueue, head: Entry, held: Held, now: int) -> Action:
-        expires = held.expires
-        if (held.due if expires is None else min(held.due, expires)) > now and not (
-            held.collapse and queue.superseder(head, now)
+    def _decide(self, queue: UserQueue, head: Entry, retry: RetryRecord, now: int) -> Action:
+        expires = retry.expires
+        if (retry.due if expires is None else min(retry.due, expires)) > now and not (
+            retry.collapse and queue.superseder(head, now)
         ):
             return _UNTIL_DUE
         if queue.paused is head and not (expires is not None and expires <= now):
@@ -117,21 +117,21 @@ class Scheduler:
         later = queue.later
         if later is not None and later.overtaken is not None and later.overtaken.busy is _SENDING:
             return _NOTHING  # redriven in front of a later one that is being sent
-        missing = self._missing(head, held)
+        missing = self._missing(head, retry)
         if missing is not None:
             return missing
         return _LOAD if head.record is None else _SEND
 
-    def _missing(self, head: Entry, held: Held) -> Action | None:
+    def _missing(self, head: Entry, retry: RetryRecord) -> Action | None:
         """Find what a head that is due has to wait for; None when it may be sent."""
-        if not held.foreign:
-            origin = held.origin_of(head)
+        if not retry.foreign:
+            origin = retry.origin_of(head)
             if self._source.position <= origin:
                 return Action.WAIT_UNTIL_REACHED
             if not self._source.confirmed.covers(origin):
                 return Action.WAIT_UNTIL_COVERED
-        last = held.last
-        if held.tainted and self._half.tracker.position <= last:
+        last = retry.last
+        if retry.tainted and self._half.tracker.position <= last:
             return Action.WAIT_FOR_ORPHANS  # of a failed produce: any lies before the acknowledged copy
         return None if self._half.can_say(last) else Action.WAIT_FOR_WINDOW
 
@@ -140,20 +140,20 @@ class Scheduler:
             queue.timer = at
             self._effects.wake(queue, at)
 
-    def _wait(self, queue: UserQueue, head: Entry, held: Held, action: Action) -> None:
+    def _wait(self, queue: UserQueue, head: Entry, retry: RetryRecord, action: Action) -> None:
         """Let a queue wait for what its head needs: each event looks only at the queues that it may have freed."""
         if queue.blocked is head:
             return
         queue.blocked = head
         waiting = self._waiting
         if action is Action.WAIT_UNTIL_REACHED:
-            waiting.wait(waiting.unreached, held.origin_of(head), queue)
+            waiting.wait(waiting.unreached, retry.origin_of(head), queue)
         elif action is Action.WAIT_UNTIL_COVERED:
             waiting.uncovered.append(queue)
         elif action is Action.WAIT_FOR_ORPHANS:
-            waiting.wait(waiting.tainted, held.last, queue)
+            waiting.wait(waiting.tainted, retry.last, queue)
         else:
-            waiting.wait(waiting.beyond, held.last, queue)
+            waiting.wait(waiting.beyond, retry.last, queue)
 
     def step_blocked(self, now: int) -> bool:
         """Look again at a few queues that waited for a commit, a read, room in the window or beyond it, the end of a

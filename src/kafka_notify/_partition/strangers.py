@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from kafka_notify._partition.entry import Entry
-    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.retry_record import RetryRecord
 
 OTHER_TOPIC: Final = "-"
 """Stands for the id of the origin's topic when all that is known is that the present topic has another one."""
@@ -48,50 +48,50 @@ class Origins:
         self._source_end = source_end
         self._restore_end = restore_end
 
-    def is_elsewhere(self, held: Held) -> bool:
+    def is_elsewhere(self, retry: RetryRecord) -> bool:
         """Tell whether an origin is surely in another topic than the present one."""
-        return held.topic == OTHER_TOPIC or bool(
-            held.topic and self._topic_id and held.topic != self._topic_id
+        return retry.topic == OTHER_TOPIC or bool(
+            retry.topic and self._topic_id and retry.topic != self._topic_id
         )
 
-    def is_present(self, held: Held) -> bool:
+    def is_present(self, retry: RetryRecord) -> bool:
         """Tell whether an origin is surely in the present topic."""
-        return bool(held.topic) and held.topic == self._topic_id
+        return bool(retry.topic) and retry.topic == self._topic_id
 
-    def is_stranger(self, held: Held, origin: int) -> bool:
+    def is_stranger(self, retry: RetryRecord, origin: int) -> bool:
         """Tell whether a copy that was just read is a stranger: its origin is elsewhere, or past the source's end.
 
         A zombie may have read past our end of the source: a redrive of its letter, which is read after the restore, is
         not a stranger for that.
         """
-        return self.is_elsewhere(held) or (origin >= self._source_end and held.at < self._restore_end)
+        return self.is_elsewhere(retry) or (origin >= self._source_end and retry.at < self._restore_end)
 
-    def outranks(self, one: Held, other: Held) -> bool:
+    def outranks(self, one: RetryRecord, other: RetryRecord) -> bool:
         """Tell whether the first of two copies has the origin that both name. The copy of the present topic has it,
         else the one that was not redriven (a dead letter of an old topic comes back as a redrive), else the later
         one."""
 
-        def rank(held: Held) -> tuple[bool, bool, int]:
-            return self.is_present(held), not held.redrives, held.at
+        def rank(retry: RetryRecord) -> tuple[bool, bool, int]:
+            return self.is_present(retry), not retry.redrives, retry.at
 
         return rank(one) > rank(other)
 
-    def matches(self, held: Held, identity: tuple[str, int]) -> bool:
+    def matches(self, retry: RetryRecord, identity: tuple[str, int]) -> bool:
         """Tell whether the source record at the origin that a copy names is the copy's, by its identity. If so, the
         copy is of the present topic from now on."""
-        if identity != held.identity:
+        if identity != retry.identity:
             return False
-        held.topic = held.topic or self._topic_id
+        retry.topic = retry.topic or self._topic_id
         return True
 
     def place_apart(self, entry: Entry, *, surely: bool) -> None:
         """Give an entry whose origin is, or may be, an offset of another topic a place of its own in the queue. While
         that is not sure, it waits like any other until its origin is covered and reached."""
-        held = entry.held
-        assert held is not None
+        retry = entry.retry
+        assert retry is not None
         if surely:
-            held.foreign = True
-            if not self.is_elsewhere(held):
-                held.topic = OTHER_TOPIC
-        held.stranger = entry.origin
-        entry.origin = place(entry.origin, held.id, held.created)
+            retry.foreign = True
+            if not self.is_elsewhere(retry):
+                retry.topic = OTHER_TOPIC
+        retry.stranger = entry.origin
+        entry.origin = place(entry.origin, retry.id, retry.created)

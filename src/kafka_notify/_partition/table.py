@@ -77,8 +77,8 @@ class EntryTable:
 
     def hold(self, entry: Entry) -> None:
         """Take in an entry that was read from the retry topic."""
-        queue = self.queues.setdefault(entry.lane.key, entry.lane)
-        entry.lane = queue
+        queue = self.queues.setdefault(entry.queue.key, entry.queue)
+        entry.queue = queue
         queue.add(entry)
         if (later := queue.later) is not None and later.count >= DEEP and later.fresh:
             self.backlogs[queue] = None  # it came in front of them
@@ -87,41 +87,41 @@ class EntryTable:
 
     def replace(self, old: Entry, new: Entry) -> None:
         """Put the newer copy of an origin in the place of the older one."""
-        queue, held = old.lane, old.held
-        assert held is not None
+        queue, retry = old.queue, old.retry
+        assert retry is not None
         queue.replace(old, new)
-        new.lane = queue
+        new.queue = queue
         if queue.paused is old:
             queue.paused = None
         del self.pending[new.origin]  # to the end of the table: it is in the order of the copies
         self.pending[new.origin] = new
-        self.budget.give(held)
+        self.budget.give(retry)
         self.keep_payload(new)
 
     def keep_payload(self, entry: Entry) -> None:
         """Keep the payload of a waiting retry if it fits."""
-        held = entry.held
-        assert held is not None
-        if entry.record is None or held.size:
+        retry = entry.retry
+        assert retry is not None
+        if entry.record is None or retry.size:
             return
         size = entry.record_size() if self.budget.used < PACKED_FROM else entry.pack()
-        if not self.budget.keep(held, size) and not entry.busy:
+        if not self.budget.keep(retry, size) and not entry.busy:
             entry.evict()
 
     def rest(self, entry: Entry) -> None:
         """Keep a payload that was read again and is not needed now, if there is room."""
-        held = entry.held
-        assert held is not None
-        if held.loaded and not self.budget.rest(held):
-            self.budget.give(held)
+        retry = entry.retry
+        assert retry is not None
+        if retry.loaded and not self.budget.rest(retry):
+            self.budget.give(retry)
             entry.evict()
 
     def order(self) -> None:
         """Put `pending` in the order of the copies. It mostly is; what was set apart, or redriven and read after an own
         copy beyond it was acknowledged, came to its end."""
-        places = [entry.held.at for entry in self.pending.values()]  # type: ignore[union-attr]
+        places = [entry.retry.at for entry in self.pending.values()]  # type: ignore[union-attr]
         if any(map(operator.gt, places, itertools.islice(places, 1, None))):
-            in_order = sorted(self.pending.items(), key=lambda item: item[1].held.at)  # type: ignore[union-attr]
+            in_order = sorted(self.pending.items(), key=lambda item: item[1].retry.at)  # type: ignore[union-attr]
             self.pending.clear()  # in place: the partition refers to it
             self.pending.update(in_order)
 
@@ -129,7 +129,7 @@ class EntryTable:
 
     def forget(self, entry: Entry) -> None:
         """Take an entry out of its queue and the table; its offset is the caller's to complete."""
-        queue = entry.lane
+        queue = entry.queue
         if queue.later is None and queue.head is entry:
             queue.head = None
             if not queue.stuck:
@@ -138,17 +138,17 @@ class EntryTable:
             queue.remove(entry)
             if queue.later is None and self.backlogs:
                 self.backlogs.pop(queue, None)
-        held = entry.held
-        if held is not None:
+        retry = entry.retry
+        if retry is not None:
             self.pending.pop(entry.origin, None)
-            self.budget.give(held)
+            self.budget.give(retry)
             if queue.paused is entry:
                 self.unpause(queue)
 
     def pause(self, entry: Entry) -> None:
         """Let nothing of a user start while this is the head of their queue, until `unpause` or `resume`."""
-        entry.lane.paused = entry
-        self.paused[entry.lane] = None
+        entry.queue.paused = entry
+        self.paused[entry.queue] = None
 
     def unpause(self, queue: UserQueue) -> None:
         """Let a queue go on."""
@@ -167,10 +167,10 @@ class EntryTable:
         """Forget everything, and what it counts."""
         for queue in self.queues.values():
             for entry in queue.entries:
-                if entry.held is None:
+                if entry.retry is None:
                     self.leave_source(entry)
                 else:
-                    self.budget.give(entry.held)
+                    self.budget.give(entry.retry)
                 entry.evict()
             queue.head = queue.later = queue.paused = queue.blocked = None
         for table in (self.queues, self.pending, self.backlogs, self.paused):

@@ -20,7 +20,7 @@ from kafka_notify._partition.offsets import OffsetTracker
 from kafka_notify._partition.spill import SpillName
 
 if TYPE_CHECKING:
-    from kafka_notify._partition.retry_record import Held
+    from kafka_notify._partition.retry_record import RetryRecord
 
 ROOM: Final = 5_000
 """Notifications of a wide partition that are under way, or have ended without a half or a spill that can say so: what a
@@ -168,27 +168,27 @@ class RetryHalf:
         edge = self.tracker.frontier + WINDOW
         return (last < edge and self.last_end < edge) or last < self.sayable
 
-    def begin(self, held: Held) -> None:
+    def begin(self, retry: RetryRecord) -> None:
         """Count a notification that is sent from its copy, if its end may be far."""
         edge = self.tracker.frontier + WINDOW
-        if self.last_end >= edge or held.last >= edge:
-            held.counted = True
+        if self.last_end >= edge or retry.last >= edge:
+            retry.counted = True
             self.under_way += 1
 
-    def leave(self, held: Held) -> None:
+    def leave(self, retry: RetryRecord) -> None:
         """Count a notification that is not under way any more, if `begin` did."""
-        if held.counted:
-            held.counted = False
+        if retry.counted:
+            retry.counted = False
             self.under_way -= 1
 
-    def finish(self, held: Held) -> None:
+    def finish(self, retry: RetryRecord) -> None:
         """Complete what the retry partition holds of a notification that has ended."""
-        last = held.last
-        if last != held.at:
-            self.tracker.complete(held.at)
+        last = retry.last
+        if last != retry.at:
+            self.tracker.complete(retry.at)
         self.end(last)
-        if held.counted:
-            self.leave(held)
+        if retry.counted:
+            self.leave(retry)
         if self.last_end >= self.tracker.frontier + WINDOW:
             self.unsaid += 1
 

@@ -96,7 +96,7 @@ class Decoder:
             record.value(),
             entry.headers,
             self._source,
-            entry.lane.partition.number,
+            entry.queue.partition.number,
             entry.origin,
             record.timestamp()[1],
             self._codec,
@@ -135,7 +135,7 @@ class Decoder:
 
     def superseded(self, entry: Entry, now: int) -> bool:
         """Whether a newer notification with its collapse key is sent instead."""
-        partition = entry.lane.partition
+        partition = entry.queue.partition
         while (other := partition.superseder(entry, now)) is not None:
             if self.will_be_sent(other, now):
                 return True

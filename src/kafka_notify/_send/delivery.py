@@ -83,14 +83,14 @@ class Delivery:
 
     async def run(self, slot: Slot, entry: Entry) -> None:
         """Send one notification, unless something keeps it from its send, and settle it."""
-        partition = entry.lane.partition
+        partition = entry.queue.partition
         if not partition.alive or partition.closing:
             self._not_started(slot, entry)
             return
         notification = self._read(slot, entry, partition)
         if notification is None:
             return
-        now, held, expires = self._clock.now(), entry.held, notification._expires_ms
+        now, held, expires = self._clock.now(), entry.retry, notification._expires_ms
         if (
             notification.collapse_key is not None
             or (expires is not None and expires <= now)
@@ -151,7 +151,7 @@ class Delivery:
 
     def _withheld(self, slot: Slot, entry: Entry, notification: Notification[Any], now: int) -> bool:
         """Whether something keeps it from its send; then all that follows is done."""
-        outcomes, held, expires = self._outcomes, entry.held, notification._expires_ms
+        outcomes, held, expires = self._outcomes, entry.retry, notification._expires_ms
         if expires is not None and expires <= now:
             outcomes.not_sent(slot)
             self._expire(entry, notification)
@@ -162,7 +162,7 @@ class Delivery:
             return True
         if held is not None and held.due > now:
             outcomes.not_sent(slot)
-            entry.lane.partition.release(entry, now)  # queued to expire, and the clock was set back since
+            entry.queue.partition.release(entry, now)  # queued to expire, and the clock was set back since
             return True
         if self._paused.parts and self._paused.holds(notification.category, notification.channel):
             outcomes.not_sent(slot)
@@ -185,7 +185,7 @@ class Delivery:
         self, entry: Entry, notification: Notification[Any], timeout: float, remaining: float | None
     ) -> Attempt:
         """The attempt of a retry, or of a notification whose id is derived from its place."""
-        held = entry.held
+        held = entry.retry
         key: KeyParts = (self._group, notification.user_id, notification.id)
         if type(notification.id) is DerivedId or (
             held is not None and notification.id[14:15] == "5"  # as in every derived id, and in few others
@@ -200,7 +200,7 @@ class Delivery:
 
     def _key(self, entry: Entry, key: KeyParts) -> KeyParts:
         """With where its record is: a copy that does not say of which topic it is, is taken for one of this."""
-        held, partition = entry.held, entry.lane.partition
+        held, partition = entry.retry, entry.queue.partition
         topic_id = (held and held.topic) or partition.topic_id
         origin = entry.origin if held is None else held.origin_of(entry)
         return (key[0], key[1], key[2], (topic_id, self._source, partition.number, origin))
@@ -217,7 +217,7 @@ class Delivery:
         """What a cancellation means: the end of this task, a hand-over (None), or an unknown outcome."""
         if slot.reason == "close":
             raise asyncio.CancelledError
-        if slot.stuck or slot.reason == "handover" or not entry.lane.partition.alive:
+        if slot.stuck or slot.reason == "handover" or not entry.queue.partition.alive:
             return None
         # without a reason of ours the sender's own code was cancelled
         code = codes.TIMEOUT if slot.reason == "deadline" else codes.CANCELLED
@@ -245,7 +245,7 @@ class Delivery:
             The rest, to be run; None when there is nothing.
         """
         entry = self._slots.leave_behind(slot)
-        partition = entry.lane.partition
+        partition = entry.queue.partition
         if slot.reason == "handover" or not partition.alive:
             self._guard.give_up(slot, asked=True)
             log.error(
@@ -254,7 +254,7 @@ class Delivery:
                 partition.number,
             )
             return None
-        entry.lane.stuck = True
+        entry.queue.stuck = True
         try:
             # once more: nothing is kept of each send for the sake of these few
             notification = self._decoder.decode(entry)

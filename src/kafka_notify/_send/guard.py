@@ -234,8 +234,8 @@ class Guard:
             return Dead("throttle_timeout")
         tried = entry.failed or (circuit is not None and entry.key in circuit.failing)
         destinations.put_aside(of, entry, tried=tried, waits=waits)
-        if entry.held is not None:
-            entry.lane.partition.pause(entry, at)
+        if entry.retry is not None:
+            entry.queue.partition.pause(entry, at)
         elif of.held:
             self._keep_or_copy(of, entry, notification, tried=tried)
         elif len(of.fresh) > self._concurrency:
@@ -267,7 +267,7 @@ class Guard:
             self._put_in_kafka(pushed, None)
 
     def _put_in_kafka(self, entry: Entry, notification: Notification[Any] | None) -> None:
-        partition = entry.lane.partition
+        partition = entry.queue.partition
         if partition.alive and not partition.closing:
             partition.pause(entry, self._clock.now())
             self._publisher.pause(entry, notification, codes.DESTINATION_HELD)
@@ -317,7 +317,7 @@ class Guard:
 
     def _tells(self, place: Place, entry: Entry) -> bool:
         """Whether circuits have to be told that this send was accepted: nearly never of a first send."""
-        lane, of, held = self.lane, place.of, entry.held
+        lane, of, held = self.lane, place.of, entry.retry
         if lane.gated or (held is not None and held.first_failed is not None):
             return True
         if of is None:
@@ -332,7 +332,7 @@ class Guard:
 
     def _age(self, entry: Entry) -> float:
         """Seconds since it failed first, or was put off."""
-        held = entry.held
+        held = entry.retry
         if held is None or held.first_failed is None:
             return 0.0
         return max((self._clock.now() - held.first_failed) / 1000, 0.0)
@@ -478,7 +478,7 @@ class Guard:
         """Queue what waited for its destination; whether it still waited."""
         if not waits(entry):
             return False
-        lane = entry.lane
+        lane = entry.queue
         if lane.paused is entry:
             lane.partition.unpause(lane, self._clock.now())
         else:
@@ -503,7 +503,7 @@ class Guard:
         assert of.circuit is not None
         tell_held(of.circuit, now, self._on_event, lane=False)
         for entry in (*of.tried, *of.fresh):
-            if entry.held is None and entry.busy is Busy.SENDING:
+            if entry.retry is None and entry.busy is Busy.SENDING:
                 self._keep_or_copy(of, entry, None, tried=entry in of.tried)
         self._look_again(min(of.circuit.ask_again(now), now + LOOK_AGAIN))
 

@@ -45,7 +45,7 @@ log = logging.getLogger("kafka_notify.worker")
 
 def history_of(entry: Entry, expires: int | None) -> History:
     """What is known of a notification that expires at that epoch ms."""
-    held = entry.held
+    held = entry.retry
     if held is None:
         return History(entry.attempt, expires)
     return History(entry.attempt, expires, held.first_failed, held.waiting_since, held.error_code)
@@ -130,7 +130,7 @@ class Outcomes:
         started: float,
     ) -> None:
         """Tell of an attempt that ended, and settle its notification."""
-        partition = entry.lane.partition
+        partition = entry.queue.partition
         if not partition.alive:
             return
         outcome = decision.outcome
@@ -222,14 +222,14 @@ class Outcomes:
         if self._on_event is not None:
             n = notification
             self._on_event(events.NotificationSkipped(n.id, n.category, n.channel, reason))
-        partition = entry.lane.partition
+        partition = entry.queue.partition
         partition.finish(entry, accepted=False, now=self._clock.now())
         self.on_room(partition)
 
     def pause(self, entry: Entry, notification: Notification[Any], now: int) -> None:
         """Its category or channel is paused."""
-        in_source = entry.held is None
-        entry.lane.partition.pause(entry, now)
+        in_source = entry.retry is None
+        entry.queue.partition.pause(entry, now)
         if in_source:
             self._publisher.pause(entry, notification)
 
@@ -252,7 +252,7 @@ class Outcomes:
             self._publisher.dead_letter(entry, follows, code=code)
 
     def _expires(self, entry: Entry) -> int | None:
-        if entry.held is not None:
-            return entry.held.expires
+        if entry.retry is not None:
+            return entry.retry.expires
         number, origin = entry.partition.number, entry.origin
         return self._context.facts(entry.headers or [], number, origin, entry.timestamp)[2]

@@ -135,7 +135,7 @@ class SenderPool:
                     continue
                 if due or failed:
                     entry = ready.pop(probe=lane.held)
-                    if entry.held is not None and entry.held.loaded:
+                    if entry.retry is not None and entry.retry.loaded:
                         self._loader.started(entry)
                 else:
                     queue = new[0]

@@ -48,16 +48,16 @@ class Ready:
 
     def add(self, entry: Entry) -> None:
         """Queue it behind those of its kind and partition."""
-        if entry.held is None:
-            queue = entry.lane.partition.new
+        if entry.retry is None:
+            queue = entry.queue.partition.new
             if not queue:
                 self.new.append(queue)
         elif entry.failed:
-            queue = entry.lane.partition.failed
+            queue = entry.queue.partition.failed
             if not queue:
                 self.failed.append(queue)
         else:
-            queue = entry.lane.partition.due
+            queue = entry.queue.partition.due
             if not queue:
                 self.due.append(queue)
         queue.append(entry)

@@ -137,7 +137,7 @@ class Sends:
         self.pool.kick()
 
     def _again(self, entry: Entry) -> None:
-        if entry.lane.partition.alive:
+        if entry.queue.partition.alive:
             self.ready.add(entry)
             self.kick()
 

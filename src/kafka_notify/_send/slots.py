@@ -125,7 +125,7 @@ class Slots:
     def cancelled(self, slot: Slot, entry: Entry) -> None:
         """A send that was cancelled has ended, or its thread was given up; whatever user code made of that."""
         slot.reason = ""
-        lane = entry.lane
+        lane = entry.queue
         place = lane.partition.number, lane.key
         if self._threads.take_over(slot.task, lambda: self._unstick(place)):
             lane.stuck = True
@@ -150,7 +150,7 @@ class Slots:
         self.lost.add(slot)
         self.running.discard(slot)
         self._block(slot, entry)
-        entry.lane.partition.outstanding -= 1
+        entry.queue.partition.outstanding -= 1
         return entry
 
     def ended(self, slot: Slot) -> None:
@@ -183,7 +183,7 @@ class Slots:
 
     def _block(self, slot: Slot, entry: Entry) -> None:
         """Nothing of this user starts here until the send has ended, should the partition come back before."""
-        lane = entry.lane
+        lane = entry.queue
         slot.place = place = lane.partition.number, lane.key
         self._blocked[place] = lane
 

@@ -12,7 +12,7 @@ from kafka_notify import events
 from kafka_notify._base import codes
 from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Entry
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._settle.records import PartitionCopy, place_of, state_of
 from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification
@@ -85,7 +85,7 @@ class Death:
     """
 
     reason: DlqReason
-    held: Held
+    retry: RetryRecord
     attempts: int
     at: int
 
@@ -130,8 +130,8 @@ class DeadLetterCopy(PartitionCopy):
     def _take_form(self) -> None:
         """Become the largest form that was not refused."""
         form = self._forms.pop(0)
-        entry, death, held = self._entry, self._death, self._death.held
-        held.error_code = form.code or held.error_code
+        entry, death, retry = self._entry, self._death, self._death.retry
+        retry.error_code = form.code or retry.error_code
         self.key = form.key(entry)
         self.value = entry.value if form.payload == "intact" else None
         self.headers = dead_letter(
@@ -140,10 +140,10 @@ class DeadLetterCopy(PartitionCopy):
             at_ms=death.at,
             group=self._context.group,
             payload=form.payload,
-            redrives=held.redrives,
-            state=state_of(entry, held, death.attempts, self._context),
-            id=held.id or None,
-            created_ms=held.created if held.id and held.created >= 0 else None,
+            redrives=retry.redrives,
+            state=state_of(entry, retry, death.attempts, self._context),
+            id=retry.id or None,
+            created_ms=retry.created if retry.id and retry.created >= 0 else None,
         )
 
     def acknowledged(self, offset: int) -> None:
@@ -152,11 +152,11 @@ class DeadLetterCopy(PartitionCopy):
         if on_event is not None:
             on_event(
                 events.DeadLettered(
-                    self._death.held.id,
+                    self._death.retry.id,
                     n.category if n else None,
                     n.channel if n else None,
                     self._death.reason,
-                    self._death.held.error_code,
+                    self._death.retry.error_code,
                     *place_of(self._entry, self._context),
                 )
             )

@@ -13,7 +13,7 @@ from kafka_notify._base import codes
 from kafka_notify._decision.context import Context
 from kafka_notify._decision.what_follows import TryAgain, WaitForCodec
 from kafka_notify._partition.entry import Entry
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._settle.dead_letters import DeadLetterCopy, DeadLetterHook, Death, Spawn
@@ -57,17 +57,17 @@ class CopyPublisher:
                 collapse key: later its payload may not be in memory any more. Asked only when it has one.
         """
         now = self._clock.now()
-        held = self._held(entry, now)
-        if held.collapse and not will_be_sent(entry, now):
-            held.collapse = ""
-        self._copy(entry, held, entry.attempt)
+        retry = self._held(entry, now)
+        if retry.collapse and not will_be_sent(entry, now):
+            retry.collapse = ""
+        self._copy(entry, retry, entry.attempt)
 
     def pause(self, entry: Entry, notification: Notification[Any] | None, code: str = codes.PAUSED) -> None:
         """Copy a source record whose category or channel is paused, or whose destination is held: no attempt, and due
         as soon as it is resumed."""
-        held = self._held(entry, self._clock.now(), notification)
-        held.error_class, held.error_code = "Paused", code
-        self._copy(entry, held, entry.attempt, notification)
+        retry = self._held(entry, self._clock.now(), notification)
+        retry.error_class, retry.error_code = "Paused", code
+        self._copy(entry, retry, entry.attempt, notification)
 
     def wait_for_codec(self, entry: Entry, code: str, decision: WaitForCodec) -> None:
         """Let a record wait that its codec cannot decode now. No attempt is counted.
@@ -77,43 +77,43 @@ class CopyPublisher:
             code: Why it cannot.
             decision: When its codec is asked again.
         """
-        held = self._held(entry, decision.due)
-        held.first_failed = decision.first_failed
-        held.error_class, held.error_code = "CodecUnavailableError", code
+        retry = self._held(entry, decision.due)
+        retry.first_failed = decision.first_failed
+        retry.error_class, retry.error_code = "CodecUnavailableError", code
         entry.partition.copying(entry)
-        self._copy(entry, held, entry.attempt)
+        self._copy(entry, retry, entry.attempt)
 
     def carry(self, entry: Entry) -> None:
         """Copy a waiting retry forward as it is, so that the retry partition's frontier can move on."""
-        held = entry.held
-        assert held is not None
-        carried = self._held(entry, held.due)
+        retry = entry.retry
+        assert retry is not None
+        carried = self._held(entry, retry.due)
         self._writer.write(
             CarriedCopy(self._context, entry, carried, entry.attempt, None, self._dead_letter_instead)
         )
 
     def try_again(self, entry: Entry, notification: Notification[Any], decision: TryAgain) -> None:
         """Write a copy that waits for its next attempt."""
-        held = self._held(entry, decision.due, notification)
-        held.first_failed, held.waiting_since = decision.first_failed, decision.waiting_since
-        _note(held, decision.outcome.error)
+        retry = self._held(entry, decision.due, notification)
+        retry.first_failed, retry.waiting_since = decision.first_failed, decision.waiting_since
+        _note(retry, decision.outcome.error)
         entry.partition.copying(entry)
-        self._copy(entry, held, decision.attempts, notification)
+        self._copy(entry, retry, decision.attempts, notification)
 
     def spill(self, partition: Partition, written: Spill, long_waits: LongWaits) -> None:
         """Write which offsets of the retry partition are finished into itself."""
         self._writer.write(SpillCopy(self._context, partition, written, long_waits))
 
     def _copy(
-        self, entry: Entry, held: Held, attempts: int, notification: Notification[Any] | None = None
+        self, entry: Entry, retry: RetryRecord, attempts: int, notification: Notification[Any] | None = None
     ) -> None:
         self._writer.write(
-            RetryCopy(self._context, entry, held, attempts, notification, self._dead_letter_instead)
+            RetryCopy(self._context, entry, retry, attempts, notification, self._dead_letter_instead)
         )
 
-    def _held(self, entry: Entry, due: int, notification: Notification[Any] | None = None) -> Held:
+    def _held(self, entry: Entry, due: int, notification: Notification[Any] | None = None) -> RetryRecord:
         """What the next copy of `entry` says, from what its last one said."""
-        old = entry.held
+        old = entry.retry
         if old is None:
             if notification is not None:
                 n = notification
@@ -122,21 +122,21 @@ class CopyPublisher:
                 id, created, expires, collapse = self._context.facts(
                     entry.headers or [], entry.partition.number, entry.origin, entry.timestamp
                 )
-            held = Held(-1, due, expires, id, created)
-            held.collapse, held.topic = collapse, entry.partition.topic_id
-            return held
-        held = Held(-1, due, old.expires, old.id, old.created)
-        held.collapse = old.collapse
-        held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
-        held.stranger, held.topic = old.stranger, old.topic
-        held.first_failed, held.error_class, held.error_code = (
+            retry = RetryRecord(-1, due, expires, id, created)
+            retry.collapse, retry.topic = collapse, entry.partition.topic_id
+            return retry
+        retry = RetryRecord(-1, due, old.expires, old.id, old.created)
+        retry.collapse = old.collapse
+        retry.redrives, retry.foreign, retry.tainted = old.redrives, old.foreign, old.tainted
+        retry.stranger, retry.topic = old.stranger, old.topic
+        retry.first_failed, retry.error_class, retry.error_code = (
             old.first_failed,
             old.error_class,
             old.error_code,
         )
-        held.provider, held.unknown = old.provider, old.unknown
-        held.unknown_before, held.waiting_since = old.unknown_before, old.waiting_since
-        return held
+        retry.provider, retry.unknown = old.provider, old.unknown
+        retry.unknown_before, retry.waiting_since = old.unknown_before, old.waiting_since
+        return retry
 
     # -- dead-letter topic ----------------------------------------------------------------------------
 
@@ -161,29 +161,29 @@ class CopyPublisher:
             code: Of what is wrong with the record, when there is no `error`.
         """
         now = self._clock.now()
-        held = self._held(entry, now)
-        _note(held, error)
+        retry = self._held(entry, now)
+        _note(retry, error)
         if error is None and code is not None:
-            held.error_code = code
+            retry.error_code = code
         made = entry.attempt if attempts is None else attempts
-        self._write_letter(entry, Death(reason, held, made, now), notification)
+        self._write_letter(entry, Death(reason, retry, made, now), notification)
 
     def _dead_letter_instead(self, copy: RetryCopy) -> None:
         """No topic takes a copy: write a dead letter that says what the copy would have said."""
-        held = copy.held
-        held.error_code = codes.RECORD_TOO_LARGE
-        death = Death("permanent", held, copy.attempts, self._clock.now())
+        retry = copy.retry
+        retry.error_code = codes.RECORD_TOO_LARGE
+        death = Death("permanent", retry, copy.attempts, self._clock.now())
         self._write_letter(copy.entry, death, copy.notification)
 
     def _write_letter(self, entry: Entry, death: Death, notification: Notification[Any] | None) -> None:
         letter = DeadLetterCopy(self._context, entry, death, notification, self._on_dead_letter, self._spawn)
-        entry.partition.dying(entry)
+        entry.partition.dead_lettering(entry)
         self._writer.write(letter)
 
 
-def _note(held: Held, error: DeliveryError | None) -> None:
+def _note(retry: RetryRecord, error: DeliveryError | None) -> None:
     """What a failure leaves behind for the next attempt."""
     if error is not None:
-        held.error_class, held.error_code = type(error).__name__, error.code
-        held.provider = error.provider or held.provider
-        held.unknown = held.unknown or isinstance(error, UnknownOutcomeError)
+        retry.error_class, retry.error_code = type(error).__name__, error.code
+        retry.provider = error.provider or retry.provider
+        retry.unknown = retry.unknown or isinstance(error, UnknownOutcomeError)

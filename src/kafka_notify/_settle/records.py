@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kafka_notify import events
 from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Assignment, Entry
-from kafka_notify._partition.retry_record import Held
+from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._settle.copies import Copy
 from kafka_notify.notification import Notification
@@ -35,14 +35,14 @@ def place_of(entry: Entry, context: Context) -> tuple[str, int, int]:
     """Topic, partition and offset of the record that an entry began with: when the headers of a retry
     record cannot be read, that record is all that is known."""
     number = entry.partition.number
-    if entry.held is not None and entry.held.stranger >= 0:
-        return context.source, number, entry.held.stranger
+    if entry.retry is not None and entry.retry.stranger >= 0:
+        return context.source, number, entry.retry.stranger
     if entry.origin < 0:
         return context.retry_topic, number, -1 - entry.origin
     return context.source, number, entry.origin
 
 
-def state_of(entry: Entry, held: Held, attempts: int, context: Context) -> RetryState:
+def state_of(entry: Entry, retry: RetryRecord, attempts: int, context: Context) -> RetryState:
     """What the headers of a copy or dead letter say besides its notification."""
     topic, number, origin = place_of(entry, context)
     return RetryState(
@@ -50,17 +50,17 @@ def state_of(entry: Entry, held: Held, attempts: int, context: Context) -> Retry
         origin_partition=number,
         origin=origin,
         attempt=attempts,
-        due_ms=held.due,
-        first_failed_ms=held.first_failed,
-        error_class=held.error_class,
-        error_code=held.error_code,
-        provider=held.provider,
-        outcome_unknown=held.unknown,
+        due_ms=retry.due,
+        first_failed_ms=retry.first_failed,
+        error_class=retry.error_class,
+        error_code=retry.error_code,
+        provider=retry.provider,
+        outcome_unknown=retry.unknown,
         writer=entry.partition.writer,
-        redrives=held.redrives,
-        origin_topic_id=held.topic,
-        unknown_before=held.unknown_before,
-        waiting_since_ms=held.waiting_since,
+        redrives=retry.redrives,
+        origin_topic_id=retry.topic,
+        unknown_before=retry.unknown_before,
+        waiting_since_ms=retry.waiting_since,
     )
 
 
@@ -119,14 +119,14 @@ class RetryCopy(PartitionCopy):
         instead: Writes something else when no topic takes it.
     """
 
-    __slots__ = ("_context", "_instead", "attempts", "entry", "held", "notification")
+    __slots__ = ("_context", "_instead", "attempts", "entry", "notification", "retry")
     gives_way = True
 
     def __init__(
         self,
         context: Context,
         entry: Entry,
-        held: Held,
+        retry: RetryRecord,
         attempts: int,
         notification: Notification[Any] | None,
         instead: TooLarge,
@@ -134,31 +134,33 @@ class RetryCopy(PartitionCopy):
         self._context = context
         self._instead = instead
         self.entry = entry
-        self.held = held
+        self.retry = retry
         self.attempts = attempts
         self.notification = notification
-        headers = retry_copy(entry.headers, state_of(entry, held, attempts, context), held.id, held.created)
+        headers = retry_copy(
+            entry.headers, state_of(entry, retry, attempts, context), retry.id, retry.created
+        )
         of = entry.partition
         super().__init__(of, context.retry_topic, of.number, entry.key, entry.value, headers)
 
     def acknowledged(self, offset: int) -> None:
         """The entry lives in the retry topic from now on."""
-        partition, held = self._of, self.held
+        partition, retry = self._of, self.retry
         if not self._answered():
             return
         context = self._context
         now = context.clock.now()
-        held.at = offset
-        partition.copied(self.entry, held, self.attempts, now)
+        retry.at = offset
+        partition.copied(self.entry, retry, self.attempts, now)
         if context.on_event is not None:
             n = self.notification
             context.on_event(
                 events.RetryScheduled(
-                    held.id,
+                    retry.id,
                     n.category if n else category_of(self.headers) or "",
                     n.channel if n else channel_of(self.headers) or "",
                     self.attempts,
-                    (held.due - now) / 1000,
+                    (retry.due - now) / 1000,
                     self.topic,
                     partition.number,
                     offset,
@@ -167,7 +169,7 @@ class RetryCopy(PartitionCopy):
 
     def failed(self) -> None:
         """It may have been written all the same: that orphan is read before a send."""
-        self.held.tainted = True
+        self.retry.tainted = True
 
     def too_large(self) -> bool:
         """It is dead-lettered instead."""
@@ -184,7 +186,7 @@ class RetryCopy(PartitionCopy):
     def abandon(self) -> None:
         """Keep neither the entry nor the assignment alive."""
         super().abandon()
-        del self.entry, self.held, self.notification
+        del self.entry, self.retry, self.notification
 
 
 class CarriedCopy(RetryCopy):

@@ -50,7 +50,7 @@ class PartitionEffects:
         """Take attempts out of their queues that have not begun."""
         return [*self._ready.recall(partition, entries), *self._loader.recall(partition, entries)]
 
-    def bury(self, entry: Entry) -> None:
+    def dead_letter(self, entry: Entry) -> None:
         """Dead-letter a retry record that cannot be read."""
         self._counts.dead += 1
         self._publisher.dead_letter(entry, "undecodable", code=codes.BAD_RETRY_HEADERS)

@@ -103,7 +103,7 @@ class Losses:
         removed: list[Entry] = []
         saved = 0
         for entry in tuple(partition.pending.values()):
-            held = entry.held
+            held = entry.retry
             if held is None or held.at >= start or entry.busy or partition.closing:
                 continue
             if entry.record is None:

@@ -129,7 +129,7 @@ class Report:
             (
                 created
                 for partition in tuple(self._engine.partitions.values())
-                for lane in tuple(partition.lanes.values())
+                for lane in tuple(partition.queues.values())
                 if (head := lane.head) is not None
                 and (created := head.created) > 0  # a record may come without a time
             ),

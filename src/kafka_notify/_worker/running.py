@@ -23,7 +23,7 @@ from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
 from kafka_notify._fetch.question import let_answered_go
-from kafka_notify._fetch.reread import Rereader
+from kafka_notify._fetch.payload_reloader import PayloadReloader
 from kafka_notify._kafka.config import Config, client_bytes
 from kafka_notify._kafka.handle import ProducerHandle
 from kafka_notify._partition.wide import LongWaits
@@ -128,7 +128,7 @@ class Running:
         )
         settings = self._settings(consumer)
         self.fetch = FetchLoop(plan.reading, self.topics[0], self.topics[1], settings.channels)
-        self.rereader = Rereader(
+        self.payload_reloader = PayloadReloader(
             plan.reading, self.topics[1], lambda a: calls.post(self.engine.loaded, a), self._fail
         )
         channels = len(consumer.channels or topology.channels)
@@ -176,7 +176,7 @@ class Running:
             if self._asks_lease
             else float(reading["session.timeout.ms"]) / 1000,
             drain_timeout=plan.drain_timeout,
-            load=lambda load: self.rereader.request(load),
+            load=lambda load: self.payload_reloader.request(load),
             count_partitions=lambda: self.handle.warm_up(self.topics[:1], WARM_UP)[self.topics[0]],
         )
 
@@ -305,7 +305,7 @@ class Running:
         self.fetch.stop()
         self.fetch.join(10)
         let_answered_go()
-        self.rereader.close()
+        self.payload_reloader.close()
         self.control.close()
         if self.thread.is_alive():
             closing = asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop)

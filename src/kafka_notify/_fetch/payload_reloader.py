@@ -40,7 +40,7 @@ PATIENCE: Final = 30.0
 Loaded = Callable[[Sequence[tuple[Load, "Message | None"]]], object]
 
 
-class Rereader:
+class PayloadReloader:
     """Serves `request`; answers come in batches through `loaded`, on its thread.
 
     Args:
@@ -69,7 +69,7 @@ class Rereader:
     def request(self, load: Load) -> None:
         """Ask for the payload of an entry that lives in the retry topic."""
         if self._thread is None:
-            self._thread = supervised(self._run, f"kafka-notify reread {self._topic}", self._ended)
+            self._thread = supervised(self._run, f"kafka-notify reload {self._topic}", self._ended)
             self._thread.start()
         self._requests.put(load)
 
