@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks import isolation, latency, mixes, producing, queues, retrying, scaling, throughput, waits
+from benchmarks import (
+    isolation,
+    latency,
+    mixes,
+    producing,
+    queues,
+    reloads,
+    retrying,
+    scaling,
+    throughput,
+    waits,
+)
 from benchmarks.bench import Bench
 from benchmarks.cluster import Cluster
 from benchmarks.peers.rows import peers
@@ -36,6 +47,7 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "mixes": mixes.mixes,
     **{f"mix-{mix}": functools.partial(mixes.mixes, only=(mix,)) for mix in mixes.MIXES},
     "waits": waits.waits,
+    "reloads": reloads.reloads,
     "peers": peers,
 }
 

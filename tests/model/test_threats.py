@@ -494,9 +494,9 @@ def test_few_are_carried_at_once() -> None:
     carried = [entry for _ in range(10) for entry in b.partition.carry(NOW + 501)]
     assert [entry.origin for entry in carried] == list(range(CARRYING))
     for entry in carried[:5]:
-        b.partition.copied(
-            entry, RetryRecord(5_000 + entry.origin, NOW * 9, None, entry.retry.id, 0), 0, NOW + 501
-        )  # type: ignore[union-attr]
+        assert entry.retry is not None
+        renewed = RetryRecord(5_000 + entry.origin, NOW * 9, None, entry.retry.id, 0)
+        b.partition.copied(entry, renewed, 0, NOW + 501)
     assert [entry.origin for entry in b.partition.carry(NOW + 501)] == list(range(CARRYING, CARRYING + 5))
 
 
@@ -524,9 +524,9 @@ def test_queued_attempts_are_carried(budget: int) -> None:
     assert [entry.origin for entry in carried] == [0, 1, 2]
     assert b.sent == []
     for entry in carried:
-        b.partition.copied(
-            entry, RetryRecord(5_000 + entry.origin, NOW, None, entry.retry.id, 0), 0, NOW + 562
-        )  # type: ignore[union-attr]
+        assert entry.retry is not None
+        renewed = RetryRecord(5_000 + entry.origin, NOW, None, entry.retry.id, 0)
+        b.partition.copied(entry, renewed, 0, NOW + 562)
     again = b.asked.sends if budget else b.asked.loads[-3:]
     assert [entry.origin for entry in again] == [0, 1, 2]
     assert list(b.partition.carry(NOW + 900)) == []

@@ -7,7 +7,7 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from kafka_notify._fetch.loader import COPIES, Load, Loader
+from kafka_notify._fetch.loader import COPIES, FOLLOWERS, FOLLOWERS_AT_MOST, Load, Loader
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.retry_record import RetryRecord
@@ -39,6 +39,14 @@ class Assignment:
             entry.evict()
 
 
+class Record:
+    """Stands for what the broker sent."""
+
+    def key(self) -> None: ...
+    def value(self) -> None: ...
+    def headers(self) -> None: ...
+
+
 class Bench:
     """A loader, and what it asks for."""
 
@@ -68,7 +76,7 @@ class Bench:
         for load in asked:
             if load.entry is not None:
                 found.append(load.entry)
-                self.loader.loaded(load, cast(Any, object()), 0)
+                self.loader.loaded(load, cast(Any, Record()), 0)
         return found
 
 
@@ -208,3 +216,135 @@ def test_recalled_before_they_are_read() -> None:
     assert b.loader.waiting == 0
     b.add(2)
     assert len(b.loader.recall(cast(Any, b.partitions[0]), set(b.add(2)))) == 2
+
+
+# -- followers of a head ------------------------------------------------------------------------------
+
+
+def user_with(b: Bench, count: int, size: int = 1) -> list[Entry]:
+    """One user's entries, all evicted; the head waits for its payload."""
+    queue = UserQueue(cast(Any, b.partitions[0]), "user")
+    for n in range(count):
+        entry = Entry(queue, n, cast(Any, None), None, 0)
+        entry.retry = RetryRecord(n, 0, None, "", 0)
+        entry.retry.bytes = size
+        queue.add(entry)
+    entries = queue.entries
+    entries[0].busy = Busy.LOADING
+    b.loader.add(entries[0], to_copy=False)
+    return entries
+
+
+def end(b: Bench, entry: Entry) -> None:
+    """Its send was accepted; the next head is sent, or waits for its payload."""
+    b.loader.started(entry)
+    assert entry.retry is not None
+    b.budget.give(entry.retry)
+    queue = entry.queue
+    queue.remove(entry)
+    entry.busy = Busy.NO
+    head = queue.head
+    if head is not None and not head.busy:
+        head.busy = Busy.SENDING if head.record is not None else Busy.LOADING
+        if head.record is None:
+            b.loader.add(head, to_copy=False)
+            b.loader.fill()
+
+
+def test_a_users_followers_are_reloaded_with_the_head() -> None:
+    """A user's notifications are sent one after the other; the reloads that they wait for are few."""
+    b = Bench()
+    entries = user_with(b, 10 * (FOLLOWERS + 1))
+    b.loader.fill()
+    reloads = 0
+    for entry in entries:
+        while entry.record is None:
+            assert b.answer() != []
+            reloads += 1
+        end(b, entry)
+    assert reloads == 10
+    assert (b.budget.used, b.budget.loaded) == (0, 0)
+
+
+def test_followers_leave_memory_when_their_user_makes_no_progress() -> None:
+    """The head's send failed, and its retry is due later."""
+    b = Bench()
+    entries = user_with(b, 5)
+    b.loader.fill()
+    b.answer()
+    b.loader.tidy()
+    assert all(entry.record is not None for entry in entries)
+    b.loader.started(entries[0])
+    entries[0].busy = Busy.COPYING
+    b.loader.tidy()
+    assert [entry.record for entry in entries[1:]] == [None] * 4
+    assert b.budget.loaded == 1
+
+
+def test_a_turn_that_comes_before_the_payload() -> None:
+    """The payload is not asked for twice, and is sent when it comes."""
+    b = Bench()
+    first, second = user_with(b, 2)
+    b.loader.fill()
+    ahead = b.asked.pop()
+    assert ahead.entry is second
+    b.answer()
+    end(b, first)
+    assert second.busy is Busy.LOADING
+    assert b.asked == []
+    b.loader.loaded(ahead, cast(Any, Record()), 0)
+    assert b.partitions[0].queued == [first, second]
+
+
+def test_a_follower_that_is_copied_meanwhile_is_asked_for_again() -> None:
+    """What was asked for ahead comes to nothing; its copy is written from the second answer."""
+    b = Bench()
+    _, second = user_with(b, 2)
+    b.loader.fill()
+    ahead = b.asked[-1]
+    second.busy = Busy.LOADING
+    b.loader.add(second, to_copy=True)
+    b.loader.fill()
+    assert ahead.entry is None
+    assert b.asked[-1].entry is second
+    assert b.asked[-1].to_copy
+
+
+def test_followers_that_are_gone_or_replaced() -> None:
+    """Whoever removed or replaced one has given its bytes back; one that retention removed is ended at its turn."""
+    b = Bench()
+    _, gone, replaced = user_with(b, 3)
+    b.loader.fill()
+    _, of_gone, of_replaced = b.asked
+    assert b.budget.used == 3
+    assert b.loader.gone(of_gone) is None
+    assert replaced.retry is not None
+    replaced.queue.replace(replaced, Entry(replaced.queue, replaced.origin, cast(Any, None), None, 0))
+    b.budget.give(replaced.retry)
+    b.loader.loaded(of_replaced, cast(Any, Record()), 0)
+    assert replaced.record is gone.record is None
+    assert b.budget.used == 1
+
+
+def test_followers_leave_room_for_heads() -> None:
+    """They use half of the memory for loads, and a bounded number of them is reloaded over all users."""
+    b = Bench(loads=1_000)
+    user_with(b, 20, size=100)
+    b.loader.fill()
+    assert len(b.asked) == 5
+
+    many = Bench(loads=10**6, room=100)
+    for _ in range(20):
+        user_with(many, FOLLOWERS + 1)
+    many.loader.fill()
+    assert len(many.asked) == 20 + FOLLOWERS_AT_MOST
+
+
+def test_followers_that_failed_are_not_reloaded_ahead() -> None:
+    """Their due time is their own."""
+    b = Bench()
+    _, failed, _ = user_with(b, 3)
+    assert failed.retry is not None
+    failed.attempt, failed.retry.first_failed = 1, 1
+    b.loader.fill()
+    assert len(b.asked) == 1

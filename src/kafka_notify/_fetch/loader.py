@@ -1,9 +1,10 @@
-"""Which evicted payloads are read again, and when: just before their send, so that few are in memory. Pure."""
+"""Evicted payloads, reloaded just before their send, so that few are in memory. Pure: `PayloadReloader` reads them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container
+from itertools import islice
 from typing import Final
 
 from kafka_notify._partition.budget import PayloadBudget
@@ -11,31 +12,39 @@ from kafka_notify._partition.entry import Assignment, Busy, Entry
 from kafka_notify._partition.record import Record
 
 AHEAD: Final = 2
-"""Payloads for each sender that are read ahead of it: a sender that is free should not wait for Kafka."""
+"""Payloads reloaded ahead for each sender: a free sender should not wait for Kafka."""
 AT_MOST: Final = 500
-"""Payloads that are being read or wait for their send at most."""
+"""Payloads that are being reloaded, or wait for their send, at most."""
 COPIES: Final = 200
-"""The same of those that are only to be copied."""
+"""Payloads that are being reloaded only to be copied, at most."""
+FOLLOWERS: Final = 32
+"""Followers of a user's head that are reloaded with it. A reload takes some 50 ms whether it brings one record or
+hundreds, and a user's notifications are sent one after the other: one by one, 3,000 of them would take minutes."""
+FOLLOWERS_AT_MOST: Final = 500
+"""Followers that are reloaded ahead of their turn, over all users."""
+_PROGRESS: Final = frozenset({Busy.SENDING, Busy.LOADING})
 
 
 class Load:
-    """A payload that is being read again, or waits for its send since."""
+    """A payload that is being reloaded, or waits for its send since."""
 
-    __slots__ = ("at", "entry", "here", "number", "to_copy")
+    __slots__ = ("ahead", "at", "entry", "here", "number", "to_copy")
 
-    def __init__(self, entry: Entry, *, to_copy: bool) -> None:
+    def __init__(self, entry: Entry, *, to_copy: bool, ahead: bool = False) -> None:
         assert entry.retry is not None
         self.entry: Entry | None = entry
         """None once nobody waits for it: its partition was given away."""
         self.number = entry.partition.number
         self.at = entry.retry.at
-        """Where it lies in the retry partition of that number."""
+        """Its offset in the retry partition of that number."""
         self.to_copy = to_copy
+        self.ahead = ahead
+        """Its entry follows the head of its user's queue: nothing is under way for it."""
         self.here = False
 
 
 class _Cold:
-    """Queued heads without payload, by partition; the partitions take turns."""
+    """Queued heads without payload, by partition. The partitions take turns."""
 
     def __init__(self) -> None:
         self._queues: dict[Assignment, deque[Entry]] = {}
@@ -69,7 +78,7 @@ class _Cold:
             del self._queues[partition]
 
     def recall(self, partition: Assignment, entries: Container[Entry]) -> list[Entry]:
-        """Take these out; which of them were queued."""
+        """Take these out; return those that were queued."""
         queue = self._queues.get(partition, ())
         taken = [entry for entry in queue if entry in entries]
         if len(taken) == len(queue):
@@ -79,7 +88,7 @@ class _Cold:
         return taken
 
     def drop(self, partition: Assignment) -> int:
-        """Its assignment has ended; how many were queued of it."""
+        """Forget a partition whose assignment has ended; return how many of its entries were queued."""
         queue = self._queues.pop(partition, None)
         if queue is None:
             return 0
@@ -88,13 +97,15 @@ class _Cold:
 
 
 class Loader:
-    """Keeps evicted payloads waiting until their send may start. Those that never failed and those that did take turns,
-    so that a probe soon finds one that does not fail whatever the provider does; so do partitions within each kind.
+    """Reloads evicted payloads once their send may start. Entries that never failed and entries that did take turns, so
+    that a probe soon finds one which does not fail whatever the provider does; so do partitions within each kind. The
+    followers of a head are reloaded with it, and are kept while sends of their user make progress.
 
     Args:
-        budget: Of payloads; loads count from their request on.
-        request: Reads a payload again; answered by `loaded`.
-        room: How many payloads may be read for sends now, those included that are here and not being sent yet.
+        budget: Memory for payloads. A load counts from its request on.
+        request: Reloads a payload; `loaded` or `gone` answers.
+        room: Returns how many payloads may be reloaded for sends now, including those that are here and not being sent
+            yet. Followers are not counted.
     """
 
     def __init__(
@@ -104,7 +115,7 @@ class Loader:
         self._request = request
         self._room = room
         self.waiting = 0
-        """Entries whose payload is to be read."""
+        """Entries whose payload is to be reloaded."""
         self._untried = _Cold()
         self._tried = _Cold()
         self._next: _Cold = self._untried
@@ -113,10 +124,18 @@ class Loader:
         self._to_copy: deque[Entry] = deque()
         self._loads: dict[Entry, Load] = {}
         self._copies = 0
-        """Of these, those that are only to be copied."""
+        """Loads that are only to be copied."""
+        self._ahead = 0
+        """Loads of followers."""
 
     def add(self, entry: Entry, *, to_copy: bool) -> None:
-        """Read its payload again: for its send once there is room, or at once to copy it."""
+        """Reload its payload: for its send once there is room, or at once to copy it."""
+        if (load := self._loads.get(entry)) is not None:
+            if load.ahead and not to_copy:  # its turn came before its payload
+                load.ahead = False
+                self._ahead -= 1
+                return
+            self._forget(entry)
         self.waiting += 1
         if to_copy:
             self._to_copy.append(entry)
@@ -125,60 +144,102 @@ class Loader:
 
     def fill(self) -> None:
         """Request what there is room for. Called whenever a send may have become possible, and with each tick."""
-        to_copy, loads = self._to_copy, self._loads
+        to_copy = self._to_copy
         while to_copy and self._copies < COPIES and self._load(to_copy[0], to_copy=True):
             to_copy.popleft()
             self.waiting -= 1
         if not (self._next or self._then):
             return
         room = self._room()
-        while len(loads) - self._copies < room and (self._next or self._then):
+        while self._for_sends < room and (self._next or self._then):
             cold = self._next or self._then
-            if not self._load(cold.next, to_copy=False):
+            entry = cold.next
+            if not self._load(entry, to_copy=False):
                 return
+            self._load_followers(entry)
             cold.pop()
             self.waiting -= 1
             self._next, self._then = self._then, self._next
 
+    @property
+    def _for_sends(self) -> int:
+        return len(self._loads) - self._copies - self._ahead
+
     def _load(self, entry: Entry, *, to_copy: bool) -> bool:
-        held = entry.retry
-        assert held is not None
-        if not self._budget.may_load(held):
+        retry = entry.retry
+        assert retry is not None
+        if not self._budget.may_load(retry):
             return False
-        self._budget.load(held, held.bytes)
+        self._budget.load(retry, retry.bytes)
         self._loads[entry] = load = Load(entry, to_copy=to_copy)
         self._copies += to_copy
         self._request(load)
         return True
 
-    def loaded(self, load: Load, record: Record, now: int) -> None:
-        """A payload is here."""
-        if load.entry is not None:
-            load.here = True
-            load.entry.partition.loaded(load.entry, record, now)
+    def _load_followers(self, head: Entry) -> None:
+        later = head.queue.later
+        if later is None:
+            return
+        for entry in islice(later, FOLLOWERS):
+            retry = entry.retry
+            if retry is None or entry.failed or self._ahead >= FOLLOWERS_AT_MOST:
+                return
+            if entry.record is not None or entry.busy or entry in self._loads:
+                continue
+            if not self._budget.may_load_ahead(retry):
+                return
+            self._budget.load(retry, retry.bytes)
+            self._loads[entry] = load = Load(entry, to_copy=False, ahead=True)
+            self._ahead += 1
+            self._request(load)
 
-    def gone(self, load: Load) -> None:
-        """A record does not exist any more: whoever holds the entry ends it."""
-        if load.entry is not None:
-            self._forget(load.entry)
+    def loaded(self, load: Load, record: Record, now: int) -> None:
+        """Hand over a payload that is here."""
+        entry = load.entry
+        if entry is None:
+            return
+        load.here = True
+        if not load.ahead:
+            entry.partition.loaded(entry, record, now)
+        elif entry.busy or entry.record is not None or entry.queue.find(entry.origin) is not entry:
+            self._forget(entry)  # it was carried, redriven or ended meanwhile
+        else:
+            assert entry.retry is not None
+            entry.load(record)
+            self._budget.load(entry.retry, entry.record_size())
+
+    def gone(self, load: Load) -> Entry | None:
+        """Forget a record that does not exist any more; return its entry if somebody waits for it, who then ends it."""
+        entry = load.entry
+        if entry is None:
+            return None
+        self._forget(entry)
+        if not load.ahead:
+            return entry
+        assert entry.retry is not None
+        self._budget.give(entry.retry)
+        return None
 
     def started(self, entry: Entry) -> None:
-        """A queued entry came to its turn: its payload is no longer read ahead."""
+        """Note that a queued entry came to its turn: its payload does not wait any more."""
         if entry in self._loads:
             self._forget(entry)
-            if self.waiting and 2 * len(self._loads) <= self._room():  # many at once are read in one go
+            if self.waiting and 2 * self._for_sends <= self._room():  # many are reloaded in one go
                 self.fill()
 
     def recall(self, partition: Assignment, entries: Container[Entry]) -> list[Entry]:
-        """Forget that these are to be read for their send, unless they were requested; which of them."""
+        """Forget that these are to be reloaded for their send, unless they were requested; return them."""
         found = [*self._untried.recall(partition, entries), *self._tried.recall(partition, entries)]
         self.waiting -= len(found)
         return found
 
     def tidy(self) -> None:
-        """Let go of what is here and was neither queued for a send nor copied after all. With each tick."""
+        """Let go of what is here and was neither queued for a send nor copied after all. Called with each tick."""
         for entry, load in tuple(self._loads.items()):
             if load.here and entry.busy is not Busy.SENDING:
+                head = entry.queue.head
+                if load.ahead and head is not None and head.busy in _PROGRESS:
+                    continue
                 self._forget(entry)
                 if entry.busy is Busy.NO:
                     entry.partition.rest(entry)
@@ -187,9 +248,10 @@ class Loader:
         load = self._loads.pop(entry)
         load.entry = None
         self._copies -= load.to_copy
+        self._ahead -= load.ahead
 
     def drop(self, partition: Assignment) -> None:
-        """Its assignment has ended."""
+        """Forget everything of a partition whose assignment has ended."""
         queued = len(self._to_copy)
         self._to_copy = deque(e for e in self._to_copy if e.partition is not partition)
         queued -= len(self._to_copy)

@@ -42,6 +42,10 @@ class PayloadBudget:
         """Tell whether a payload may be read again now."""
         return not self.loaded or self.used + retry.bytes <= self.limit + self.loads
 
+    def may_load_ahead(self, retry: RetryRecord) -> bool:
+        """Tell whether a payload may be read again whose turn has not come: half of `loads` is left for the others."""
+        return self.used + retry.bytes <= self.limit + self.loads // 2
+
     def load(self, retry: RetryRecord, size: int) -> None:
         """Count a payload that is to be read again, or was: the answer corrects what the request reserved."""
         self.give(retry)

@@ -293,14 +293,10 @@ class Engine:
         now = self._clock.now()
         removed: list[Entry] = []
         for load, message in answers:
-            entry = load.entry
-            if entry is None:
-                continue  # its partition was given away
-            if message is None:
-                self.loader.gone(load)
+            if message is not None:
+                self.loader.loaded(load, message, now)
+            elif (entry := self.loader.gone(load)) is not None:
                 removed.append(entry)
-                continue
-            self.loader.loaded(load, message, now)
         self.losses.dead_letter(removed)
         self.sends.kick()
 

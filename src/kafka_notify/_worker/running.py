@@ -22,8 +22,8 @@ from kafka_notify._fetch import intake, lease
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
-from kafka_notify._fetch.question import let_answered_go
 from kafka_notify._fetch.payload_reloader import PayloadReloader
+from kafka_notify._fetch.question import let_answered_go
 from kafka_notify._kafka.config import Config, client_bytes
 from kafka_notify._kafka.handle import ProducerHandle
 from kafka_notify._partition.wide import LongWaits
