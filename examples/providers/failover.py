@@ -1,11 +1,11 @@
-"""A second provider for when the first one is away: e-mail through SendGrid, else through SMTP.
+"""Failover between two providers: email through SendGrid, or through SMTP while SendGrid is unavailable.
 
     export KAFKA_NOTIFY_BOOTSTRAP_SERVERS=localhost:9092
     export SENDGRID_API_KEY=... SENDGRID_SENDER=... SMTP_HOST=... SMTP_SENDER=...
     python -m examples.providers.failover
 
-The second provider is asked only when the first one has certainly not sent. After a time-out nobody knows, and the
-second one does not know the first one's key: asking it would be a second mail.
+The second provider gets a notification only if the first one has certainly not sent it. After a timeout that is
+unknown, and the second provider does not know the first one's key: it would send a second email.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TOPOLOGY = Topology.default().extend(categories=[PASSWORD_RESET])
 
 
 def content(data: object, attempt: Attempt) -> tuple[str, str]:
-    """Subject and text, whoever sends it."""
+    """Return subject and text, whichever provider sends them."""
     match data:
         case PasswordReset(url=url):
             return "Your new password", f"Choose it here: {url}\n"
@@ -74,19 +74,19 @@ def content(data: object, attempt: Attempt) -> tuple[str, str]:
 Send = Callable[[Notification[Any], Attempt], Awaitable[Receipt]]
 
 COOL_DOWN: Final = 30.0
-"""Seconds for which a provider that was away is not asked, unless all of them are."""
+"""Seconds for which an unavailable provider is skipped, unless all of them are unavailable."""
 MARGIN: Final = 0.1
-"""Share of an attempt's time that is left for saying which provider did not answer."""
+"""Share of an attempt's time that is reserved for reporting which provider did not answer."""
 
 
 class Failover(Consumer):
-    """Asks its providers in turn until one accepts, or until it is not certain any more that none has sent.
+    """Tries its providers in order until one accepts, or until one of them may have sent.
 
     Args:
-        providers: Consumers with an async `send`, by the name that stands in their receipts; the preferred one first.
+        providers: Consumers with an async `send`, by the name in their receipts; the preferred one first.
 
     Raises:
-        ConfigError: One has a plain `send`, which would block all the others.
+        ConfigError: One of them has a plain `send`, which would block every other send.
     """
 
     name = "email"
@@ -103,21 +103,21 @@ class Failover(Consumer):
         self._away_until = dict.fromkeys(providers, 0.0)
 
     async def setup(self) -> None:
-        """Theirs."""
+        """Set up the providers."""
         for provider in self._providers.values():
             done = provider.setup()
             if inspect.isawaitable(done):
                 await done
 
     async def teardown(self) -> None:
-        """Theirs."""
+        """Tear down the providers."""
         for provider in self._providers.values():
             done = provider.teardown()
             if inspect.isawaitable(done):
                 await done
 
     async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
-        """Through the first provider that takes it, within the time of this one attempt."""
+        """Send through the first provider that accepts, within the time of this one attempt."""
         deadline = time.monotonic() + attempt.timeout * (1 - MARGIN)
         failure: DeliveryError = ProviderUnavailableError("failover.no_provider")
         for name in self._candidates(attempt):
@@ -128,7 +128,7 @@ class Failover(Consumer):
                 return await self._ask(name, notification, attrs.evolve(attempt, timeout=left))
             except (TransientError, ThrottledError, ProviderUnavailableError) as e:
                 if isinstance(e, ThrottledError) and e.scope == "recipient":
-                    raise  # it is the recipient's mailbox that wants to wait, whoever asks
+                    raise  # the recipient's mailbox asks to wait, whichever provider calls it
                 if not isinstance(e, TransientError):
                     self._away_until[name] = time.monotonic() + COOL_DOWN
                 log.warning("notification %s: not sent by %s (%s)", notification.id, name, e.code)
@@ -136,16 +136,16 @@ class Failover(Consumer):
         raise failure
 
     def _candidates(self, attempt: Attempt) -> list[str]:
-        """Whom to ask, in this order."""
+        """Names of the providers to try, in order."""
         names = list(self._providers)
         if attempt.maybe_sent:
-            # It stays with the one that may have sent: nobody else would recognise the second copy.
+            # Only the provider that may have sent can recognise a second copy.
             return [attempt.last_provider] if attempt.last_provider in names else names[:1]
         now = time.monotonic()
         return [name for name in names if self._away_until[name] <= now] or names
 
     async def _ask(self, name: str, notification: Notification[Any], attempt: Attempt) -> Receipt:
-        """One provider's `send`, so that its error always says whose it is: the next attempt goes by that."""
+        """Call one provider's `send`, and name that provider in its error: the next attempt reads the name."""
         send = cast(Send, self._providers[name].send)
         try:
             return await asyncio.wait_for(send(notification, attempt), attempt.timeout)
@@ -165,7 +165,7 @@ class Failover(Consumer):
 
 
 def make_sender() -> Failover:
-    """The consumer, from the environment."""
+    """Create the consumer from the environment."""
     return Failover(
         {
             "sendgrid": SendGridEmail(SendGridSettings.from_env(), content),
@@ -175,7 +175,7 @@ def make_sender() -> Failover:
 
 
 def main() -> None:
-    """Runs until SIGTERM."""
+    """Run until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Worker(make_sender, config_from_env(), lane="high_priority", topology=TOPOLOGY).run()
 

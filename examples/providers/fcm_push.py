@@ -1,4 +1,4 @@
-"""Push notifications through Firebase Cloud Messaging (HTTP v1): a consumer that a team could run as it is.
+"""Push notifications through Firebase Cloud Messaging (HTTP v1): a complete consumer.
 
     export KAFKA_NOTIFY_BOOTSTRAP_SERVERS=localhost:9092
     export GOOGLE_APPLICATION_CREDENTIALS=/etc/secrets/service-account.json
@@ -6,8 +6,8 @@
 
 Needs `pip install httpx google-auth requests`. The services that send share `TOPOLOGY` with it.
 
-Plain HTTP instead of firebase-admin, which repeats 500 and 503 up to four times by itself and has one time-out for
-all requests.
+It uses plain HTTP instead of firebase-admin, which repeats 500 and 503 up to four times by itself and has one timeout
+for all requests.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 MAX_TTL: Final = 4 * 7 * 24 * 3600
-"""Seconds that FCM keeps a message for a device that is offline, and its default."""
+"""Seconds for which FCM keeps a message for an offline device at most, and by default."""
 MAX_COLLAPSE_ID: Final = 64
 """Bytes of an `apns-collapse-id`."""
 
@@ -77,7 +77,7 @@ TOPOLOGY = Topology.default().extend(categories=[LOGIN_ATTEMPT])
 
 
 class AccessToken:
-    """Google's token for a service account, fetched again before it expires; one fetch at a time."""
+    """Google's token for a service account, refreshed before it expires; one refresh at a time."""
 
     FETCH_TIMEOUT = 10.0
 
@@ -86,10 +86,10 @@ class AccessToken:
         self._fetching = asyncio.Lock()
 
     async def get(self) -> str:
-        """A token that is valid now.
+        """Return a valid token.
 
         Raises:
-            ProviderUnavailableError: Google gives none: a matter of the account, so the lane waits.
+            ProviderUnavailableError: Google issues no token. That concerns the account, so the lane waits.
         """
         async with self._fetching:
             if not self._credentials.valid:
@@ -101,7 +101,7 @@ class AccessToken:
             return str(self._credentials.token)
 
     def refused(self, token: str) -> None:
-        """FCM did not take this one: it was revoked, or clocks differ. The next send fetches another."""
+        """Drop a token that FCM refused (revoked, or clocks differ). The next send fetches another one."""
         if self._credentials.token == token:
             self._credentials.token = None
 
@@ -111,29 +111,29 @@ class AccessToken:
 
 @attrs.frozen
 class FcmSettings:
-    """The project; where it answers."""
+    """The service account of the project, and FCM's address."""
 
     service_account: Mapping[str, str] = attrs.field(repr=False)
-    """The content of the key file that the Firebase console gives out."""
+    """The content of the key file from the Firebase console."""
     api: str = "https://fcm.googleapis.com"
 
 
 class FcmPush(Consumer):
-    """Hands each notification of the channel `push` to FCM; its recipient is a registration token."""
+    """Sends notifications of the channel `push` through FCM; the recipient is a registration token."""
 
     name = "push"
     channels = frozenset({"push"})
     concurrency = 200
-    send_timeout = 20  # FCM answers within 10 s, and asks for no less
+    send_timeout = 20  # FCM answers within 10 s, and requires at least that timeout
     retry = RetryPolicy(
         max_attempts=4, initial_delay=10, multiplier=3, max_delay=300
-    )  # no sooner than 10 s, says FCM
+    )  # FCM requires at least 10 s
 
     def __init__(self, settings: FcmSettings) -> None:
         self._settings = settings
 
     async def setup(self) -> None:
-        """One client for all sends, with a connection for each of them; the first token."""
+        """Create one client for all sends, with a connection for each of them, and load the credentials."""
         key_file = dict(self._settings.service_account)
         credentials = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
             key_file, scopes=[SCOPE]
@@ -142,7 +142,7 @@ class FcmPush(Consumer):
         self._token = AccessToken(credentials)
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
         self._client = httpx.AsyncClient(base_url=self._settings.api, limits=limits)
-        # It logs every request's address. This one holds no recipient; others do.
+        # httpx logs every request's URL. FCM's contains no recipient, but other providers' do.
         logging.getLogger("httpx").setLevel(logging.WARNING)
 
     async def teardown(self) -> None:
@@ -150,7 +150,7 @@ class FcmPush(Consumer):
         await self._client.aclose()
 
     async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
-        """One message to one device; accepted means that FCM will try."""
+        """Send one message to one device; accepted means that FCM will try to deliver it."""
         message = compose(notification, attempt)
         started = time.monotonic()
         token = await self._token.get()
@@ -170,28 +170,28 @@ class FcmPush(Consumer):
                 self._token.refused(token)
             raise refusal(response.status_code, response.headers, body)
         name = body.get("name")
-        if not isinstance(name, str):  # a page of a proxy, with the status of a success
+        if not isinstance(name, str):  # a proxy's page with a success status
             raise _unknown("fcm.unreadable")
         return Receipt("fcm", name.rpartition("/")[2])
 
     def on_dead_letter(self, letter: DeadLetter) -> None:
-        """Registration tokens of uninstalled apps should not be written to again."""
+        """Report the registration token of an uninstalled app, so that it can be deleted."""
         if letter.reason == "invalid_recipient":
-            log.warning("notification %s: the token is dead (%s)", letter.id, letter.error_code)
+            log.warning("notification %s: token not registered (%s)", letter.id, letter.error_code)
 
 
 # -- the message -----------------------------------------------------------------------------------
 
 
 def compose(notification: Notification[Any], attempt: Attempt) -> dict[str, object]:
-    """The message, with what is left of the notification's time, and so that a second copy is not shown twice.
+    """Build the message with the notification's remaining time, so that a device does not show a second copy.
 
-    FCM knows no idempotency key. What a device shows is replaced by what has the same `tag` (Android, web) or
-    `apns-collapse-id`. `collapse_key` is not for this: a device holds four different ones.
+    FCM has no idempotency key. A device replaces what it shows by a message with the same `tag` (Android, web) or
+    `apns-collapse-id`. `collapse_key` is unsuitable for this, because a device stores at most four different ones.
 
     Raises:
         InvalidRecipientError: There is no registration token.
-        PermanentError: The data does not make a message.
+        PermanentError: There is no template for the data.
     """
     if not notification.recipient:
         raise InvalidRecipientError("push.no_recipient", provider="fcm")
@@ -220,7 +220,7 @@ def compose(notification: Notification[Any], attempt: Attempt) -> dict[str, obje
 
 
 def content(data: object) -> tuple[str, str]:
-    """Title and text."""
+    """Return title and text."""
     match data:
         case LoginAttempt(device=device, place=place):
             return "New log-in", f"Was it you? {device}, {place}"
@@ -232,7 +232,7 @@ def content(data: object) -> tuple[str, str]:
 
 
 def refusal(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> DeliveryError:
-    """What FCM's answer says: the code of its own, before the one of Google's APIs, before the status."""
+    """Classify FCM's answer by its own code, else by that of Google's APIs, else by the status."""
     code: object = None
     dead_token = one_device = False
     error = body.get("error")
@@ -241,11 +241,11 @@ def refusal(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) ->
     for detail in _dicts(error.get("details")):
         if str(detail.get("@type")).endswith("FcmError"):
             code = detail.get("errorCode") or code
-            # The same code as for a message that is wrong; only the text tells them apart.
+            # An invalid message has the same code; only the text differs.
             dead_token |= "registration token" in str(error.get("message"))
         for violation in _dicts(detail.get("fieldViolations")):
             dead_token |= violation.get("field") == "message.token"
-        for violation in _dicts(detail.get("violations")):  # a quota: the project's, a topic's, a device's
+        for violation in _dicts(detail.get("violations")):  # a quota of the project, a topic or a device
             one_device |= "device" in f"{violation.get('subject')} {violation.get('description')}".lower()
     code = code if isinstance(code, str) else None
     found = classify_http(status, headers, provider="fcm", code=code)
@@ -257,7 +257,7 @@ def refusal(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) ->
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:
-    """The answer; empty for an HTML page, which a 502 comes with."""
+    """Return the body; empty for an HTML page, as of a 502."""
     try:
         body = response.json()
     except ValueError:
@@ -277,7 +277,7 @@ def _unknown(code: str) -> UnknownOutcomeError:
 
 
 def make_sender() -> FcmPush:
-    """The consumer, from the environment."""
+    """Create the consumer from the environment."""
     path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     if not path:
         raise SystemExit("set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account")
@@ -286,7 +286,7 @@ def make_sender() -> FcmPush:
 
 
 def main() -> None:
-    """Runs until SIGTERM."""
+    """Run until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Worker(make_sender, config_from_env(), lane="high_priority", topology=TOPOLOGY).run()
 

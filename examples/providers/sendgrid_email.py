@@ -1,4 +1,4 @@
-"""E-mail through SendGrid (v3): a consumer that a team could run as it is.
+"""Email through SendGrid (v3): a complete consumer.
 
     export KAFKA_NOTIFY_BOOTSTRAP_SERVERS=localhost:9092
     export SENDGRID_API_KEY=SG... SENDGRID_SENDER=shop@example.com
@@ -6,8 +6,8 @@
 
 Needs `pip install httpx`. The services that send share `TOPOLOGY` with it.
 
-Plain HTTP instead of the `sendgrid` package, which is blocking, opens a connection per mail, and has no time-out
-unless it is set on the client underneath.
+It uses plain HTTP instead of the `sendgrid` package, which is blocking, opens a connection per email, and has no
+timeout unless you set one on the underlying client.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from kafka_notify.classify import classify_exception
 log = logging.getLogger(__name__)
 
 RECIPIENT: Final = re.compile(r"personalizations\.[0-9]+\.to(\.[0-9]+(\.email)?)?")
-"""The field that SendGrid names when it does not like an address; it has no codes of its own."""
+"""The field that SendGrid names when it rejects an address; it has no error codes."""
 
 
 # -- what is sent: shared with the services that send ----------------------------------------------
@@ -66,7 +66,7 @@ TOPOLOGY = Topology.default().extend(categories=[SUMMARY])
 
 @attrs.frozen
 class SendGridSettings:
-    """The account, and who sends."""
+    """The account and the sender's address."""
 
     api_key: str = attrs.field(repr=False)
     sender: str
@@ -75,7 +75,7 @@ class SendGridSettings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> SendGridSettings:
-        """SENDGRID_API_KEY and SENDGRID_SENDER."""
+        """Read SENDGRID_API_KEY and SENDGRID_SENDER."""
         names = ("SENDGRID_API_KEY", "SENDGRID_SENDER")
         missing = [name for name in names if not environ.get(name)]
         if missing:
@@ -84,10 +84,10 @@ class SendGridSettings:
 
 
 class SendGridEmail(Consumer):
-    """Hands each notification of the channel `email` to SendGrid.
+    """Sends notifications of the channel `email` through SendGrid.
 
-    SendGrid knows no idempotency key and no expiry: after an unknown outcome a retry may be a second mail. What became
-    of an accepted mail (a bounce, an address on the suppression list) arrives at the Event Webhook only, with the
+    SendGrid has no idempotency key and no expiry: after an unknown outcome a retry may send a second email. Only the
+    Event Webhook reports what happened to an accepted email (a bounce, an address on the suppression list), with the
     notification's id.
     """
 
@@ -102,14 +102,14 @@ class SendGridEmail(Consumer):
         self._content = content or default_content
 
     async def setup(self) -> None:
-        """One client for all sends, with a connection for each of them."""
+        """Create one client for all sends, with a connection for each of them."""
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
         self._client = httpx.AsyncClient(
             base_url=self._settings.api,
             headers={"Authorization": f"Bearer {self._settings.api_key}"},
             limits=limits,
         )
-        # It logs every request's address. This one holds no recipient; others do.
+        # httpx logs every request's URL. SendGrid's contains no recipient, but other providers' do.
         logging.getLogger("httpx").setLevel(logging.WARNING)
 
     async def teardown(self) -> None:
@@ -117,18 +117,18 @@ class SendGridEmail(Consumer):
         await self._client.aclose()
 
     async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
-        """One mail to one address; accepted means queued at SendGrid."""
+        """Send one email to one address; accepted means queued at SendGrid."""
         mail = compose(notification, attempt, self._settings.sender, self._content)
         try:
             response = await self._client.post("/v3/mail/send", json=mail, timeout=attempt.timeout)
         except httpx.HTTPError as e:
             raise classify_exception(e, provider="sendgrid") or _unknown("sendgrid.no_answer") from None
-        if response.status_code != 202:  # a 200 is the page of a proxy, or the answer in sandbox mode
+        if response.status_code != 202:  # a 200 is a proxy's page, or the answer in sandbox mode
             raise refusal(response)
         return Receipt("sendgrid", response.headers.get("X-Message-Id"))
 
     def on_dead_letter(self, letter: DeadLetter) -> None:
-        """Addresses that do not exist should not be written to again."""
+        """Report an address that does not exist, so that it can be deleted."""
         if letter.reason == "invalid_recipient":
             log.warning("notification %s: no such address (%s)", letter.id, letter.error_code)
 
@@ -137,17 +137,17 @@ class SendGridEmail(Consumer):
 
 
 Content = Callable[[object, Attempt], tuple[str, str]]
-"""Makes subject and text of a notification's data."""
+"""Makes subject and text from a notification's data."""
 
 
 def compose(
     notification: Notification[Any], attempt: Attempt, sender: str, content: Content
 ) -> dict[str, object]:
-    """The mail; the notification's id comes back with every event of the Event Webhook.
+    """Build the email; every event of the Event Webhook returns the notification's id.
 
     Raises:
         InvalidRecipientError: There is no address.
-        PermanentError: The data does not make a mail.
+        PermanentError: There is no template for the data.
     """
     if not notification.recipient:
         raise InvalidRecipientError("email.no_recipient", provider="sendgrid")
@@ -163,7 +163,7 @@ def compose(
 
 
 def default_content(data: object, attempt: Attempt) -> tuple[str, str]:
-    """Subject and text."""
+    """Return subject and text."""
     match data:
         case WeeklySummary(week=week, visits=visits):
             return f"Your week {week}", f"{visits} people have visited your page.\n"
@@ -175,7 +175,7 @@ def default_content(data: object, attempt: Attempt) -> tuple[str, str]:
 
 
 def refusal(response: httpx.Response) -> DeliveryError:
-    """What SendGrid's answer says: the status, and for a 400 the field it names."""
+    """Classify SendGrid's answer by the status, and a 400 by the field that it names."""
     found = classify_http(response.status_code, response.headers, provider="sendgrid")
     if response.status_code == 400 and _names_recipient(response):
         return InvalidRecipientError("sendgrid.invalid_address", provider="sendgrid")
@@ -183,7 +183,7 @@ def refusal(response: httpx.Response) -> DeliveryError:
 
 
 def _names_recipient(response: httpx.Response) -> bool:
-    """Whether all that is wrong is the recipient's address."""
+    """Return whether the recipient's address is the only error."""
     try:
         fields = [str(error["field"]) for error in response.json()["errors"]]
     except (ValueError, LookupError, TypeError):
@@ -199,12 +199,12 @@ def _unknown(code: str) -> UnknownOutcomeError:
 
 
 def make_sender() -> SendGridEmail:
-    """The consumer, from the environment."""
+    """Create the consumer from the environment."""
     return SendGridEmail(SendGridSettings.from_env())
 
 
 def main() -> None:
-    """Runs until SIGTERM."""
+    """Run until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Worker(make_sender, config_from_env(), lane="low_priority", topology=TOPOLOGY).run()
 

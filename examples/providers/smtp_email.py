@@ -1,4 +1,4 @@
-"""E-mail over SMTP: a consumer that a team could run as it is.
+"""Email over SMTP: a complete consumer.
 
     export KAFKA_NOTIFY_BOOTSTRAP_SERVERS=localhost:9092
     export SMTP_HOST=smtp.example.com SMTP_USERNAME=shop SMTP_PASSWORD=... SMTP_SENDER='Shop <shop@example.com>'
@@ -79,7 +79,7 @@ TOPOLOGY = Topology.default().extend(categories=[LOGIN_LINK, ORDER_UPDATE])
 
 @attrs.frozen
 class SmtpSettings:
-    """Where and how mail is handed in."""
+    """The SMTP server and how to log in."""
 
     host: str
     port: int
@@ -92,7 +92,11 @@ class SmtpSettings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> SmtpSettings:
-        """SMTP_HOST and SMTP_SENDER, and optionally SMTP_PORT, SMTP_TLS, SMTP_CA_FILE, SMTP_USERNAME, SMTP_PASSWORD."""
+        """Read the settings from the environment.
+
+        These are SMTP_HOST, SMTP_SENDER and, optionally, SMTP_PORT, SMTP_TLS, SMTP_CA_FILE, SMTP_USERNAME and
+        SMTP_PASSWORD.
+        """
         missing = [name for name in ("SMTP_HOST", "SMTP_SENDER") if not environ.get(name)]
         if missing:
             raise SystemExit(f"set {' and '.join(missing)}")
@@ -112,14 +116,14 @@ class SmtpSettings:
 
 
 class SmtpPool:
-    """Connections that are used again: one serves one mail at a time, and opening it takes several round trips.
+    """Reuses connections: each sends one email at a time, and opening one takes several round trips.
 
-    There are as many as mails are sent at once, so `Consumer.concurrency` is their limit.
+    There are as many connections as emails being sent, so `Consumer.concurrency` limits their number.
     """
 
     CONNECT_TIMEOUT = 10.0
     MAX_IDLE = 30.0
-    """Seconds; servers hang up on those that are idle for longer, at an inconvenient moment."""
+    """Seconds; servers close connections that are idle for longer, possibly in the middle of a send."""
 
     def __init__(self, settings: SmtpSettings) -> None:
         self._settings = settings
@@ -127,12 +131,12 @@ class SmtpPool:
         self._idle: list[tuple[float, aiosmtplib.SMTP]] = []
 
     async def take(self, timeout: float) -> aiosmtplib.SMTP:
-        """A connection that is open, and authenticated, within `timeout` seconds for each step.
+        """Return an open, authenticated connection; each step may take `timeout` seconds.
 
         Raises:
-            ProviderUnavailableError: The server cannot be reached or does not know us: nothing is wrong with the
-                mail, so the lane waits and no attempt is used up.
-            ThrottledError: The server asks to come back later.
+            ProviderUnavailableError: The server cannot be reached or refuses the login. The email is not the cause,
+                so the lane waits and no attempt is used up.
+            ThrottledError: The server asks to try again later.
         """
         while self._idle:
             since, connection = self._idle.pop()
@@ -161,7 +165,7 @@ class SmtpPool:
         return connection
 
     async def _cleared(self, connection: aiosmtplib.SMTP, timeout: float) -> bool:
-        """Forget a mail that was refused half-way; whether the server is still there."""
+        """Reset a transaction that was refused half-way. Return whether the connection still works."""
         try:
             await connection.rset(timeout=min(self.CONNECT_TIMEOUT, timeout))
         except (aiosmtplib.SMTPException, OSError):
@@ -169,17 +173,17 @@ class SmtpPool:
         return True
 
     def give_back(self, connection: aiosmtplib.SMTP) -> None:
-        """It may serve the next mail, if it is still open."""
+        """Keep a connection for the next email, if it is still open."""
         if connection.is_connected:
             self._idle.append((time.monotonic(), connection))
 
     async def close(self) -> None:
-        """Say goodbye on all of them."""
+        """Close all idle connections."""
         while self._idle:
             connection = self._idle.pop()[1]
             try:
                 await connection.quit()
-            except (aiosmtplib.SMTPException, OSError):  # it was gone already
+            except (aiosmtplib.SMTPException, OSError):  # the server had closed it already
                 connection.close()
 
 
@@ -187,7 +191,7 @@ class SmtpPool:
 
 
 class Email(Consumer):
-    """Hands each notification of the channel `email` to an SMTP server."""
+    """Sends notifications of the channel `email` through an SMTP server."""
 
     name = "email"
     channels = frozenset({"email"})
@@ -196,9 +200,9 @@ class Email(Consumer):
     retry = RetryPolicy(max_attempts=6, initial_delay=30, multiplier=3, max_delay=1800)
 
     command_timeout = 20.0
-    """Seconds for an answer to MAIL and RCPT; the one to the mail itself may take what is left of the attempt."""
+    """Seconds for an answer to MAIL and RCPT; the answer to DATA may take the rest of the attempt."""
     greylist_wait = 60.0
-    """Seconds until a recipient's server is asked again that said "later"."""
+    """Seconds to wait when a recipient's server asks to try again later."""
 
     def __init__(self, settings: SmtpSettings, content: Content | None = None) -> None:
         self._settings = settings
@@ -206,7 +210,7 @@ class Email(Consumer):
         self._pool = SmtpPool(settings)
 
     async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
-        """One mail on a connection of the pool."""
+        """Send one email on a connection of the pool."""
         deadline = time.monotonic() + attempt.timeout
         mail = compose(notification, attempt, self._settings.sender, self._content)
         connection = await self._pool.take(attempt.timeout)
@@ -216,14 +220,14 @@ class Email(Consumer):
             self._pool.give_back(connection)
             raise
         except BaseException:
-            # Cancelled in the middle: the answer still to come would be taken for that of the next command.
+            # Cancelled in the middle: the outstanding answer would be taken for that of the next command.
             connection.close()
             raise
         self._pool.give_back(connection)
         return Receipt("smtp", mail["Message-ID"])
 
     async def _hand_in(self, connection: aiosmtplib.SMTP, mail: EmailMessage, deadline: float) -> None:
-        """MAIL, RCPT, DATA one by one: whose trouble a refusal is depends on which of them was refused."""
+        """Send MAIL, RCPT and DATA one by one: what a refusal means depends on which of them was refused."""
         sender, recipient = _address(mail, "From"), _address(mail, "To")
         utf8 = not (sender.isascii() and recipient.isascii())
         content = mail.as_bytes(policy=UTF8_POLICY if utf8 else ASCII_POLICY)
@@ -248,14 +252,19 @@ class Email(Consumer):
             if isinstance(answer, ThrottledError) and answer.scope == "recipient":
                 answer.retry_after = self.greylist_wait
             raise _error(answer, e.code) from None
-        except (aiosmtplib.SMTPException, OSError):  # no reply: it hung up, or took too long
+        except (aiosmtplib.SMTPException, OSError):  # no reply: the connection broke, or a timeout
             connection.close()
             raise _error(
                 classify_smtp(0, phase=phase, after_data=phase == "data", provider="smtp"), 0
             ) from None
 
     async def _check_utf8(self, connection: aiosmtplib.SMTP, sender: str) -> None:
-        """Whether the server takes an address whose local part is not ASCII; there is no other way to write it."""
+        """Check that the server accepts non-ASCII local parts: there is no other way to write such an address.
+
+        Raises:
+            InvalidRecipientError: The recipient's address needs it.
+            ProviderUnavailableError: The sender's address needs it.
+        """
         if connection.is_ehlo_or_helo_needed:
             await connection.ehlo(timeout=self.command_timeout)
         if not connection.supports_extension("smtputf8"):
@@ -263,17 +272,17 @@ class Email(Consumer):
             raise kind("email.no_smtputf8", provider="smtp")
 
     def on_dead_letter(self, letter: DeadLetter) -> None:
-        """Addresses that do not exist should not be written to again."""
+        """Report an address that does not exist, so that it can be deleted."""
         if letter.reason == "invalid_recipient":
             log.warning("notification %s: no such address (%s)", letter.id, letter.error_code)
 
     async def teardown(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         await self._pool.close()
 
 
 def _left(deadline: float) -> float:
-    """Seconds for the next command; aiosmtplib takes 0 for "no limit"."""
+    """Seconds left for the next command; never 0, which means "no limit" to aiosmtplib."""
     return max(deadline - time.monotonic(), 0.001)
 
 
@@ -285,14 +294,14 @@ _LOCAL_PART = re.compile(r'[^\s"(),:;<>@\[\\\]\x00-\x1f\x7f]+')
 
 
 def _parsed(addr_spec: str, display_name: str = "") -> Address:
-    """An address with its domain as ASCII (`exämple.com` is `xn--exmple-cua.com`).
+    """Return the address with its domain as ASCII (`exämple.com` is `xn--exmple-cua.com`).
 
     Raises:
-        ValueError, HeaderParseError, IndexError: Mail cannot be sent to it.
+        ValueError, HeaderParseError, IndexError: Email cannot be sent to it.
     """
     local, _, domain = addr_spec.rpartition("@")
     if not domain.isascii():
-        # not Python's own codec `idna`, for which straße.de is strasse.de: somebody else's domain
+        # Python's own codec `idna` turns straße.de into strasse.de, which is a different domain
         domain = idna.encode(domain, uts46=True).decode()
     if local.isascii():
         return Address(display_name, addr_spec=f"{local}@{domain}")
@@ -303,7 +312,7 @@ def _parsed(addr_spec: str, display_name: str = "") -> Address:
 
 
 def _error(answer: DeliveryError | None, code: int) -> DeliveryError:
-    """What to raise; a positive reply that was not the expected one says nothing for certain."""
+    """Return the error to raise; after an unexpected positive reply the outcome is unknown."""
     return answer or UnknownOutcomeError(f"smtp.{code}", provider="smtp")
 
 
@@ -311,15 +320,15 @@ def _error(answer: DeliveryError | None, code: int) -> DeliveryError:
 
 
 Content = Callable[[object, Attempt], tuple[str, str]]
-"""Makes subject and text of a notification's data."""
+"""Makes subject and text from a notification's data."""
 
 
 def compose(notification: Notification[Any], attempt: Attempt, sender: str, content: Content) -> EmailMessage:
-    """The mail, with the notification's id as Message-ID: mailboxes drop a second copy of it.
+    """Build the email, with the idempotency key in its Message-ID: many mailboxes drop a second copy.
 
     Raises:
-        InvalidRecipientError: There is no recipient, or none that mail can be sent to.
-        PermanentError: The data does not make a mail.
+        InvalidRecipientError: There is no recipient, or email cannot be sent to it.
+        PermanentError: There is no template for the data, or a header contains a line break.
     """
     mail = EmailMessage()
     try:
@@ -344,10 +353,10 @@ def compose(notification: Notification[Any], attempt: Attempt, sender: str, cont
 
 
 def _sender(setting: str) -> Address:
-    """Who mails are from, as `Shop <shop@example.com>` or `shop@example.com`.
+    """Parse the sender: `Shop <shop@example.com>` or `shop@example.com`.
 
     Raises:
-        ProviderUnavailableError: It is not an address: the same for every mail, so the lane waits.
+        ProviderUnavailableError: It is not an address. That affects every email, so the lane waits.
     """
     parsed = EmailMessage()
     try:
@@ -359,7 +368,7 @@ def _sender(setting: str) -> Address:
 
 
 def default_content(data: object, attempt: Attempt) -> tuple[str, str]:
-    """Subject and text."""
+    """Return subject and text."""
     match data:
         case LoginLink(url=url):
             minutes = int((attempt.remaining_ttl or LOGIN_LINK.ttl or 0) // 60)
@@ -375,12 +384,12 @@ def default_content(data: object, attempt: Attempt) -> tuple[str, str]:
 
 
 def make_sender() -> Email:
-    """The consumer, from the environment."""
+    """Create the consumer from the environment."""
     return Email(SmtpSettings.from_env())
 
 
 def main() -> None:
-    """Runs until SIGTERM."""
+    """Run until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Worker(make_sender, config_from_env(), lane="high_priority", topology=TOPOLOGY).run()
 

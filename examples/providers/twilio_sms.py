@@ -1,4 +1,4 @@
-"""SMS through Twilio: a consumer that a team could run as it is.
+"""SMS through Twilio: a complete consumer.
 
     export KAFKA_NOTIFY_BOOTSTRAP_SERVERS=localhost:9092
     export TWILIO_ACCOUNT_SID=AC... TWILIO_API_KEY=SK... TWILIO_API_SECRET=... TWILIO_SENDER=+15550100
@@ -46,7 +46,7 @@ from kafka_notify.classify import classify_exception
 log = logging.getLogger(__name__)
 
 MAX_VALIDITY: Final = 36_000
-"""Seconds that Twilio queues a message at most, and by default."""
+"""Seconds for which Twilio queues a message at most, and by default."""
 
 
 # -- what is sent: shared with the services that send ----------------------------------------------
@@ -68,7 +68,7 @@ TOPOLOGY = Topology.default().extend(categories=[LOGIN_CODE])
 
 @attrs.frozen
 class TwilioSettings:
-    """The account, and who sends."""
+    """The account and the sender."""
 
     account_sid: str
     api_key: str
@@ -77,12 +77,16 @@ class TwilioSettings:
     """A number (`+15550100`), or a Messaging Service (`MG...`). Give each lane its own: Twilio queues per sender, so
     marketing would make an OTP wait inside Twilio."""
     status_callback: str | None = None
-    """Where Twilio reports what became of a message (30003, 30005, ...); the notification's id is added to it."""
+    """URL to which Twilio reports what happened to a message (30003, 30005, ...); the notification's id is added."""
     api: str = "https://api.twilio.com"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> TwilioSettings:
-        """TWILIO_ACCOUNT_SID, TWILIO_API_KEY, TWILIO_API_SECRET, TWILIO_SENDER, optionally TWILIO_STATUS_CALLBACK."""
+        """Read the settings from the environment.
+
+        These are TWILIO_ACCOUNT_SID, TWILIO_API_KEY, TWILIO_API_SECRET, TWILIO_SENDER and, optionally,
+        TWILIO_STATUS_CALLBACK.
+        """
         names = ("TWILIO_ACCOUNT_SID", "TWILIO_API_KEY", "TWILIO_API_SECRET", "TWILIO_SENDER")
         missing = [name for name in names if not environ.get(name)]
         if missing:
@@ -95,10 +99,10 @@ _TIMEOUT: Final[ContextVar[float]] = ContextVar("timeout")  # the library has no
 
 
 class TwilioHttp(AsyncTwilioHttpClient):  # type: ignore[misc]  # twilio has no types
-    """Twilio's own client, with a time-out for each request, and with errors that say whether the message was sent.
+    """Twilio's own client, with a timeout for each request, and errors that say whether the message was sent.
 
-    Left alone, its asyncio variant has no time-out (the argument of that name is not used), its logger writes headers
-    at INFO, and its exceptions hold the text of the answer, in which the recipient's number stands.
+    By default, its asyncio variant has no timeout (the argument of that name is not used), its logger writes headers
+    at INFO, and its exceptions contain the text of the answer, which includes the recipient's number.
     """
 
     def __init__(self, api: str, connections: int) -> None:
@@ -109,10 +113,10 @@ class TwilioHttp(AsyncTwilioHttpClient):  # type: ignore[misc]  # twilio has no 
         self._api = api
 
     async def request(self, method: str, url: str, *args: Any, **options: Any) -> Response:
-        """One request, never repeated.
+        """Make one request, without repeating it.
 
         Raises:
-            DeliveryError: Twilio did not accept it, or nobody knows.
+            DeliveryError: Twilio did not accept it, or may have.
         """
         options["timeout"] = _TIMEOUT.get()
         try:
@@ -129,7 +133,7 @@ class TwilioHttp(AsyncTwilioHttpClient):  # type: ignore[misc]  # twilio has no 
 
 
 def _code(text: str) -> str | int | None:
-    """Twilio's own code in an answer; none in the HTML page of a proxy."""
+    """Return Twilio's own code from an answer; None for a proxy's HTML page."""
     try:
         body = json.loads(text)
     except ValueError:
@@ -146,39 +150,39 @@ def _certain(error: DeliveryError | None) -> DeliveryError:
 
 
 class TwilioSms(Consumer):
-    """Hands each notification of the channel `sms` to Twilio.
+    """Sends notifications of the channel `sms` through Twilio.
 
-    Twilio's Messages API knows no idempotency key: after an unknown outcome a retry may be a second SMS. For an OTP
-    that is right; where it is not, raise `PermanentError` when `attempt.maybe_sent`.
+    Twilio's Messages API has no idempotency key: after an unknown outcome a retry may send a second SMS. That is
+    acceptable for an OTP. If it is not, raise `PermanentError` when `attempt.maybe_sent` is true.
     """
 
     name = "sms"
     channels = frozenset({"sms"})
     concurrency = 100
-    send_timeout = 30  # Twilio answers within 26 s; a shorter time-out makes duplicates
+    send_timeout = 30  # Twilio answers within 26 s; a shorter timeout causes duplicates
     retry = RetryPolicy(max_attempts=4, initial_delay=2, multiplier=4, max_delay=60)
 
     def __init__(self, settings: TwilioSettings) -> None:
         self._settings = settings
 
     async def setup(self) -> None:
-        """One session for all sends, with a connection for each of them."""
+        """Create one session for all sends, with a connection for each of them."""
         settings = self._settings
         self._http = TwilioHttp(settings.api, self.concurrency)
         client = Client(settings.api_key, settings.api_secret, settings.account_sid, http_client=self._http)
-        self._messages = client.messages  # now: the first use imports a second's worth of modules
+        self._messages = client.messages  # here, because the first use imports modules for a second
 
     async def teardown(self) -> None:
         """Close the connections."""
         await self._http.close()
 
     async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
-        """One message; accepted means queued at Twilio."""
+        """Send one message; accepted means queued at Twilio."""
         fields = self._fields(notification, attempt)
         _TIMEOUT.set(attempt.timeout)
         try:
             message = await self._messages.create_async(**fields)
-        except (ValueError, TypeError, KeyError):  # a success whose body is not Twilio's
+        except (ValueError, TypeError, KeyError):  # a success status with a body that is not Twilio's
             raise UnknownOutcomeError("twilio.unreadable", provider="twilio") from None
         return Receipt("twilio", message.sid)
 
@@ -200,13 +204,13 @@ class TwilioSms(Consumer):
         return fields
 
     def on_dead_letter(self, letter: DeadLetter) -> None:
-        """Numbers that do not exist, or said STOP, should not be written to again."""
+        """Report a number that does not exist or has replied STOP, so that it can be deleted."""
         if letter.reason == "invalid_recipient":
             log.warning("notification %s: no such number (%s)", letter.id, letter.error_code)
 
 
 def text(data: object) -> str:
-    """The message."""
+    """Return the text of the message."""
     match data:
         case LoginCode(code=code):
             return f"{code} is your code to log in."
@@ -218,12 +222,12 @@ def text(data: object) -> str:
 
 
 def make_sender() -> TwilioSms:
-    """The consumer, from the environment."""
+    """Create the consumer from the environment."""
     return TwilioSms(TwilioSettings.from_env())
 
 
 def main() -> None:
-    """Runs until SIGTERM."""
+    """Run until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Worker(make_sender, config_from_env(), lane="high_priority", topology=TOPOLOGY).run()
 
