@@ -1,1 +1,1 @@
-"""What the library reaches on this machine: `python -m benchmarks --help`, and docs/benchmarks.md for what it means."""
+"""Benchmarks of the library on this machine: see `python -m benchmarks --help` and docs/benchmarks.md."""

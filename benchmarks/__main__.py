@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, prints a table and writes JSON. Nothing here asserts a time."""
+"""`python -m benchmarks`: measure, print a table and write JSON. Nothing here asserts a time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ROWS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
 
 
 def main() -> None:
-    """Run the rows that were asked for."""
+    """Run the selected rows."""
     options = _options()
     where = {**machine(), **({"note": options.note} if options.note else {})}
     print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
@@ -61,7 +61,7 @@ def main() -> None:
     names = options.only or [name for name in ROWS if name != "peers" and not name.startswith("mix-")]
     for name in [*names, *(["peers"] if options.peers and "peers" not in names else [])]:
         began = time.monotonic()
-        # A cluster of its own for each row: no row pays for the log, or the topics, of another one.
+        # Each row has a cluster of its own, so that the log and topics of one row do not slow down another.
         with LocalKafka(java_options=["-Xmx2g"]) as kafka:
             bench = Bench(
                 Cluster(kafka.bootstrap_servers), options.repeat, options.scale,

@@ -1,4 +1,4 @@
-"""What every row is given: a cluster, how often and how much; and what most rows say."""
+"""Settings that every row gets (cluster, repetitions, scale), and the facts that most rows report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.sending import Drained, Work
 
 @attrs.frozen
 class Bench:
-    """What every row is given."""
+    """Settings that every row gets."""
 
     cluster: Cluster
     repeat: int
@@ -26,23 +26,23 @@ class Bench:
     profile: Path | None = None
 
     def count(self, at_full_scale: int, at_least: int = 20_000) -> int:
-        """How many records, at this scale."""
+        """Number of records at this scale."""
         return max(int(at_full_scale * self.scale), at_least)
 
     def work(self, records: int, *, mix: Mix = "even", partitions: int = PARTITIONS, **how: Any) -> Work:
-        """Work on a backlog that is larger than what is measured, for a consumer that has not read any of it."""
+        """Create work: a backlog larger than what is measured, for a new consumer."""
         prefix = self.cluster.backlog(records * 5 // 4 + 20_000, mix, partitions)
         name = self.cluster.consumer(prefix, partitions)
         return Work(self.cluster.bootstrap, prefix, name, records, mix=mix, **how)
 
     @property
     def loop(self) -> dict[str, Any]:
-        """The switches of rows 1 and 2."""
+        """Options of `noop` and `inflight-*`."""
         return {"uvloop": self.uvloop, "gc": self.gc, "profile": self.profile}
 
 
 def facts(runs: list[Drained]) -> dict[str, Fact]:
-    """What all throughput rows say beside their rate."""
+    """Facts that all throughput rows report next to their rate."""
     return {
         "µs CPU": statistics.median(run.cpu for run in runs),
         "MB RSS": max(run.rss for run in runs) >> 20,

@@ -1,4 +1,4 @@
-"""Apache Kafka on this machine, the topics of each piece of work, and backlogs to drain."""
+"""Apache Kafka on this machine, with the topics and backlogs of each row."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SPAWN: Final = get_context("spawn")
 
 
 def apart(function: Callable[..., T], *args: Any) -> T:
-    """Call `function` in a fresh process of its own."""
+    """Call `function` in a new process."""
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(function, *args).result()
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    """Wait for a condition of other processes; a TimeoutError says what did not come about."""
+    """Wait for a condition in other processes; the TimeoutError names the condition."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -36,16 +36,16 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> Non
 
 
 class Child:
-    """A process that answers: `function(connection, *args)`, run apart."""
+    """A process that runs `function(connection, *args)` and answers questions."""
 
     def __init__(self, function: Callable[..., None], *args: Any) -> None:
         self._connection, theirs = SPAWN.Pipe()
         self._process = SPAWN.Process(target=function, args=(theirs, *args), daemon=True)
         self._process.start()
-        theirs.close()  # so that the end of the process is the end of the connection
+        theirs.close()  # so that the connection ends with the process
 
     def ask(self, question: Any) -> Any:
-        """Send a question and wait for the answer; an EOFError means that the process has failed."""
+        """Send a question and return the answer; an EOFError means that the process has failed."""
         self._connection.send(question)
         return self._connection.recv()
 
@@ -54,25 +54,25 @@ class Child:
         self._connection.send(question)
 
     def finish(self) -> Any:
-        """The answer to what was begun."""
+        """Return the answer to a question that was sent before."""
         return self._connection.recv()
 
     def rss(self) -> int:
-        """Bytes of memory that the process holds."""
+        """Resident memory of the process, in bytes."""
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
     def waited(self) -> float:
-        """Seconds that its threads were ready to run and had no core; 0 where the system does not say."""
+        """Seconds for which its threads were ready to run but had no core; 0 if the system does not report it."""
         found = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
         return sum(int(stat.read_text().split()[1]) for stat in found) / 1e9
 
     def kill(self) -> None:
-        """End the process at once, as a crash does."""
+        """Kill the process, like a crash."""
         self._process.kill()
         self._process.join(60)
 
     def end(self) -> Any:
-        """Let the process stop; its last words."""
+        """Stop the process and return its last message."""
         words = self.ask("stop")
         self._process.join(60)
         return words
@@ -87,7 +87,7 @@ class Cluster:
         self._names = itertools.count()
 
     def backlog(self, records: int, mix: Mix = "even", partitions: int = PARTITIONS) -> str:
-        """The prefix of topics whose low lane holds at least `records` notifications."""
+        """Return the prefix of topics whose low lane contains at least `records` notifications."""
         prefix = f"bench-{mix}-{partitions}"
         if prefix not in self._backlogs:
             self._create(prefix, partitions)
@@ -98,7 +98,7 @@ class Cluster:
         return prefix
 
     def consumer(self, prefix: str, partitions: int = PARTITIONS) -> str:
-        """A new consumer name: its group starts at the beginning, its retry topic is empty."""
+        """Return a new consumer name: its group starts at the beginning, its retry topic is empty."""
         name = f"run{next(self._names)}"
         self._create(prefix, partitions, name)
         return name

@@ -1,4 +1,4 @@
-"""Rows about what one user's or one partition's backlog costs the others: how many are served, and how late."""
+"""Rows about other users next to one user's or one partition's backlog: how many are served, and how late."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from kafka_notify.worker import GC_THRESHOLD
 
 OTHERS: Final = 60
 EVERY: Final = 0.25
-"""Seconds between two notifications of others."""
+"""Seconds between two notifications of other users."""
 
 
 @attrs.frozen
 class Scene:
-    """A backlog in partition 0, and others who come while it is worked off."""
+    """A backlog in partition 0, and notifications of others that arrive while it is processed."""
 
     name: str
     partitions: int
     backlog: int
     users: int = 1
-    """Of the backlog."""
+    """Number of notifications in the backlog."""
     latency: float = 0.05
-    """Seconds of a send."""
+    """Duration of a send, in seconds."""
     concurrency: int = 100
     same: bool = False
-    """Whether the others' notifications are in the backlog's partition, behind it."""
+    """The others' notifications are in the backlog's partition, behind it."""
     fails: bool = False
-    """Whether the first of the backlog fails once."""
+    """The first notification of the backlog fails once."""
     keys: bool = False
-    """Whether each of the backlog has a collapse key of its own."""
+    """Each notification of the backlog has its own collapse key."""
     protocol: str = "classic"
 
 
@@ -70,8 +70,11 @@ SCENES: Final = (
 
 
 def isolation(bench: Bench) -> Iterator[Row]:
-    """A backlog of one user, or of many in one partition, and 60 notifications of others: seconds from `Producer.send`
-    to `send` of the last one served. Unserved ones count as a minute."""
+    """Measure other users next to a backlog of one user, or of many users in one partition.
+
+    60 notifications of others are sent. A row shows the seconds from `Producer.send` to the `send` of the last one
+    served. Those not served count as a minute.
+    """
     for scene in SCENES:
         for _ in range(bench.repeat):
             yield run(bench.cluster.bootstrap, scene)
@@ -144,7 +147,7 @@ def _fill(bootstrap: str, prefix: str, scene: Scene) -> None:
 
 
 class _Watching(Consumer):
-    """Notes how late others are, and for how long the event loop did nothing else."""
+    """Records how late others are, and how long the event loop was blocked."""
 
     retry = RetryPolicy(12, initial_delay=1, multiplier=1, max_delay=1)
 

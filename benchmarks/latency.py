@@ -1,4 +1,4 @@
-"""One-time passwords: from `Producer.send` to the call of `send`, while other things happen to the cluster."""
+"""Latency of one-time passwords, from `Producer.send` to the call of `send`, under various disturbances."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from kafka_notify import Attempt, Consumer, Notification, Producer, Receipt
 RATE: Final = 50
 """One-time passwords per second."""
 SECONDS: Final = 12
-"""Of each phase, at full scale."""
+"""Duration of each phase at full scale, in seconds."""
 
 
 Seen = list[tuple[str, float]]
-"""Ids and seconds from `Producer.send` to `send`, duplicates included."""
+"""Ids, and seconds from `Producer.send` to `send`, including duplicates."""
 
 
 @attrs.define(eq=False)
 class Phase:
-    """What was seen in one kind of time."""
+    """The measurements of one phase."""
 
     name: str
     turns: list[Seen] = attrs.field(factory=list)
     idle: list[float] = attrs.field(factory=list)
-    """p99 of the idle time right before each turn."""
+    """p99 of the idle phase right before each turn."""
     produced: int = 0
     low: list[float] = attrs.field(factory=list)
     """Marketing sends per second meanwhile."""
     waited: float = 0.0
-    """Seconds that the threads of the producer and the workers were ready to run, and no core was free."""
+    """Seconds for which threads of the producer and the workers were ready to run but had no core."""
 
     def row(self) -> Row:
-        """p99 of each turn beside the idle p99 before it; the facts are those of all turns together."""
+        """Build a row: the p99 of each turn next to the idle p99 before it, and the facts of all turns together."""
         first = _first([one for turn in self.turns for one in turn])
         return Row(
             self.name, "ms p99", [_p99(turn) for turn in self.turns],
@@ -71,7 +71,7 @@ def _p99(seen: Seen) -> float:
 
 
 class _Lane:
-    """The high lane: a producer at an even pace and two workers, each a process of its own."""
+    """The high lane: a producer at a constant rate and two workers, each in its own process."""
 
     def __init__(self, bench: Bench, prefix: str, seconds: float) -> None:
         self.work = Work(bench.cluster.bootstrap, prefix, bench.cluster.consumer(prefix), 1)
@@ -82,7 +82,7 @@ class _Lane:
         self.measure(Phase("connections open"))
 
     def measure(self, phase: Phase, meanwhile: Callable[[], Seen] = list) -> None:
-        """One turn of a phase, while `meanwhile` does something to the workers."""
+        """Run one turn of a phase, while `meanwhile` disturbs the workers."""
         children = (self.producer, *self.workers)
         before = sum(child.waited() for child in children)
         self.producer.begin(self.seconds)
@@ -99,7 +99,7 @@ class _Lane:
         phase.produced += produced
 
     def restart(self) -> Seen:
-        """Stop and start the workers, one after the other; what the stopped ones saw."""
+        """Restart the workers one after the other, and return what the stopped ones measured."""
         seen: Seen = []
         for i in range(len(self.workers)):
             time.sleep(self.seconds / 6)
@@ -115,10 +115,13 @@ class _Lane:
 
 
 def otp(bench: Bench) -> Iterator[Row]:
-    """50 one-time passwords a second: idle; beside marketing that is drained flat out, by a process that steps back or
-    not, or 1,000 × 100 ms at a time, or hangs; beside a process that keeps a core busy and knows nothing of Kafka;
-    while a marketing worker crashes, and while 100,000 of its retries wait; and while their own two workers are
-    restarted one after the other."""
+    """Measure 50 one-time passwords a second, idle and under each of these loads:
+
+    - marketing at full speed, with and without `nice`; with 1,000 × 100 ms in flight; with a provider that hangs;
+    - a process that keeps a core busy, without Kafka;
+    - a marketing worker that crashes, and one with 100,000 waiting retries;
+    - a restart of the two high workers, one after the other.
+    """
     backlog = bench.count(1_000_000, 200_000)
     prefix = bench.cluster.backlog(backlog)
     lane = _Lane(bench, prefix, max(SECONDS * bench.scale, 4))
@@ -187,7 +190,7 @@ def otp(bench: Bench) -> Iterator[Row]:
 
 
 def _compute(connection: Connection) -> None:
-    """Keep a core busy until told to stop."""
+    """Keep a core busy until asked to stop."""
     while not connection.poll():
         sum(range(10_000))
     connection.recv()
@@ -200,7 +203,7 @@ def _settled(workers: list[Child]) -> None:
 
 
 def _produce(connection: Connection, work: Work) -> None:
-    """Send at an even pace for as many seconds as asked; answers with how many."""
+    """Send at a constant rate for the requested number of seconds, and answer with the number sent."""
     number = 0
     with Producer({"bootstrap.servers": work.bootstrap}, topology=topology(work.prefix)) as producer:
         producer.warm_up([HIGH])

@@ -1,4 +1,4 @@
-"""The work: notifications of 10,000 users with 100 bytes of JSON, numbered so that a log of sends can be checked."""
+"""The load: notifications of 10,000 users with 100 bytes of JSON, numbered so that a log of sends can be checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from confluent_kafka import murmur2
 from kafka_notify import Category, Lane, Notification, Topology
 
 Mix = Literal["even", "hot", "few", "many"]
-"""Who gets the notifications: 10,000 users at random, one of them with 20 % of all, only 30 users, or 100,000."""
+"""Distribution of users: 10,000 at random, the same with 20 % of everything for one user, only 30 users, or 100,000."""
 
 PARTITIONS: Final = 30
 LOW: Final = "low_priority"
@@ -24,7 +24,7 @@ HIGH: Final = "high_priority"
 
 
 def topology(prefix: str, partitions: int = PARTITIONS) -> Topology:
-    """Two lanes, with topics of their own for each kind of work; how many partitions matters when they are made."""
+    """Return a topology with two lanes; `partitions` counts only when the topics are created."""
     return Topology(
         lanes=[
             Lane(HIGH, partitions=partitions, profile="latency"),
@@ -37,7 +37,7 @@ def topology(prefix: str, partitions: int = PARTITIONS) -> Topology:
 
 
 def user_of(number: int, mix: Mix = "even") -> int:
-    """The user of notification `number`: random, and the same in every process."""
+    """Return the user of notification `number`: random, and the same in every process."""
     draw = zlib.crc32(b"%d" % number)
     if mix == "hot":
         return 0 if draw % 5 == 0 else 1 + draw // 5 % 9_999
@@ -45,17 +45,17 @@ def user_of(number: int, mix: Mix = "even") -> int:
 
 
 def users_in(where: Callable[[int], bool], count: int, name: str, partitions: int = PARTITIONS) -> list[str]:
-    """So many users whose partition, of so many, is one that `where` accepts; their names begin with `name`."""
+    """Return `count` users whose partition (of `partitions`) `where` accepts; their names begin with `name`."""
     names = (f"{name}-{number}" for number in itertools.count())
     return list(itertools.islice((n for n in names if where(murmur2(n.encode(), partitions))), count))
 
 
 class LoopWatch:
-    """Sees for how long the event loop does nothing else."""
+    """Measures how long the event loop is blocked."""
 
     def __init__(self) -> None:
         self.silent = 0.0
-        """The longest such time, in seconds."""
+        """The longest block, in seconds."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -63,7 +63,7 @@ class LoopWatch:
         self._task = asyncio.create_task(self._look())
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         if self._task is not None:
             self._task.cancel()
 
@@ -75,7 +75,7 @@ class LoopWatch:
 
 
 def marketing(number: int, mix: Mix = "even") -> Notification[Any]:
-    """Notification `number` of a backlog; its id is as long as a UUID."""
+    """Create notification `number` of a backlog; its id is as long as a UUID."""
     return Notification(
         user_id=f"user-{user_of(number, mix):06d}",
         category="marketing",
@@ -87,17 +87,17 @@ def marketing(number: int, mix: Mix = "even") -> Notification[Any]:
 
 
 def id_of(number: int) -> str:
-    """As long as a UUID, and as hard to compress."""
+    """Return an id as long and as hard to compress as a UUID."""
     return f"{number:08d}-{_noise(number)[:27]}"
 
 
 def number_of(id: str) -> int:
-    """The number in an id."""
+    """Return the number in an id."""
     return int(id[:8])
 
 
 def payload(number: int) -> dict[str, Any]:
-    """100 bytes as JSON, half of which does not compress."""
+    """Return data of 100 bytes as JSON, half of which does not compress."""
     return {"number": number, "template": "basket", "token": _noise(number)[:50]}
 
 
@@ -111,19 +111,19 @@ FAILED: Final = 1 << 40
 
 @attrs.frozen
 class Order:
-    """What a log of sends says about order per user."""
+    """Violations of the order per user in a log of sends."""
 
     sends: int
     violations: int
-    """Sends that started out of turn: not that user's next notification, and no retry of the one before."""
+    """Sends that were neither their user's next notification nor a retry of the previous one."""
     overlaps: int
-    """Sends that started while another one of their user ran."""
+    """Sends that started while another send of their user was running."""
 
 
 def check_order(log: Sequence[int], mix: Mix) -> Order:
     """Judge a log in which `n` is the start of a send, `~n` its acceptance and `~(n + FAILED)` its failure."""
     users = [user_of(number, mix) for number in range(1 + max(log, default=-1))]
-    expected: dict[int, int] = {}  # user -> the next notification, all retries of the one before included
+    expected: dict[int, int] = {}  # user -> the next notification, after all retries of the previous one
     following = [-1] * len(users)
     for number in reversed(range(len(users))):
         following[number] = expected.get(users[number], -1)

@@ -1,4 +1,4 @@
-"""Production mixes: how long users without any trouble of their own wait beside the trouble of others."""
+"""Production mixes: how long untroubled users wait while others fail."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from kafka_notify.errors import ProviderUnavailableError
 GOOD: Final = "good"
 CROWD: Final = "crowd"
 BUSY: Final = 0
-"""The partition that has the trouble where one partition has it."""
+"""The partition that is troubled, if only one is."""
 
 
 @attrs.frozen
@@ -48,33 +48,33 @@ class One:
 
     user: str
     kind: str
-    """What the provider makes of it: see `_Mixed.send`."""
+    """How the provider answers: see `_Mixed.send`."""
     id: str | None = None
 
 
 @attrs.frozen
 class Setting:
-    """What the worker's process has to know."""
+    """Settings of the worker's process."""
 
     defers: bool = False
     concurrency: int = 100
     latency: float = 0.1
-    """Seconds of one send."""
+    """Duration of one send, in seconds."""
     retry: RetryPolicy | None = None
 
 
 @attrs.frozen
 class Mix:
-    """A backlog of trouble, and the traffic beside it."""
+    """A troubled backlog, and the traffic next to it."""
 
     name: str
     rate: float
-    """Notifications a second of the traffic."""
+    """Notifications per second of traffic."""
     seconds: float
     traffic: Callable[[int], One]
-    """What number `n` of the traffic is."""
+    """Creates notification `n` of the traffic."""
     backlog: Callable[[], Iterator[One]] = lambda: iter(())
-    """What is written before the traffic starts."""
+    """Notifications written before the traffic starts."""
     worker: Setting = Setting()
     settle: float = 2.0
     """Seconds between backlog and traffic."""
@@ -82,12 +82,12 @@ class Mix:
 
 @attrs.frozen
 class Worked:
-    """What the worker saw of the notifications of kind `good`."""
+    """Measurements of the notifications of kind `good`."""
 
     waits: Sequence[tuple[str, float]]
-    """Id, and seconds from `Producer.send` to the accepted send, its latency left out."""
+    """Id, and seconds from `Producer.send` to the accepted send, without its latency."""
     silent: float
-    """The longest time that the event loop did nothing else, in seconds."""
+    """The longest block of the event loop, in seconds."""
     rss: int
     dead: int
 
@@ -106,7 +106,7 @@ class _Mixed(Consumer):
         self.loop.stop()
 
     def destination(self, notification: Notification[Any], /) -> str | None:
-        """The endpoint, where there are several."""
+        """Return the endpoint, if there are several."""
         endpoint = notification.data.get("endpoint")
         return None if endpoint is None else str(endpoint)
 
@@ -133,7 +133,7 @@ class _Mixed(Consumer):
 
 
 class _Deferring(_Mixed):
-    breaker = None  # all first sends of an evening fail, as the others are put off: that would hold the lane
+    breaker = None  # the only first sends that are not deferred fail, which would hold the lane
 
     async def should_send(self, notification: Notification[Any], /) -> Verdict:
         if notification.data["kind"] == "night":
@@ -184,7 +184,7 @@ def _retry_records(bootstrap: str, prefix: str, name: str) -> int:
 
 
 def _run(bench: Bench, mix: Mix) -> tuple[list[float], dict[str, float]]:
-    """Waits of the untroubled, those that were not served by the end counted as the whole time; and facts."""
+    """Return the waits of the untroubled (the whole time for those not served by the end), and facts."""
     prefix = f"bench-mix-{mix.name}"
     bench.cluster._create(prefix, PARTITIONS)
     name = bench.cluster.consumer(prefix)
@@ -280,8 +280,10 @@ MIXES: Final = ("bad-10", "bad-20", "bad-35", "herd", "endpoint-403", "endpoint-
 
 
 def mixes(bench: Bench, only: Sequence[str] = MIXES) -> Iterator[Row]:
-    """For each mix, the wait of notifications without any trouble of their own, from `Producer.send` to the call of
-    the `send` that was accepted; of a retry (`night`), from when it was due."""
+    """Measure how long notifications without a failure of their own wait in each mix.
+
+    The wait is from `Producer.send` to the call of the accepted `send`; for a retry (`night`), from its due time.
+    """
     for mix in _mixes(bench.scale):
         if mix.name not in only:
             continue

@@ -1,4 +1,4 @@
-"""The producer beside confluent_kafka's: the same records, the same settings, delivery awaited in both."""
+"""The producer compared with confluent_kafka's: same records, same settings, delivery awaited in both."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from kafka_notify.admin import create_topics
 
 PREFIX: Final = "bench-producer"
 WARM_UP: Final = 2_000
-"""Records that are not measured: they open connections."""
+"""Records sent before the measurement, to open connections."""
 
 Headers = list[tuple[str, str | bytes | None]]
 
 
 @attrs.frozen
 class Produced:
-    """What a producing process measured of itself."""
+    """Measurements of a producing process."""
 
     rate: float
     cpu: float
@@ -38,7 +38,7 @@ class Produced:
 
 
 def producer(bench: Bench) -> Iterator[Row]:
-    """`send` of finished notifications beside `produce` of finished bytes, and both with making them."""
+    """Compare `send` of finished notifications with `produce` of finished bytes, and both including their creation."""
     create_topics(topology(PREFIX), {"bootstrap.servers": bench.cluster.bootstrap})
     yield _beside_raw(bench, "producer", making=False)
     yield _beside_raw(bench, "producer-making", making=True)
@@ -73,7 +73,7 @@ def _ours(bootstrap: str, records: int, making: bool) -> Produced:
 
 
 def _raw(bootstrap: str, records: int, making: bool) -> Produced:
-    """`produce` with a delivery callback that counts, and a thread that serves callbacks; the library's settings."""
+    """Measure `produce` with a counting delivery callback, a thread that serves it, and the library's settings."""
     topic = topology(PREFIX).source_topic(LOW)
     producer = confluent_kafka.Producer(producer_config({"bootstrap.servers": bootstrap}, "throughput"))
     delivered = 0
@@ -121,7 +121,7 @@ def _raw(bootstrap: str, records: int, making: bool) -> Produced:
 
 
 def _record(number: int) -> tuple[bytes, bytes, Headers]:
-    """The bytes and headers that the library writes for `marketing(number)`."""
+    """Return the bytes and headers that the library writes for `marketing(number)`."""
     headers: Headers = [
         ("notif-schema", b"1"),
         ("notif-id", id_of(number).encode()),
@@ -137,7 +137,7 @@ def _record(number: int) -> tuple[bytes, bytes, Headers]:
 
 def _begin() -> tuple[float, float]:
     gc.collect()
-    gc.freeze()  # what was made beforehand is not walked again: it is not part of what is measured
+    gc.freeze()  # keeps the collector from walking what was created before the measurement
     return time.perf_counter(), time.process_time()
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.publish FILE`: puts results into docs/benchmarks.md and their plot beside it."""
+"""`python -m benchmarks.publish FILE`: write results into docs/benchmarks.md and the plot next to it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def table(found: Any) -> str:
-    """Machine, date and rows as Markdown."""
+    """Return machine, date and rows as Markdown."""
     where = found["machine"]
     lines = [
         f"{where['date']}; {where['processor']}, {where['cores']} cores; Python {where['python']}, "
@@ -74,7 +74,7 @@ def _number(value: float | str) -> str:
 
 
 def plot(points: Sequence[Point]) -> str:
-    """Sends per second against the provider's latency, on a logarithmic scale, as SVG."""
+    """Return an SVG plot of sends per second against the provider's latency, on logarithmic scales."""
     ceiling = [(ms, min(1000 / ms * 1000, 100_000)) for ms in (10, *range(15, MAX_LATENCY + 1, 5))]
     one = [(ms, 1000 / ms) for ms in range(1, 21)] + [(ms, 1000 / ms) for ms in range(25, MAX_LATENCY + 1, 5)]
     marks = "".join(

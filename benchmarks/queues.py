@@ -1,4 +1,4 @@
-"""Rows about the pure class alone, without Kafka: microseconds per event with 1,000 to 200,000 in one user's queue."""
+"""Rows about the pure classes, without Kafka: microseconds per event with 1,000 to 200,000 in one user's queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOW: Final = 1_000_000
 
 
 class _Record:
-    """As much of a Kafka record as a queue asks for."""
+    """The part of a Kafka record that a queue reads."""
 
     def key(self) -> bytes:
         return b"u"
@@ -42,7 +42,7 @@ _RECORD: Final = _Record()
 
 
 class _Queue:
-    """A partition with one user's notifications; copies are acknowledged when they are asked to be."""
+    """A partition with one user's notifications; copies are acknowledged on request."""
 
     def __init__(self, restores: int = 0) -> None:
         self.sends: list[Entry] = []
@@ -166,7 +166,7 @@ def _one_key(count: int) -> float:
 
 def _timed(*works: Callable[[], None]) -> float:
     gc.collect()
-    gc.disable()  # its walks grow with what lives; workers set thresholds of their own
+    gc.disable()  # its cost grows with the number of live objects; workers set their own thresholds
     try:
         began = time.perf_counter()
         for work in works:
@@ -187,8 +187,7 @@ METHODS: Final[dict[str, Callable[[int], float]]] = {
 
 
 def queues(bench: Bench) -> Iterator[Row]:
-    """Microseconds per notification of one user's queue, with 1,000 to 200,000 in it: the numbers of a row are to be
-    the same."""
+    """Measure microseconds per notification in a user's queue of 1,000 to 200,000: they should be equal in a row."""
     for name, method in METHODS.items():
         facts: dict[str, float] = {}
         for size in SIZES:

@@ -1,4 +1,4 @@
-"""What was measured, as a table for people and as JSON for comparisons."""
+"""Results as a table for people and as JSON for comparisons."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Fact = float | int | str
 
 @attrs.frozen
 class Row:
-    """One line of the table: several runs, each beside a run of its baseline, or beside an arithmetic ceiling."""
+    """One line of the table: several runs, each compared with a run of its baseline or with an arithmetic ceiling."""
 
     name: str
     unit: str
     values: Sequence[float]
     beside: str = ""
     baseline: Sequence[float] = ()
-    """As many as `values`, measured in turns with them; one number when it is arithmetic."""
+    """As many as `values`, measured alternately with them; a single number if it is arithmetic."""
     facts: Mapping[str, Fact] = attrs.field(factory=dict)
 
     @property
     def ratios(self) -> list[float]:
-        """Each run beside the run of the baseline next to it."""
+        """Ratio of each run to the neighbouring run of the baseline."""
         if not self.baseline:
             return []
         beside = self.baseline if len(self.baseline) > 1 else [self.baseline[0]] * len(self.values)
@@ -41,7 +41,7 @@ class Row:
 
 
 def in_turns(repeat: int, *sides: Callable[[], Any]) -> list[list[Any]]:
-    """Run A B, B A, A B, …: what else the machine does meets both sides."""
+    """Run A B, B A, A B, …: other load on the machine then affects both sides."""
     results: list[list[Any]] = [[] for _ in sides]
     for turn in range(repeat):
         order = range(len(sides)) if turn % 2 == 0 else reversed(range(len(sides)))
@@ -51,14 +51,14 @@ def in_turns(repeat: int, *sides: Callable[[], Any]) -> list[list[Any]]:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p99 and, when there are enough values to speak of it, p99.9."""
+    """Return p50, p99 and, if there are enough values, p99.9."""
     ordered = sorted(values)
     shares = {"p50": 0.5, "p99": 0.99, **({"p99.9": 0.999} if len(ordered) >= 3000 else {})}
     return {name: ordered[min(int(len(ordered) * share), len(ordered) - 1)] for name, share in shares.items()}
 
 
 def line(row: Row) -> str:
-    """A row as text: median, baseline, median ratio with its spread, facts."""
+    """Return a row as text: median, baseline, median ratio with its spread, facts."""
     cells = [f"{row.name:<22}", f"{_number(statistics.median(row.values)):>10} {row.unit:<6}"]
     if row.ratios:
         ratios = sorted(row.ratios)
@@ -77,7 +77,7 @@ def _number(value: Fact) -> str:
 
 
 def machine() -> dict[str, Fact]:
-    """Where it was measured."""
+    """Describe the machine."""
     model = next(
         (
             text.partition(":")[2].strip()
@@ -103,7 +103,7 @@ SCHEMA: Final = 1
 
 
 def write(path: Path, where: Mapping[str, Fact], options: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Write everything that was measured, each run included."""
+    """Write all results, including each run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     found = {
         "schema": SCHEMA,

@@ -1,4 +1,4 @@
-"""Retries: what they cost the others, and when they come."""
+"""Rows about retries: their cost for other sends, and how late they start."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ CONCURRENCY: Final = 500
 LATENCY: Final = 0.02
 DELAY: Final = 1.0
 ROUNDING: Final = 0.001
-"""Seconds: due times travel as whole milliseconds."""
+"""Seconds; due times are sent as whole milliseconds."""
 
 
 def retries(bench: Bench) -> Iterator[Row]:
-    """10 % of all attempts fail, beside the same work without failures; 500 × 20 ms in flight, retried after 1 s.
+    """Compare work of which 10 % of all attempts fail with the same work without failures.
 
-    Rates count attempts: a failed one takes as long as any other. With 10,000 users a backlog holds several
-    notifications of each user a second, so a failure also parks what follows it; with 100,000 users few do.
+    500 × 20 ms are in flight, and failures are retried after 1 s. Rates count attempts: a failed one takes as long as
+    any other. With 10,000 users a backlog contains several notifications of each user per second, so a failure also
+    parks what follows it; with 100,000 users this is rare.
     """
     yield _beside_no_failures(bench, "retries", "many")
     yield _beside_no_failures(bench, "retries-parking", "even")

@@ -14,8 +14,10 @@ from benchmarks.sending import drain, drain_until_told
 
 
 def backlogs(bench: Bench) -> Iterator[Row]:
-    """Sends that do nothing, from backlogs of different size: the rate and the memory should not care. One of 10,000
-    fits into the buffers and is gone at once, so it shows memory, not a rate."""
+    """Measure no-op sends from backlogs of different sizes: neither rate nor memory should depend on the size.
+
+    A backlog of 10,000 fits into the buffers and is gone immediately, so only its memory means something.
+    """
     for name, size in (("backlog-10k", 10_000), ("backlog-100k", 100_000), ("backlog-1M", 1_000_000)):
         records = max(int(size * bench.scale), 10_000)
         runs = [apart(drain, bench.work(records)) for _ in range(bench.repeat)]
@@ -23,7 +25,7 @@ def backlogs(bench: Bench) -> Iterator[Row]:
 
 
 def scaling(bench: Bench) -> Iterator[Row]:
-    """1, 2 and 4 worker processes in one group, each with 500 × 100 ms in flight."""
+    """Measure 1, 2 and 4 worker processes in one group, each with 500 × 100 ms in flight."""
     seconds = max(10 * bench.scale, 3)
     for workers in (1, 2, 4):
         rates = [_together(bench, workers, seconds) for _ in range(bench.repeat)]
@@ -47,7 +49,7 @@ def _has(child: Child, partitions: int) -> bool:
 
 
 def cost(bench: Bench) -> Iterator[Row]:
-    """What 10,000 sends in flight add to the memory of a worker with 100 in flight."""
+    """Measure the memory that 10,000 sends in flight need, compared with 100."""
     few, many = in_turns(
         bench.repeat,
         lambda: _memory(bench, 100),
@@ -65,7 +67,7 @@ def _memory(bench: Bench, in_flight: int) -> int:
     work = bench.work(80_000, mix="many", concurrency=in_flight, latency=1000)
     child = Child(drain_until_told, work)
     until(lambda: bool(child.ask("in_flight") >= in_flight), f"{in_flight} in flight")
-    time.sleep(2)  # the buffers behind the sends fill, too
+    time.sleep(2)  # the buffers behind the sends also fill
     rss = child.rss()
     child.end()
     return rss

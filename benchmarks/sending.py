@@ -1,4 +1,4 @@
-"""The process under test: one worker, or a raw loop, that drains a backlog and says how fast."""
+"""The process under test: one worker, or a raw loop, that drains a backlog and measures its rate."""
 
 from __future__ import annotations
 
@@ -25,61 +25,61 @@ from kafka_notify._kafka.config import consumer_config
 from kafka_notify.worker import GC_THRESHOLD
 
 PATIENCE: Final = 60.0
-"""Seconds without any send after which a run is an error."""
+"""Seconds without a send after which a run has failed."""
 _RECEIPT: Final = Receipt("simulated")
 
 
 @attrs.frozen
 class Work:
-    """What a process is to drain, and how."""
+    """Backlog and settings of one run."""
 
     bootstrap: str
     prefix: str
     consumer: str
     records: int
-    """Sends until it stops; what is measured lies between 10 % and 90 % of them."""
+    """Sends until it stops; the part from 10 % to 90 % of them is measured."""
     concurrency: int = 1000
     latency: float = 0.0
-    """Seconds that the simulated provider takes."""
+    """Latency of the simulated provider, in seconds."""
     threads: bool = False
-    """A plain `send` that sleeps in a thread."""
+    """Use a plain `send` that sleeps in a thread."""
     failing: float | None = None
-    """The share of attempts that fail as transient, of a sender that notes when; 0 is the same sender without failures,
-    1 a provider that fails for everyone, for an hour."""
+    """Share of attempts that fail as transient; the sender records when. 0: the same sender without failures; 1: a
+    provider that fails for everybody, for an hour."""
     retry_delay: float = 1.0
     mix: Mix = "even"
     nice: int = 0
-    """How far its process steps back for others."""
+    """Niceness of the process."""
     uvloop: bool = False
     gc: Literal["run", "on", "freeze", "off"] = "run"
     profile: Path | None = None
-    """Where py-spy writes what it sees between the 10 % and the 90 % mark."""
+    """File for the py-spy profile of the measured part."""
 
 
 @attrs.frozen
 class Drained:
-    """What a process measured of itself."""
+    """Measurements of one process."""
 
     rate: float
     """Sends that ended, per second."""
     cpu: float
-    """Microseconds of CPU time per send, all threads of the process."""
+    """Microseconds of CPU time per send, over all threads of the process."""
     rss: int
-    """Bytes, at the end of what was measured."""
+    """Resident memory in bytes, at the end of the measured part."""
     window: tuple[float, float]
-    """When the measured part began and ended, by the clock that all processes of a machine share."""
+    """Beginning and end of the measured part, by a clock that all processes of the machine share."""
     order: Order | None = None
     late: tuple[float, ...] = ()
-    """Seconds by which each retry started after it was due; negative is early."""
+    """Seconds between the due time of each retry and its start; negative is early."""
     accepted: float = 0.0
     """Accepted notifications per second."""
     parked: int = 0
 
 
 class Window:
-    """Counts ended sends, and notes times at the 10 % and the 90 % mark.
+    """Counts ended sends, and records the times at 10 % and at 90 % of them.
 
-    What was fetched before the clock starts, and the slow end of a backlog, are outside.
+    This excludes what was fetched before the clock starts, and the slow end of a backlog.
     """
 
     def __init__(self, work: Work) -> None:
@@ -92,13 +92,13 @@ class Window:
         self.rss = 0
 
     def tick(self) -> None:
-        """One more send has ended; from any thread."""
+        """Count one ended send; callable from any thread."""
         n = next(self._count)
         if n == self.first or n == self.last:
             self._mark()
 
     def mark_up_to(self, before: int, now: int) -> None:
-        """The count went from `before` to `now`, for loops that count batches."""
+        """Count from `before` to `now`, for loops that count batches."""
         if before < self.first <= now or before < self.last <= now:
             self._mark()
 
@@ -113,14 +113,14 @@ class Window:
             subprocess.Popen([spy, "record", "--rate", "400", "--threads", "--gil", "-d", "600", *out])
 
     def drained(self, **more: Any) -> Drained:
-        """What was measured between the marks."""
+        """Return the measurements between the two marks."""
         (t0, cpu0), (t1, cpu1) = self._marks
         sends = self.last - self.first
         return Drained(sends / (t1 - t0), (cpu1 - cpu0) / sends * 1e6, self.rss, (t0, t1), **more)
 
 
 class _Sender(Consumer):
-    """Logs starts and ends as numbers: no object stays behind for the garbage collector to walk."""
+    """Logs starts and ends as numbers, so that no objects remain for the garbage collector to walk."""
 
     def __init__(self, work: Work, window: Window) -> None:
         self.name = work.consumer
@@ -150,7 +150,7 @@ class _Slow(_Sender):
 
 
 class _Timed(_Sender):
-    """Notes when each send ended, by the clock that all processes of a machine share."""
+    """Records when each send ended, by a clock that all processes of the machine share."""
 
     def __init__(self, work: Work, window: Window) -> None:
         super().__init__(work, window)
@@ -164,7 +164,7 @@ class _Timed(_Sender):
 
 
 class _Hopeless(_Timed):
-    """All that it is given waits for a retry in an hour."""
+    """Fails every send; each is retried after an hour."""
 
     retry = RetryPolicy(12, initial_delay=3600, multiplier=1, max_delay=3600)
     breaker = None
@@ -184,7 +184,7 @@ class _Plain(_Sender):
 
 
 class _Failing(_Sender):
-    """The same attempts fail in every run; a retry's lateness counts from the failure plus the exact delay."""
+    """Fails the same attempts in every run. A retry's due time is the failure plus the exact delay."""
 
     def __init__(self, work: Work, window: Window) -> None:
         super().__init__(work, window)
@@ -211,7 +211,7 @@ class _Failing(_Sender):
 
 
 def sender(work: Work, window: Window) -> _Sender:
-    """The sender for this kind of work."""
+    """Return the sender for this work."""
     kind = (
         _Failing if work.failing is not None else _Plain if work.threads else _Slow if work.latency else _Noop
     )
@@ -219,7 +219,7 @@ def sender(work: Work, window: Window) -> _Sender:
 
 
 def worker_for(consumer: Consumer, work: Work, lane: str = LOW) -> Worker:
-    """A worker of the library, started."""
+    """Start a worker of the library."""
     options: dict[str, Any] = {}
     if work.uvloop:
         import uvloop
@@ -257,7 +257,7 @@ def drain(work: Work) -> Drained:
 
 
 def wait(done: threading.Event, worker: Worker) -> None:
-    """Wait for the end of a run; a worker that does nothing for a minute is an error."""
+    """Wait for the end of a run; raise if the worker does nothing for a minute."""
     before, since = -1, time.monotonic()
     while not done.wait(0.5):
         stats = worker.stats()
@@ -269,7 +269,7 @@ def wait(done: threading.Event, worker: Worker) -> None:
 
 
 def drain_until_told(connection: Connection, work: Work) -> None:
-    """Run a worker in a `Child` until it is asked to stop; answers with when each send ended."""
+    """Run a worker in a `Child` until it is asked to stop, and answer with the times at which sends ended."""
     os.nice(work.nice)
     consumer = (_Hopeless if work.failing == 1 else _Timed)(work, Window(work))
     worker = worker_for(consumer, work)
@@ -281,7 +281,7 @@ def drain_until_told(connection: Connection, work: Work) -> None:
 
 
 def asyncio_alone(users: int, latency: float, seconds: float) -> float:
-    """Sends per second when each user is a task that sleeps `latency` over and over, and nothing else is done."""
+    """Measure sends per second of asyncio alone: each user is a task that sleeps `latency` over and over."""
     ended = itertools.count()
 
     async def user() -> None:
@@ -301,8 +301,11 @@ def asyncio_alone(users: int, latency: float, seconds: float) -> float:
 
 
 def drain_raw(work: Work) -> Drained:
-    """The loop that a team would write with confluent_kafka alone: every record is read, then handed to a function
-    that does nothing; offsets are committed each second, in the background, whether or not anything was sent."""
+    """Run the loop that a team would write with confluent_kafka alone.
+
+    It reads every record and passes it to a function that does nothing. Every second it commits offsets in the
+    background, whether or not anything was sent.
+    """
     window = Window(work)
     config = consumer_config({"bootstrap.servers": work.bootstrap}, "throughput", f"raw.{work.consumer}")
     consumer = confluent_kafka.Consumer(

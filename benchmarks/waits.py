@@ -1,4 +1,4 @@
-"""Waits that come from outside, of nothing or in the past: how often the provider is asked all the same."""
+"""Requested waits of 0 or into the past: how often the provider is still called."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ LANE: Final = "bulk"
 PARTITIONS: Final = 2
 USERS: Final = (3, 60)
 PROBES: Final = 50
-"""At once, once they are accepted."""
+"""Probes at the same time, once they are accepted."""
 LATENCY: Final = 0.005
-"""Seconds of one call."""
+"""Duration of one call, in seconds."""
 OTHERS: Final = 3
-"""Users whose notifications are accepted, where some are."""
+"""Users whose notifications are accepted, in variants that have any."""
 
 
 def _now() -> dt.datetime:
@@ -68,7 +68,7 @@ ERRORS: Final[Mapping[str, Callable[[], BaseException]]] = {
     "sender-0-beside": lambda: ThrottledError("http.429", scope="sender", retry_after=0),
     "negative": lambda: ThrottledError("http.429", scope="recipient", retry_after=-5),
 }
-"""What the provider says, by variant; with `beside`, other users' notifications are accepted meanwhile."""
+"""The provider's answer, by variant; with `beside`, other users' notifications are accepted meanwhile."""
 DEFERS: Final[Mapping[str, Callable[[], Defer]]] = {
     "defer-datetime": lambda: Defer(_now() - dt.timedelta(hours=1), "past"),
     "defer-timedelta": lambda: Defer(dt.timedelta(hours=-1), "past"),  # type: ignore[arg-type]  # a mistake
@@ -78,10 +78,10 @@ VARIANTS: Final = (*ERRORS, *DEFERS)
 
 @attrs.frozen
 class Seen:
-    """What one variant did."""
+    """The calls of one variant."""
 
     calls: Sequence[tuple[float, str]]
-    """When, monotonic seconds, and for which user."""
+    """Time in monotonic seconds, and user."""
     dead: int
     until: float
     """Monotonic seconds."""
@@ -162,7 +162,7 @@ def _produce(bootstrap: str, variant: str, users: int, seconds: float) -> None:
 
 
 def most(times: Sequence[float], seconds: float = 1.0) -> int:
-    """How many of these times, in order, lie in any stretch of so many seconds at most."""
+    """Return the largest number of these sorted times within any interval of `seconds`."""
     return max((bisect_left(times, at + seconds) - n for n, at in enumerate(times)), default=0)
 
 
@@ -176,8 +176,11 @@ def _written(bootstrap: str, topic: str) -> int:
 
 
 def waits(bench: Bench) -> Iterator[Row]:
-    """60 s of each variant, side by side, one notification per user: how often the provider was called, or
-    `should_send`, for one user within any second at most; the same of the lane; and records of the retry topic."""
+    """Run each variant for 60 s, all at the same time, with one notification per user.
+
+    A row shows the most calls of the provider, or of `should_send`, for one user within any second, the same for the
+    lane, and the number of records in the retry topic.
+    """
     bootstrap, seconds = bench.cluster.bootstrap, max(60 * bench.scale, 10)
     for users in USERS:
         for variant in VARIANTS:

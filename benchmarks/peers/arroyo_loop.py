@@ -30,7 +30,7 @@ def send(message: Any) -> Any:
 
 
 class Factory:
-    """Makes the chain for each assignment."""
+    """Creates the chain for each assignment."""
 
     def create_with_partitions(self, commit: Any, partitions: Mapping[Any, int]) -> Any:
         """Send, then commit."""

@@ -1,4 +1,4 @@
-"""What a peer's process notes: the order of its sends, and how many of them end per second."""
+"""Measurements in a peer's process: the order of its sends, and how many end per second."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Measure:
         limit.start()
 
     def begin(self, value: bytes) -> int:
-        """A send starts; returns the notification's number."""
+        """Record the start of a send, and return the notification's number."""
         number = int(json.loads(value)["number"])
         self._log.append(number)
         return number
 
     def end(self, number: int) -> None:
-        """A send has ended."""
+        """Record the end of a send."""
         self._log.append(~number)
         self._ended.append(time.perf_counter())
         if len(self._ended) == self._records:
@@ -48,4 +48,4 @@ class Measure:
         first, last = len(ended) // 10, len(ended) * 9 // 10
         rate = (last - first) / (ended[last] - ended[first]) if last > first else 0.0
         print(json.dumps({"rate": rate}), flush=True)
-        os._exit(0)  # what it takes to stop is not measured
+        os._exit(0)  # stopping is not measured

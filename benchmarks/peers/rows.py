@@ -1,4 +1,4 @@
-"""Runs the peers: installs each into a virtual environment of its own, and measures it in turns with the library."""
+"""Run the peers: install each into its own virtual environment, and measure it alternately with the library."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ PEERS: Final = {
 }
 ROOT: Final = Path(__file__).parents[2]
 LIMIT: Final = 15.0
-"""Seconds for one run of a peer: some would take hours."""
+"""Seconds for one run of a peer; some would otherwise take hours."""
 
 
 @attrs.frozen
 class Peer:
-    """What a peer reached."""
+    """Measurements of a peer."""
 
     rate: float
     order: Order
 
 
 def peers(bench: Bench) -> Iterator[Row]:
-    """Sends that do nothing, and 1,000 in flight of 100 ms, with libraries that teams use today."""
+    """Measure no-op sends, and 1,000 × 100 ms in flight, with libraries that teams use today."""
     for module, package in PEERS.items():
         try:
             python, version = _install(module, package)
@@ -73,7 +73,7 @@ def _in_turns(
 
 
 def _install(name: str, package: str) -> tuple[Path, str]:
-    """An interpreter that has the peer, and the peer's version."""
+    """Return an interpreter that has the peer installed, and the peer's version."""
     uv = ROOT / ".uv" / "bin" / "uv"
     tool = str(uv) if uv.exists() else shutil.which("uv")
     if tool is None:
