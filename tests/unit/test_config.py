@@ -13,9 +13,6 @@ from confluent_kafka.admin import AdminClient
 
 from kafka_notify import ConfigError, config_from_env
 from kafka_notify._kafka.config import (
-    ALIASES,
-    CONSUMER_ONLY,
-    PRODUCER_ONLY,
     Config,
     client_config,
     consumer_config,
@@ -24,6 +21,7 @@ from kafka_notify._kafka.config import (
     redacted,
     with_drain,
 )
+from kafka_notify._kafka.property_rules import ALIASES, CONSUMER_ONLY, PRODUCER_ONLY
 
 SERVERS: Config = {"bootstrap.servers": "127.0.0.1:1"}
 # Somebody's one config for everything.

@@ -6,7 +6,6 @@ So nothing has to be remembered, and a tool that died half-way is simply run aga
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import time
@@ -14,19 +13,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from confluent_kafka import KafkaException, Message
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka import Message
 
 from kafka_notify import wire
 from kafka_notify._base.names import is_name, of_group
-from kafka_notify._kafka.config import Config, client_config, opened
-from kafka_notify._kafka.handle import reason
 from kafka_notify._kafka.log_reader import LogReader
 from kafka_notify._partition.strangers import OTHER_TOPIC
+from kafka_notify._redrive.copy_headers import copy_headers, is_expired, packed, unpacked
+from kafka_notify._redrive.retention import CLOCK_SKEW_MS
+from kafka_notify._redrive.retention import Retention as Retention
 from kafka_notify._redrive.target import Readers, refusal
 from kafka_notify._redrive.writer import Copy, Watch
 from kafka_notify._wire import headers as h
-from kafka_notify.errors import NotifyError
 from kafka_notify.notification import Notification
 from kafka_notify.topology import Topology
 
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("kafka_notify.dead_letters")
 
 MAX_REDRIVES: Final = 3
-_CLOCK_SKEW_MS: Final = 3_600_000
-"""How far the clocks of workers, brokers and this machine may be apart."""
-_REQUEST_SECONDS: Final = 30.0
 _ADVICE: Final = {
     "forged": "some letters differ from their source records: somebody else wrote them; the log names each, and who "
     "may write to the dead-letter topic is to be found out",
@@ -123,7 +118,7 @@ class Plan:
                     self.advice[advice] = None
                 continue
             topic = self._place(letter)[1]
-            state, headers = letter.state, _copy_headers(letter, self._origin_topic_id(letter.state))
+            state, headers = letter.state, copy_headers(letter, self._origin_topic_id(letter.state))
             created = cast(Notification[Any], letter.notification)._created_ms
             place = (
                 topic,
@@ -134,7 +129,7 @@ class Plan:
                 state.redrives,
                 state.at_ms,
             )
-            self._db.execute(_INSERT, (*place, letter.key, letter.raw, _packed(headers)))
+            self._db.execute(_INSERT, (*place, letter.key, letter.raw, packed(headers)))
             offered += 1
         self._left_out("already_redriven", offered - self.size())
 
@@ -178,7 +173,7 @@ class Plan:
         if letter.redrives >= MAX_REDRIVES:
             return "parked"
         n = letter.notification
-        return "expired" if n is not None and not allow_expired and _is_expired(n) else ""
+        return "expired" if n is not None and not allow_expired and is_expired(n) else ""
 
     def _consumer_of(self, state: wire.DeadLetterState) -> tuple[str, str]:
         """Lane and name of the consumer that gave up; empty when the topology has no such lane."""
@@ -228,7 +223,7 @@ class Plan:
                 horizon = retention.horizon(topic, now)
                 gone = "DELETE FROM letter WHERE topic = ? AND partition = ? AND died < ?"
                 self._left_out("unproven", self._db.execute(gone, (topic, partition, horizon)).rowcount)
-            start = self._reader.offset_at(topic, partition, died - _CLOCK_SKEW_MS)
+            start = self._reader.offset_at(topic, partition, died - CLOCK_SKEW_MS)
             stretches[topic, partition] = (high if start is None else max(low, start), high)
         total = sum(end - start for start, end in stretches.values())
         for number, message in enumerate(self._reader.read(stretches), 1):
@@ -266,7 +261,7 @@ class Plan:
             "SELECT topic, partition, key, value, headers FROM letter ORDER BY topic, partition, origin"
         )
         for topic, partition, key, value, headers in rows:
-            yield Copy(topic, partition, key, value, _unpacked(headers))
+            yield Copy(topic, partition, key, value, unpacked(headers))
 
     def close(self) -> None:
         """Delete it."""
@@ -283,88 +278,3 @@ def _not_as_it_was(letter: DeadLetter, allow_unverified: bool) -> str:
     if source is not None and source.state == "gone" and not allow_unverified:
         return "unverified"
     return "undecodable" if letter.notification is None else ""
-
-
-def _is_expired(notification: Notification[Any]) -> bool:
-    expires = notification._expires_ms
-    return expires is not None and expires <= time.time() * 1000
-
-
-def _copy_headers(letter: DeadLetter, origin_topic_id: str | None) -> wire.Headers:
-    state, now = letter.state, int(time.time() * 1000)
-    notification = cast(Notification[Any], letter.notification)  # an undecodable one was left out before
-    headers = wire.strip_retry(list(letter.headers))
-    if _is_expired(notification):
-        lifetime = (notification._expires_ms or now) - notification._created_ms
-        headers = [(name, raw) for name, raw in headers if name != h.EXPIRES_AT]
-        headers.append((h.EXPIRES_AT, b"%d" % (now + lifetime)))
-    return wire.retry_copy(
-        headers,
-        wire.RetryState(
-            origin_topic=state.origin_topic,
-            origin_partition=state.origin_partition,
-            origin=state.origin,
-            attempt=0,
-            due_ms=now,
-            first_failed_ms=None,
-            error_class=state.error_class,
-            error_code=state.error_code,
-            provider=state.provider,
-            # whoever redrives it has decided: else a sender that asks a person would do so again, for ever
-            outcome_unknown=False,
-            writer=wire.REDRIVE_WRITER,
-            redrives=state.redrives + 1,
-            origin_topic_id=origin_topic_id,
-            unknown_before=state.outcome_unknown or state.unknown_before,
-        ),
-        notification.id,
-        notification._created_ms,
-    )
-
-
-def _packed(headers: wire.Headers) -> str:
-    # A value that another client wrote as null stays null.
-    return json.dumps([(name, None if raw is None else raw.decode("latin-1")) for name, raw in headers])
-
-
-def _unpacked(text: str) -> wire.Headers:
-    return [
-        (name, cast(bytes, None if raw is None else raw.encode("latin-1"))) for name, raw in json.loads(text)
-    ]
-
-
-class Retention:
-    """How far back retry topics reach, by their configuration.
-
-    Args:
-        config: librdkafka properties.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._horizons: dict[str, int] = {}
-
-    def horizon(self, topic: str, now_ms: int) -> int:
-        """The time (epoch ms) since when nothing can have been deleted.
-
-        Raises:
-            NotifyError: The topic's configuration cannot be read.
-        """
-        if topic not in self._horizons:
-            self._horizons[topic] = self._asked(topic, now_ms)
-        return self._horizons[topic]
-
-    def _asked(self, topic: str, now_ms: int) -> int:
-        admin: Any = opened(AdminClient, client_config(self._config))
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        try:
-            entries = admin.describe_configs([resource], request_timeout=_REQUEST_SECONDS)[resource].result()
-        except KafkaException as e:
-            raise NotifyError(
-                f"{topic}: its retention cannot be read ({reason(e.args[0])}), so that nobody can tell whether a "
-                "letter was redriven before; allow DescribeConfigs on it, or pass allow_unproven=True"
-            ) from None
-        milliseconds = int(entries["retention.ms"].value)
-        if int(entries["retention.bytes"].value) >= 0:
-            return now_ms + _CLOCK_SKEW_MS  # its records go when it grows, whatever their age
-        return 0 if milliseconds < 0 else now_ms - milliseconds + _CLOCK_SKEW_MS

@@ -302,7 +302,7 @@ class Backlogs:
         ):
             yield from records
 
-    def letters(self, topic: str, since_ms: int) -> tuple[int, int]:
+    def dead_letters(self, topic: str, since_ms: int) -> tuple[int, int]:
         """Records in a dead-letter topic: all that retention has left, and those since a time (epoch ms)."""
         places = [(topic, n) for n in range(self.topics().get(topic, 0))]
         ends = self.offsets(places, LATEST)
