@@ -1,6 +1,6 @@
 """Payload classes to JSON data and back: attrs classes and dataclasses, compiled once per class.
 
-What `to_json` writes of an instance, `structure` reads as an equal one; what would not come back, it refuses.
+`structure` reads what `to_json` wrote as an equal instance; `to_json` refuses an instance for which that would fail.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def structure(cls: type[T], value: object) -> T:
-    """An instance of `cls` (an attrs class or dataclass) from decoded JSON; unknown keys are ignored.
+    """Return an instance of `cls` (an attrs class or dataclass) from decoded JSON; unknown keys are ignored.
 
     Raises:
         InvalidNotificationError: A field is missing or does not fit; the text names class and field, never the value.
@@ -43,24 +43,24 @@ def structure(cls: type[T], value: object) -> T:
 
 
 def to_json(cls: type[Any], value: object) -> dict[str, Any]:
-    """An instance of `cls` as data that JSON can hold, from which `structure` makes an equal one.
+    """Return an instance of `cls` as data that JSON can hold, from which `structure` makes an equal instance.
 
-    Each field is checked against its declared type, and by its validators. A class that changes what it is given
-    (converters, `__post_init__`, an `__init__` of its own) is read back as well.
+    Each field is checked against its declared type, and by its validators. An instance of a class that changes its
+    arguments (converters, `__post_init__`, an `__init__` of its own) is also read back and compared.
 
     Raises:
-        InvalidNotificationError: It would not come back as what it is; the text names class and field, never the value.
+        InvalidNotificationError: It would not be read back as it is; the text names class and field, never the value.
     """
     found, name = _compiled.get(cls) or _compile(cls), cls.__qualname__
     try:
         plain: dict[str, Any] = found.write(value)
         if found.reads_back is None:
             found.reads_back = any(_compile(each).own_code for each in reachable(cls))
-        # repr tells True from 1 and 1 from 1.0, and costs half of JSON
+        # repr distinguishes True, 1 and 1.0, and costs half as much as JSON
         if found.reads_back and repr(found.write(found.read(plain))) != repr(plain):
             raise InvalidNotificationError(
-                f"a {name} would not come back as it is: its converters, __init__ or __post_init__, or "
-                "those of a class in it, change the fields that it already has"
+                f"a {name} would not be read back as it is: its converters, __init__ or __post_init__, or "
+                "those of a class in it, change fields that are already set; leave such fields unchanged there"
             )
     except Mismatch:
         raise InvalidNotificationError(
@@ -69,15 +69,15 @@ def to_json(cls: type[Any], value: object) -> dict[str, Any]:
     except (RecursionError, ValueError) as e:
         if isinstance(e, InvalidNotificationError):
             raise
-        raise InvalidNotificationError(f"a {name} is nested too deeply, or holds itself") from None
+        raise InvalidNotificationError(f"a {name} is nested too deeply, or contains itself") from None
     return plain
 
 
 def unstructure(value: Any) -> Any:
-    """Any value as data that JSON can hold, whatever its declared type; a tuple becomes a list, a date text.
+    """Return any value as data that JSON can hold, whatever its declared type; a tuple becomes a list, a date text.
 
     Raises:
-        InvalidNotificationError: It holds something that JSON cannot; the text names its type.
+        InvalidNotificationError: The value contains something that JSON cannot hold; the text names its type.
     """
     kind = value.__class__
     if kind in _JSON_LEAVES:
@@ -100,7 +100,7 @@ def unstructure(value: Any) -> Any:
 
 
 def check_payload_class(cls: type[Any]) -> None:
-    """Raise a `ConfigError` unless each instance that can be sent is certain to come back from JSON as it is."""
+    """Raise a `ConfigError` unless every instance that can be sent is certain to be read back from JSON as it is."""
     for each in reachable(cls):
         _compile(each)
 
@@ -117,18 +117,18 @@ class _Compiled:
     read: Convert
     write: Convert
     own_code: bool
-    """Whether making an instance runs code of the team's that may change what it is given."""
+    """True if creating an instance runs code of the team's that may change the arguments."""
     reads_back: bool | None = None
-    """Whether it, or a class in it, has code of its own; None until it is asked."""
+    """True if this class, or a class in it, has code of its own; None until it is computed."""
 
 
 class _Field(typing.NamedTuple):
     name: str
     argument: str | None
-    """The parameter of `__init__`; None for a field that the class itself fills."""
+    """The parameter of `__init__`; None for a field that the class itself sets."""
     kind: Kind
     default: Any
-    """`REQUIRED` without one, `MADE` for one that is made by a function."""
+    """`REQUIRED` without a default, `MADE` for one that a function makes."""
 
 
 _compiled: Final[dict[type[Any], _Compiled]] = {}
@@ -140,11 +140,13 @@ def _compile(cls: type[Any]) -> _Compiled:
         return found
     if not is_payload_class(cls):
         raise ConfigError(
-            f"{getattr(cls, '__qualname__', cls)} is neither an attrs class nor a dataclass: JSON data cannot fill it. "
-            "Copy its fields into one, or leave the payload class out and send a mapping"
+            f"{getattr(cls, '__qualname__', cls)} is neither an attrs class nor a dataclass, and cannot be read from "
+            "JSON. Copy its fields into such a class, or leave the payload class out and send a mapping"
         )
     if issubclass(cls, (dict, list, tuple, set, frozenset, str, bytes, int, float)):
-        raise ConfigError(f"{cls.__qualname__} holds more than its fields: it derives from a built-in class")
+        raise ConfigError(
+            f"{cls.__qualname__} derives from a built-in class, whose contents are not fields; make them a field"
+        )
     fields = _fields(cls)
     own_code = has_own_code(cls)
     made = _Compiled(_reader(cls, fields), _writer(cls, fields), own_code)
@@ -200,7 +202,7 @@ def _writer(cls: type[Any], fields: list[_Field]) -> Convert:
         except AttributeError:
             raise InvalidNotificationError(f"{where}.{name} is missing") from None
         for attribute, validator in validators:
-            # it may have been changed since it was made, and the reader runs its validators
+            # the instance may have been changed since it was created, and the reader runs the validators too
             try:
                 validator(value, attribute, getattr(value, attribute.name))
             except Exception as e:
@@ -211,7 +213,7 @@ def _writer(cls: type[Any], fields: list[_Field]) -> Convert:
 
 
 def _refused(cls: type[Any], error: Exception) -> InvalidNotificationError:
-    """A validator of the team's; its text may hold the value."""
+    """The error for an exception of the team's code, whose text is left out because it may contain the value."""
     return InvalidNotificationError(f"{cls.__qualname__} refused its fields with {type(error).__name__}")
 
 
@@ -231,7 +233,7 @@ def _fields(cls: type[Any]) -> list[_Field]:
     fields: list[_Field] = []
     for name, argument, default, compared in declared_fields(cls):
         if argument is None and not compared:
-            continue  # a cache, say: the class fills it again
+            continue  # a cache, for example: the class fills it again
         kind = kind_of(hints.get(name, Any), f"{cls.__qualname__}.{name}", _nested)
         fields.append(_Field(name, argument, kind, default))
     return fields
@@ -247,7 +249,7 @@ def _field_names(cls: type[Any]) -> tuple[str, ...]:
 
 
 def _nested(cls: type[Any]) -> Kind | None:
-    """A payload class as the type of a field. Looked up late: a class may hold itself."""
+    """A payload class as the type of a field. It is compiled when it is used: a class may contain itself."""
     if not is_payload_class(cls):
         return None
     tags: dict[str, frozenset[str]] = {}
@@ -274,5 +276,5 @@ def _json_key(key: Any) -> str:
     if isinstance(plain, int) and not isinstance(plain, bool):
         return str(plain)
     raise InvalidNotificationError(
-        f"data holds an object with a {type(key).__qualname__} as key, which JSON cannot"
+        f"data holds an object with a {type(key).__qualname__} as key; use str or int keys"
     )

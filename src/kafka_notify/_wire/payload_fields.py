@@ -1,4 +1,4 @@
-"""What a payload class declares: its fields, their types, and the code of the team's that making one runs."""
+"""The declaration of a payload class: its fields, their types, and whether an instance runs the team's code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MADE: Final = object()
 
 
 def is_payload_class(cls: object) -> bool:
-    """Whether it is an attrs class or a dataclass."""
+    """Return whether `cls` is an attrs class or a dataclass."""
     return (
         isinstance(cls, type)
         and get_origin(cls) is None
@@ -28,7 +28,7 @@ def is_payload_class(cls: object) -> bool:
 
 
 def declared_fields(cls: type[Any]) -> list[tuple[str, str | None, Any, bool]]:
-    """Name, parameter of `__init__`, default, and whether it takes part in comparisons."""
+    """For each field: name, parameter of `__init__`, default, and whether it takes part in comparisons."""
     found: list[tuple[str, str | None, Any, bool]] = []
     if attrs.has(cls):
         for a in attrs.fields(cls):
@@ -49,8 +49,8 @@ def declared_fields(cls: type[Any]) -> list[tuple[str, str | None, Any, bool]]:
 
 
 def has_own_code(cls: type[Any]) -> bool:
-    """Whether making an instance does more than to check and keep the arguments, as a generated `__init__` does."""
-    made: Any = cls  # as an object whose attributes are compared, not as a type
+    """Return whether creating an instance does more than a generated `__init__`, which checks and keeps arguments."""
+    made: Any = cls  # an object whose attributes are compared, instead of a type
     init = made.__init__
     filename: str = getattr(getattr(init, "__code__", None), "co_filename", "")
     generated = filename.startswith("<attrs generated") if attrs.has(cls) else filename == "<string>"
@@ -73,23 +73,23 @@ def has_own_code(cls: type[Any]) -> bool:
 def type_hints(cls: type[Any]) -> dict[str, Any]:
     declared: Mapping[str, Any] = getattr(cls, "__dataclass_fields__", {})
     for name, field in declared.items():
-        # before the hints are resolved, which Python 3.10 cannot do for these
+        # before the hints are resolved, which fails for an InitVar in Python 3.10
         if getattr(getattr(field, "_field_type", None), "name", "") == "_FIELD_INITVAR":
             raise ConfigError(
-                f"{cls.__qualname__}.{name} is an InitVar: an instance does not hold it, so it cannot be sent; "
+                f"{cls.__qualname__}.{name} is an InitVar: an instance does not keep it, so it cannot be sent; "
                 "make it a field"
             )
     try:
         return typing.get_type_hints(cls)
     except (NameError, TypeError) as e:
         raise ConfigError(
-            f"the annotations of {cls.__qualname__} cannot be resolved: {e}; its types must be importable "
-            "at run time, from the module that defines it, and be defined before the category"
+            f"the annotations of {cls.__qualname__} cannot be resolved: {e}; the module that defines the class must "
+            "import or define these types at run time, before the category is created"
         ) from None
 
 
 def reachable(cls: type[Any]) -> list[type[Any]]:
-    """A payload class, and those in its fields."""
+    """A payload class, and the payload classes in its fields, directly or not."""
     seen: list[type[Any]] = []
     waiting = [cls]
     while waiting:

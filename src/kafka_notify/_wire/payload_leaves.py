@@ -27,7 +27,7 @@ def _exactly(cls: type, form: Form, expected: str) -> Kind:
 def _parsed(
     parse: Convert, text: Convert, classes: type, expected: str, *, lenient: frozenset[Form] = frozenset()
 ) -> Kind:
-    """Written as text."""
+    """The kind of a type that is written as text."""
     kinds = (str, *(cls for cls, form in FORMS.items() if form in lenient))
 
     def read(value: Any) -> Any:
@@ -45,7 +45,7 @@ def _write_str(value: Any) -> str:
     if type(value) is str:
         return value
     if isinstance(value, str) and not isinstance(value, enum.Enum):
-        return str.__str__(value)  # a template's safe string, say: the same text
+        return str.__str__(value)  # the safe string of a template engine, for example: the same text
     raise Mismatch("a str")
 
 
@@ -88,7 +88,7 @@ def _write_datetime(value: Any) -> str:
         raise Mismatch("a datetime with a UTC offset")
     text = dt.datetime.isoformat(value)
     if type(value) is not dt.datetime and dt.datetime.fromisoformat(text) != value:
-        raise Mismatch("a datetime of microseconds")  # another library's with nanoseconds
+        raise Mismatch("a datetime of microseconds")  # that of another library has nanoseconds
     return text
 
 

@@ -1,7 +1,7 @@
-"""How a value of a declared type travels as JSON: one `Kind` per type, which writes it and reads it.
+"""The `Kind` of a type hint, which writes a value as JSON and reads it again.
 
-Writing accepts exactly the values that reading gives back. A type for which that is not certain is refused: two types
-of a union that look alike as JSON, keys that become the same text, an enum without plain values.
+Writing accepts exactly the values that reading returns. A type for which that is not certain is refused: two types of a
+union that look alike as JSON, keys that become the same text, an enum without plain values.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def kind_of(hint: Any, where: str, payload: Callable[[type], Kind | None]) -> Ki
 
     Args:
         where: Class and field, for the text of a refusal.
-        payload: The kind of a payload class; None for any other class.
+        payload: Returns the kind of a payload class, None for any other class.
 
     Raises:
-        ConfigError: A value of that type might not come back as what it was.
+        ConfigError: A value of that type might not be read back as it was.
     """
     hint = unwrapped(hint)
     if hint in (Any, object):
@@ -56,13 +56,13 @@ def kind_of(hint: Any, where: str, payload: Callable[[type], Kind | None]) -> Ki
         if found is not None:
             return found
     raise ConfigError(
-        f"{where} has the type {hint!r}, which JSON data cannot fill; use str, int, float, bool, None, datetime, "
+        f"{where} has the type {hint!r}, which cannot be read from JSON; use str, int, float, bool, None, datetime, "
         "date, time, UUID, Decimal, Enum, Literal, collections of these, attrs classes and dataclasses"
     )
 
 
 def unwrapped(hint: Any) -> Any:
-    """What a `NewType` or a type alias stands for."""
+    """The type behind a `NewType` or a type alias; any other hint as it is."""
     while hasattr(hint, "__supertype__"):  # NewType
         hint = hint.__supertype__
     return (
@@ -80,7 +80,7 @@ def _enum(cls: type[enum.Enum], where: str) -> Kind:
     ):
         raise ConfigError(
             f"{where} has the type {cls.__qualname__}, whose members' values are not all str, int or finite float: "
-            "JSON data cannot name them"
+            "JSON cannot name them; give them such values"
         )
     expected = f"a value of {cls.__qualname__}"
 
@@ -93,7 +93,7 @@ def _enum(cls: type[enum.Enum], where: str) -> Kind:
             raise Mismatch(expected) from None
 
     def write(value: Any) -> Any:
-        # a combination of flags is an instance too, and its value stands for it
+        # a combination of flags is an instance too, named by its value
         if not isinstance(value, cls) or cls(value.value) is not value:
             raise Mismatch(f"a {cls.__qualname__}")
         return value.value
@@ -102,7 +102,10 @@ def _enum(cls: type[enum.Enum], where: str) -> Kind:
     forms: frozenset[Form] = frozenset({"int"} if flags else {FORMS[each] for each in plain})
     words = frozenset(member.value for member in cls if type(member.value) is str)
     if any(cls(member.value) is not member for member in cls):
-        raise ConfigError(f"{where} has the type {cls.__qualname__}, whose values do not name its members")
+        raise ConfigError(
+            f"{where} has the type {cls.__qualname__}, whose values do not identify its members; give each member "
+            "a value of its own"
+        )
     return Kind(read, write, expected, forms, classes=(cls,), words=words)
 
 
@@ -145,7 +148,9 @@ def _collection(make: Convert, cls: type, item: Kind, hint: Any) -> Kind:
     read_item, write_item, leaf = item.read, item.write, item.leaf
     is_set = issubclass(cls, (set, frozenset))
     exact: Any = cls
-    said = f"a {cls.__name__}" if hint is cls else f"a {cls.__name__}, as which a {hint.__name__} comes back"
+    said = (
+        f"a {cls.__name__}" if hint is cls else f"a {cls.__name__}, as which a {hint.__name__} is read back"
+    )
 
     def read(value: Any) -> Any:
         if not is_list(value):
@@ -160,7 +165,7 @@ def _collection(make: Convert, cls: type, item: Kind, hint: Any) -> Kind:
         if type(value) is not exact:
             raise Mismatch(said)
         items = [each if type(each) is leaf else write_item(each) for each in value]
-        return sorted(items, key=_order) if is_set else items  # the same value is the same bytes
+        return sorted(items, key=_order) if is_set else items  # equal sets are the same bytes
 
     return Kind(read, write, "a list", frozenset({"list"}), classes=(cls,))
 
@@ -223,7 +228,7 @@ _INT_KEY: Final = Kind(_read_int_key, _write_int_key, _INT_KEYS, frozenset({"str
 
 
 def _key(hint: Any, where: str) -> Kind:
-    """Keys of a JSON object are text."""
+    """The kind of a mapping's keys, which are text in JSON."""
     hint = unwrapped(hint)
     if hint is int:
         return _INT_KEY

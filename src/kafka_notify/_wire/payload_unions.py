@@ -14,7 +14,10 @@ def union_of(kinds: list[Kind], where: str) -> Kind:
     if ANY in kinds:
         if all(kind is ANY or kind.leaf is not None for kind in kinds):
             return ANY
-        raise ConfigError(f"{where} is a union with Any: what it holds would come back as plain JSON data")
+        raise ConfigError(
+            f"{where} is a union with Any: its values would be read back as plain JSON data; use Any alone, or "
+            "name the types"
+        )
     tag = _tag(kinds)
     for at, kind in enumerate(kinds):
         for other in kinds[:at]:
@@ -25,7 +28,7 @@ def union_of(kinds: list[Kind], where: str) -> Kind:
         for cls in kind.classes:
             writers.setdefault(cls, kind)
         for form in kind.forms:
-            # those of few words first: Literal["a"] | str
+            # a kind of few words comes first: Literal["a"] | str
             readers.setdefault(form, []).insert(0 if kind.words else len(readers.get(form, ())), kind)
     for kind in kinds:
         for form in kind.lenient:
@@ -74,7 +77,7 @@ def _check_apart(kind: Kind, other: Kind, where: str, *, tagged: bool) -> None:
     if tagged and classes:
         common -= {"object"}
     if kind.leaf is not None and other.leaf is not None:
-        return  # Literal["a"] | str: the same value, whichever reads it
+        return  # Literal["a"] | str: either reads the same value
     if (
         common == {"str"}
         and kind.words is not None
@@ -91,12 +94,12 @@ def _check_apart(kind: Kind, other: Kind, where: str, *, tagged: bool) -> None:
     )
     raise ConfigError(
         f"{where} is a union of {kind.expected} and {other.expected}, which look alike as JSON "
-        f"({'/'.join(sorted(common))}): one would come back as the other; {remedy}"
+        f"({'/'.join(sorted(common))}): one would be read back as the other; {remedy}"
     )
 
 
 def _tag(kinds: list[Kind]) -> Convert | None:
-    """Reads an object of a union by a field that all of its classes have, each as a `Literal` with other values."""
+    """Reads an object of a union by a field that all its classes declare, each as a `Literal` with other values."""
     members = [(kind, kind.tags) for kind in kinds if kind.tags is not None]
     if len(members) < 2:
         return None
