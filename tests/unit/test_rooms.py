@@ -20,7 +20,6 @@ TOO_LARGE = {
     "kafka_notify._fetch.intake:Intake.feed": 78,
     "kafka_notify._fetch.loop": 655,
     "kafka_notify._fetch.loop:FetchLoop": 490,
-    "kafka_notify._kafka.handle": 363,
     "kafka_notify._decision.circuit": 440,
     "kafka_notify._decision.circuit:Circuit": 309,
     "kafka_notify._send.guard": 526,

@@ -1,6 +1,6 @@
-"""librdkafka properties: from the environment, sorted by kind of handle, with the settings that keep promises.
+"""librdkafka properties: from the environment, sorted by kind of handle, with the settings that delivery depends on.
 
-A shared `config` may hold client-wide, producer and consumer properties side by side; each handle gets its own.
+A shared `config` may contain client-wide, producer and consumer properties; each handle gets those that apply to it.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ from kafka_notify.errors import ConfigError
 _Client = TypeVar("_Client")
 
 LIBRDKAFKA_LOG: Final = logging.getLogger("kafka_notify.librdkafka")
-LIBRDKAFKA_LOG.addFilter(Calm())  # while brokers are away it writes tens of lines a second
+LIBRDKAFKA_LOG.addFilter(Calm())  # while brokers are unavailable it writes tens of lines a second
 DRAIN_MARGIN: Final = 5.0
-"""Seconds that a hand-over may take beside its drain: for the answer of the event loop, and the last commit."""
+"""Seconds that a hand-over may take in addition to its drain: for the event loop's answer and the last commit."""
 MAX_POLL_INTERVAL_MS: Final = 300_000
 """librdkafka's default."""
 _SECRET: Final = re.compile(r"password|secret|token|key|oauthbearer\.config|jaas", re.IGNORECASE)
 _SERVICE_LINK: Final = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
 )
-"""What Kubernetes adds to the name of a Service; no property of librdkafka ends so."""
+"""What Kubernetes adds to the name of a Service; no librdkafka property ends like this."""
 
 
 def config_from_env(
     environ: Mapping[str, str] = os.environ, *, prefix: str = "KAFKA_NOTIFY_"
 ) -> dict[str, ConfigValue]:
-    """The librdkafka properties that the environment names: `KAFKA_NOTIFY_SASL_PASSWORD` is `sasl.password`.
+    """Read librdkafka properties from the environment: `KAFKA_NOTIFY_SASL_PASSWORD` sets `sasl.password`.
 
     Args:
         environ: The environment.
-        prefix: What the names begin with. `<prefix>TEST_...` belongs to test suites, `<prefix>CLI_...` to the command
-            `kafka-notify`; both are left out. So are the variables that Kubernetes sets in every container of a
+        prefix: Prefix of the variables. `<prefix>TEST_...` belongs to test suites, `<prefix>CLI_...` to the command
+            `kafka-notify`; both are ignored. So are the variables that Kubernetes sets in every container of a
             namespace with a Service called `kafka-notify` (`KAFKA_NOTIFY_SERVICE_HOST`, `KAFKA_NOTIFY_PORT`, …).
 
     Returns:
-        Properties for `Producer`, `Worker` and the rest; each of them refuses names that librdkafka does not know.
+        Properties for `Producer`, `Worker` and the other classes, which refuse names that librdkafka does not know.
     """
     others = (f"{prefix}TEST_", f"{prefix}CLI_")
     return {
@@ -80,15 +80,15 @@ def config_from_env(
 
 
 def redacted(config: Config) -> dict[str, ConfigValue]:
-    """`config` with the values of secrets replaced by `***`: for a repr or a log."""
+    """Return `config` with the values of secrets replaced by `***`, for a repr or a log."""
     return {name: "***" if _SECRET.search(name) else value for name, value in config.items()}
 
 
 def client_config(config: Config) -> dict[str, Any]:
-    """Properties for an AdminClient: the client-wide ones of `config`.
+    """Return the properties for an AdminClient: the client-wide properties of `config`.
 
     Raises:
-        ConfigError: `bootstrap.servers` is missing, or a property stands twice under two names.
+        ConfigError: `bootstrap.servers` is missing, or a property is given twice under two names.
     """
     given = _without(_canonical(config), PRODUCER_ONLY | CONSUMER_ONLY)
     check(given, (NO_AUTO_CREATE,))
@@ -98,19 +98,19 @@ def client_config(config: Config) -> dict[str, Any]:
 def producer_config(
     config: Config, profile: Profile, overlay: Config = NOTHING, *, copies: bool = False
 ) -> dict[str, Any]:
-    """Properties for a producer handle.
+    """Return the properties for a producer handle.
 
     Args:
-        config: Shared by all handles; consumer properties in it are left out.
-        profile: Of the lane.
-        overlay: For this producer alone; goes before `config`.
-        copies: It writes retry copies and dead letters, which are larger than what they copy.
+        config: Shared by all handles; its consumer properties are ignored.
+        profile: The lane's profile.
+        overlay: Properties of this producer alone; they take precedence over `config`.
+        copies: The producer writes retry copies and dead letters, which are larger than their source records.
 
     Raises:
-        ConfigError: A property would break a promise (the text says which), or is a consumer's in `overlay`.
+        ConfigError: A property would break a promise (the text says which), or `overlay` contains a consumer property.
     """
     given = _given(config, overlay, CONSUMER_ONLY, "consumer")
-    # a producer alone may have its topics made: on librdkafka's mock there is no other way
+    # only a producer may create its topics automatically: librdkafka's mock offers no other way
     check(given, (*PRODUCER_RULES, NO_AUTO_CREATE if copies else ONE_IN_FLIGHT))
     return _logged({**producer_defaults(profile, copies=copies), **given})
 
@@ -118,16 +118,16 @@ def producer_config(
 def consumer_config(
     config: Config, profile: Profile, group: str, overlay: Config = NOTHING
 ) -> dict[str, Any]:
-    """Properties for a consumer handle of `group`, classic protocol unless `group.protocol` says `consumer`.
+    """Return the properties for a consumer handle, with the classic protocol unless `group.protocol` is `consumer`.
 
     Args:
-        config: Shared by all handles; producer properties in it are left out.
-        profile: Of the lane.
-        group: The consumer group's id.
-        overlay: For this consumer alone; goes before `config`.
+        config: Shared by all handles; its producer properties are ignored.
+        profile: The lane's profile.
+        group: The consumer group's ID.
+        overlay: Properties of this consumer alone; they take precedence over `config`.
 
     Raises:
-        ConfigError: A property would break a promise (the text says which), or is a producer's in `overlay`.
+        ConfigError: A property would break a promise (the text says which), or `overlay` contains a producer property.
     """
     given = _given(config, overlay, PRODUCER_ONLY, "producer")
     check(given, CONSUMER_RULES)
@@ -136,26 +136,28 @@ def consumer_config(
             if name in given:
                 raise ConfigError(
                     f"{name} cannot be set with group.protocol=consumer: the brokers decide it "
-                    "(group.consumer.session.timeout.ms and its neighbours); remove it"
+                    "(group.consumer.session.timeout.ms and related settings); remove it"
                 )
         membership: Config = {"group.remote.assignor": "range"}
     else:
         if "group.remote.assignor" in given:
-            raise ConfigError("group.remote.assignor needs group.protocol=consumer; remove it or add that")
+            raise ConfigError("group.remote.assignor needs group.protocol=consumer; set both, or remove it")
         membership = classic_membership(profile)
     return _logged({**consumer_defaults(profile), **membership, **given, "group.id": group})
 
 
 def with_drain(config: dict[str, Any], drain_timeout: float) -> dict[str, Any]:
-    """A consumer's properties with a `max.poll.interval.ms` that a hand-over does not exceed: the thread that polls
-    waits for the drain, and a member that is expelled meanwhile sends beside the next owner.
+    """Return a consumer's properties with a `max.poll.interval.ms` that no hand-over exceeds.
+
+    The thread that polls waits for the drain. A member that is removed from its group meanwhile would send at the same
+    time as the next owner.
 
     Args:
-        config: As `consumer_config` made it.
+        config: The result of `consumer_config`.
         drain_timeout: Seconds for running sends.
 
     Raises:
-        ConfigError: The property is given, and shorter.
+        ConfigError: The property is given, and too short.
     """
     needed = round((drain_timeout + DRAIN_MARGIN) * 1000)
     given = config.get("max.poll.interval.ms")
@@ -167,18 +169,18 @@ def with_drain(config: dict[str, Any], drain_timeout: float) -> dict[str, Any]:
         return config  # librdkafka says what is wrong with it
     if not enough:
         raise ConfigError(
-            f"max.poll.interval.ms cannot be set so: a hand-over takes up to drain_timeout ({drain_timeout:g} s) and "
-            f"{DRAIN_MARGIN:g} s, and a worker that is expelled meanwhile sends beside the next owner; raise it to "
-            f"{needed}, or shorten drain_timeout"
+            f"max.poll.interval.ms is too short: a hand-over takes up to drain_timeout ({drain_timeout:g} s) and "
+            f"{DRAIN_MARGIN:g} s, and a worker that is removed from its group meanwhile sends at the same time as the "
+            f"next owner; raise it to {needed}, or shorten drain_timeout"
         )
     return config
 
 
 def client_bytes(reading: Mapping[str, Any], writing: Mapping[str, Any]) -> int:
-    """Bytes that librdkafka buffers at most: its prefetch, one fetch beyond that, and the queue of copies, of which
-    Python holds the other half until they are acknowledged."""
+    """The limit of what librdkafka buffers, in bytes: its prefetch, one more fetch, and twice the queue of copies, as
+    Python holds each copy as well until it is acknowledged."""
     queued = int(reading["queued.max.messages.kbytes"]) * 1_024
-    # what librdkafka makes of a limit that nobody has set
+    # librdkafka's own limit where none is set
     fetch = max(min(52_428_800, queued), int(reading.get("message.max.bytes", 1_000_000)))
     return (
         queued
@@ -188,10 +190,10 @@ def client_bytes(reading: Mapping[str, Any], writing: Mapping[str, Any]) -> int:
 
 
 def opened(factory: Callable[[dict[str, Any]], _Client], config: dict[str, Any]) -> _Client:
-    """A client made by `factory`, such as `confluent_kafka.Producer`.
+    """Return the client that `factory`, such as `confluent_kafka.Producer`, makes of `config`.
 
     Raises:
-        ConfigError: librdkafka refuses a property or its value; the text holds no secret.
+        ConfigError: librdkafka refuses a property or its value; the text contains no secret.
     """
     try:
         return factory(config)
@@ -200,19 +202,19 @@ def opened(factory: Callable[[dict[str, Any]], _Client], config: dict[str, Any])
         for name, value in config.items():
             if _SECRET.search(name) and isinstance(value, str) and value:
                 text = text.replace(value, "***")
-        # `from None`: a traceback must not show what the text above leaves out
+        # `from None`: the cause's traceback would show the secrets that the text leaves out
         raise ConfigError(f"librdkafka refuses this configuration: {text}") from None
 
 
 def _refuse_green_threads() -> None:
-    """Under gevent's or eventlet's patched threading, the thread that serves librdkafka would be a greenlet: its first
-    wait, which is C code, stops the whole process."""
+    """Raise where gevent or eventlet has replaced threads: the thread that serves librdkafka would be a greenlet, and
+    its first wait, in C, would stop the whole process."""
     for module, asks, asked, remedy in _GREEN:
         patcher: Any = sys.modules.get(module)
         if patcher is not None and getattr(patcher, asks)(asked):
             raise ConfigError(
-                f"{module.partition('.')[0]} has replaced Python's threads, which this library needs for librdkafka: "
-                f"patch without them ({remedy}), or send from a process that is not patched"
+                f"{module.partition('.')[0]} has replaced Python's threads, which this library needs for librdkafka; "
+                f"leave threads out of the patch ({remedy}), or send from a process that is not patched"
             )
 
 
@@ -226,9 +228,7 @@ def _given(config: Config, overlay: Config, foreign: frozenset[str], kind: str) 
     own = _canonical(overlay, complete=False)
     for name in own:
         if name in foreign:
-            raise ConfigError(
-                f"{name} is a {kind} property: it has no effect here, put it where the {kind} gets it"
-            )
+            raise ConfigError(f"{name} is a {kind} property, which has no effect here; set it for the {kind}")
     return {**_without(_canonical(config, complete="bootstrap.servers" not in own), foreign), **own}
 
 
@@ -236,14 +236,14 @@ def _canonical(config: Config, *, complete: bool = True) -> dict[str, ConfigValu
     result: dict[str, ConfigValue] = {}
     for name, value in config.items():
         if not isinstance(name, str):
-            raise ConfigError(f"a librdkafka property is named by a str, not by a {type(name).__name__}")
+            raise ConfigError(f"names of librdkafka properties must be str, not {type(name).__name__}")
         known = ALIASES.get(name, name)
         if known in result:
-            raise ConfigError(f"{known} is given twice: {name} is another name of it")
+            raise ConfigError(f"{known} is given twice: {name} is an alias of it; remove one of them")
         result[known] = value
     if complete and not ({"bootstrap.servers", "test.mock.num.brokers"} & result.keys()):
         raise ConfigError(
-            "bootstrap.servers is missing: write {'bootstrap.servers': 'host:9092'}, or set "
+            "bootstrap.servers is missing; write {'bootstrap.servers': 'host:9092'}, or set "
             "KAFKA_NOTIFY_BOOTSTRAP_SERVERS and use config_from_env()"
         )
     return result
@@ -254,7 +254,7 @@ def _without(config: Mapping[str, ConfigValue], names: frozenset[str]) -> dict[s
 
 
 def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
-    _refuse_green_threads()  # here, as every client's configuration passes by
+    _refuse_green_threads()  # here, because the configuration of every client passes through
     error_cb: Any = config.get("error_cb")
     return {"logger": LIBRDKAFKA_LOG, **config, "error_cb": noted(error_cb, config)}
 
@@ -263,10 +263,10 @@ _MEMBERSHIP: Final = frozenset({"group.protocol", "group.remote.assignor", "grou
 
 
 def outside_group(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The same consumer configuration for one that assigns itself what it reads, beside a member of the group."""
+    """Return a consumer's properties for a second consumer that assigns its own partitions and joins no group."""
     return {name: value for name, value in config.items() if name not in _MEMBERSHIP}
 
 
 def is_secured(config: Config) -> bool:
-    """Whether its clients encrypt or authenticate, so that Kafka's own tools need a `--command-config`."""
+    """Return whether clients with `config` encrypt or authenticate, so that Kafka's tools need a `--command-config`."""
     return str(config.get("security.protocol", "plaintext")).lower() != "plaintext"

@@ -10,7 +10,7 @@ Config = Mapping[str, ConfigValue]
 Profile = Literal["latency", "throughput"]
 
 NOTHING: Final[Config] = {}
-# A copy is its source record and headers: it must fit where the source record did.
+# A copy is its source record and more headers, and must fit where the source record did.
 COPY_MAX_BYTES: Final = 2_000_000
 
 
@@ -18,8 +18,8 @@ _CLIENT: Final[Config] = {
     "client.id": "kafka-notify",
     "socket.keepalive.enable": True,
     "log.connection.close": False,  # brokers close idle connections all day
-    # A missing topic must not come into being with the broker's default number of partitions, and is
-    # reported after 10 s: before a record's own time is up.
+    # A missing topic must not be created with the broker's default number of partitions. It is
+    # reported after 10 s, before a record's own timeout.
     "allow.auto.create.topics": False,
     "topic.metadata.propagation.max.ms": 10_000,
     "reconnect.backoff.max.ms": 2_000,
@@ -28,11 +28,11 @@ _PRODUCER: Final[Config] = {
     "enable.idempotence": True,
     "acks": "all",
     "partitioner": "murmur2_random",
-    # With more, the first batch to a partition can be refused by an election while the next one is accepted. The
-    # retry of the first is then out of order at best, and at worst answered as a duplicate and lost (seen).
+    # With more, an election can cause the first batch to a partition to be refused while the next one is accepted. The
+    # retry of the first is then out of order at best; at worst it is answered as a duplicate and lost (observed).
     "max.in.flight.requests.per.connection": 1,
 }
-# Copies have no order among themselves, and one without an offset is written again.
+# Copies need no order among themselves, and a copy that gets no offset is written again.
 _COPIES: Final[Config] = {"message.max.bytes": COPY_MAX_BYTES, "max.in.flight.requests.per.connection": 5}
 _PRODUCER_PROFILE: Final[Mapping[Profile, Config]] = {
     "latency": {
@@ -67,13 +67,14 @@ _CONSUMER_PROFILE: Final[Mapping[Profile, Config]] = {
         "queued.min.messages": 5_000,
         "queued.max.messages.kbytes": 16_384,
         "fetch.wait.max.ms": 500,
-        # a megabyte of one partition holds records of few users, and fills the buffers with them: with less of
-        # each partition twice as many sends are in flight on a backlog (measured); larger records still arrive
+        # A megabyte of one partition has records of few users, and they fill the buffers. With smaller fetches twice
+        # as many sends are in flight on a backlog (measured); larger records still arrive.
         "fetch.message.max.bytes": 32_768,
     },
 }
 _SESSION_TIMEOUT_MS: Final[Mapping[Profile, int]] = {"latency": 10_000, "throughput": 30_000}
-# Members hear of a rebalance by it: at 1,000 a rolling restart delays one in a hundred by 0.9 s, at 300 by 0.27 s.
+# Members learn of a rebalance by heartbeat: at 1,000 a rolling restart delays one notification in a hundred by 0.9 s,
+# at 300 by 0.27 s.
 _HEARTBEAT_MS: Final[Mapping[Profile, int]] = {"latency": 300, "throughput": 3_000}
 
 

@@ -56,7 +56,7 @@ _NO: Final = frozenset({"false", "0", "f"})
 
 @attrs.frozen
 class Rule:
-    """A property that may only have these values (in lower case), and why."""
+    """A property, its allowed values in lower case, and the reason for the limit."""
 
     name: str
     allowed: frozenset[str]
@@ -71,8 +71,8 @@ _TOPIC_CONFIG: Final = tuple(
 NO_AUTO_CREATE: Final = Rule(
     "allow.auto.create.topics",
     _NO,
-    "a missing topic would come into being with the broker's number of partitions, and source and retry topic with "
-    "different ones lose the order of users",
+    "a missing topic would be created with the broker's number of partitions, and the order per user is lost when "
+    "source and retry topic have different numbers",
 )
 ONE_IN_FLIGHT: Final = Rule(
     "max.in.flight.requests.per.connection",
@@ -83,18 +83,18 @@ PRODUCER_RULES: Final = (
     Rule(
         "acks",
         frozenset({"all", "-1"}),
-        "a record that one broker alone acknowledged is lost with that broker",
+        "a record that only one broker has acknowledged is lost with that broker",
     ),
     Rule("enable.idempotence", _YES, "without it the client's own retries can duplicate and reorder records"),
     Rule(
         "partitioner",
         frozenset({"murmur2_random", "murmur2"}),
-        "producers in every language must put a user into the same partition, or his order is lost",
+        "producers in every language must choose the same partition for a user, or the user's order is lost",
     ),
     Rule(
         "transactional.id",
         _NEVER,
-        "transactions delay every consumer and are not needed: a send stands alone",
+        "transactions delay every consumer, and a send needs none",
     ),
     Rule("delivery.report.only.error", _NO, "send() could never report success"),
     *_TOPIC_CONFIG,
@@ -104,9 +104,9 @@ CONSUMER_RULES: Final = (
     Rule(
         "enable.auto.commit",
         _NO,
-        "it commits notifications that were not sent; the worker commits those that were",
+        "it would commit notifications that were not sent; the worker commits those that were",
     ),
-    Rule("enable.auto.offset.store", _NO, "it marks notifications as done when they are read"),
+    Rule("enable.auto.offset.store", _NO, "it would mark notifications as done when they are read"),
     Rule(
         "auto.offset.reset",
         frozenset({"earliest", "smallest", "beginning", "error"}),
@@ -135,9 +135,12 @@ BROKERS_TO_SET: Final = ("session.timeout.ms", "heartbeat.interval.ms", "partiti
 
 
 def check(config: Config, rules: tuple[Rule, ...]) -> None:
+    """Raise `ConfigError` for a property whose value a rule does not allow."""
     for rule in rules:
         if rule.name not in config:
             continue
         if str(config[rule.name]).lower() not in rule.allowed:
-            instead = f"leave it at {' or '.join(sorted(rule.allowed))}" if rule.allowed else "remove it"
-            raise ConfigError(f"{rule.name} cannot be set so: {rule.reason}; {instead}")
+            if rule.allowed:
+                allowed = " or ".join(sorted(rule.allowed))
+                raise ConfigError(f"{rule.name} cannot have this value: {rule.reason}; set it to {allowed}")
+            raise ConfigError(f"{rule.name} cannot be set: {rule.reason}; remove it")

@@ -1,4 +1,4 @@
-"""The headers of a redriven copy: what its dead letter says, made a first attempt again."""
+"""The headers of a redriven copy: those of its dead letter, as a first attempt that is due now."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def is_expired(notification: Notification[Any]) -> bool:
     return expires is not None and expires <= time.time() * 1000
 
 
-def copy_headers(letter: DeadLetter, origin_topic_id: str | None) -> wire.Headers:
-    state, now = letter.state, int(time.time() * 1000)
-    notification = cast(Notification[Any], letter.notification)  # an undecodable one was left out before
-    headers = wire.strip_retry(list(letter.headers))
+def copy_headers(dead_letter: DeadLetter, origin_topic_id: str | None) -> wire.Headers:
+    state, now = dead_letter.state, int(time.time() * 1000)
+    notification = cast(Notification[Any], dead_letter.notification)  # undecodable ones were left out before
+    headers = wire.strip_retry(list(dead_letter.headers))
     if is_expired(notification):
         lifetime = (notification._expires_ms or now) - notification._created_ms
         headers = [(name, raw) for name, raw in headers if name != h.EXPIRES_AT]
@@ -39,7 +39,7 @@ def copy_headers(letter: DeadLetter, origin_topic_id: str | None) -> wire.Header
             error_class=state.error_class,
             error_code=state.error_code,
             provider=state.provider,
-            # whoever redrives it has decided: else a sender that asks a person would do so again, for ever
+            # the person who redrives it has decided; a sender that asks a person would otherwise ask again each time
             outcome_unknown=False,
             writer=wire.REDRIVE_WRITER,
             redrives=state.redrives + 1,
@@ -52,7 +52,7 @@ def copy_headers(letter: DeadLetter, origin_topic_id: str | None) -> wire.Header
 
 
 def packed(headers: wire.Headers) -> str:
-    # A value that another client wrote as null stays null.
+    # A null value, as other clients may write it, stays null.
     return json.dumps([(name, None if raw is None else raw.decode("latin-1")) for name, raw in headers])
 
 

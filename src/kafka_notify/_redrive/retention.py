@@ -12,12 +12,12 @@ from kafka_notify._kafka.handle import reason
 from kafka_notify.errors import NotifyError
 
 CLOCK_SKEW_MS: Final = 3_600_000
-"""How far the clocks of workers, brokers and this machine may be apart."""
+"""The largest difference between the clocks of workers, brokers and this machine that is allowed for."""
 _REQUEST_SECONDS: Final = 30.0
 
 
 class Retention:
-    """How far back retry topics reach, by their configuration.
+    """The age of the oldest records of retry topics, by their configuration.
 
     Args:
         config: librdkafka properties.
@@ -28,7 +28,7 @@ class Retention:
         self._horizons: dict[str, int] = {}
 
     def horizon(self, topic: str, now_ms: int) -> int:
-        """The time (epoch ms) since when nothing can have been deleted.
+        """The time (epoch ms) from which on nothing can have been deleted.
 
         Raises:
             NotifyError: The topic's configuration cannot be read.
@@ -44,10 +44,10 @@ class Retention:
             entries = admin.describe_configs([resource], request_timeout=_REQUEST_SECONDS)[resource].result()
         except KafkaException as e:
             raise NotifyError(
-                f"{topic}: its retention cannot be read ({reason(e.args[0])}), so that nobody can tell whether a "
-                "letter was redriven before; allow DescribeConfigs on it, or pass allow_unproven=True"
+                f"{topic}: its retention cannot be read ({reason(e.args[0])}), so it is unknown whether a dead letter "
+                "was redriven before; allow DescribeConfigs on the topic, or pass allow_unproven=True"
             ) from None
         milliseconds = int(entries["retention.ms"].value)
         if int(entries["retention.bytes"].value) >= 0:
-            return now_ms + CLOCK_SKEW_MS  # its records go when it grows, whatever their age
+            return now_ms + CLOCK_SKEW_MS  # records are deleted as the topic grows, whatever their age
         return 0 if milliseconds < 0 else now_ms - milliseconds + CLOCK_SKEW_MS

@@ -56,7 +56,7 @@ HOP_HEADERS: Final = frozenset(
         GROUP, PAYLOAD, REDRIVES,
     }
 )  # fmt: skip
-"""Headers that retry copies and dead letters add. They are ignored on source topics, where any producer can set them."""
+"""Headers of retry copies and dead letters. They are ignored on source topics, where any producer can set them."""
 
 MAX_BYTES: Final = 4096
 MAX_MILLIS: Final = 253_402_300_799_999  # 9999-12-31, the last that datetime can hold
