@@ -66,9 +66,9 @@ def test_every_command_that_talks_to_a_cluster_takes_the_same_options() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["status"], 3, "which cluster?"),
+        (["status"], 3, "no cluster is given"),
         (["nonsense"], 2, "No such command"),
-        (["pause", "--bootstrap", NOWHERE], 2, "give one of --channel, --category and --consumer"),
+        (["pause", "--bootstrap", NOWHERE], 2, "give exactly one of --channel, --category and --consumer"),
         (["pause", "--bootstrap", NOWHERE, "--channel", "sms", "--for", "soon"], 2, "no duration such as"),
         (["dlq", "list", "--since", "yesterday", "--bootstrap", NOWHERE], 2, "no time such as"),
         (["status", "--bootstrap", NOWHERE, "--topology", "nowhere"], 3, "MODULE:NAME"),

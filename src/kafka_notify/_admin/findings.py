@@ -28,7 +28,7 @@ class Finding:
 
     severity: Literal["error", "warning"]
     text: str
-    """What is wrong, and the command that fixes it."""
+    """The problem, and the command that fixes it."""
 
 
 @attrs.frozen
@@ -176,7 +176,7 @@ def offsets_kept(
             retention = int(source.config.get("retention.ms", -1))
             longest = max(longest, 2**63 if retention < 0 else retention)
     if longest > minutes * 60_000:
-        needed = "for ever" if longest == 2**63 else f"{longest / DAY_MS:.3g} days"
+        needed = "without limit" if longest == 2**63 else f"for {longest / DAY_MS:.3g} days"
         value = 2**31 - 1 if longest == 2**63 else -(-longest // 60_000)
         yield _warning(
             f"the brokers delete the offsets of a group without members after {minutes / 1440:.3g} days, while source "

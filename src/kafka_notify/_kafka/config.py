@@ -51,7 +51,7 @@ _SECRET: Final = re.compile(r"password|secret|token|key|oauthbearer\.config|jaas
 _SERVICE_LINK: Final = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
 )
-"""What Kubernetes adds to the name of a Service; no librdkafka property ends like this."""
+"""Suffixes that Kubernetes adds to the name of a Service; no librdkafka property ends like this."""
 
 
 def config_from_env(

@@ -84,7 +84,7 @@ class Plan:
         self._origins = origins
         self.skipped: Counter[str] = Counter()
         self.advice: dict[str, None] = {}
-        """What to do about dead letters that were left out, each sentence once."""
+        """Remedies for dead letters that were left out, each sentence once."""
         self._readers = readers
         self._to = to
         self._checked: set[str] = set()

@@ -77,7 +77,7 @@ class Undecodable(NotifyError):
         self.reason: Literal["undecodable", "unsupported_schema"] = reason
         self.code = code
         self.detail = detail
-        """What does not fit, by class and field, never by value; empty when the code is enough."""
+        """The class and field that do not fit, never a value; empty when the code is enough."""
         super().__init__(f"{reason}: {code}")
 
 

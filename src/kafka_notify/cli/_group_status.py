@@ -1,4 +1,4 @@
-"""The state of one lane and consumer: what is open, how old, how fast it drains, and what a person should look at."""
+"""The state of one lane and consumer: what is open, its age and rates, and warnings."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from kafka_notify.cli._backlog import Backlogs, Group, Waiting
 from kafka_notify.cli._times import show_span
 
 DUE: Final = (("now", 0), ("1 min", 60), ("10 min", 600), ("1 h", 3_600), ("later", float("inf")))
-"""Until when a retry is due, in seconds from now."""
+"""Classes of due times, each with its limit in seconds from now."""
 
 Totals = dict[str, tuple[float, int, int]]
-"""By group: when it was looked at (monotonic seconds), records written and records finished until then."""
+"""By group: the time of a look (monotonic seconds), and the records written and finished until then."""
 
 
 @attrs.frozen
 class GroupStatus:
-    """What is said of one group."""
+    """The state of one group."""
 
     group: Group
     oldest: float | None
     """Seconds since the oldest unfinished notification was created."""
     waiting: Sequence[Waiting]
     complete: bool
-    """Whether `waiting` is all that waits."""
+    """True if `waiting` contains every waiting notification."""
     produced: float | None
-    """Records per second that came in, and that were finished, since the last look."""
+    """Records per second that were written since the last look."""
     finished: float | None
+    """Records per second that were finished since the last look."""
     removed_next: Sequence[str] = ()
-    """What retention will remove soon, a sentence each."""
+    """Sentences on the records that retention will remove soon."""
 
     def due(self, now_ms: int) -> dict[str, int]:
-        """How many retries are due until when, but for those that are paused, or wait behind an earlier one."""
+        """The number of retries by due time, without those that are paused or wait behind an earlier one."""
         found = {name: 0 for name, _ in DUE}
         for each in self.waiting:
             if each.code not in (None, codes.PAUSED):
@@ -47,16 +48,16 @@ class GroupStatus:
 
     @property
     def behind(self) -> int:
-        """How many wait behind an earlier notification of their user."""
+        """The number of notifications that wait behind an earlier one of their user."""
         return sum(each.code is None for each in self.waiting)
 
     @property
     def held(self) -> int:
-        """How many wait because their category or channel is paused."""
+        """The number of notifications that wait because their category or channel is paused."""
         return sum(each.code == codes.PAUSED for each in self.waiting)
 
     def warnings(self) -> list[str]:
-        """What a person should look at."""
+        """Sentences on what a person should look at."""
         g = self.group
         found: list[str] = list(self.removed_next)
         partitions = len(g.source)
@@ -72,41 +73,41 @@ class GroupStatus:
         if g.never_ran and g.open:
             retry = g.retry[0].topic if g.retry else ""
             found.append(
-                f"no worker has ever run: start one, or delete {retry} if it is not to work on this lane"
+                f"no worker has ever run: start one, or delete {retry} if the consumer has no work on this lane"
             )
         elif not g.members and g.open:
             found.append("nobody reads it: no worker is in the group")
         if g.members and g.state != "stable":
             found.append(
-                f"the group is {g.state}: partitions are being handed over; nothing is sent meanwhile"
+                f"the group is {g.state}: partitions are being handed over, and nothing is sent until that is done"
             )
         owned = frozenset(place for member in g.members for place in member.places)
         left = [half.partition for half in g.source if (half.topic, half.partition) not in owned]
         if g.members and g.state == "stable" and left:
-            found.append(f"partitions without a worker: {_some(left)}; if it stays so, restart the workers")
+            found.append(f"partitions without a worker: {_some(left)}; restart the workers if this persists")
         return found
 
 
 def removed_next(topic: str, age_ms: int, retention_ms: int | None) -> str:
-    """What to say of a topic whose oldest open record is so old; empty when its end is not near.
+    """A sentence on a topic's oldest open record, if retention will remove it soon; otherwise empty.
 
     Args:
-        topic: Its name.
-        age_ms: Of the oldest open record.
-        retention_ms: Of the topic, -1 for ever; None when nobody can tell, which is taken for the default.
+        topic: Name of the topic.
+        age_ms: Age of the oldest open record.
+        retention_ms: The topic's retention, -1 for unlimited; None if it is unknown, which means the default.
     """
     retention_ms = default_ms(topic) if retention_ms is None else retention_ms
     left = retention_ms - age_ms
     if retention_ms < 0 or left > margin(retention_ms):
         return ""
     return (
-        f"retention removes the oldest open record of {topic} in {show_span(max(left, 0) / 1000)}: lengthen its "
-        "retention.ms now, then see why it waits"
+        f"retention removes the oldest open record of {topic} in {show_span(max(left, 0) / 1000)}: raise its "
+        "retention.ms now, then find out why the record waits"
     )
 
 
 def look(backlogs: Backlogs, before: Totals, limit: int) -> list[GroupStatus]:
-    """The state of all groups; `before` remembers totals for the next look."""
+    """Return the state of all groups, with rates since `before`, which is updated for the next look."""
     found: list[GroupStatus] = []
     for lane, consumer in backlogs.consumers():
         group = backlogs.group(lane, consumer)
@@ -139,7 +140,7 @@ def look(backlogs: Backlogs, before: Totals, limit: int) -> list[GroupStatus]:
 
 
 def remember(backlogs: Backlogs, before: Totals) -> None:
-    """A first look, for the rates."""
+    """Take a first look for the rates: fill `before`."""
     for lane, consumer in backlogs.consumers():
         group = backlogs.group(lane, consumer)
         totals = sum(h.end for h in group.source), sum(h.finished for h in group.source)

@@ -1,4 +1,4 @@
-"""`status`: how each lane and consumer is, from outside, through Kafka only."""
+"""`status`: the state of each lane and consumer, from outside, through Kafka only."""
 
 from __future__ import annotations
 
@@ -25,26 +25,24 @@ LONG_PAUSE: Final = 5.0
 
 
 @click.command()
-@click.option(
-    "--watch", is_flag=True, help="Look again and again, until Ctrl-C; a look that fails is repeated."
-)
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C; a look that fails is repeated, too.")
 @click.option("--interval", type=POSITIVE, default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option(
     "--limit",
     type=COUNT,
     default=20_000,
     show_default=True,
-    help="Records of each retry topic that are read to say what waits for when.",
+    help="Records that are read of each retry topic, to show what is due when.",
 )
-@click.option("--check", is_flag=True, help="Exit with 1 when there is a warning.")
+@click.option("--check", is_flag=True, help="Exit with 1 if there is a warning.")
 @click.option(
-    "--max-age", type=SECONDS, metavar="SECONDS", help="An older unfinished notification is a warning."
+    "--max-age", type=SECONDS, metavar="SECONDS", help="Warn of an unfinished notification older than this."
 )
 @with_site
 def status(site: Site, watch: bool, interval: float, limit: int, check: bool, max_age: float | None) -> int:
-    """Show each lane and consumer: what is open, how old, what waits for a retry, who works, and how fast.
+    """Show each lane and consumer: open notifications and their age, waiting retries, workers, and rates.
 
-    Reads offsets, commits and retry topics; joins no group. Rates are those between two looks.
+    Reads offsets, commits and retry topics; joins no group. Rates are measured between two looks.
     """
     backlogs = Backlogs(site.config, site.topology)
     before: Totals = {}
@@ -64,7 +62,7 @@ def status(site: Site, watch: bool, interval: float, limit: int, check: bool, ma
         except NotifyError as e:
             if not watch:
                 raise
-            # brokers that are restarted one after the other: whoever watches wants to see the end of it
+            # brokers may be restarting one after the other, and the watch should show when they are done
             click.echo(
                 f"{time.strftime('%H:%M:%SZ', time.gmtime())} this look failed: {printable_lines(str(e))}",
                 err=True,
@@ -77,7 +75,7 @@ def status(site: Site, watch: bool, interval: float, limit: int, check: bool, ma
 
 @attrs.frozen
 class _Overview:
-    """What one look at the cluster found."""
+    """The result of one look at the cluster."""
 
     now_ms: int
     groups: Sequence[GroupStatus]
@@ -85,7 +83,7 @@ class _Overview:
     """By topic: records kept, and those of the last hour."""
     paused: Sequence[Pause]
     warnings: Sequence[tuple[str, str]]
-    """What each is about, and its sentence."""
+    """The subject of each warning, and its sentence."""
 
 
 def _overview(
@@ -113,7 +111,7 @@ def _overview(
         warnings.append((site.topology.control_topic, no_control))
     for pause in paused:
         days = (now_ms / 1000 - pause.at.timestamp()) / 86_400
-        late = f" for {days:.0f} days: source topics keep 7" if days > LONG_PAUSE else ""
+        late = f" for {days:.0f} days; source topics keep records for 7" if days > LONG_PAUSE else ""
         warnings.append((site.topology.control_topic, f"paused: {pause_to_text(pause)}{late}"))
     return _Overview(now_ms, groups, dead_letters, paused, warnings)
 
