@@ -14,7 +14,8 @@ from confluent_kafka import KafkaError, Message
 from kafka_notify import events
 from kafka_notify._base.arguments import to_seconds
 from kafka_notify._base.units import Seconds
-from kafka_notify._kafka.config import NOTHING, Config, producer_config, redacted
+from kafka_notify._kafka.config import Config, producer_config, redacted
+from kafka_notify._kafka.defaults import NOTHING
 from kafka_notify._kafka.handle import HandleDead, OnDelivery, ProducerHandle, exclusive, reason
 from kafka_notify._kafka.pending import NO_OFFSET, AwaitedSend, PendingSend, RecordMetadata, written_at
 from kafka_notify.codec import DEFAULT_CODEC, Codec

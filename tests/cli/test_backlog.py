@@ -7,7 +7,7 @@ import pytest
 from kafka_notify import Category, Lane, Topology
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify.cli._backlog import Group, Half, Member
-from kafka_notify.cli.status import GroupStatus, removed_next
+from kafka_notify.cli._group_status import GroupStatus, removed_next
 from kafka_notify.cli.topics import changes
 
 

@@ -45,7 +45,7 @@ def dead(shell: Shell) -> Shell:
 def test_letters_are_listed_without_users_and_payloads(dead: Shell) -> None:
     """list counts by reason and code and shows where each letter lies; filters narrow it down."""
     listed = dead.ok("dlq", "list", "--limit", "5")
-    assert "12 letters, 5 of them shown" in listed.out
+    assert "12 dead letters, 5 of them shown" in listed.out
     assert "acme.refused" in listed.out
     assert "secret-user" not in listed.out
     assert "+1555" not in listed.out
@@ -106,7 +106,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(dead: Shell) -> None:
 def test_a_redrive_is_counted_first_and_done_when_told(dead: Shell) -> None:
     """Without --go nothing is written; with it each letter goes back once, redacted ones from their source records."""
     counted = dead.ok("dlq", "redrive")
-    assert "12 letters would be redriven" in counted.out
+    assert "12 dead letters would be redriven" in counted.out
     done = dead.ok("dlq", "redrive", "--go", "--json").json
     assert (done["redriven"], done["skipped"], done["dry_run"]) == (12, {}, False)
     again = dead.ok("dlq", "redrive", "--go", "--json").json

@@ -38,7 +38,7 @@ WRONG: Final = (
     Wrong(
         "the certificate belongs to another host",
         ("elsewhere",),
-        "is another host's",
+        "is for another host",
         "use a name from the certificate in bootstrap.servers and advertised.listeners",
     ),
     Wrong(

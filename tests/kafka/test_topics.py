@@ -266,7 +266,7 @@ def test_a_lane_smaller_than_its_topology_is_an_error(cluster: Cluster) -> None:
             "error",
             "only the newest notification of each user survives",
         ),
-        ("high", "retention.ms", "3600000", "warning", "an outage outlasts it"),
+        ("high", "retention.ms", "3600000", "warning", "an outage may outlast it"),
         ("high", "unclean.leader.election.enable", "true", "error", "lacks acknowledged records"),
         ("control", "cleanup.policy", "delete", "error", "forgets what is paused"),
     ],

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from kafka_notify import Config, Notification, NotifyError, Producer, Topology, config_from_env
-from kafka_notify._kafka.handle import exclusive
+from kafka_notify._kafka.open_handles import exclusive
 
 # Long enough that what was sent before a fork is still queued when the child starts.
 HELD: Config = {"linger.ms": 500}
@@ -57,9 +57,9 @@ def ends_with_an_error() -> None:
 
 def ends_without_brokers() -> None:
     """Ends while nothing can be delivered."""
-    from kafka_notify._kafka import handle
+    from kafka_notify._kafka import open_handles
 
-    handle.EXIT_SECONDS = 0.1  # type: ignore[misc]
+    open_handles.EXIT_SECONDS = 0.1  # type: ignore[misc]
     producer = new_producer()
     producer.send(note("n0"))
 

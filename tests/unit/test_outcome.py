@@ -228,7 +228,7 @@ def test_a_repeated_warning_is_written_once_a_minute(caplog: pytest.LogCaptureFi
         log.warning(text)
     assert [record.getMessage() for record in caplog.records][:2] == [
         "odd",
-        "odd (and 2 times more in the last 61 s)",
+        "odd (and 2 more times in the last 61 s)",
     ]
     assert len(log) == MAX_TEXTS
 

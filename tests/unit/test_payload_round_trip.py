@@ -440,10 +440,10 @@ class List(list[int]):
         (lambda: attrs_class({"a": Literal["red", Color.RED]}), "choices must be different"),
         (lambda: attrs_class({"a": dict[float, int]}), "are not text in JSON"),
         (lambda: attrs_class({"a": dict[int | str, int]}), "are not text in JSON"),
-        (lambda: attrs_class({"a": Dictionary}), "which JSON data cannot fill"),
+        (lambda: attrs_class({"a": Dictionary}), "which cannot be read from JSON"),
         (
             lambda: attrs.make_class("Made", {"a": attrs.field(type=Sequence[int], default=())}),
-            r"the default of Made\.a cannot be sent: it must be a list, as which a Sequence comes back",
+            r"the default of Made\.a cannot be sent: it must be a list, as which a Sequence is read back",
         ),
     ],
 )
@@ -487,10 +487,10 @@ def test_unions_that_can_be_told_apart(hint: Any, values: list[Any]) -> None:
 def test_code_of_a_class_that_changes_what_it_is_given() -> None:
     """It is run before the value is sent: what it makes must stay as it is."""
     assert there_and_back(Tidy(" x "), Category("tidy", "high_priority", payload=Tidy)).name == "x"
-    with pytest.raises(InvalidNotificationError, match="a Doubling would not come back as it is"):
+    with pytest.raises(InvalidNotificationError, match="a Doubling would not be read back as it is"):
         there_and_back(Doubling(1), Category("doubling", "high_priority", payload=Doubling))
     holder = attrs_class({"a": list[Doubling]})
-    with pytest.raises(InvalidNotificationError, match="a Made would not come back as it is"):
+    with pytest.raises(InvalidNotificationError, match="a Made would not be read back as it is"):
         there_and_back(holder(a=[Doubling(1)]), Category("made", "high_priority", payload=holder))
 
 
@@ -500,7 +500,7 @@ def test_a_field_that_the_class_fills_itself() -> None:
     value = Counted([2, 1])
     assert there_and_back(value, category).total == 3
     value.total = 4
-    with pytest.raises(InvalidNotificationError, match="a Counted would not come back as it is"):
+    with pytest.raises(InvalidNotificationError, match="a Counted would not be read back as it is"):
         there_and_back(value, category)
 
 

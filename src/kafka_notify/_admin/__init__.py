@@ -1,1 +1,1 @@
-"""What topics a topology should have, and what is wrong with those there are: decided without I/O."""
+"""The topics that a topology should have, and what is wrong with the existing ones: decided without I/O."""

@@ -1,4 +1,4 @@
-"""What is wrong with the topics that there are, each with the command that mends it."""
+"""Problems of the existing topics, each with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _TOPICS: Final = "kafka-topics.sh"
 
 @attrs.frozen
 class Finding:
-    """Something that `check_topics` found."""
+    """A problem that `check_topics` found."""
 
     severity: Literal["error", "warning"]
     text: str
-    """What is off, and the command that mends it."""
+    """The problem, and the command that fixes it."""
 
 
 @attrs.frozen
 class Found:
-    """A topic as it is."""
+    """A topic as it exists."""
 
     partitions: int
     replicas: int
     config: Mapping[str, str]
     chosen: frozenset[str]
-    """Settings that somebody made for this topic, whatever the brokers' defaults are."""
+    """Names of the settings that were made for this topic, as opposed to the brokers' defaults."""
 
 
 def compare(
     topology: Topology, names: Iterable[str], found: Mapping[str, Found], servers: str
 ) -> Iterator[Finding]:
-    """What is wrong with the topics, given what there is."""
+    """Compare the existing topics with those of the topology."""
     wanted = wanted_topics(topology, sorted(names))
     for topic in wanted.values():
         if topic.name not in found:
@@ -79,14 +79,14 @@ def _partitions(
     yield _error(
         f"partitions of lane {lane.name} differ: the topology says {lane.partitions}, "
         + ", ".join(f"{name} has {count}" for name, count in counts.items())
-        + ". Source and retry topics need the same number, or a worker cannot hold both halves of a partition. "
-        + "More partitions move users to other ones: their order is not kept across the change, so stop the "
+        + ". Source and retry topics need the same number, or a worker cannot own both halves of a partition. "
+        + "More partitions move users to other partitions, and their order is not kept across the change: stop the "
         + f"producers and let the lane drain first. Then, in this order: {'; '.join(steps)}"
     )
 
 
 def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
-    def mend(name: str, value: object) -> str:
+    def fix(name: str, value: object) -> str:
         return (
             f"kafka-configs.sh --bootstrap-server {servers} --alter --entity-type topics "
             f"--entity-name {topic.name} --add-config {name}={value}"
@@ -95,54 +95,56 @@ def _settings(topic: Wanted, found: Found, servers: str) -> Iterator[Finding]:
     config = found.config
     if topic.kind == "control":
         if config.get("cleanup.policy", "delete") != "compact":
-            yield _error(f"{topic.name} forgets what is paused; {mend('cleanup.policy', 'compact')}")
-        yield from _replication(topic, found, mend("min.insync.replicas", 2), servers)
+            yield _error(f"{topic.name} forgets what is paused; {fix('cleanup.policy', 'compact')}")
+        yield from _replication(topic, found, fix("min.insync.replicas", 2), servers)
         return
     if "compact" in config.get("cleanup.policy", "delete"):
         yield _error(
             f"{topic.name} is compacted: only the newest notification of each user survives; "
-            + mend("cleanup.policy", "delete")
+            + fix("cleanup.policy", "delete")
         )
     retention = int(config.get("retention.ms", -1))
     if 0 <= retention < topic.retention_ms:
         what = (
             "notifications that wait for their retry are deleted"
             if topic.kind == "retry"
-            else "an outage outlasts it"
+            else "an outage may outlast it"
         )
         yield Finding(
             "error" if topic.kind == "retry" else "warning",
-            f"{topic.name} keeps records for {retention / DAY_MS:.3g} days, {topic.retention_ms / DAY_MS:.3g} are "
-            f"needed: {what}; {mend('retention.ms', topic.retention_ms)}",
+            f"{topic.name} keeps records for {retention / DAY_MS:.3g} days; {topic.retention_ms / DAY_MS:.3g} are "
+            f"needed, or {what}; {fix('retention.ms', topic.retention_ms)}",
         )
     if int(config.get("retention.bytes", -1)) >= 0:
         yield Finding(
             "error" if topic.kind == "retry" else "warning",
-            f"{topic.name} deletes records by size, sent or not; {mend('retention.bytes', -1)}",
+            f"{topic.name} deletes records by size, sent or not; {fix('retention.bytes', -1)}",
         )
     if (
         int(config.get("max.message.bytes", topic.max_message_bytes)) < topic.max_message_bytes
         and topic.kind != "source"
     ):
         yield _error(
-            f"{topic.name} takes records of {config['max.message.bytes']} bytes: a copy, which is its record and "
-            f"more headers, may not fit and its lane would wait; {mend('max.message.bytes', topic.max_message_bytes)}"
+            f"{topic.name} accepts records of up to {config['max.message.bytes']} bytes: a copy, which is its record "
+            "and more headers, may not fit, and its lane would wait; "
+            + fix("max.message.bytes", topic.max_message_bytes)
         )
     if topic.kind in UNPACKED and "compression.type" not in found.chosen:
         yield _warning(
             f"{topic.name} does not say whether brokers unpack what arrives: a few kilobytes may become hundreds of "
-            "megabytes in each worker that reads them. Where others than your own producers may write, have them "
-            f"unpack it, for more disk: {mend('compression.type', 'uncompressed')}; otherwise set it to producer"
+            "megabytes in each worker that reads them. If others than your own producers may write to it, let brokers "
+            f"unpack records, which takes more disk: {fix('compression.type', 'uncompressed')}; otherwise set it to "
+            "producer"
         )
     if config.get("unclean.leader.election.enable") == "true":
         yield _error(
             f"{topic.name} may elect a leader that lacks acknowledged records; "
-            + mend("unclean.leader.election.enable", "false")
+            + fix("unclean.leader.election.enable", "false")
         )
-    yield from _replication(topic, found, mend("min.insync.replicas", 2), servers)
+    yield from _replication(topic, found, fix("min.insync.replicas", 2), servers)
 
 
-def _replication(topic: Wanted, found: Found, mend: str, servers: str) -> Iterator[Finding]:
+def _replication(topic: Wanted, found: Found, fix: str, servers: str) -> Iterator[Finding]:
     in_sync = int(found.config.get("min.insync.replicas", 1))
     if found.replicas == 1:
         yield _warning(
@@ -151,19 +153,19 @@ def _replication(topic: Wanted, found: Found, mend: str, servers: str) -> Iterat
         )
     elif in_sync >= found.replicas:
         yield _warning(
-            f"{topic.name} needs {in_sync} of {found.replicas} replicas in sync: with one broker away nothing can "
-            f"be written; {mend if found.replicas > 2 else mend.replace('=2', '=1')}"
+            f"{topic.name} needs {in_sync} of {found.replicas} replicas in sync: when one broker is down, nothing can "
+            f"be written; {fix if found.replicas > 2 else fix.replace('=2', '=1')}"
         )
     elif in_sync == 1 and found.replicas >= 3:
         yield _warning(
-            f"{topic.name} acknowledges what a single replica holds: losing that broker loses it; {mend}"
+            f"{topic.name} acknowledges what a single replica holds: losing that broker loses it; {fix}"
         )
 
 
 def offsets_kept(
     topology: Topology, found: Mapping[str, Found], minutes: int, servers: str
 ) -> Iterator[Finding]:
-    """Whether a group that nobody is in keeps its offsets for as long as its source keeps records.
+    """Check that a group without members keeps its offsets for as long as its source topic keeps records.
 
     Args:
         minutes: The brokers' `offsets.retention.minutes`.
@@ -174,22 +176,22 @@ def offsets_kept(
             retention = int(source.config.get("retention.ms", -1))
             longest = max(longest, 2**63 if retention < 0 else retention)
     if longest > minutes * 60_000:
-        needed = "for ever" if longest == 2**63 else f"{longest / DAY_MS:.3g} days"
+        needed = "without limit" if longest == 2**63 else f"for {longest / DAY_MS:.3g} days"
         value = 2**31 - 1 if longest == 2**63 else -(-longest // 60_000)
         yield _warning(
-            f"the brokers forget the offsets of a group that nobody is in after {minutes / 1440:.3g} days, while "
-            f"source topics keep records {needed}: workers that start after such a stop send all of them again; "
-            f"offsets.retention.minutes={value} in the settings of all brokers ({servers.partition(' ')[0]})"
+            f"the brokers delete the offsets of a group without members after {minutes / 1440:.3g} days, while source "
+            f"topics keep records {needed}: workers that start after such a stop send all of them again; set "
+            f"offsets.retention.minutes={value} on all brokers ({servers.partition(' ')[0]})"
         )
 
 
 def too_short_for(
     topology: Topology, consumers: Iterable[ConsumerLike], found: Mapping[str, Found], servers: str
 ) -> Iterator[Finding]:
-    """Consumers whose own RetryPolicy waits for longer than their retry topics keep what waits."""
+    """Find consumers whose own RetryPolicy waits for longer than their retry topics keep a retry."""
     for consumer in consumers:
         if isinstance(consumer, str) or consumer.retry is None:
-            continue  # the lane's own policy is provided for above
+            continue  # `compare` checks the lane's policy
         waits = consumer.retry.longest_ms
         for lane in topology.lanes.values():
             topic = topology.retry_topic(lane.name, name_of(consumer))
@@ -199,8 +201,8 @@ def too_short_for(
             longest = keepable(retention_ms)
             if longest is not None and waits > longest and not keeps_any_wait(retention_ms):
                 yield _error(
-                    f"{topic} surely keeps a retry for {longest / DAY_MS:.3g} days, and the RetryPolicy waits for up "
-                    f"to {waits / DAY_MS:.3g}: what waits longer is dead-lettered; kafka-configs.sh "
+                    f"{topic} keeps a retry for {longest / DAY_MS:.3g} days for certain, and the RetryPolicy waits for "
+                    f"up to {waits / DAY_MS:.3g}: a notification that waits longer is dead-lettered; kafka-configs.sh "
                     f"--bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config "
                     f"retention.ms={waits + 7 * DAY_MS}"
                 )
@@ -209,6 +211,7 @@ def too_short_for(
 def left_behind(
     topology: Topology, names: set[str], found: Mapping[str, Found], groups: Iterable[str], servers: str
 ) -> Iterator[Finding]:
+    """Find retry topics and groups that belong to no lane and consumer of the topology."""
     known = ", ".join(sorted(name or DEFAULT_CONSUMER for name in names))
     for topic in sorted(found):
         if (of := of_retry_topic(topology.prefix, topic)) is None:
@@ -216,9 +219,9 @@ def left_behind(
         lane, name = of
         if lane not in topology.lanes or name not in names:
             yield _warning(
-                f"{topic} belongs to no lane and consumer of this topology (consumers: {known}). What waits in it is "
-                f"not sent: run its consumer until nothing waits any more, then {_TOPICS} --bootstrap-server "
-                f"{servers} --delete --topic {topic}"
+                f"{topic} belongs to no lane and consumer of this topology (consumers: {known}), and nobody sends "
+                f"what waits in it: run its consumer until nothing waits, then {_TOPICS} --bootstrap-server {servers} "
+                f"--delete --topic {topic}"
             )
     expected = {topology.group(lane, name) for lane in topology.lanes for name in names}
     for group in sorted(groups):
@@ -230,6 +233,7 @@ def left_behind(
 
 
 def unsent_channels(topology: Topology, consumers: tuple[ConsumerLike, ...]) -> Iterator[Finding]:
+    """Find channels that no consumer sends, or more than one."""
     senders: dict[str, list[str]] = {channel: [] for channel in sorted(topology.channels)}
     for consumer in consumers:
         if isinstance(consumer, str):
@@ -239,13 +243,13 @@ def unsent_channels(topology: Topology, consumers: tuple[ConsumerLike, ...]) -> 
     for channel, by in senders.items():
         if not by:
             yield _warning(
-                f"no consumer sends the channel {channel!r}: its notifications are passed over; add it to the "
-                "channels of one, or take it out of the topology"
+                f"no consumer sends the channel {channel!r}: its notifications are skipped; add it to the channels of "
+                "a consumer, or take it out of the topology"
             )
         elif len(by) > 1:
             yield _warning(
-                f"the channel {channel!r} has {len(by)} consumers ({', '.join(sorted(by))}): each of them sends every "
-                "notification; leave it to one"
+                f"the channel {channel!r} has {len(by)} consumers ({', '.join(sorted(by))}), and each of them sends "
+                "every notification; keep it in the channels of one"
             )
 
 

@@ -13,23 +13,24 @@ from kafka_notify.consumer import Consumer
 from kafka_notify.topology import Lane, Topology
 
 ConsumerLike = str | Consumer | type[Consumer]
-"""A consumer's name; or the consumer, whose channels are then known as well."""
+"""A consumer's name, or the consumer itself, whose channels are then known as well."""
 
 Compression = Literal["uncompressed", "producer"]
-"""`compression.type` of what workers read: brokers unpack it before they look at `max.message.bytes`, or not."""
+"""`compression.type` of topics that workers read: `uncompressed` lets brokers check `max.message.bytes` against the
+unpacked size."""
 
 _RECORD_BYTES: Final = 1_048_588  # Kafka's own default
 _COPY_BYTES: Final = 2_097_152
-"""A copy is its record and more headers: it must fit where the record did."""
+"""A copy is its record and more headers, and must fit where the record did."""
 
 Kind = Literal["source", "retry", "dlq", "control"]
 UNPACKED: Final = frozenset({"source", "retry"})
-"""Kinds of topics whose records a worker takes into its memory."""
+"""Kinds of topics whose records a worker keeps in memory."""
 
 
 @attrs.frozen
 class Wanted:
-    """A topic as it should be."""
+    """A topic with the settings that it should have."""
 
     name: str
     kind: Kind
@@ -39,10 +40,11 @@ class Wanted:
 
 
 def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]:
-    """Source, retry (per consumer name) and dead-letter topics.
+    """The source, retry (per consumer name), dead-letter and control topics, by name.
 
-    A dead-letter topic has as many partitions as the largest lane that writes it: on a bad day it takes all that
-    the lane takes. Letters go by key, so those of one user stay in order whatever the number.
+    A dead-letter topic has as many partitions as the largest lane that writes to it, because on a bad day it receives
+    all that the lane receives. Dead letters are partitioned by key, so those of one user stay in order whatever the
+    number of partitions.
     """
     wanted: dict[str, Wanted] = {}
     for lane in topology.lanes.values():
@@ -60,10 +62,10 @@ def wanted_topics(topology: Topology, names: Iterable[str]) -> dict[str, Wanted]
 
 
 def topic_config(topic: Wanted, replicas: int, compression: Compression = "producer") -> dict[str, str]:
-    """What such a topic is created with."""
+    """The settings with which a topic is created."""
     return {
         **({"compression.type": compression} if topic.kind in UNPACKED else {}),
-        # compaction would keep only the newest notification of each user; of the control topic that is wanted
+        # compaction keeps only the newest record of each key: right for the control topic, loss for notifications
         "cleanup.policy": "compact" if topic.kind == "control" else "delete",
         "max.message.bytes": str(topic.max_message_bytes),
         "message.timestamp.type": "CreateTime",
@@ -75,12 +77,12 @@ def topic_config(topic: Wanted, replicas: int, compression: Compression = "produ
 
 
 def retry_retention(lane: Lane) -> int:
-    """Milliseconds for which its retry topic should keep a record."""
+    """The milliseconds for which a lane's retry topic should keep a record."""
     longest = max(MAX_WAIT_MS, round(lane.retry.max_delay * (1 + lane.retry.jitter) * 1000))
     return 2 * longest + 7 * DAY_MS
 
 
 def name_of(consumer: ConsumerLike) -> str:
-    """The name that topics and groups are made of; "" is the unnamed consumer."""
+    """The consumer's name as topics and groups contain it; "" is the unnamed consumer."""
     name = consumer if isinstance(consumer, str) else consumer.name
     return consumer_key(name)

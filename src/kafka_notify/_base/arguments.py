@@ -1,4 +1,4 @@
-"""Arguments as callers give them, checked: a `ConfigError` names the argument and says what it has to be."""
+"""Checks of arguments: a `ConfigError` names the argument and says what it must be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from kafka_notify.errors import ConfigError
 
 
 def to_seconds(value: Seconds, name: str) -> float:
-    """`value` as seconds; a `ConfigError` that names the argument when it is no finite duration >= 0."""
+    """Return `value` as seconds.
+
+    Raises:
+        ConfigError: It is not a finite duration >= 0; the text names the argument.
+    """
     seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value
     if (
         isinstance(seconds, bool)

@@ -1,4 +1,4 @@
-"""Wall-clock time that notices its own jumps, and time that goes on while the machine sleeps."""
+"""A wall clock that detects its own jumps, and a monotonic clock that keeps running while the machine sleeps."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable
 from typing import Final
 
 JUMP: Final = 2.0
-"""Seconds by which wall and monotonic time may drift apart between two looks; NTP slews 0.5 ms per second."""
+"""Seconds by which wall and monotonic time may drift apart between two checks; NTP slews 0.5 ms per second."""
 SETTLE: Final = 60.0
-"""Seconds after a jump during which nothing expires: long enough for NTP to step back a wrong step."""
+"""Seconds after a jump during which nothing expires: long enough for NTP to correct a wrong step."""
 
 boottime: Callable[[], float] = functools.partial(
     time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 )
-"""Monotonic seconds that go on while the machine or the process is suspended. All in C: asked for at every send."""
+"""Monotonic seconds, which include the time in suspension. Implemented in C alone, because every send calls it."""
 
 
 class Clock:
-    """Epoch milliseconds, and whether they can be trusted to expire something.
+    """Epoch milliseconds, with a flag for whether they may expire something.
 
-    A forward jump of an hour would otherwise dead-letter everything that has a ttl.
+    Without the flag, a forward jump of an hour would dead-letter everything that has a ttl.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Clock:
         return int(self._wall() * 1000)
 
     def look(self) -> bool:
-        """Compare both clocks; call it often. Whether the wall clock jumped since the last look."""
+        """Compare both clocks, and return whether the wall clock has jumped since the last call. Call it often."""
         monotonic = self.monotonic()
         offset = self._wall() - monotonic
         jumped = abs(offset - self._offset) > JUMP

@@ -1,7 +1,7 @@
-"""The error codes that this library makes itself, and the families that they belong to.
+"""The error codes that this library creates, and the families that they belong to.
 
-Each is written down here alone: headers, events, metrics and logs carry them, so none may change its text. What
-providers say for themselves is in `_classify.provider_codes`.
+Each code is defined only here. Headers, events, metrics and logs carry codes, so the text of a code must never change.
+Providers' own codes are in `_classify.provider_codes`.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ from typing import Final
 # -- a send ----------------------------------------------------------------------------------------
 
 TIMEOUT: Final = "timeout"
-"""It outlived its deadline."""
+"""The send outlived its deadline."""
 CANCELLED: Final = "cancelled"
-"""It was cancelled by something else than its deadline."""
+"""Something other than its deadline cancelled the send."""
 NO_RECEIPT: Final = "no_receipt"
-"""It returned something else than a `Receipt`."""
+"""`send` returned something other than a `Receipt`."""
 INVALID_CODE: Final = "invalid_code"
-"""Stands for a code of a sender's that cannot be one."""
+"""Replaces a code from a sender that is not valid."""
 
 UNHANDLED: Final = "unhandled."
-"""A family, by class: an exception that nobody knows."""
+"""A family, by class: an exception that nothing classifies."""
 UNHANDLED_UNKNOWN: Final = "unhandled.unknown"
-"""One whose class cannot be named either."""
+"""An unhandled exception whose class cannot be named."""
 CLASSIFY: Final = "classify."
 """A family, by class: `Consumer.classify` raised."""
 DESTINATION: Final = "destination."
 """A family, by class: `Consumer.destination` raised."""
 DEFERRED: Final = "deferred."
-"""A family, by the team's reason: `should_send` put the notification off, so that nothing was sent."""
+"""A family, by the team's reason: `should_send` deferred the notification, and nothing was sent."""
 SHOULD_SEND: Final = "should_send."
 NO_VERDICT: Final = "should_send.no_verdict"
-"""It returned something else than a `Verdict`."""
+"""`should_send` returned something other than a `Verdict`."""
 MIDDLEWARE: Final = "middleware."
 INVALID_OUTCOME: Final = "middleware.invalid_outcome"
-"""One returned an outcome that cannot be used."""
+"""A middleware returned an outcome that cannot be used."""
 
 NOT_THE_PROVIDERS: Final = (
     *(UNHANDLED, CLASSIFY, DEFERRED, SHOULD_SEND, MIDDLEWARE, DESTINATION),
     *(NO_RECEIPT, CANCELLED),
 )
-"""Beginnings of codes that say nothing about the provider."""
+"""Prefixes of codes that say nothing about the provider."""
 
 # -- what a client library said --------------------------------------------------------------------
 
 TLS_CERTIFICATE: Final = "tls.certificate"
 TOO_MANY_ERRORS: Final = "too_many_errors"
-"""An exception group that holds more of them than are looked at."""
+"""An exception group contains more exceptions than are examined."""
 HTTP_INVALID: Final = "http.invalid"
 """The status is not a number."""
 SMTP_NO_REPLY: Final = "smtp.no_reply"
@@ -67,7 +67,7 @@ def smtp(reply: int, enhanced: str = "") -> str:
 # -- a record --------------------------------------------------------------------------------------
 
 CODEC_UNAVAILABLE: Final = "codec_unavailable"
-"""The codec's own service is unavailable; also the family of why it cannot decode now."""
+"""The codec's own service is unavailable; also a family, by the reason why the codec cannot decode now."""
 CONTENT_TYPE_UNREAD: Final = "codec_unavailable.content_type"
 CODEC: Final = "codec."
 """A family, by class: the codec raised."""
@@ -79,14 +79,14 @@ NULL_VALUE: Final = "null_value"
 BAD_HEADER: Final = "bad_header."
 """A family, by header."""
 NO_HEADER: Final = "no_"
-"""A family, by header: one that is needed is missing."""
+"""A family, by header: a required header is missing."""
 BAD_RETRY_HEADERS: Final = "bad_retry_headers"
 NO_DEAD_LETTER: Final = "no_dead_letter"
-"""A record of a dead-letter topic lacks the headers of one."""
+"""A record of a dead-letter topic lacks the headers of a dead letter."""
 RECORD_TOO_LARGE: Final = "record_too_large"
-"""No topic takes a whole copy of it."""
+"""No topic accepts a whole copy of the record."""
 
-# -- copies that no failure made --------------------------------------------------------------------
+# -- copies that no failure caused ------------------------------------------------------------------
 
 PAUSED: Final = "paused"
 DESTINATION_HELD: Final = "destination_held"
@@ -95,4 +95,4 @@ FAMILIES: Final = (
     *(UNHANDLED, CLASSIFY, DESTINATION, DEFERRED, SHOULD_SEND, MIDDLEWARE, CODEC, BAD_HEADER),
     *("http.", "smtp."),
 )
-"""How no code may begin that is made elsewhere."""
+"""Prefixes that are reserved for the codes of this library."""

@@ -1,4 +1,4 @@
-"""Lines that a fault would repeat with every record or every second: told at once, then ever more seldom."""
+"""Log lines that a fault repeats with every record or every second: written at once, then at growing intervals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Final
 import attrs
 
 EVERY: Final = 60.0
-"""Seconds between the first two lines of one kind; each further wait is twice as long."""
+"""Seconds between the first two lines of one kind; each further interval is twice as long."""
 SELDOM: Final = 600.0
-"""Seconds between two lines of one kind at most, while it goes on."""
+"""The longest interval between two lines of one kind, in seconds, while the fault continues."""
 MAX_TEXTS: Final = 100
-"""Kinds remembered; beyond that the oldest is forgotten, and may be written again earlier."""
+"""Kinds remembered; beyond that the oldest is forgotten, and its next line may come early."""
 
 
 @attrs.define
@@ -28,12 +28,12 @@ class _Seen:
 
 
 class Repeats:
-    """What to tell of things that repeat. Threads that race may let a few more pass.
+    """Decides which repetitions are written. Threads that race may let a few more pass.
 
     Args:
-        burst: Of one kind within `every` seconds.
+        burst: Lines of one kind within `every` seconds.
         every: Seconds.
-        longest: While a kind goes on, `every` doubles each time, up to this.
+        longest: Seconds up to which `every` doubles each time, while a kind continues.
     """
 
     def __init__(self, burst: int = 1, every: float = EVERY, longest: float = SELDOM) -> None:
@@ -46,10 +46,10 @@ class Repeats:
         return len(self._seen)
 
     def take(self, kind: Hashable, now: float) -> tuple[int, float] | None:
-        """Whether one more of a kind is told at `now`, in monotonic seconds.
+        """Decide whether one more line of a kind is written at `now`, in monotonic seconds.
 
         Returns:
-            How many were left out before it, and in how many seconds; None when it is left out itself.
+            How many lines were left out before this one, and in how many seconds; None to leave this one out.
         """
         seen = self._seen.get(kind)
         if seen is None:
@@ -73,11 +73,11 @@ class Repeats:
 
 
 class LimitedLog:
-    """Writes a text once, then after a minute, two, four, up to ten, with how often it was left out.
+    """Writes a text once, then again after one, two, four, up to ten minutes, with the number of lines left out.
 
     Args:
-        log: Where to.
-        clock: Monotonic seconds.
+        log: The logger.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
@@ -89,22 +89,22 @@ class LimitedLog:
         return len(self._repeats)
 
     def warning(self, text: str, detail: str = "") -> None:
-        """Write it as a warning, unless it was written lately. Neither part holds a personal value.
+        """Write a warning, unless the same text was written recently. Neither part may contain a personal value.
 
         Args:
-            text: What happened; the same kind has the same text.
-            detail: What may differ each time: only that of a written one is seen.
+            text: What happened; the same text for the same kind.
+            detail: What may differ each time; written with the text.
         """
         self._write(logging.WARNING, text, detail)
 
     def error(self, text: str, detail: str = "") -> None:
-        """The same as an error."""
+        """Write an error, with the same limits as `warning`."""
         self._write(logging.ERROR, text, detail)
 
     def _write(self, level: int, text: str, detail: str) -> None:
         taken = self._repeats.take(text, self._clock())
         if taken is not None:
-            # A handler whose stream is closed prints what is being handled just now, which may not want to be read.
+            # A handler whose stream is closed prints the exception being handled; one of user code may raise then.
             with contextlib.suppress(Exception):
                 self._log.log(
                     level, "%s", f"{text}: {detail}{more(*taken)}" if detail else text + more(*taken)
@@ -112,11 +112,13 @@ class LimitedLog:
 
 
 class Calm(logging.Filter):
-    """Lets through of each kind of a logger's lines what `Repeats` says. Lines are of one kind when they differ only in
-    words that hold a digit (names of clients and threads, addresses, durations). DEBUG passes.
+    """A logging filter that limits the lines of each kind as `Repeats` decides.
+
+    Lines are of one kind when they differ only in words that contain a digit (names of clients and threads, addresses,
+    durations). DEBUG passes.
 
     Args:
-        clock: Monotonic seconds.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -125,7 +127,7 @@ class Calm(logging.Filter):
         self._repeats = Repeats()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is written; its text then says how many were not."""
+        """Return whether to write the record, and add the number of lines left out to its text."""
         if record.levelno <= logging.DEBUG:
             return True
         text = record.getMessage()
@@ -140,5 +142,5 @@ _DIFFERS: Final = re.compile(r"\[[^]]*\]|\S*\d\S*")
 
 
 def more(left_out: int, seconds: float) -> str:
-    """How many were left out."""
-    return f" (and {left_out} times more in the last {seconds:.0f} s)" if left_out else ""
+    """The end of a line that says how many were left out; empty for none."""
+    return f" (and {left_out} more times in the last {seconds:.0f} s)" if left_out else ""

@@ -1,6 +1,6 @@
-"""Names of topics and groups: how they are made of prefix, lane and consumer, and taken apart again. Pure.
+"""Names of topics and groups: built from prefix, lane and consumer, and parsed again. Pure.
 
-No name that they are made of holds a dot, so each way back is certain.
+The parts contain no dot, so parsing is unambiguous.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Final
 from kafka_notify.errors import ConfigError
 
 DEFAULT_CONSUMER: Final = "workers"
-"""How a consumer without a name is called in groups, and wherever a person reads or types it."""
+"""The name of an unnamed consumer in groups, and wherever a person reads or types it."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 def is_name(text: str) -> bool:
-    """Whether it can be part of a topic's or group's name."""
+    """Return whether `text` can be part of a topic's or group's name."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -25,16 +25,16 @@ def check_name(what: str, name: object) -> None:
     """Raise `ConfigError` unless `name` can be part of a topic's or group's name."""
     if not isinstance(name, str) or not is_name(name):
         raise ConfigError(
-            f"{what} must be lower-case letters, digits, '_' or '-', begin with a letter, at most 63, not {name!r}"
+            f"{what} must be lower-case letters, digits, '_' or '-' (at most 63, a letter first), not {name!r}"
         )
 
 
 def consumer_key(name: str) -> str:
-    """A consumer's name as `Consumer.name` says it: empty for `workers`."""
+    """The `Consumer.name` of a consumer: empty for `workers`."""
     return "" if name == DEFAULT_CONSUMER else name
 
 
-# -- made ------------------------------------------------------------------------------------------
+# -- building --------------------------------------------------------------------------------------
 
 
 def source_topic(prefix: str, lane: str) -> str:
@@ -54,12 +54,12 @@ def dead_letter_topic(prefix: str) -> str:
 
 
 def control_topic(prefix: str) -> str:
-    """The topic that says what is paused: `notif.control`."""
+    """The topic of the pauses: `notif.control`."""
     return f"{prefix}.control"
 
 
 RESERVED: Final = frozenset({"retry", "dlq", "control"})
-"""What a lane must not be called: its source topic would be one of the others."""
+"""Names that a lane must not have, because its source topic would be one of the other topics."""
 
 
 def group_name(prefix: str, lane: str, consumer: str) -> str:
@@ -68,15 +68,16 @@ def group_name(prefix: str, lane: str, consumer: str) -> str:
 
 
 def tool_group(prefix: str, tool: str) -> str:
-    """The group that a tool names when it reads without joining one: `notif.dead-letters`."""
+    """The group id under which a tool reads without joining a group: `notif.dead-letters`."""
     return f"{prefix}.{tool}"
 
 
-# -- taken apart -----------------------------------------------------------------------------------
+# -- parsing ---------------------------------------------------------------------------------------
 
 
 def of_retry_topic(prefix: str, topic: str) -> tuple[str, str] | None:
-    """Lane and consumer of a retry topic, "" for the one without a name; None when it is not one of this prefix."""
+    """Lane and consumer of a retry topic, "" for the unnamed one; None for any topic that is not a retry topic of this
+    prefix."""
     before = f"{prefix}.retry."
     if not topic.startswith(before):
         return None
@@ -85,16 +86,16 @@ def of_retry_topic(prefix: str, topic: str) -> tuple[str, str] | None:
 
 
 def is_retry_topic(topic: str) -> bool:
-    """Whether it is a retry topic, of whatever prefix."""
+    """Return whether a topic is a retry topic, whatever its prefix."""
     return topic.partition(".")[2].startswith("retry.")
 
 
 def of_group(group: str) -> tuple[str, str]:
-    """Source topic and consumer of a group, `workers` for the one without a name."""
+    """Source topic and consumer of a group, `workers` for the unnamed one."""
     source, _, consumer = group.rpartition(".")
     return source, consumer
 
 
 def has_prefix(prefix: str, name: str) -> bool:
-    """Whether a topic or group is one of this prefix, whichever its lane and consumer are."""
+    """Return whether a topic or group has this prefix, whatever its lane and consumer."""
     return name.startswith(f"{prefix}.")

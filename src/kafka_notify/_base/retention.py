@@ -1,4 +1,4 @@
-"""How long topics keep records, and what of that a notification may count on."""
+"""How long topics keep records, and how much of that time a notification may rely on."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from kafka_notify._base.names import is_retry_topic
 
 DAY_MS: Final = 86_400_000
 MAX_WAIT_MS: Final = DAY_MS
-"""How long a notification without expiry may be throttled in a row before it is dead-lettered, whatever the backoff;
-how long one whose codec cannot decode it, though it decodes others, may wait."""
+"""How long a notification without expiry may be throttled in a row before it is dead-lettered, whatever the backoff.
+Also how long a notification may wait that its codec cannot decode although it decodes others."""
 SOURCE_DEFAULT_MS: Final = 7 * DAY_MS
-"""What `create_topics` gives source topics, and what is assumed where settings may not be read."""
+"""The retention that `create_topics` gives source topics; also assumed where settings may not be read."""
 RETRY_DEFAULT_MS: Final = 9 * DAY_MS
-"""The same of retry topics."""
+"""The same for retry topics."""
 
 
 def default_ms(topic: str) -> int:
-    """The one of the two that a topic has."""
+    """The default retention of a source or retry topic, in ms."""
     return RETRY_DEFAULT_MS if is_retry_topic(topic) else SOURCE_DEFAULT_MS
 
 
 def margin(retention_ms: int) -> int:
-    """How long before its end a record counts as in danger: a day, or a quarter of a short retention."""
+    """The last part of its retention in which a record is at risk, in ms: a day, or a quarter of a short retention."""
     return min(DAY_MS, retention_ms // 4)
 
 
 def keepable(retention_ms: int) -> int | None:
     """How long a retry may wait in a topic with this `retention.ms`, in ms; None when there is no limit.
 
-    A retry that is late, because its provider or its workers were away, needs the margin.
+    The margin is for a retry that is late because its provider or its workers were unavailable.
     """
     return None if retention_ms < 0 else retention_ms - margin(retention_ms)
 
@@ -40,6 +40,9 @@ def rewritten_after(retention_ms: int) -> int:
 
 
 def keeps_any_wait(retention_ms: int) -> bool:
-    """Whether a retry may wait for longer than its topic keeps a record: it is written again in time if no worker is
-    away for longer than what is left then, and that must be as much as any wait has to have left: a day."""
+    """Return whether a retry may wait for longer than its topic keeps a record.
+
+    A waiting retry is written again in time unless its workers are down for longer than what is then left of the
+    retention. That must be a day, the margin of every wait.
+    """
     return retention_ms < 0 or retention_ms - rewritten_after(retention_ms) >= DAY_MS

@@ -1,4 +1,4 @@
-"""Threads that cannot end unnoticed: the one place where this library starts a thread."""
+"""Threads that cannot end unnoticed: the only place where this library starts a thread."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ log = logging.getLogger("kafka_notify.threads")
 def supervised(
     run: Callable[[], object], name: str, ended: Callable[[BaseException], object]
 ) -> threading.Thread:
-    """A daemon thread, not started. What `run` raises is logged by class and frames, and given to `ended`.
+    """Return a daemon thread, not started. An exception from `run` is logged by class and frames, and given to `ended`.
 
     Args:
-        run: What the thread does; returning is its regular end.
-        name: Of the thread.
-        ended: Called on the thread when `run` raised: whoever needs this thread has to stop, and to say why.
+        run: The work of the thread, which ends regularly when this returns.
+        name: Name of the thread.
+        ended: Called on the thread when `run` raised: the owner of the thread must stop, and report why.
     """
 
     def supervise() -> None:

@@ -10,8 +10,8 @@ import json
 import re
 from typing import Any, Final
 
-# C0 and C1 controls (terminals obey U+009B like ESC [), marks that turn the direction of writing, line and paragraph
-# separators, and surrogates, which no encoding takes.
+# C0 and C1 controls (terminals obey U+009B like ESC [), marks that change the direction of writing, line and paragraph
+# separators, and surrogates, which no encoding accepts.
 _CLASS: Final = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 _UNSAFE: Final = re.compile(f"[{_CLASS}]")
 _UNSAFE_BUT_NEWLINE: Final = re.compile(f"(?!\n)[{_CLASS}]")
@@ -24,19 +24,19 @@ MAX_SHOWN: Final = 1_000
 
 
 def printable(text: str, most: int = MAX_SHOWN) -> str:
-    """`text` on one line: characters that a terminal obeys are written as escapes, what is too long is cut with `…`."""
+    """`text` on one line: characters that a terminal obeys are escaped, and text that is too long is cut with `…`."""
     if len(text) > most:
         text = text[: most - 1] + "…"
     return text if text.isprintable() else _UNSAFE.sub(_escape, text)
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text of our own of several lines, which may quote Kafka's: newlines stay."""
+    """The same for a text of this library, which may quote one from Kafka: newlines stay, and nothing is cut."""
     return _UNSAFE_BUT_NEWLINE.sub(_escape, text)
 
 
 def json_line(value: object, **how: Any) -> str:
-    """`value` as JSON on one line that any terminal and any encoding take; readable, as letters stay letters."""
+    """`value` as JSON on one line, safe for any terminal and encoding; letters of every language stay readable."""
     return _UNSAFE_IN_JSON.sub(_escape_json, json.dumps(value, ensure_ascii=False, **how))
 
 

@@ -1,4 +1,4 @@
-"""Work of the event loop in turns of a few milliseconds, so that everything else has its turn between."""
+"""Work of the event loop in turns of a few milliseconds, so that other work runs between them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 LENGTH: Final = 0.005
 """Seconds of one turn. Commits, leases, deadlines and all users' sends wait meanwhile."""
 LOOK: Final = 16
-"""Items between two looks at the clock."""
+"""Items between two reads of the clock."""
 
 
 class Turn:
-    """When to stop for now. An item that costs less than 0.1 ms makes a turn 2 ms longer at most."""
+    """The time limit of one turn. Items that take less than 0.1 ms each exceed it by 2 ms at most."""
 
     __slots__ = ("_items", "_monotonic", "_until")
 
@@ -23,23 +23,23 @@ class Turn:
         self._items = 0
 
     def over(self) -> bool:
-        """Call it after each item: whether the rest must wait for the next turn."""
+        """Count one item, and return whether the rest must wait for the next turn."""
         self._items += 1
         return not self._items % LOOK and self._monotonic() > self._until
 
     @property
     def late(self) -> bool:
-        """The same for those who count their items themselves."""
+        """True when the turn is over, for a caller that counts items itself."""
         return self._monotonic() > self._until
 
 
 class InTurns:
-    """Work that may be more than one turn can do. The rest is done in the next turns of the loop, in its order.
+    """Work that may take more than one turn. The rest follows in the next turns of the loop, in its order.
 
     Args:
-        soon: Calls its argument in the next turn of the loop, after what waits there already.
+        soon: Calls its argument in the next turn of the loop, after what is already scheduled.
         work: Does some of the work, until its turn is over; returns whether something is left.
-        monotonic: Gives seconds.
+        monotonic: Returns seconds.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class InTurns:
         self._work = work
         self._monotonic = monotonic
         self.pending = False
-        """Whether another turn is asked for already."""
+        """True while another turn is scheduled."""
 
     def __call__(self) -> None:
         """Begin at once, unless the rest of earlier work has to come first."""

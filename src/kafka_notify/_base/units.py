@@ -9,13 +9,12 @@ from typing import Any, Final
 Seconds = float | dt.timedelta
 UTC = dt.timezone.utc
 LONGEST: Final = 366 * 86_400.0
-"""Seconds of the longest wait that is believed: longer than topics keep records, and far from what a float or a
-datetime cannot hold."""
+"""The longest wait that is accepted, in seconds: longer than topics keep records, and well within the range of a float
+and a datetime."""
 
 
 def clamped(value: Any) -> float | None:
-    """A duration that somebody computed, as seconds, at least 0; None unless it is a number up to `LONGEST`. Never
-    raises."""
+    """Return a computed duration as seconds, at least 0; None unless it is a number up to `LONGEST`. Never raises."""
     given: object = value
     kind = type(given)
     try:

@@ -1,4 +1,4 @@
-"""Where an exception came from, without what it says: its text and the values around it may be personal."""
+"""The origin of an exception, without its text: the text and the values around it may be personal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, Final
 
 MAX_FRAMES: Final = 12
-"""Of one exception, those nearest to where it was raised."""
+"""Frames of one exception that are kept: those nearest to where it was raised."""
 MAX_CAUSES: Final = 10
 
-# A class of user code may say something else of itself.
+# Read past the class: user code may override these attributes.
 _TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"].__get__
 _CAUSE: Final[Any] = vars(BaseException)["__cause__"].__get__
 _CONTEXT: Final[Any] = vars(BaseException)["__context__"].__get__
@@ -30,7 +30,7 @@ def show_tracebacks(show: bool = True) -> None:
     of an exception often quotes an address, a message or a token.
 
     Args:
-        show: False goes back to classes and frames.
+        show: False logs classes and frames only, as by default.
     """
     global _full
     _full = show
@@ -58,7 +58,7 @@ def origin(error: BaseException) -> str:
 
 
 def classes(error: BaseException) -> list[str]:
-    """Full names of its class and of those of its causes."""
+    """Full class names of an exception and of its causes."""
     return [f"{getattr(type(each), '__module__', '')}.{name_of(each)}" for each in _causes(error)]
 
 
@@ -76,12 +76,12 @@ def frames(error: BaseException) -> list[str]:
 
 
 def detail(log: logging.Logger, error: BaseException) -> None:
-    """The whole traceback, when a developer has asked for it."""
+    """Log the full traceback, if `show_tracebacks` is on."""
     if not _full:
         return
     try:
         text = "".join(traceback.format_exception(type(error), error, _TRACEBACK(error)))
-    except BaseException as e:  # an exception of user code may not want to be read
+    except BaseException as e:  # an exception of user code may raise when it is formatted
         text = f"it cannot be shown: {name_of(e)}"
     log.warning("the traceback:\n%s", text)
 

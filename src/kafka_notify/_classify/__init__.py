@@ -1,1 +1,1 @@
-"""What a provider's or client library's answer means, as an error."""
+"""The error that a provider's or client library's answer stands for."""

@@ -1,4 +1,4 @@
-"""Values of labels, bounded: whoever writes to a topic, or a sender's bug, must not make a series per notification."""
+"""Bounded values of labels: neither a writer to a topic nor a sender's bug may create a series per notification."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OTHER: Final = "other"
 NONE: Final = "none"
 DEFERRED: Final = _codes.DEFERRED.rstrip(".")
 PROVIDERS: Final = 20
-"""Providers told apart."""
+"""Providers that get a label value of their own."""
 
 _OWN: Final = (
     _codes.TIMEOUT,
@@ -32,7 +32,7 @@ _FAMILY: Final = re.compile(rf"({_codes.UNHANDLED[:-1]}|{_codes.CLASSIFY[:-1]}|{
 
 
 class OneOf:
-    """A name of a closed set, else `other`."""
+    """Maps a name of a closed set to itself, and any other value to `other`."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
@@ -42,7 +42,7 @@ class OneOf:
 
 
 class FirstFew:
-    """One of the first `limit` values that came, else `other`; `none` for none."""
+    """Maps the first `limit` values to themselves, later ones to `other`, and None to `none`."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -59,10 +59,10 @@ class FirstFew:
 
 
 class Codes:
-    """A known error code, or its family; else `other`.
+    """Maps an error code to itself if it is known, to its family if that is, and otherwise to `other`.
 
     Args:
-        more: Codes of the team's own.
+        more: The team's own codes.
     """
 
     def __init__(self, more: Iterable[str]) -> None:

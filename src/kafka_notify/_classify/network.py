@@ -1,7 +1,7 @@
-"""Whether a network error came before anything was sent.
+"""Decides whether a network error occurred before anything was sent.
 
-The error's class alone does not say: `ConnectionResetError`, time-outs and TLS errors come while connecting and after
-a request was written. The traceback does: it names the functions that were running. Nothing else of it is read.
+The error's class alone is not enough: `ConnectionResetError`, time-outs and TLS errors occur while connecting and after
+a request was written. The traceback names the functions that were running. Nothing else of it is read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NEVER_CONNECTED: Final = frozenset(
         errno.ECONNREFUSED,
         errno.EADDRNOTAVAIL,
         errno.EAFNOSUPPORT,
-        # An established connection reports these only after its retransmissions, far beyond any deadline of a send.
+        # An established connection reports these only after its retransmissions, long after the deadline of a send.
         errno.ENETUNREACH,
         errno.EHOSTUNREACH,
         errno.ENETDOWN,
@@ -68,20 +68,20 @@ def frames(exc: BaseException) -> Iterator[tuple[str, str]]:
 
 
 def connecting(exc: BaseException) -> bool:
-    """Whether the exception was raised while a connection was being made: nothing was sent on it."""
+    """Return whether the exception was raised while a connection was being made, so that nothing was sent on it."""
     return any(name in _CONNECTING.get(package, ()) for package, name in frames(exc))
 
 
 def never_connected(exc: OSError) -> bool:
-    """Whether there was no connection, by the error's number or its traceback."""
+    """Return whether there was no connection, by the error's number or its traceback."""
     return exc.errno in _NEVER_CONNECTED or connecting(exc)
 
 
 def lost(exc: OSError) -> bool:
-    """Whether a connection broke, at a moment that nothing tells."""
+    """Return whether a connection broke at an unknown moment."""
     return exc.errno in _LOST
 
 
 def label(exc: OSError) -> str:
-    """A code's last part for the error: `EHOSTUNREACH`, else the class."""
+    """The last part of the error's code: a name such as `EHOSTUNREACH`, otherwise the class."""
     return errno.errorcode.get(exc.errno or 0, type(exc).__name__)

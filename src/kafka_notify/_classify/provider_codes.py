@@ -1,7 +1,8 @@
 """Tables for `classify`: providers' own codes, and the exceptions of client libraries.
 
-Sources are the providers' public references. Classes: certainly not sent (transient, throttled), may have been sent
-(unknown outcome), never will be (permanent, invalid recipient), our account or configuration (provider unavailable).
+The sources are the providers' public references. The classes: certainly not sent (transient, throttled), possibly sent
+(unknown outcome), never to be sent (permanent, invalid recipient), a problem of our account or configuration (provider
+unavailable).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ PROVIDER_CODES: Final[Mapping[str, Codes]] = MappingProxyType(
             (ThrottledError, "20429"),  # never processed, says Twilio
             (partial(ThrottledError, scope="sender", retry_after=900), "21611"),  # the sender's queue is 10 h long
             (UnknownOutcomeError, "20500"),
-            # Account, address of the API, sender's number, Messaging Service: the same for every message
+            # Account, API endpoint, sender's number, Messaging Service: the same for every message
             (ProviderUnavailableError, "10001 20003 20005 20403 20404 21212 21601 21603 21606 21607 21608"),
             (ProviderUnavailableError, "21659 21660 21661 21701 21703 21704 21705 63002 63007"),
             (ThrottledError, "63017 60728"),
@@ -85,13 +86,13 @@ PROVIDER_CODES: Final[Mapping[str, Codes]] = MappingProxyType(
             (TransientError, "ExpiredProviderToken ServiceUnavailable Shutdown"),
             (UnknownOutcomeError, "InternalServerError"),
         ),
-        # Its errors are free text: the status decides; and without an idempotency key a 503 is as open as a 500.
+        # Its errors are free text, so the status decides. Without an idempotency key a 503 is as uncertain as a 500.
         "sendgrid": _table((UnknownOutcomeError, "http.503")),
         "ses": _AWS,
         "aws": _AWS,
     }
 )  # fmt: skip
-"""What providers' own codes mean, by provider. Extend it with `codes=`: `{**PROVIDER_CODES["fcm"], "X": ...}`."""
+"""Errors of providers' own codes, by provider. Extend a table with `codes=`: `{**PROVIDER_CODES["fcm"], "X": ...}`."""
 
 
 def _exceptions(*rows: tuple[type[DeliveryError], str, str]) -> Mapping[str, tuple[type[DeliveryError], str]]:
@@ -139,9 +140,9 @@ EXCEPTION_CODES: Final[Mapping[str, tuple[type[DeliveryError], str]]] = MappingP
             (ProviderUnavailableError, "google", "RefreshError DefaultCredentialsError"),
             (UnknownOutcomeError, "firebase_admin", "FirebaseError"),
             (UnknownOutcomeError, "python_http_client", "HTTPError"),
-            # The connection went; their readers know the command that it was at, when the traceback says so.
+            # The connection was lost. The readers of these exceptions look for the command in the traceback.
             (UnknownOutcomeError, "smtplib", "SMTPServerDisconnected"),
-            (ProviderUnavailableError, "smtplib", "SMTPException"),  # no way to log in that both sides know
+            (ProviderUnavailableError, "smtplib", "SMTPException"),  # no login method that both sides support
             (ProviderUnavailableError, "aiosmtplib", "SMTPConnectError SMTPConnectTimeoutError SMTPException"),
             (UnknownOutcomeError, "aiosmtplib", "SMTPServerDisconnected SMTPReadTimeoutError SMTPTimeoutError"),
             (TransientError, "http", "NotConnected ImproperConnectionState"),

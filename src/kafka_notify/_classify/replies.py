@@ -1,7 +1,7 @@
-"""What an HTTP response says about a send: its status, headers and the provider's own code.
+"""The error for an HTTP response: by its status, its headers and the provider's own code.
 
-Pure functions that answer for any input and never raise. Of a reply only codes are kept: its text may hold an
-address, a number or a token.
+Pure functions that accept any input and never raise. Only codes are kept of a reply: its text may contain an address, a
+number or a token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 NO_CODES: Final[Codes] = MappingProxyType({})
 
 _PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-# Digits only when few: a provider's number, not a telephone number.
+# At most six digits: a provider's code, not a telephone number.
 _TOKEN: Final = re.compile(r"[0-9]{1,6}|[A-Za-z][A-Za-z0-9_]{0,47}")
 _MAX_CODE: Final = 64
 
@@ -37,7 +37,7 @@ _STATUS: Final[Mapping[int, type[DeliveryError]]] = {
     402: ProviderUnavailableError,
     403: ProviderUnavailableError,
     407: ProviderUnavailableError,
-    408: UnknownOutcomeError,  # whether the request had arrived is not said
+    408: UnknownOutcomeError,  # it does not say whether the request had arrived
     409: TransientError,  # an idempotency key in flight
     421: TransientError,
     425: TransientError,
@@ -54,22 +54,22 @@ def classify_http(
     codes: Codes = NO_CODES,
     now: dt.datetime | None = None,
 ) -> DeliveryError | None:
-    """What an HTTP response says about a send. Never raises, whatever it is given.
+    """Return the error for an HTTP response to a send. Never raises, whatever the arguments.
 
     Args:
         status: The HTTP status.
-        headers: Of the response, read as `retry_after` does. When a rate limit begins again (`RateLimit-Reset`)
-            is the wait of a throttle alone: some providers say it in every response.
-        provider: Who answered. Those in `PROVIDER_CODES` (twilio, fcm, apns, sendgrid, ses, aws) have codes of
-            their own, which go before the status.
+        headers: The response headers, read as `retry_after` does. The reset of a rate limit (`RateLimit-Reset`) counts
+            as a wait only for a throttle, because some providers send it with every response.
+        provider: The provider that answered. Those in `PROVIDER_CODES` (twilio, fcm, apns, sendgrid, ses, aws) have
+            their own codes, which take precedence over the status.
         code: The provider's own code in the response: `21610`, `UNREGISTERED`, `BadDeviceToken`.
-        codes: More of them, or other readings, for example `{"21408": ProviderUnavailableError}`; these go first.
-            A key `http.410` stands for a status without a known code.
-        now: Aware datetime; for a `Retry-After` that is a date.
+        codes: Additional or different meanings, for example `{"21408": ProviderUnavailableError}`; these take
+            precedence. A key such as `http.410` matches a status without a known code.
+        now: The current time as an aware datetime, for a `Retry-After` that is a date.
 
     Returns:
-        None for a 2xx: the provider accepted it. Otherwise an error to raise, with a code such as `http.504` or
-        `twilio.21610`. Time-outs and 5xx are unknown outcomes: the message may have been sent.
+        None for a 2xx status: the provider accepted the message. Otherwise an error to raise, with a code such as
+        `http.504` or `twilio.21610`. Time-outs and 5xx are unknown outcomes: the message may have been sent.
     """
     number = status_number(status)
     if number in range(200, 300):
@@ -91,7 +91,7 @@ def classify_http(
 def _kind(status: int, asked: float | None) -> type[DeliveryError]:
     if status == 503 and asked is not None:
         return ThrottledError
-    if 100 <= status <= 199 or 300 <= status <= 399:  # not the endpoint we are meant to talk to
+    if 100 <= status <= 199 or 300 <= status <= 399:  # not from the endpoint of the API
         return ProviderUnavailableError
     return _STATUS.get(status) or (PermanentError if 400 <= status <= 499 else UnknownOutcomeError)
 
@@ -102,7 +102,7 @@ def _made(
     try:
         kind = codes.get(key) if key else None
         error = None if kind is None else kind(label, provider=provider)
-    except Exception:  # a caller's own mapping: what it cannot answer, the status does
+    except Exception:  # the caller's own mapping raised: the status decides
         return None
     return _waiting(error, asked, reset) if isinstance(error, DeliveryError) else None
 
@@ -117,7 +117,7 @@ def _waiting(error: DeliveryError, asked: float | None, reset: float | None) -> 
 
 
 def status_number(status: object) -> int:
-    """A status as a number from 0 to 999, -1 when it is none."""
+    """A status as a number from 0 to 999; -1 for anything else."""
     try:
         number = int(status)  # type: ignore[call-overload]  # http.HTTPStatus, "504"; else below
     except Exception:
@@ -126,12 +126,12 @@ def status_number(status: object) -> int:
 
 
 def valid_provider(provider: object) -> str | None:
-    """`provider` when it can be a label, else None."""
+    """`provider` if it can be a label, otherwise None."""
     return provider if isinstance(provider, str) and _PROVIDER.fullmatch(provider) else None
 
 
 def code_token(code: object) -> str:
-    """A provider's code as part of ours; empty for anything that might be text."""
+    """A provider's code as part of an error code; empty for anything that might be text."""
     if isinstance(code, bool) or not isinstance(code, (int, str)):
         return ""
     if isinstance(code, int) and not 0 <= code < 10**6:  # also keeps huge numbers from being written out

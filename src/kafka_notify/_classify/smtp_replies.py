@@ -1,7 +1,7 @@
-"""What an SMTP reply says about a send, by the command that the server answered. Pure; never raises.
+"""The error for an SMTP reply, by the command that the server answered. Pure; never raises.
 
-Whose trouble a refusal is depends on the command: connection, HELO, AUTH and MAIL FROM are the same for every mail,
-so the lane waits; RCPT TO is about one recipient; DATA is about one message.
+The command decides what a refusal is about. Connection, HELO, AUTH and MAIL FROM are the same for every mail, so the
+lane waits; RCPT TO is about one recipient; DATA is about one message.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from kafka_notify.errors import (
 )
 
 SmtpPhase = Literal["connect", "auth", "sender", "recipient", "data"]
-"""Which command a server answered: `connect` is the greeting, HELO/EHLO and STARTTLS, `auth` AUTH, `sender` MAIL FROM,
-`recipient` RCPT TO, `data` DATA and the mail itself."""
+"""The command that a server answered: `connect` is the greeting, HELO/EHLO and STARTTLS, `auth` AUTH, `sender` MAIL
+FROM, `recipient` RCPT TO, `data` DATA and the mail itself."""
 
 GREYLIST_WAIT: Final = 60.0
-"""Seconds until a recipient's server is asked again that said "later"; greylisting takes one to five minutes."""
+"""Seconds until the next attempt after a recipient's server said "later"; greylisting takes one to five minutes."""
 
 _ENHANCED: Final = re.compile(r"\s*([45]\.[0-9]{1,3}\.[0-9]{1,3})(?![0-9.])")
 
@@ -46,7 +46,7 @@ _ACCOUNT: Final = frozenset(
 )  # fmt: skip
 """The sender's address or login, and the domain's SPF, DKIM and DMARC: the same for every mail."""
 _ADDRESS: Final = frozenset(["1.1", "1.2", "1.3", "1.4", "1.6", "1.10", "7.17", "7.18"])
-"""The recipient's address: it does not exist, takes no mail, or has changed hands."""
+"""The recipient's address: it does not exist, accepts no mail, or has a new owner."""
 _TOO_BIG: Final = frozenset({"2.3", "3.4"})
 
 _LATER: Final = partial(ThrottledError, scope="recipient", retry_after=GREYLIST_WAIT)
@@ -62,18 +62,18 @@ def classify_smtp(
     after_data: bool = False,
     provider: str | None = None,
 ) -> DeliveryError | None:
-    """What an SMTP reply says about a send. Never raises, whatever it is given.
+    """Return the error for an SMTP reply to a send. Never raises, whatever the arguments.
 
     Args:
-        code: The reply's number; anything below 200 (0, or smtplib's -1) stands for no reply: a broken connection.
+        code: The reply's number; anything below 200 (0, or smtplib's -1) means no reply: a broken connection.
         message: The reply's text; only an enhanced status such as `5.1.1` at its beginning is read.
-        phase: Which command was answered: `connect` (greeting, HELO, STARTTLS), `auth`, `sender` (MAIL FROM),
-            `recipient` (RCPT TO) or `data`. The same reply is our trouble in one and the recipient's in another:
-            553 5.1.0 to MAIL FROM is our own address. Without it only the reply is judged, with care: no address
-            is called invalid that might be ours.
-        after_data: Whether the message's final dot had been sent. Without a reply it may then have been accepted;
-            a reply is certain in any phase.
-        provider: Whose server it is.
+        phase: The command that was answered: `connect` (greeting, HELO, STARTTLS), `auth`, `sender` (MAIL FROM),
+            `recipient` (RCPT TO) or `data`. The same reply can be about the sender in one phase and about the recipient
+            in another: 553 5.1.0 to MAIL FROM rejects the sender's own address. Without a phase only the reply counts,
+            and an address is called invalid only if it cannot be the sender's.
+        after_data: True if the message's final dot had been sent. Without a reply the message may then have been
+            accepted; a reply is certain in any phase.
+        provider: The operator of the server.
 
     Returns:
         None for 2yz. Otherwise an error to raise, with a code such as `smtp.451` or `smtp.550-5.1.1`.
@@ -123,7 +123,7 @@ def _kind(number: int, enhanced: str, phase: object) -> ErrorKind:
 
 
 def _of_sender(number: int, detail: str, later: bool) -> ErrorKind:
-    # Clients announce a message's size and character set with MAIL FROM: those are the message's own.
+    # Clients announce a message's size and character set with MAIL FROM: these are properties of the message.
     if number in (552, 555) or detail in _TOO_BIG or detail.startswith("6."):
         return TransientError if later else PermanentError
     rate = later and (number in (452, 454) or detail.startswith("7."))

@@ -1,4 +1,4 @@
-"""How long a response asks to wait, in the spellings that providers use. Pure; never raises."""
+"""The wait that a response asks for, in the formats that providers use. Pure; never raises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from kafka_notify._base.units import UTC
 
 MAX_RETRY_AFTER: Final = 900.0
-"""Seconds that are believed of a `Retry-After`; a longer outage is asked again after that."""
+"""The longest `Retry-After` that is followed, in seconds; after that the provider is asked again."""
 
 _ASKED: Final = ("retry-after-ms", "x-ms-retry-after-ms", "retry-after")
 """An explicit wait. The first two are Azure's, more exact, and in milliseconds."""
@@ -22,7 +22,7 @@ _RESETS: Final = (
     "x-rate-limit-reset",
     "x-sib-ratelimit-reset",
 )
-"""When a rate limit begins again. Some providers send it with every response, so it explains only a throttle."""
+"""The reset of a rate limit. Some providers send it with every response, so it counts only for a throttle."""
 _LIMITS: Final = "ratelimit"
 """The structured header of the IETF's drafts: `"default";r=0;t=30`, before that `limit=10, remaining=0, reset=30`."""
 _KNOWN: Final = frozenset({*_ASKED, *_RESETS, _LIMITS})
@@ -34,13 +34,13 @@ _MAX_TEXT: Final = 256
 
 
 def retry_after(headers: Mapping[str, str], *, now: dt.datetime | None = None) -> float | None:
-    """Seconds that a response asks to wait, at most 15 minutes; None when it does not say. Never raises.
+    """Return the seconds that a response asks to wait, at most 15 minutes; None if it does not say. Never raises.
 
     Args:
         headers: `Retry-After` (seconds, an HTTP date, or an epoch in seconds or milliseconds) and `Retry-After-Ms`
-            take precedence over `RateLimit-Reset`, `X-RateLimit-Reset` and their relatives, and those over
+            take precedence over `RateLimit-Reset`, `X-RateLimit-Reset` and similar names, and those over
             `RateLimit`. A time in the past is 0; of several values the longest counts; a value that cannot be
-            read is ignored.
+            parsed is ignored.
         now: Aware datetime; the current time by default.
     """
     asked, reset = waits(headers, now)
@@ -48,7 +48,7 @@ def retry_after(headers: Mapping[str, str], *, now: dt.datetime | None = None) -
 
 
 def waits(headers: Mapping[str, str], now: dt.datetime | None = None) -> tuple[float | None, float | None]:
-    """The wait that a response asks for, and the time until its rate limit begins again; seconds or None each."""
+    """The wait that a response asks for, and the time until its rate limit is reset; seconds or None each."""
     try:
         found = {
             name.lower(): value
@@ -128,7 +128,7 @@ def _moment(parse: Callable[[str], dt.datetime], text: str) -> float | None:
 
 
 def _iso(text: str) -> dt.datetime:
-    # Python 3.10 does not know the `Z` for UTC; a bare date or week is no moment
+    # Python 3.10 does not know the `Z` for UTC; a bare date or week has no time of day
     if "T" not in text:
         raise ValueError
     return dt.datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in ("Z", "z") else text)

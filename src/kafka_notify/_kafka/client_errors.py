@@ -1,4 +1,4 @@
-"""What librdkafka's clients of this process last said: their calls answer `_TRANSPORT` whatever went wrong."""
+"""The last error of this process's librdkafka clients, whose calls fail with `_TRANSPORT` whatever the cause."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def noted(
     their_error_cb: Callable[[KafkaError], object] | None,
     config: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[KafkaError], None]:
-    """An `error_cb` that remembers what it is given, and calls another one.
+    """Return an `error_cb` that remembers each error, and calls another `error_cb`.
 
     Args:
-        their_error_cb: The other one.
-        config: The client's.
+        their_error_cb: The other callback.
+        config: The client's properties.
     """
 
     def note(error: KafkaError) -> None:
@@ -47,25 +47,25 @@ def _vague(error: KafkaError) -> bool:
 
 
 def last(since: float) -> KafkaError | None:
-    """The last error since `since`, in monotonic seconds."""
+    """The last error at or after `since`, in monotonic seconds; None if there was none."""
     return _last[1] if _last is not None and _last[0] >= since else None
 
 
 def why_not_written(topic: str, failure: str, since: float) -> str:
-    """Why a record was not acknowledged, for people.
+    """The reason why a record was not acknowledged, for people.
 
     Args:
-        topic: Where it was to be written.
-        failure: What its report says. Without any right to write the producer gets no id, and what is queued is only
-            said to be purged.
-        since: Monotonic seconds when it was opened.
+        topic: The record's topic.
+        failure: The text of its delivery report. A producer without any right to write gets no producer ID, and its
+            reports only say that the queue was purged.
+        since: When the producer was opened, in monotonic seconds.
     """
     cause = last(since)
     return why_not(cause.name(), "Write", f"topic {topic}") if cause and is_missing_right(cause) else failure
 
 
 def unanswered(error: KafkaError, since: float) -> str:
-    """Why no broker answered, for people."""
+    """The reason why no broker answered, for people."""
     cause = last(since)
     if cause is not None and _tells(cause):
         return told(cause, "", "")
@@ -80,22 +80,22 @@ def _tells(error: KafkaError) -> bool:
 
 
 def refused(since: float) -> str:
-    """What the last client error since `since` refuses; empty when it was none, or there was none."""
+    """The refusal that the last client error since `since` stands for; empty if that was not a refusal."""
     cause = last(since)
     return told(cause, "", "") if cause is not None and _tells(cause) else _tls.expects_none(since)
 
 
 def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bool = True) -> Any:
-    """What `list_topics` answers. Refused credentials are told as soon as the client knows of them.
+    """Return the answer of `list_topics`. Refused credentials are raised as soon as the client knows of them.
 
     Args:
         client: A consumer, a producer or an AdminClient.
-        seconds: To wait at most.
-        topic: The one to describe; all by default.
-        serve: Whether to serve the client's callbacks: no, where another thread does that.
+        seconds: The longest wait.
+        topic: The topic to describe; by default all topics.
+        serve: Serve the client's callbacks; False where another thread does that.
 
     Raises:
-        NotifyError: No broker answered, or they refuse.
+        NotifyError: No broker answered, or the brokers refuse the client.
     """
     begin = time.monotonic()
     wait = _FIRST_SLICE
@@ -109,7 +109,7 @@ def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bo
                 client.poll(0)
             _tls.await_looks(begin)
             cause = last(begin)
-            # a listener that only seems to be without TLS may be one that restarts: it is given another slice
+            # a listener that seems to be one without TLS may just be restarting: wait another slice
             sure = cause is not None and (is_refusal(cause) or (_tells(cause) and wait > _FIRST_SLICE))
             if sure or _tls.expects_none(begin) or left <= wait or error.code() not in _VAGUE:
                 why = unanswered(error, begin)

@@ -1,16 +1,12 @@
-"""One librdkafka producer and the thread that serves its delivery reports, through forks and process exit."""
+"""One librdkafka producer and the thread that serves its delivery reports."""
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
@@ -22,6 +18,8 @@ from kafka_notify._base.supervised import supervised
 from kafka_notify._base.where import detail, origin
 from kafka_notify._kafka.client_errors import metadata
 from kafka_notify._kafka.config import opened
+from kafka_notify._kafka.open_handles import exclusive as exclusive
+from kafka_notify._kafka.open_handles import register, unregister
 from kafka_notify._kafka.rights import is_refusal, told
 from kafka_notify.errors import ConfigError, NotifyError, ProduceError
 
@@ -29,17 +27,15 @@ log = logging.getLogger("kafka_notify.producer")
 
 OnDelivery = Callable[[KafkaError | None, Message], None]
 
-EXIT_SECONDS: Final = 30.0
-"""How long a process that ends waits for acknowledgements."""
 _POLL_SECONDS: Final = 0.1
 _METADATA_SECONDS: Final = 1.0
 _NEW_TOPIC_SECONDS: Final = 5.0
-"""How long a topic may be unknown to a broker: its metadata follows the controller, on a busy machine by seconds."""
+"""How long a broker may not know a new topic: its metadata lags behind the controller, by seconds on a busy machine."""
 _LAST_REPORTS_SECONDS: Final = 5.0
 
 
 class HandleDead(ProduceError):
-    """This handle will never write again (a fatal error, or a fork): open another one."""
+    """This handle can never write again, after a fatal error or a fork; open another one."""
 
 
 class RecordTooLarge(ProduceError):
@@ -47,17 +43,17 @@ class RecordTooLarge(ProduceError):
 
 
 class ProducerHandle:
-    """An idempotent librdkafka producer with a thread of its own for delivery reports.
+    """An idempotent librdkafka producer with its own thread for delivery reports.
 
-    Safe to use from any thread. Reports run on its thread, in the order of each partition: they must be quick
-    and must neither block nor call `flush` or `close`. Handles still open when the process ends are flushed,
-    for up to 30 seconds. A handle inherited through a fork is dead in the child; the parent's goes on.
+    Safe to use from any thread. Delivery callbacks run on the handle's thread, in order per partition. They must be
+    quick, and must neither block nor call `flush` or `close`. Handles that are open when the process ends are flushed,
+    for up to 30 seconds. A handle inherited through a fork is dead in the child; the parent's handle keeps working.
 
     Args:
-        config: What `producer_config` returned.
-        name: For logs and errors.
-        topics: What it will write: their metadata is fetched in the background at once.
-        on_event: Guarded; is given `events.KafkaError`, from the thread above.
+        config: The result of `producer_config`.
+        name: Name of the handle in logs and errors.
+        topics: The topics that it will write; their metadata is fetched in the background at once.
+        on_event: A guarded callback; gets `events.KafkaError`, on the handle's thread.
 
     Raises:
         ConfigError: librdkafka refuses the configuration.
@@ -73,9 +69,9 @@ class ProducerHandle:
     ) -> None:
         self.name = name
         self.dead: str | None = None
-        """Why nothing can be written any more, None while all is well."""
+        """The reason why nothing can be written any more; None while the handle works."""
         self.inherited = False
-        """Whether another process opened it; that one has the reports."""
+        """True if another process opened the handle; the delivery reports arrive there."""
         self._topics = tuple(topics)
         self._emit = on_event
         self._their_error_cb: Callable[[KafkaError], object] | None = config.get("error_cb")
@@ -87,7 +83,7 @@ class ProducerHandle:
         self._closing = threading.Lock()
         producer = self._producer
         self._thread = supervised(lambda: self._serve(producer), f"kafka-notify-{name}", self._ended)
-        _register(self)
+        register(self)
         self._thread.start()
 
     def produce(
@@ -108,9 +104,9 @@ class ProducerHandle:
             on_delivery: Called once, with an error or None and the record as it was written.
 
         Raises:
-            BufferError: The queue is full: try again when reports have come in.
-            HandleDead: Open another handle.
-            ProduceError: librdkafka refuses the record, for one because it is too large.
+            BufferError: The queue is full: try again when reports have arrived.
+            HandleDead: The handle cannot write any more: open another one.
+            ProduceError: librdkafka refuses the record, for example because it is too large.
         """
         try:
             # `callback` and `on_delivery` are one: a None for the first would discard the second.
@@ -121,13 +117,13 @@ class ProducerHandle:
     def warm_up(
         self, topics: Iterable[str], timeout: float, rights: Mapping[str, str] = MappingProxyType({})
     ) -> dict[str, int]:
-        """Connect, and learn the topics' partitions, so that the first record does not have to wait for it.
+        """Connect, and fetch the topics' partitions, so that the first record does not wait for them.
 
-        The producer id arrives with the connection: a first record then takes 3 ms instead of 500 (measured).
+        The producer ID arrives with the connection: a first record then takes 3 ms instead of 500 (measured).
 
         Args:
             timeout: Seconds, for all topics together.
-            rights: What is needed of each topic, for the text of a refusal: whoever may not describe it lacks all.
+            rights: The right that is needed on each topic, for the text of a refusal.
 
         Returns:
             The number of partitions of each topic.
@@ -169,8 +165,8 @@ class ProducerHandle:
         """Wait up to `timeout` seconds until all reports have run; return how many have not."""
         deadline = time.monotonic() + timeout
         while (producer := self._producer) is not None:
-            # Also counts events such as errors, which the serving thread takes away: hence the loop, and the poll, so
-            # that who gives up is told of records alone.
+            # `flush` also counts events such as errors, which the serving thread handles: hence the loop, and the last
+            # poll, so that only records are reported as left.
             left = self._serving(producer.flush, max(0.0, deadline - time.monotonic()))
             if left == 0:
                 return 0
@@ -184,10 +180,10 @@ class ProducerHandle:
         as failed. Idempotent.
 
         Returns:
-            How many were left.
+            How many records were left.
 
         Raises:
-            NotifyError: Called from a delivery report, which it would wait for.
+            NotifyError: Called from a delivery callback, whose end it would wait for.
         """
         if threading.current_thread() is self._thread:
             raise NotifyError(f"{self.name}: close() must not be called from a delivery callback")
@@ -202,18 +198,20 @@ class ProducerHandle:
                 self.flush(_LAST_REPORTS_SECONDS)
             self._stop = True
             self._thread.join(_LAST_REPORTS_SECONDS)
-            if self._thread.is_alive():  # it keeps the producer alive too, so nothing is freed under it
-                log.error("%s: a delivery callback does not return; its thread is given up", self.name)
+            if (
+                self._thread.is_alive()
+            ):  # the thread references the producer, so nothing that it uses is freed
+                log.error("%s: a delivery callback does not return; its thread is abandoned", self.name)
             self._producer = None
-            _open.discard(self)
+            unregister(self)
             return left
 
     def release(self) -> None:
-        """Close without waiting: the serving thread goes on until the last report has run."""
+        """Close without waiting: the serving thread runs until the last report has been handled."""
         self._drain = True
 
     def __len__(self) -> int:
-        """Records that wait for their report."""
+        """The number of records that wait for their report."""
         producer = self._producer
         return 0 if producer is None else len(producer)
 
@@ -226,7 +224,7 @@ class ProducerHandle:
         for topic in self._topics:
             try:
                 producer.list_topics(topic, _METADATA_SECONDS)
-            except KafkaException as e:  # librdkafka goes on trying by itself
+            except KafkaException as e:  # librdkafka keeps trying by itself
                 log.info("%s: no metadata of %s yet: %s", self.name, topic, reason(e.args[0]))
         while not self._stop:
             self._serving(producer.poll, _POLL_SECONDS)
@@ -234,20 +232,20 @@ class ProducerHandle:
                 if self.dead is None:
                     self._produce = self._refuse_closed
                 self._producer = None
-                _open.discard(self)
+                unregister(self)
                 return
 
     def _serving(self, call: Callable[[float], int], seconds: float) -> int | None:
-        """What `call` returns, None when a callback raised in it: that is logged, and the other reports still come.
+        """Return the result of `call`; None if a callback raised, which is logged. The other reports still arrive.
 
-        Whoever waits may run the callbacks: the thread above, and every caller of `flush`.
+        Callbacks run on any thread that waits: the handle's own, and every caller of `flush`.
         """
         try:
             return call(seconds)
         except BaseException as e:
             is_ours = threading.current_thread() is self._thread
             if not is_ours and not isinstance(e, Exception):
-                raise  # a signal's, in the main thread
+                raise  # from a signal handler, in the main thread
             error = e.args[0] if isinstance(e, KafkaException) and e.args else None
             if not isinstance(error, KafkaError) or not error.fatal():
                 self._told_of(e)
@@ -263,12 +261,12 @@ class ProducerHandle:
         detail(log, e)
 
     def _ended(self, error: BaseException) -> None:
-        self._die(f"the thread that serves its delivery reports has ended on {type(error).__name__}")
+        self._die(f"the thread that serves its delivery reports has ended with {type(error).__name__}")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             log.error("%s: fatal: %s", self.name, reason(error))
-            self._die(f"the producer failed for good ({reason(error)})")
+            self._die(f"the producer failed permanently ({reason(error)})")
             self.release()
         elif is_refusal(error):  # long before the first report of a record that waits for it
             self._raised.error(f"{self.name}: {told(error, 'Write', 'its topics')}")
@@ -281,7 +279,7 @@ class ProducerHandle:
 
     def _refused(self, topic: str, error: KafkaError) -> ProduceError:
         if error.code() == KafkaError._FATAL:
-            self._die("the producer failed for good")
+            self._die("the producer failed permanently")
             return HandleDead(f"{topic}: {self.dead}")
         refusal = RecordTooLarge if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else ProduceError
         return refusal(f"{topic}: not queued: {reason(error)}")
@@ -296,68 +294,17 @@ class ProducerHandle:
     def _refuse_closed(self, topic: str, *_: object) -> NoReturn:
         raise NotifyError(f"{topic}: the producer is closed")
 
-    def _abandon(self) -> None:
-        """In a child process: librdkafka's threads stayed in the parent, which also sends what is queued."""
+    def abandon(self) -> None:
+        """Give the handle up in a child: librdkafka's threads stay in the parent, which sends what is queued."""
         self._die("it was opened before a fork, in another process")
         self.inherited = True
         self._closing = threading.Lock()  # another thread of the parent may have held it
-        # Destroying it would wait forever for those threads, so its memory is given up on purpose: the extra
-        # reference keeps it from being freed, at the end of the interpreter too.
+        # Destroying it would wait forever for those threads, so its memory is leaked on purpose: the extra reference
+        # keeps it from being freed, even at the end of the interpreter.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
         self._producer = None
 
 
 def reason(error: KafkaError) -> str:
-    """A librdkafka error for people: its name and text, which hold no payload."""
+    """A librdkafka error for people: its name and text, which contain no payload."""
     return f"{error.name()}: {error.str()}"
-
-
-# -- the process -----------------------------------------------------------------------------------
-
-_open: set[ProducerHandle] = set()
-_exit_registered = False
-_lock = threading.RLock()  # a signal handler may send
-
-
-def exclusive() -> AbstractContextManager[object]:
-    """The lock of this process, for what is rare and short; always ask again, it is another one after a fork."""
-    return _lock
-
-
-def _register(handle: ProducerHandle) -> None:
-    global _exit_registered
-    _open.add(handle)
-    processes = sys.modules.get("multiprocessing")
-    if not _exit_registered and processes is not None and processes.parent_process() is not None:
-        # Children of multiprocessing end without atexit (before Python 3.13 or so), but with these.
-        from multiprocessing.util import Finalize
-
-        Finalize(None, _close_all, exitpriority=0)
-        _exit_registered = True
-
-
-@atexit.register
-def _close_all() -> None:
-    deadline = time.monotonic() + EXIT_SECONDS
-    left = 0
-    for handle in tuple(_open):
-        left += handle.close(max(0.0, deadline - time.monotonic()))
-    if left:
-        # Printed by the interpreter: the process is ending, and logging may be gone.
-        raise NotifyError(
-            f"the process ended with {left} records not acknowledged within {EXIT_SECONDS:g} s: they are lost "
-            "unless the broker wrote them; call Producer.close() and act on what it raises"
-        )
-
-
-def _after_fork() -> None:
-    global _open, _exit_registered, _lock
-    for handle in _open:
-        handle._abandon()
-    _open = set()
-    _exit_registered = False
-    _lock = threading.RLock()  # another thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)

@@ -1,8 +1,8 @@
-"""Where partitions begin and end, as their leaders say.
+"""The first and last offsets of partitions, as their leaders report them.
 
-`Consumer.get_watermark_offsets` must not be asked: it puts two questions, and when the first one fails, as it does
-while a partition changes its leader, librdkafka (2.16) may forget that and give the end for the beginning too. All
-that lies between them then looks as if retention had removed it.
+Do not use `Consumer.get_watermark_offsets`: it sends two requests. When the first one fails, as it does while a
+partition changes its leader, librdkafka (2.16) may lose the error and return the end as the beginning. All records
+between them then look as if retention had removed them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ def log_starts(consumer: Consumer, places: Places, timeout: float) -> Offsets:
     """The first offset that each (topic, partition) still has.
 
     Args:
-        consumer: Its isolation level counts; with `read_uncommitted` open transactions are included.
+        consumer: Its isolation level applies; with `read_uncommitted` open transactions are included.
         places: The partitions.
         timeout: Seconds.
 
     Raises:
-        KafkaException: One of them is not known.
+        KafkaException: The offset of a partition is not known.
     """
     return _asked(consumer, places, OFFSET_BEGINNING, timeout)
 
 
 def log_ends(consumer: Consumer, places: Places, timeout: float) -> Offsets:
-    """The offset behind the last one of each; arguments and errors as for `log_starts`."""
+    """The offset after the last record of each partition; arguments and errors as for `log_starts`."""
     return _asked(consumer, places, OFFSET_END, timeout)
 
 

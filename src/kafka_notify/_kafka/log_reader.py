@@ -1,4 +1,4 @@
-"""Reads stretches of topics without joining a group: what the dead-letter tools look at."""
+"""Reads ranges of topics without joining a group, for the tools for dead letters."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _PASSING: Final = frozenset(
 
 
 class LogReader:
-    """A consumer with assigned partitions only: it has no part in any group and commits nothing.
+    """A consumer that assigns its own partitions: it joins no group and commits nothing.
 
     Args:
-        config: librdkafka properties; producer properties among them are left out.
-        group: Shown in broker logs, and named by access rules; no such group comes into being.
-        fetches: Properties that say how much is fetched at once.
+        config: librdkafka properties; producer properties are ignored.
+        group: The group ID for broker logs and access rules; no such group is created.
+        fetches: Properties that decide how much is fetched at once.
 
     Raises:
         ConfigError: librdkafka refuses the configuration.
@@ -64,7 +64,7 @@ class LogReader:
         self._consumer = opened(Consumer, consumer_config(config, "throughput", group, fetches))
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has, 0 when it does not exist."""
+        """The number of partitions of a topic; 0 if it does not exist."""
         found = metadata(self._consumer, _REQUEST_SECONDS, topic).topics[topic]
         error = found.error
         if error is not None and error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -72,7 +72,7 @@ class LogReader:
         return len(found.partitions)
 
     def extent(self, topic: str, partition: int) -> tuple[int, int]:
-        """The first offset and the one behind the last, as the broker has them now, open transactions included."""
+        """The first offset and the offset after the last record, as of now, open transactions included."""
         place = (topic, partition)
         right = "Describe", f"topic {topic}"
         starts = asked(lambda: log_starts(self._consumer, [place], _REQUEST_SECONDS), *right)
@@ -80,7 +80,7 @@ class LogReader:
         return starts[place], ends[place]
 
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
-        """The first offset whose record is not older than `time_ms` (epoch milliseconds); None when all are."""
+        """The first offset whose record is not older than `time_ms` (epoch milliseconds); None if all are older."""
         place = TopicPartition(topic, partition, max(0, time_ms))
         found = asked(lambda: self._consumer.offsets_for_times([place], _REQUEST_SECONDS))[0]
         if found.error is not None:
@@ -88,9 +88,10 @@ class LogReader:
         return found.offset if found.offset >= 0 else None
 
     def read(self, stretches: Mapping[tuple[str, int], tuple[int, int]]) -> Iterator[Message]:
-        """The records of (topic, partition) from the first offset up to, without, the second.
+        """Yield the records of each (topic, partition) from the first offset up to, but without, the second.
 
-        Partitions come in any order, each one's records in theirs. Holds a few megabytes, whatever the length.
+        Partitions come in any order, the records of a partition in offset order. Memory is limited to a few megabytes,
+        whatever the length.
 
         Raises:
             NotifyError: A partition cannot be read, or no broker answers for a minute.
@@ -110,7 +111,7 @@ class LogReader:
                         continue
                 elif at is not None and at < waiting[place]:
                     yield message
-                # The last offset may be a control record, which is never delivered: then the end is reported.
+                # The last offset may be a control record, which is never delivered; the end is reported instead.
                 if error is not None or (at is not None and at + 1 >= waiting[place]):
                     del waiting[place]
                     self._consumer.incremental_unassign([TopicPartition(*place)])
@@ -118,8 +119,8 @@ class LogReader:
             if waiting and time.monotonic() - heard > _SILENCE_SECONDS:
                 topic, partition = next(iter(waiting))
                 raise NotifyError(
-                    f"{topic}[{partition}]: nothing read for {_SILENCE_SECONDS:g} s, {waiting[topic, partition]} is "
-                    "the end to reach; check the brokers' health and the network"
+                    f"{topic}[{partition}]: no record arrived for {_SILENCE_SECONDS:g} s before the end, offset "
+                    f"{waiting[topic, partition]}; check the brokers' health and the network"
                 )
         self._consumer.unassign()
 
@@ -142,15 +143,15 @@ class LogReader:
 
 
 def asked(request: Callable[[], T], operation: str = "Read", resource: str = "the topics") -> T:
-    """The brokers' answer; while one of them goes away, or a topic was just made, they are asked again.
+    """Return the answer to a request, which is repeated while a broker shuts down or a topic is new.
 
     Args:
-        request: Asks them.
-        operation: The right that it needs, for the text of a refusal.
-        resource: On what.
+        request: Sends the request.
+        operation: The right that the request needs, for the text of a refusal.
+        resource: The resource of that right.
 
     Raises:
-        NotifyError: They do not answer, or refuse.
+        NotifyError: The brokers do not answer, or refuse.
     """
     begin = time.monotonic()
     deadline = begin + _ELECTION_SECONDS

@@ -1,4 +1,4 @@
-"""How records are taken from a consumer, whoever owns it."""
+"""Polling of records in batches, for any consumer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from confluent_kafka import Consumer, Message
 
 
 def poll_batch(consumer: Consumer, seconds: float, size: int) -> list[Message]:
-    """The next records, at most `size`; waits up to `seconds` for the first one, and for no other.
+    """Return the next records, at most `size`; wait up to `seconds` for the first record only.
 
-    `consume(size, seconds)` alone would wait all that time for a full batch.
+    `consume(size, seconds)` alone would wait for a full batch.
     """
     first = consumer.poll(seconds)
     return [] if first is None else [first, *consumer.consume(size - 1, 0)]

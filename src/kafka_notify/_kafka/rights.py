@@ -1,4 +1,4 @@
-"""Refusals of the brokers, for people: which right is missing, or what is wrong with the credentials."""
+"""Refusals by the brokers, for people: which right is missing, or what is wrong with the credentials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RIGHTS: Final = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
-"""Codes that say that a right is missing."""
+"""Codes for a missing right."""
 _CREDENTIALS: Final = frozenset(
     {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}
 )
@@ -24,29 +24,29 @@ GRANT: Final = 'grant it (docs/operations.md, "Access rights")'
 
 
 def is_refusal(error: KafkaError) -> bool:
-    """Whether the brokers know this client and refuse, or refuse to know it: waiting does not help."""
+    """Return whether the brokers refuse this client or its request, so that waiting does not help."""
     return error.code() in RIGHTS or error.code() in _CREDENTIALS or _tls.is_refusal(error)
 
 
 def is_missing_right(error: KafkaError) -> bool:
-    """Whether a right is missing."""
+    """Return whether the error is about a missing right."""
     return error.code() in RIGHTS
 
 
 def why_not(name: str, operation: str, resource: str) -> str:
-    """The same of an error of which the name alone is known."""
+    """The same as `told`, for an error of which only the name is known."""
     if not name.endswith("_AUTHORIZATION_FAILED"):
         return name
     return f"the right to {operation} on {resource} is missing ({name}); {GRANT}"
 
 
 def told(error: KafkaError, operation: str, resource: str) -> str:
-    """What was refused, and what to do.
+    """A sentence that says what was refused, and what to do.
 
     Args:
-        error: A refusal, or any other error, which is named as it is.
-        operation: What was asked for, as Kafka's own tools name it: `Read`, `DescribeConfigs`.
-        resource: On what: `topic notif.dlq`, `group notif.high_priority.sms`, `the cluster`.
+        error: A refusal, or any other error, which is quoted.
+        operation: The operation that was requested, as Kafka's own tools name it: `Read`, `DescribeConfigs`.
+        resource: Its resource: `topic notif.dlq`, `group notif.high_priority.sms`, `the cluster`.
     """
     if tls := _tls.named(error):
         return f"{tls} ({error.name()})"

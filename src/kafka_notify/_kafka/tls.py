@@ -1,9 +1,9 @@
-"""What is wrong with TLS between this client and the brokers, for people.
+"""Problems with TLS between this client and the brokers, for people.
 
-OpenSSL says of every certificate that it does not trust "certificate verify failed", and librdkafka shows no more of
-it; a client without TLS on a TLS listener hears nothing at all. So Python's own TLS has a look at the same address with
-the same trust, in a thread of its own: one short handshake, and no data. A client without TLS does so once for each
-address that answers: its brokers log a handshake that they do not expect.
+For every certificate that it does not trust, OpenSSL says "certificate verify failed", and librdkafka reports no
+details. A client without TLS on a TLS listener gets no answer at all. So Python's own TLS probes the same address with
+the same trust, in a thread of its own: one short handshake, and no data. A client without TLS probes each address that
+answers only once, because the brokers log a handshake that they do not expect.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any, Final
 from confluent_kafka import KafkaError
 
 SECONDS: Final = 3.0
-"""For one look, at most."""
+"""The longest duration of one probe."""
 AGAIN: Final = 60.0
-"""Seconds until an address is looked at again by a client that speaks TLS."""
+"""Seconds until a client that speaks TLS probes an address again."""
 MAX: Final = 20
-"""Addresses of which something is remembered."""
+"""Addresses that are remembered."""
 
 _ADDRESS: Final = re.compile(r"^(?:sasl_)?ssl://([^/\s]+)/")
 _UNTRUSTED: Final = "certificate verify failed"
@@ -37,26 +37,26 @@ _ALERTS: Final = (
     ),
     (
         re.compile(r"alert (?:bad|unsupported|unknown ca|certificate (?:unknown|expired|revoked))"),
-        "the brokers refuse this client's certificate: it has expired, is missing, or its authority is unknown to "
-        "them; renew what ssl.certificate.location names",
+        "the brokers refuse this client's certificate: it has expired, is missing, or they do not know its authority; "
+        "renew what ssl.certificate.location names",
     ),
     (
         re.compile(r"alert handshake failure"),
-        "the brokers refuse the TLS handshake; they may want a client certificate (ssl.certificate.location, "
-        "ssl.key.location) or another TLS version",
+        "the brokers refuse the TLS handshake; they may require a client certificate (set ssl.certificate.location "
+        "and ssl.key.location) or another TLS version",
     ),
 )
 _UNKNOWN: Final = (
-    "the certificate of the brokers is not trusted: it has expired, is another host's, or its authority is unknown; "
+    "the certificate of the brokers is not trusted: it has expired, is for another host, or its authority is unknown; "
     "check its dates and names, and ssl.ca.location"
 )
 _BY_CODE: Final = {
     10: "the certificate of {at} has expired; renew it on that broker, or set this machine's clock right",
     9: "the certificate of {at} is not valid yet; set the clocks of that broker and of this machine right",
-    62: "the certificate of {at} is another host's; use a name from the certificate in bootstrap.servers "
-    "and advertised.listeners, or give the broker one with this name",
-    64: "the certificate of {at} is another host's; use a name from the certificate in bootstrap.servers "
-    "and advertised.listeners, or give the broker one with this address",
+    62: "the certificate of {at} is for another host; use a name from the certificate in bootstrap.servers "
+    "and advertised.listeners, or give the broker a certificate with this name",
+    64: "the certificate of {at} is for another host; use a name from the certificate in bootstrap.servers "
+    "and advertised.listeners, or give the broker a certificate with this address",
 }
 _AUTHORITY: Final = (
     "the certificate of {at} is signed by an authority that this client does not know; ssl.ca.location must name the "
@@ -76,10 +76,10 @@ _lock = threading.Lock()
 
 
 class _Look:
-    """At one address, once.
+    """One probe of one address.
 
     Args:
-        encrypted: Whether the client that has it speaks TLS.
+        encrypted: True if the client that asks for it speaks TLS.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
@@ -87,18 +87,18 @@ class _Look:
         self.begun = self.asked = time.monotonic()
         self.done = threading.Event()
         self.reached = False
-        """Whether somebody answered there."""
+        """True if the address accepted a connection."""
         self.said = ""
 
 
 def is_refusal(error: KafkaError) -> bool:
-    """Whether TLS itself failed for good, whatever the code: an alert of the brokers comes as `_TRANSPORT`."""
+    """Return whether TLS failed permanently, whatever the code: an alert from the brokers arrives as `_TRANSPORT`."""
     text = error.str()
     return any(pattern.search(text) for pattern, _ in _ALERTS)
 
 
 def named(error: KafkaError) -> str:
-    """What is wrong, and what to do; empty when TLS is not what is wrong."""
+    """A sentence on the TLS problem behind an error, and what to do; empty if the error has another cause."""
     text = error.str()
     if _UNTRUSTED in text:
         at = _ADDRESS.match(text)
@@ -111,17 +111,17 @@ def named(error: KafkaError) -> str:
 
 
 def expects_none(since: float) -> str:
-    """That a listener speaks TLS which this client does not; empty when nobody knows so since `since`."""
+    """A sentence on a listener that speaks TLS while this client does not; empty if no probe since `since` met one."""
     looks = tuple(_looks.values())
     return next((look.said for look in looks if look.asked >= since and not look.encrypted and look.said), "")
 
 
 def note(error: KafkaError, config: Mapping[str, Any]) -> None:
-    """Have a look, in the background, when an error of a client may be one of TLS that says too little.
+    """Probe in the background, if a client's error may be a TLS problem without details.
 
     Args:
-        error: What the client reported.
-        config: The client's.
+        error: The error that the client reported.
+        config: The client's properties.
     """
     if not _is_encrypted(config):
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -134,7 +134,7 @@ def note(error: KafkaError, config: Mapping[str, Any]) -> None:
 
 
 def await_looks(since: float) -> None:
-    """Until the looks that were asked for since `since`, in monotonic seconds, have ended."""
+    """Wait until the probes that were requested since `since`, in monotonic seconds, have ended."""
     for look in tuple(_looks.values()):
         if look.asked >= since:
             look.done.wait(SECONDS)
@@ -158,14 +158,14 @@ def _look_at(at: str, config: Mapping[str, Any]) -> None:
         threading.Thread(
             target=_run, args=(look, at, config), name="kafka-notify tls look", daemon=True
         ).start()
-    except RuntimeError:  # no thread to be had, or the interpreter ends: then there is no more to say
+    except RuntimeError:  # no thread can be started, or the interpreter ends: the error stays without details
         look.done.set()
 
 
 def _run(look: _Look, at: str, config: Mapping[str, Any]) -> None:
     try:
         look.said = _seen(look, at, config)
-    except (OSError, ValueError):  # not reached, or its trust cannot be read: librdkafka has said so
+    except (OSError, ValueError):  # not reached, or its trust cannot be read: librdkafka has reported it
         pass
     finally:
         look.done.set()
@@ -187,7 +187,7 @@ def _seen(look: _Look, at: str, config: Mapping[str, Any]) -> str:
 
 
 def _any() -> ssl.SSLContext:
-    """For a look at whether somebody speaks TLS at all: nothing is sent."""
+    """A context for a probe that only asks whether the listener speaks TLS: no data is sent, so any trust will do."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -195,7 +195,7 @@ def _any() -> ssl.SSLContext:
 
 
 def _trust(config: Mapping[str, Any]) -> ssl.SSLContext:
-    """The client's own."""
+    """The trust that the client itself is configured with."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = str(config.get("ssl.endpoint.identification.algorithm", "https")) != "none"
     where, text = config.get("ssl.ca.location"), config.get("ssl.ca.pem")

@@ -1,1 +1,1 @@
-"""The way back from the dead-letter topic: which letters go, where to, and proof of what they were."""
+"""The way back from the dead-letter topic: which dead letters go, where to, and proof of what they were."""

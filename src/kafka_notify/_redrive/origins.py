@@ -1,7 +1,8 @@
-"""The source records of dead letters: read while retention keeps them, and compared with what the letters say.
+"""The source records of dead letters: read while retention keeps them, and compared with the dead letters.
 
 A dead letter is only as trustworthy as the right to write to the dead-letter topic; a source record is what a producer
-sent. So the source record goes back when there is one, and a letter that differs from its source record goes nowhere.
+sent. So the source record goes back if there is one, and a dead letter that differs from its source record goes
+nowhere.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ FETCHES: Final[Config] = {
     "fetch.message.max.bytes": 524_288,
     "fetch.wait.max.ms": 100,
 }
-"""Little is read beyond what is wanted."""
+"""Small fetches, so that little is read beyond the source records that are looked up."""
 _REQUEST_SECONDS: Final = 30.0
 
 Place = tuple[str, int]
@@ -54,9 +55,9 @@ class Origins:
 
     Args:
         config: librdkafka properties.
-        group: Shown in broker logs; no such group comes into being.
-        codec: Reads the values.
-        categories: Those of the topology.
+        group: The group ID for broker logs; no such group is created.
+        codec: Decodes the values.
+        categories: The categories of the topology.
     """
 
     def __init__(
@@ -77,21 +78,21 @@ class Origins:
     ) -> None:
         self._opened.close()
 
-    def restored(self, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-        """The letters with what is known of their source records, in any order.
+    def restored(self, dead_letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+        """Yield the dead letters with what is known of their source records, in any order.
 
-        One whose source record is kept and equal comes with that record's key, value and headers, also when its own
-        value was redacted. Holds a few thousand letters, 16 MB at most and what the largest of them takes.
+        A dead letter whose source record is kept and equal gets that record's key, value and headers, even if its own
+        value was redacted. Memory is limited to a few thousand dead letters, 16 MB and the largest of them.
 
         Raises:
             NotifyError: A source topic cannot be read.
-            CodecUnavailableError: The codec's service is away.
+            CodecUnavailableError: The codec's service is unavailable.
         """
         batch: list[DeadLetter] = []
         size = 0
-        for letter in letters:
-            batch.append(letter)
-            size += 1_000 + len(letter.raw or b"")
+        for dead_letter in dead_letters:
+            batch.append(dead_letter)
+            size += 1_000 + len(dead_letter.raw or b"")
             if len(batch) >= BATCH or size >= BATCH_BYTES:
                 yield from self._of(batch)
                 batch, size = [], 0
@@ -99,33 +100,33 @@ class Origins:
 
     def _of(self, batch: list[DeadLetter]) -> Iterator[DeadLetter]:
         wanted: dict[Place, dict[int, list[DeadLetter]]] = {}
-        for letter in batch:
-            state = letter.state
+        for dead_letter in batch:
+            state = dead_letter.state
             place = (state.origin_topic, state.origin_partition)
-            if self._is_there(letter, place):
-                wanted.setdefault(place, {}).setdefault(state.origin, []).append(letter)
+            if self._is_there(dead_letter, place):
+                wanted.setdefault(place, {}).setdefault(state.origin, []).append(dead_letter)
             else:
-                yield _gone(letter)
+                yield _gone(dead_letter)
         for stretches in _rounds({place: sorted(offsets) for place, offsets in wanted.items()}):
             for message in self._reader.read(stretches):
                 place, offset = (message.topic() or "", message.partition() or 0), message.offset()
                 assert offset is not None
-                for letter in wanted.get(place, {}).pop(offset, ()):
-                    yield self._compared(letter, message)
-        # removed meanwhile, by a transaction that was aborted, or by somebody's own hand
+                for dead_letter in wanted.get(place, {}).pop(offset, ()):
+                    yield self._compared(dead_letter, message)
+        # removed meanwhile, part of an aborted transaction, or deleted by a person
         for offsets in wanted.values():
-            for letters in offsets.values():
-                yield from map(_gone, letters)
+            for dead_letters in offsets.values():
+                yield from map(_gone, dead_letters)
 
-    def _is_there(self, letter: DeadLetter, place: Place) -> bool:
+    def _is_there(self, dead_letter: DeadLetter, place: Place) -> bool:
         topic = self._topic(place[0])
-        id = letter.state.origin_topic_id
+        id = dead_letter.state.origin_topic_id
         if place[1] >= topic.partitions or (id and topic.id and id != topic.id):
             return False
         if place[1] not in topic.extents:
             topic.extents[place[1]] = self._reader.extent(*place)
         start, end = topic.extents[place[1]]
-        return start <= letter.state.origin < end
+        return start <= dead_letter.state.origin < end
 
     def _topic(self, name: str) -> _Topic:
         if name not in self._topics:
@@ -140,37 +141,37 @@ class Origins:
             id = asked[name].result().topic_id
         except KafkaException as e:
             raise NotifyError(
-                f"{name}: the topic's id cannot be read ({e.args[0].name()}); allow Describe on it"
+                f"{name}: the topic ID cannot be read ({e.args[0].name()}); allow Describe on the topic"
             ) from None
         known = bool(id.get_most_significant_bits() or id.get_least_significant_bits())  # brokers before 2.8
         return _Topic(partitions, str(id) if known else "", _retention_ms(admin, name))
 
-    def _compared(self, letter: DeadLetter, message: Message) -> DeadLetter:
-        state, headers, timestamp = letter.state, h.headers_of(message), message.timestamp()[1]
+    def _compared(self, dead_letter: DeadLetter, message: Message) -> DeadLetter:
+        state, headers, timestamp = dead_letter.state, h.headers_of(message), message.timestamp()[1]
         topic = self._topics[state.origin_topic]
         id, created = wire.identity(
             headers, state.origin_topic, state.origin_partition, state.origin, timestamp
         )
         original = wire.own_headers(headers, id, created if created >= 0 else None)
-        if not _is_equal(letter, message, original, id, created):
+        if not _is_equal(dead_letter, message, original, id, created):
             is_surely_its_own = state.origin_topic_id and state.origin_topic_id == topic.id
-            if not is_surely_its_own and (letter.id, _created(letter)) != (id, created):
-                return _gone(
-                    letter
-                )  # perhaps of a topic of the same name that was deleted: it cannot be told
+            if not is_surely_its_own and (dead_letter.id, _created(dead_letter)) != (id, created):
+                # it may come from a deleted topic of the same name
+                return _gone(dead_letter)
             log.error(
-                "%s[%d]@%d: this dead letter is forged or foreign: its source record %s[%d]@%d has other bytes; it is "
-                "not redriven; find out who may write to the dead-letter topic",
-                letter.topic, letter.partition, letter.offset, state.origin_topic, state.origin_partition, state.origin,
-            )  # fmt: skip
-            return attrs.evolve(letter, source=SourceRecord("different"))
+                "%s[%d]@%d: this dead letter is forged or foreign: its source record %s[%d]@%d has other bytes, so it "
+                "is not redriven; find out who may write to the dead-letter topic",
+                *(dead_letter.topic, dead_letter.partition, dead_letter.offset),
+                *(state.origin_topic, state.origin_partition, state.origin),
+            )
+            return attrs.evolve(dead_letter, source=SourceRecord("different"))
         until = None
         if topic.retention_ms is not None and timestamp >= 0:
             until = from_millis(min(timestamp + topic.retention_ms, h.MAX_MILLIS))
-        return letter.with_record(
+        return dead_letter.with_record(
             message.key(),
             message.value(),
-            _merged(letter, original),
+            _merged(dead_letter, original),
             timestamp,
             self._codec,
             self._categories,
@@ -183,7 +184,7 @@ class _Topic:
     partitions: int
     id: str = ""
     retention_ms: int | None = None
-    """How long it surely keeps a record; None when that is not known."""
+    """The time for which the topic certainly keeps a record; None if that is not known."""
     extents: dict[int, tuple[int, int]] = attrs.field(factory=dict[int, tuple[int, int]])
 
 
@@ -192,7 +193,7 @@ def _retention_ms(admin: Any, topic: str) -> int | None:
     try:
         entries = admin.describe_configs([resource], request_timeout=_REQUEST_SECONDS)[resource].result()
     except KafkaException:
-        return None  # it takes a right of its own, and only the date is not known without
+        return None  # this takes a right of its own; without it only the date is unknown
     if int(entries["retention.bytes"].value) >= 0:
         return None
     milliseconds = int(entries["retention.ms"].value)
@@ -200,7 +201,7 @@ def _retention_ms(admin: Any, topic: str) -> int | None:
 
 
 def _rounds(offsets: Mapping[Place, list[int]]) -> Iterator[dict[Place, tuple[int, int]]]:
-    """Stretches to read, one of each partition at a time."""
+    """Ranges to read, in rounds of one range per partition."""
     runs: dict[Place, list[tuple[int, int]]] = {}
     for place, wanted in offsets.items():
         of = runs.setdefault(place, [])
@@ -213,38 +214,40 @@ def _rounds(offsets: Mapping[Place, list[int]]) -> Iterator[dict[Place, tuple[in
         yield {place: of[number] for place, of in runs.items() if number < len(of)}
 
 
-def _gone(letter: DeadLetter) -> DeadLetter:
-    return attrs.evolve(letter, source=SourceRecord("gone"))
+def _gone(dead_letter: DeadLetter) -> DeadLetter:
+    return attrs.evolve(dead_letter, source=SourceRecord("gone"))
 
 
-def _created(letter: DeadLetter) -> int:
-    state = letter.state
-    return wire.identity(list(letter.headers), state.origin_topic, state.origin_partition, state.origin, -1)[
-        1
-    ]
+def _created(dead_letter: DeadLetter) -> int:
+    state = dead_letter.state
+    return wire.identity(
+        list(dead_letter.headers), state.origin_topic, state.origin_partition, state.origin, -1
+    )[1]
 
 
-def _is_equal(letter: DeadLetter, message: Message, original: wire.Headers, id: str, created: int) -> bool:
-    """Whether the letter is of this record: all of it, or what was left when it was redacted or too large."""
+def _is_equal(
+    dead_letter: DeadLetter, message: Message, original: wire.Headers, id: str, created: int
+) -> bool:
+    """Return whether the dead letter is of this record: all of it, or the rest if it was redacted or too large."""
     was_born = created if created >= 0 else None
-    own = _lasting(letter, wire.own_headers(list(letter.headers), id, was_born))
-    if letter.redacted:
-        bare = _lasting(letter, wire.own_headers(None, id, was_born))
-        return letter.key in (None, message.key()) and own in (_lasting(letter, original), bare)
+    own = _lasting(dead_letter, wire.own_headers(list(dead_letter.headers), id, was_born))
+    if dead_letter.redacted:
+        bare = _lasting(dead_letter, wire.own_headers(None, id, was_born))
+        return dead_letter.key in (None, message.key()) and own in (_lasting(dead_letter, original), bare)
     return (
-        letter.key == message.key()
-        and own == _lasting(letter, original)
-        and (letter.raw or b"") == (message.value() or b"")
+        dead_letter.key == message.key()
+        and own == _lasting(dead_letter, original)
+        and (dead_letter.raw or b"") == (message.value() or b"")
     )
 
 
-def _lasting(letter: DeadLetter, headers: wire.Headers) -> wire.Headers:
-    """What a redrive never changes: one of an expired letter gives it a new lifetime."""
-    return [header for header in headers if header[0] != h.EXPIRES_AT] if letter.redrives else headers
+def _lasting(dead_letter: DeadLetter, headers: wire.Headers) -> wire.Headers:
+    """The headers that no redrive changes: a redrive gives an expired dead letter a new lifetime."""
+    return [header for header in headers if header[0] != h.EXPIRES_AT] if dead_letter.redrives else headers
 
 
-def _merged(letter: DeadLetter, original: wire.Headers) -> wire.Headers:
-    merged = _lasting(letter, original)
-    if letter.redrives:
-        merged = [*merged, *(header for header in letter.headers if header[0] == h.EXPIRES_AT)]
-    return [*merged, *(header for header in letter.headers if header[0] in h.HOP_HEADERS)]
+def _merged(dead_letter: DeadLetter, original: wire.Headers) -> wire.Headers:
+    merged = _lasting(dead_letter, original)
+    if dead_letter.redrives:
+        merged = [*merged, *(header for header in dead_letter.headers if header[0] == h.EXPIRES_AT)]
+    return [*merged, *(header for header in dead_letter.headers if header[0] in h.HOP_HEADERS)]

@@ -1,12 +1,11 @@
-"""Which dead letters are redriven, and in which order: once each, whatever happened before.
+"""The choice of the dead letters to redrive, and their order: each goes once, whatever happened before.
 
 A copy that was written before is recognised in the retry topic itself: it names the same origin with more redrives.
-So nothing has to be remembered, and a tool that died half-way is simply run again.
+So no state is kept, and a tool that died half-way is simply run again.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import time
@@ -14,19 +13,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from confluent_kafka import KafkaException, Message
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka import Message
 
 from kafka_notify import wire
 from kafka_notify._base.names import is_name, of_group
-from kafka_notify._kafka.config import Config, client_config, opened
-from kafka_notify._kafka.handle import reason
 from kafka_notify._kafka.log_reader import LogReader
 from kafka_notify._partition.strangers import OTHER_TOPIC
+from kafka_notify._redrive.copy_headers import copy_headers, is_expired, packed, unpacked
+from kafka_notify._redrive.retention import CLOCK_SKEW_MS
+from kafka_notify._redrive.retention import Retention as Retention
 from kafka_notify._redrive.target import Readers, refusal
 from kafka_notify._redrive.writer import Copy, Watch
 from kafka_notify._wire import headers as h
-from kafka_notify.errors import NotifyError
 from kafka_notify.notification import Notification
 from kafka_notify.topology import Topology
 
@@ -37,43 +35,40 @@ if TYPE_CHECKING:
 log = logging.getLogger("kafka_notify.dead_letters")
 
 MAX_REDRIVES: Final = 3
-_CLOCK_SKEW_MS: Final = 3_600_000
-"""How far the clocks of workers, brokers and this machine may be apart."""
-_REQUEST_SECONDS: Final = 30.0
 _ADVICE: Final = {
-    "forged": "some letters differ from their source records: somebody else wrote them; the log names each, and who "
-    "may write to the dead-letter topic is to be found out",
-    "undecodable": "some letters cannot be read here: if their consumer's codec is another one, say `codec`",
-    "redacted": "the source records of redacted letters are gone, and their payloads with them: what is sensitive can "
-    "be redriven for as long as its source topic keeps it",
-    "unverified": "the source records of some letters are gone, so that nobody can tell whether their consumer wrote "
-    "them; if nobody else may write to the dead-letter topic, say `allow_unverified`",
+    "forged": "some dead letters differ from their source records, so their consumer did not write them; the log names "
+    "each: find out who may write to the dead-letter topic",
+    "undecodable": "some dead letters cannot be decoded; if their consumer has another codec, pass `codec`",
+    "redacted": "the source records of redacted dead letters are gone, and their payloads with them; sensitive data "
+    "can be redriven only while its source topic keeps the record",
+    "unverified": "the source records of some dead letters are gone, so it is unknown whether their consumer wrote "
+    "them; if nobody else may write to the dead-letter topic, pass `allow_unverified`",
 }
 
 _TABLE: Final = """
-CREATE TABLE letter (
+CREATE TABLE dead_letter (
   topic TEXT, partition INTEGER, origin INTEGER, id TEXT, created INTEGER, redrives INTEGER, died INTEGER,
   key BLOB, value BLOB, headers TEXT,
   PRIMARY KEY (topic, partition, origin, id, created)
 )"""
 # Two deaths of one notification: the later one proves that the earlier one was redriven.
 _INSERT: Final = """
-INSERT INTO letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
   redrives = excluded.redrives, died = excluded.died, key = excluded.key, value = excluded.value,
   headers = excluded.headers
-WHERE excluded.redrives > letter.redrives"""
+WHERE excluded.redrives > dead_letter.redrives"""
 
 
 class Plan:
     """The copies to write, sorted by origin in an unnamed SQLite database: on disk when there are many.
 
     Args:
-        topology: Decides on retry topics; a letter's headers never do.
-        reader: Looks at the retry topics.
-        watch: Asked whether to go on.
-        readers: Says whether anybody reads what is written.
-        to: The consumer that gets the letters instead of the one that gave up on them.
+        topology: Determines the retry topics; a dead letter's headers never do.
+        reader: Reads the retry topics.
+        watch: Is told the progress, and knows whether the redrive is cancelled.
+        readers: Knows whether anybody reads the copies.
+        to: The consumer that gets the dead letters instead of the one that gave up on them.
         origins: Looks up the source records.
     """
 
@@ -89,7 +84,7 @@ class Plan:
         self._origins = origins
         self.skipped: Counter[str] = Counter()
         self.advice: dict[str, None] = {}
-        """What to do about letters that were left out, each sentence once."""
+        """Remedies for dead letters that were left out, each sentence once."""
         self._readers = readers
         self._to = to
         self._checked: set[str] = set()
@@ -103,82 +98,85 @@ class Plan:
         self._db.execute(_TABLE)
 
     def add(
-        self, letters: Iterable[DeadLetter], *, allow_expired: bool, allow_unverified: bool = True
+        self, dead_letters: Iterable[DeadLetter], *, allow_expired: bool, allow_unverified: bool = True
     ) -> None:
-        """Take in letters; those that cannot be redriven are counted and left out.
+        """Take in dead letters; those that cannot be redriven are counted and left out.
 
         Args:
-            letters: To be redriven.
-            allow_expired: Also those that expired.
-            allow_unverified: Also those whose source record is gone.
+            dead_letters: The dead letters to redrive.
+            allow_expired: Include those that have expired.
+            allow_unverified: Include those whose source record is gone.
         """
         offered = 0
-        wanted = self._wanted(letters, allow_expired)
-        for letter in wanted if self._origins is None else self._origins.restored(wanted):
+        wanted = self._wanted(dead_letters, allow_expired)
+        for dead_letter in wanted if self._origins is None else self._origins.restored(wanted):
             if self._watch.cancelled:
                 break
-            if why := _not_as_it_was(letter, allow_unverified):
+            if why := _not_as_it_was(dead_letter, allow_unverified):
                 self.skipped[why] += 1
                 if advice := _ADVICE.get(why):
                     self.advice[advice] = None
                 continue
-            topic = self._place(letter)[1]
-            state, headers = letter.state, _copy_headers(letter, self._origin_topic_id(letter.state))
-            created = cast(Notification[Any], letter.notification)._created_ms
+            topic = self._place(dead_letter)[1]
+            state, headers = (
+                dead_letter.state,
+                copy_headers(dead_letter, self._origin_topic_id(dead_letter.state)),
+            )
+            created = cast(Notification[Any], dead_letter.notification)._created_ms
             place = (
                 topic,
                 state.origin_partition,
                 state.origin,
-                letter.id,
+                dead_letter.id,
                 created,
                 state.redrives,
                 state.at_ms,
             )
-            self._db.execute(_INSERT, (*place, letter.key, letter.raw, _packed(headers)))
+            self._db.execute(_INSERT, (*place, dead_letter.key, dead_letter.raw, packed(headers)))
             offered += 1
         self._left_out("already_redriven", offered - self.size())
 
-    def _wanted(self, letters: Iterable[DeadLetter], allow_expired: bool) -> Iterator[DeadLetter]:
-        for number, letter in enumerate(letters, 1):
+    def _wanted(self, dead_letters: Iterable[DeadLetter], allow_expired: bool) -> Iterator[DeadLetter]:
+        for number, dead_letter in enumerate(dead_letters, 1):
             if self._watch.cancelled:
                 return
             self._watch.tell("reading", number)
-            if why := self._refused(letter, allow_expired):
+            if why := self._refused(dead_letter, allow_expired):
                 self.skipped[why] += 1
             else:
-                yield letter
+                yield dead_letter
 
     def _origin_topic_id(self, state: wire.DeadLetterState) -> str | None:
-        """What its copy says of the topic that its origin is in; that of a letter of an older version may not be known,
-        but an offset beyond the present end is surely another topic's."""
+        """The topic ID for the copy's headers. A dead letter of an older version may not have one, but an offset beyond
+        the present end certainly belongs to another topic."""
         place = (state.origin_topic, state.origin_partition)
         if place not in self._ends:
             exists = self._reader.partitions(place[0]) > place[1]
             self._ends[place] = self._reader.extent(*place)[1] if exists else 0
         return OTHER_TOPIC if state.origin >= self._ends[place] else state.origin_topic_id
 
-    def _place(self, letter: DeadLetter) -> tuple[str, str, str]:
-        """Lane, retry topic and consumer that a letter goes to; empty when there is none."""
-        lane, name = self._consumer_of(letter.state)
+    def _place(self, dead_letter: DeadLetter) -> tuple[str, str, str]:
+        """Lane, retry topic and consumer that a dead letter goes to; empty if there is none."""
+        lane, name = self._consumer_of(dead_letter.state)
         if lane and self._to is not None:
             name = self._to
             if lane not in self._checked and self._readers is not None:
                 self._readers.check(lane, name)
                 self._checked.add(lane)
-        return lane, self._retry_topic(letter.state, lane, name) if lane else "", name
+        return lane, self._retry_topic(dead_letter.state, lane, name) if lane else "", name
 
-    def _refused(self, letter: DeadLetter, allow_expired: bool) -> str:
-        """Why it is left out whatever its source record says; empty when it is not."""
-        lane, topic, name = self._place(letter)
+    def _refused(self, dead_letter: DeadLetter, allow_expired: bool) -> str:
+        """The reason why a dead letter is left out whatever its source record says; empty if there is none."""
+        lane, topic, name = self._place(dead_letter)
         if not topic:
             return "unknown_group"
-        channel = wire.channel_of(list(letter.headers))
+        channel = wire.channel_of(list(dead_letter.headers))
         if why := self._unread(lane, name, channel):
             return why
-        if letter.redrives >= MAX_REDRIVES:
+        if dead_letter.redrives >= MAX_REDRIVES:
             return "parked"
-        n = letter.notification
-        return "expired" if n is not None and not allow_expired and _is_expired(n) else ""
+        n = dead_letter.notification
+        return "expired" if n is not None and not allow_expired and is_expired(n) else ""
 
     def _consumer_of(self, state: wire.DeadLetterState) -> tuple[str, str]:
         """Lane and name of the consumer that gave up; empty when the topology has no such lane."""
@@ -204,7 +202,7 @@ class Plan:
         if self._to is not None:
             if readers[name].sends(channel) is not False:
                 return ""
-            self.advice[f"{name} does not send the channel {channel}: its letters were left out"] = None
+            self.advice[f"{name} does not send the channel {channel}; its dead letters were left out"] = None
             return "other_channel"
         others = {other: reader for other, reader in readers.items() if other != name}
         if sentence := refusal(readers[name], others, channel):
@@ -213,7 +211,7 @@ class Plan:
         return ""
 
     def drop_redriven(self, retention: Retention | None) -> None:
-        """Leave out letters whose copy is in the retry topic, and those of which that cannot be told any more.
+        """Leave out dead letters whose copy is in the retry topic, and those for which that is no longer certain.
 
         Args:
             retention: None keeps the latter.
@@ -221,14 +219,14 @@ class Plan:
         now = int(time.time() * 1000)
         stretches: dict[tuple[str, int], tuple[int, int]] = {}
         for topic, partition, died in self._db.execute(
-            "SELECT topic, partition, min(died) FROM letter GROUP BY topic, partition"
+            "SELECT topic, partition, min(died) FROM dead_letter GROUP BY topic, partition"
         ).fetchall():
             low, high = self._reader.extent(topic, partition)
             if retention is not None and low > 0:
                 horizon = retention.horizon(topic, now)
-                gone = "DELETE FROM letter WHERE topic = ? AND partition = ? AND died < ?"
+                gone = "DELETE FROM dead_letter WHERE topic = ? AND partition = ? AND died < ?"
                 self._left_out("unproven", self._db.execute(gone, (topic, partition, horizon)).rowcount)
-            start = self._reader.offset_at(topic, partition, died - _CLOCK_SKEW_MS)
+            start = self._reader.offset_at(topic, partition, died - CLOCK_SKEW_MS)
             stretches[topic, partition] = (high if start is None else max(low, start), high)
         total = sum(end - start for start, end in stretches.values())
         for number, message in enumerate(self._reader.read(stretches), 1):
@@ -246,7 +244,7 @@ class Plan:
             return 0
         identity = wire.identity(headers, source, partition, state.origin, 0)
         return self._db.execute(
-            "DELETE FROM letter WHERE topic = ? AND partition = ? AND origin = ? AND id = ? AND created = ? "
+            "DELETE FROM dead_letter WHERE topic = ? AND partition = ? AND origin = ? AND id = ? AND created = ? "
             "AND redrives < ?",
             (topic, partition, state.origin, *identity, state.redrives),
         ).rowcount
@@ -256,115 +254,30 @@ class Plan:
             self.skipped[why] += count
 
     def size(self) -> int:
-        """How many copies there are to write."""
-        count: int = self._db.execute("SELECT count(*) FROM letter").fetchone()[0]
+        """The number of copies to write."""
+        count: int = self._db.execute("SELECT count(*) FROM dead_letter").fetchone()[0]
         return count
 
     def copies(self) -> Iterator[Copy]:
-        """What to write: each user's in the order of their origins, for a user has one partition."""
+        """The copies to write, by origin: a user has one partition, so each user's copies keep their order."""
         rows = self._db.execute(
-            "SELECT topic, partition, key, value, headers FROM letter ORDER BY topic, partition, origin"
+            "SELECT topic, partition, key, value, headers FROM dead_letter ORDER BY topic, partition, origin"
         )
         for topic, partition, key, value, headers in rows:
-            yield Copy(topic, partition, key, value, _unpacked(headers))
+            yield Copy(topic, partition, key, value, unpacked(headers))
 
     def close(self) -> None:
-        """Delete it."""
+        """Delete the database."""
         self._db.close()
 
 
-def _not_as_it_was(letter: DeadLetter, allow_unverified: bool) -> str:
-    """Why a letter cannot go back, by what its source record said; empty when it can."""
-    source = letter.source
+def _not_as_it_was(dead_letter: DeadLetter, allow_unverified: bool) -> str:
+    """The reason why a dead letter cannot go back, by its source record; empty if it can."""
+    source = dead_letter.source
     if source is not None and source.state == "different":
         return "forged"
-    if letter.redacted and (source is None or source.state != "kept"):
+    if dead_letter.redacted and (source is None or source.state != "kept"):
         return "redacted"
     if source is not None and source.state == "gone" and not allow_unverified:
         return "unverified"
-    return "undecodable" if letter.notification is None else ""
-
-
-def _is_expired(notification: Notification[Any]) -> bool:
-    expires = notification._expires_ms
-    return expires is not None and expires <= time.time() * 1000
-
-
-def _copy_headers(letter: DeadLetter, origin_topic_id: str | None) -> wire.Headers:
-    state, now = letter.state, int(time.time() * 1000)
-    notification = cast(Notification[Any], letter.notification)  # an undecodable one was left out before
-    headers = wire.strip_retry(list(letter.headers))
-    if _is_expired(notification):
-        lifetime = (notification._expires_ms or now) - notification._created_ms
-        headers = [(name, raw) for name, raw in headers if name != h.EXPIRES_AT]
-        headers.append((h.EXPIRES_AT, b"%d" % (now + lifetime)))
-    return wire.retry_copy(
-        headers,
-        wire.RetryState(
-            origin_topic=state.origin_topic,
-            origin_partition=state.origin_partition,
-            origin=state.origin,
-            attempt=0,
-            due_ms=now,
-            first_failed_ms=None,
-            error_class=state.error_class,
-            error_code=state.error_code,
-            provider=state.provider,
-            # whoever redrives it has decided: else a sender that asks a person would do so again, for ever
-            outcome_unknown=False,
-            writer=wire.REDRIVE_WRITER,
-            redrives=state.redrives + 1,
-            origin_topic_id=origin_topic_id,
-            unknown_before=state.outcome_unknown or state.unknown_before,
-        ),
-        notification.id,
-        notification._created_ms,
-    )
-
-
-def _packed(headers: wire.Headers) -> str:
-    # A value that another client wrote as null stays null.
-    return json.dumps([(name, None if raw is None else raw.decode("latin-1")) for name, raw in headers])
-
-
-def _unpacked(text: str) -> wire.Headers:
-    return [
-        (name, cast(bytes, None if raw is None else raw.encode("latin-1"))) for name, raw in json.loads(text)
-    ]
-
-
-class Retention:
-    """How far back retry topics reach, by their configuration.
-
-    Args:
-        config: librdkafka properties.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._horizons: dict[str, int] = {}
-
-    def horizon(self, topic: str, now_ms: int) -> int:
-        """The time (epoch ms) since when nothing can have been deleted.
-
-        Raises:
-            NotifyError: The topic's configuration cannot be read.
-        """
-        if topic not in self._horizons:
-            self._horizons[topic] = self._asked(topic, now_ms)
-        return self._horizons[topic]
-
-    def _asked(self, topic: str, now_ms: int) -> int:
-        admin: Any = opened(AdminClient, client_config(self._config))
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        try:
-            entries = admin.describe_configs([resource], request_timeout=_REQUEST_SECONDS)[resource].result()
-        except KafkaException as e:
-            raise NotifyError(
-                f"{topic}: its retention cannot be read ({reason(e.args[0])}), so that nobody can tell whether a "
-                "letter was redriven before; allow DescribeConfigs on it, or pass allow_unproven=True"
-            ) from None
-        milliseconds = int(entries["retention.ms"].value)
-        if int(entries["retention.bytes"].value) >= 0:
-            return now_ms + _CLOCK_SKEW_MS  # its records go when it grows, whatever their age
-        return 0 if milliseconds < 0 else now_ms - milliseconds + _CLOCK_SKEW_MS
+    return "undecodable" if dead_letter.notification is None else ""

@@ -1,4 +1,4 @@
-"""Who would read a redriven copy: a retry topic outlives its consumer, and what is written there then is never sent."""
+"""The consumer that would read a redriven copy: copies in a retry topic that outlived its consumer are never sent."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ _TIMEOUT: Final = 30.0
 
 @attrs.frozen
 class Reader:
-    """A consumer group of a lane, as far as it concerns a redrive."""
+    """A consumer group of a lane, with what a redrive needs to know of it."""
 
     name: str
-    """Of the consumer; `workers` is the one without."""
+    """Name of the consumer; `workers` is the unnamed one."""
     works: bool
-    """Whether a worker is in the group."""
+    """True if a worker is in the group."""
     committed: bool
-    """Whether the group has committed offsets."""
+    """True if the group has committed offsets."""
     channels: frozenset[str] | None
-    """Digests of what it sends, by its commits; None when that is not known."""
+    """Digests of the channels that it sends, from its commits; None if they are not known."""
 
     def sends(self, channel: str | None) -> bool | None:
-        """Whether it sends a channel; None when nobody can tell."""
+        """Return whether the consumer sends a channel; None if that is not known."""
         if self.channels is None or channel is None:
             return None
         return ALL in self.channels or digest(channel) in self.channels
 
 
 def refusal(own: Reader, others: Mapping[str, Reader], channel: str | None) -> str:
-    """Why a letter must not go back to the consumer that gave up on it; empty when it may.
+    """The reason why a dead letter must not go back to the consumer that gave up on it; empty if it may.
 
     Args:
         own: That consumer.
-        others: The other ones of its lane, by name.
-        channel: Of the letter.
+        others: The other consumers of its lane, by name.
+        channel: The channel of the dead letter.
     """
     if own.works:
         return ""
     heirs = sorted(o.name for o in others.values() if o.works and o.sends(channel))
     if own.committed and not heirs:
-        return ""  # its workers are away, and nobody has surely taken over: they will come back
+        return ""  # its workers are stopped, and no other consumer has taken over: they will return
     state = (
         "no worker is in its group"
         if own.committed
@@ -65,11 +65,11 @@ def refusal(own: Reader, others: Mapping[str, Reader], channel: str | None) -> s
     heir = f"; {', '.join(perhaps)} sends its channel now" if heirs else ""
     if perhaps and not heirs:
         heir = f"; perhaps to {', '.join(perhaps)}"
-    return f"nobody reads the retry topic of {own.name}: {state}. Was it renamed? Then say `to`{heir}"
+    return f"nobody reads the retry topic of {own.name}: {state}; if it was renamed, pass `to`{heir}"
 
 
 class Readers:
-    """Asks the cluster for the groups of a lane.
+    """The consumer groups of a lane, asked of the cluster.
 
     Args:
         config: librdkafka properties.
@@ -83,14 +83,14 @@ class Readers:
         self._of_lane: dict[str, dict[str, Reader] | None] = {}
 
     def of(self, lane: str) -> Mapping[str, Reader] | None:
-        """All consumers that have a retry topic on a lane, by name; None when they may not be described."""
+        """All consumers that have a retry topic on a lane, by name; None if the groups may not be described."""
         if lane not in self._of_lane:
             try:
                 self._of_lane[lane] = {name: self._reader(lane, name) for name in self.names(lane)}
             except KafkaException as e:
                 log.warning(
-                    "whether anybody reads the retry topics of %s cannot be told (%s): letters are redriven all the "
-                    "same; allow Describe on its groups",
+                    "it is unknown whether anybody reads the retry topics of %s (%s); dead letters are redriven all "
+                    "the same; allow Describe on the groups of the lane",
                     lane,
                     reason(e.args[0]),
                 )
@@ -98,20 +98,21 @@ class Readers:
         return self._of_lane[lane]
 
     def names(self, lane: str) -> list[str]:
-        """Consumers that have a retry topic on a lane; `workers` is the one without a name."""
+        """Names of the consumers that have a retry topic on a lane; `workers` is the unnamed one."""
         topics = self._admin.list_topics(timeout=_TIMEOUT).topics
         of = (of_retry_topic(self._topology.prefix, topic) for topic in topics)
         return sorted(each[1] or DEFAULT_CONSUMER for each in of if each is not None and each[0] == lane)
 
     def check(self, lane: str, name: str) -> None:
-        """See that somebody will read the retry topic of a consumer that is named as the new one.
+        """Check that somebody reads the retry topic of the consumer that is to get the dead letters.
 
         Raises:
-            ConfigError: It is not so.
+            ConfigError: Nobody does.
         """
         if name not in (known := self.names(lane)):
             raise ConfigError(
-                f"to={name!r}: lane {lane} has no retry topic of that consumer; there are: {', '.join(known) or 'none'}"
+                f"to={name!r}: lane {lane} has no retry topic of that consumer; name one of: "
+                f"{', '.join(known) or '(none)'}"
             )
         readers = self.of(lane)
         if readers is not None and not (readers[name].works or readers[name].committed):
@@ -131,8 +132,8 @@ class Readers:
             works = False
         channels: set[str] = set()
         committed = False
-        # by a consumer that subscribes to nothing: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the
-        # process with a segmentation fault when the coordinator moves meanwhile
+        # A consumer without a subscription asks: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the
+        # process with a segmentation fault if the coordinator moves meanwhile.
         asker = opened(Consumer, consumer_config(self._config, "throughput", group))
         try:
             topics = asker.list_topics(timeout=_TIMEOUT).topics

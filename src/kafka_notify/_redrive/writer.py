@@ -1,4 +1,4 @@
-"""Writes the copies of a redrive, and says how far it is."""
+"""Writes the copies of a redrive, and reports its progress."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Phase = Literal["reading", "comparing", "writing"]
 
 @attrs.frozen
 class RedriveProgress:
-    """How far `DeadLetters.redrive` is."""
+    """The progress of `DeadLetters.redrive`."""
 
     phase: Phase
-    """Reading letters; looking for what was redriven before; writing copies."""
+    """Reading dead letters, looking for those that were redriven before, or writing copies."""
     done: int
-    """Letters read, records of retry topics compared, copies acknowledged."""
+    """Dead letters read, records of retry topics compared, or copies acknowledged."""
     total: int | None
-    """Of the phase; None while reading, whose end is not known."""
+    """The number at the end of the phase; None while reading, as it is not known."""
 
 
 OnProgress = Callable[[RedriveProgress], object]
@@ -54,11 +54,11 @@ class Copy:
 
 
 class Watch:
-    """Says how far a redrive is, and whether it is to end.
+    """Reports the progress of a redrive, and knows whether it is cancelled.
 
     Args:
-        on_progress: Of the caller.
-        cancel: Set by the caller, from any thread.
+        on_progress: The caller's callback.
+        cancel: The caller sets it to cancel, from any thread.
     """
 
     def __init__(self, on_progress: OnProgress | None = None, cancel: threading.Event | None = None) -> None:
@@ -68,15 +68,15 @@ class Watch:
 
     @property
     def cancelled(self) -> bool:
-        """Whether it is to end."""
+        """True if the redrive is cancelled."""
         return self._cancel.is_set()
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but not when it is to end."""
+        """Sleep, until the redrive is cancelled at the latest."""
         self._cancel.wait(seconds)
 
     def tell(self, phase: Phase, done: int, total: int | None = None) -> None:
-        """Tell the caller, at most every `TELL_SECONDS`, but always of an end."""
+        """Report progress to the caller, at most every `TELL_SECONDS`, but always the end of a phase."""
         now = time.monotonic()
         if self._on_progress is not None and (done == total or now - self._told >= TELL_SECONDS):
             self._told = now
@@ -84,14 +84,14 @@ class Watch:
 
 
 def write(copies: Iterable[Copy], size: int, config: Config, rate: float | None, watch: Watch) -> int:
-    """Write copies; return how many the broker acknowledged: all, but when it was cancelled.
+    """Write copies; return how many were acknowledged: all of them, unless the redrive is cancelled.
 
     Args:
-        copies: What to write, in this order.
-        size: How many there are.
+        copies: The copies, in the order of writing.
+        size: The number of copies.
         config: librdkafka properties.
-        rate: Copies per second; None is as fast as they are taken.
-        watch: Told of each acknowledgement, and asked whether to go on.
+        rate: Copies per second; None for as fast as the brokers accept them.
+        watch: Is told the progress, and knows whether the redrive is cancelled.
 
     Raises:
         ProduceError: A copy was not acknowledged; nothing is written after it.
@@ -111,15 +111,15 @@ def write(copies: Iterable[Copy], size: int, config: Config, rate: float | None,
             _produce(handle, copy, reports)
         if not reports.failure:
             for _ in range(IN_FLIGHT):
-                reports.slots.acquire()  # all of them: every report is in
+                reports.slots.acquire()  # once all slots are free, every report has arrived
             watch.tell("writing", reports.written, size)
     finally:
         handle.close(_CLOSE_SECONDS)
     if reports.failure:
         why = why_not_written(reports.topic, reports.failure, begun)
         raise ProduceError(
-            f"{reports.place}: not written ({why}); {reports.written} copies were acknowledged; run the redrive again, "
-            "it leaves those out"
+            f"{reports.place}: not written ({why}); {reports.written} copies were acknowledged; run the redrive again: "
+            "it leaves out those that were"
         )
     log.info("redriven: %d", reports.written)
     return reports.written
@@ -132,7 +132,7 @@ class _Reports:
         self.slots = threading.Semaphore(IN_FLIGHT)
         self.written = 0
         self.failure = self.topic = self.place = ""
-        """Of the first that was not written."""
+        """Reason, topic and place of the first copy that was not written."""
 
     def take(self, error: KafkaError | None, message: Message) -> None:
         topic, partition = message.topic() or "", message.partition()
@@ -160,7 +160,7 @@ def _produce(handle: ProducerHandle, copy: Copy, reports: _Reports) -> None:
             )
         except BufferError:
             time.sleep(0.05)
-        except ProduceError as e:  # refused before it was queued: there will be no report
+        except ProduceError as e:  # refused before it was queued: no report follows
             reports.failed(copy.topic, copy.partition, str(e))
             reports.slots.release()
             return

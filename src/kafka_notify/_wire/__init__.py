@@ -1,1 +1,1 @@
-"""What records hold: headers, hops, payloads, dead letters and pauses, as values."""
+"""The contents of records as values: headers, hops, payloads, dead letters and pauses."""

@@ -1,6 +1,6 @@
-"""Names of the headers, and how a single one is read: the one module that knows them.
+"""The names of the headers, and the parsing of one header: the only module that knows them.
 
-UTF-8 text, lower case, one value each; of several with one name the last wins. Numbers are ASCII decimals.
+Names are lower case. Values are UTF-8 text; of several headers with one name the last wins. Numbers are ASCII decimals.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kafka_notify._base import codes
 from kafka_notify.errors import CodecUnavailableError, NotifyError
 
 Headers = list[tuple[str, bytes]]
-"""As `confluent_kafka.Message.headers()` gives them; a value written by another client may be None."""
+"""Headers as `confluent_kafka.Message.headers()` returns them; a value from another client may be None."""
 
 SCHEMA: Final = "notif-schema"
 ID: Final = "notif-id"
@@ -56,20 +56,20 @@ HOP_HEADERS: Final = frozenset(
         GROUP, PAYLOAD, REDRIVES,
     }
 )  # fmt: skip
-"""What retry copies and dead letters add. On a source topic anyone could have forged them: ignored there."""
+"""Headers of retry copies and dead letters. They are ignored on source topics, where any producer can set them."""
 
 MAX_BYTES: Final = 4096
 MAX_MILLIS: Final = 253_402_300_799_999  # 9999-12-31, the last that datetime can hold
 MAX_OFFSET: Final = 2**63 - 1
 MAX_INT32: Final = 2**31 - 1
-# confluent-kafka 2.16 returns those tuples together with an exception. From Python 3.11 on a call in bytecode does
-# not notice that, once it is specialised, and the exception comes up anywhere later; this call always does.
+# confluent-kafka 2.16 returns those tuples together with an exception. From Python 3.11 on, a specialised call in
+# bytecode misses the exception, which then appears at some later place; this call always raises it.
 _ask_headers: Final = operator.methodcaller("headers")
 _find_control: Final = re.compile(r"[\x00-\x1f\x7f]").search
 
 
 class Undecodable(NotifyError):
-    """A record is no notification: `code` says where (`bad_key`, `bad_header.notif-id`, `bad_json`, ...)."""
+    """A record is not a notification: `code` says where (`bad_key`, `bad_header.notif-id`, `bad_json`, ...)."""
 
     def __init__(
         self, reason: Literal["undecodable", "unsupported_schema"], code: str, detail: str = ""
@@ -77,22 +77,22 @@ class Undecodable(NotifyError):
         self.reason: Literal["undecodable", "unsupported_schema"] = reason
         self.code = code
         self.detail = detail
-        """What does not fit, by class and field, never a value; empty when the code says it all."""
+        """The class and field that do not fit, never a value; empty when the code is enough."""
         super().__init__(f"{reason}: {code}")
 
 
 class ContentTypeUnread(CodecUnavailableError):
-    """A record's `content-type` is none that this process's codec reads: another codec can, so the record waits.
+    """This process's codec does not read a record's `content-type`. Another codec can, so the record waits.
 
     Args:
-        content_type: As the record says, made safe to show.
-        reads: What the codec reads.
+        content_type: The record's content type, made safe to show.
+        reads: The content type that the codec reads.
     """
 
     def __init__(self, content_type: str, reads: str) -> None:
         self.content_type = content_type
         self.reads = reads
-        super().__init__(f"content-type {content_type!r} is not read by the codec, which reads {reads}")
+        super().__init__(f"the codec does not read content-type {content_type!r}; it reads {reads}")
 
 
 class HasHeaders(Protocol):
@@ -102,9 +102,9 @@ class HasHeaders(Protocol):
 
 
 def headers_of(message: HasHeaders) -> Headers:
-    """The headers of a record; none when a name is no UTF-8, for then confluent-kafka can give none of them.
+    """The headers of a record; empty if a name is not UTF-8, because confluent-kafka then returns none of them.
 
-    Ask once per message: after such a failure confluent-kafka 2.16 hands out tuples that hold nothing at all.
+    Call it once per message: after such a failure confluent-kafka 2.16 returns tuples without contents.
     """
     try:
         headers: Headers | None = _ask_headers(message)
@@ -114,7 +114,7 @@ def headers_of(message: HasHeaders) -> Headers:
 
 
 def read_text(got: Mapping[str, bytes], name: str) -> str | None:
-    """The text of a header, None when it is absent; raises `Undecodable` when it is malformed."""
+    """Return the text of a header, None when it is absent; raise `Undecodable` when it is malformed."""
     raw = got.get(name)
     if raw is None:
         return None
@@ -122,14 +122,14 @@ def read_text(got: Mapping[str, bytes], name: str) -> str | None:
         text = raw.decode()
     except UnicodeDecodeError:
         raise Undecodable("undecodable", f"{codes.BAD_HEADER}{name}") from None
-    # isprintable is a fast yes; it also refuses what is allowed here, such as a no-break space
+    # isprintable is the fast path; it also rejects characters that are allowed here, such as a no-break space
     if len(raw) > MAX_BYTES or (not text.isprintable() and _find_control(text)):
         raise Undecodable("undecodable", f"{codes.BAD_HEADER}{name}")
     return text
 
 
 def read_integer(got: Mapping[str, bytes], name: str, limit: int) -> int | None:
-    """The number of a header, 0 to `limit`, None when it is absent; raises `Undecodable` when it is malformed."""
+    """Return the number of a header, 0 to `limit`, None when it is absent; raise `Undecodable` when it is malformed."""
     raw = got.get(name)
     if raw is None:
         return None

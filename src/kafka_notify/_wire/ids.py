@@ -1,4 +1,4 @@
-"""Ids of notifications whose producer gave none: derived from where their record is."""
+"""IDs of notifications whose producer set none, derived from the place of their record."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _NAMESPACE: Final = uuid.UUID("5f0c1b52-7a0e-4c1c-9a53-2f1f7a1f5c3d")
 
 
 class DerivedId(str):
-    """An id that is known to be derived. One that was read from a copy's headers is a plain `str`, derived or not."""
+    """An ID that is known to be derived. An ID from a copy's headers is a plain `str`, derived or not."""
 
     __slots__ = ()
 
 
 def derived_id(topic: str, partition: int, offset: int) -> str:
-    """The id of a notification whose producer gave none: the same whenever and by whomever it is read."""
+    """The ID of a notification whose producer set none: the same for every reader, at any time."""
     return str(uuid.uuid5(_NAMESPACE, f"{topic}/{partition}/{offset}"))

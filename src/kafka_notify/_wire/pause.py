@@ -1,4 +1,4 @@
-"""What is paused: one pause as a value, as a record of the control topic, and as a worker sees all of them. Pure."""
+"""Pauses: one pause as a value and as a record of the control topic, and all pauses as a worker sees them. Pure."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from kafka_notify._base.units import from_millis, to_millis
 
 PauseKind = Literal["category", "channel", "consumer"]
 MAX_RECORD: Final = 16_384
-"""Bytes of a record's value: a larger one is no pause."""
+"""Bytes of a record's value; a larger record is not a pause."""
 
 
 @attrs.frozen
 class Pause:
-    """Something that no worker sends until it is resumed; its notifications wait in Kafka."""
+    """A category, channel or consumer that no worker sends until it is resumed; its notifications wait in Kafka."""
 
     kind: PauseKind
     name: str
-    """Of the category, channel or consumer; `workers` is the consumer without a name."""
+    """Name of the category, channel or consumer; `workers` is the unnamed consumer."""
     lane: str | None
-    """Only on this lane; None on all."""
+    """The only lane that is paused; None for all lanes."""
     at: dt.datetime
-    """Since when."""
+    """The time of the pause."""
     until: dt.datetime | None = None
-    """When it ends by itself; None when only `resume` ends it."""
+    """The time when the pause ends by itself; None when only `resume` ends it."""
     reason: str = ""
     by: str = ""
 
     @property
     def what(self) -> str:
-        """Such as `channel sms`, or `channel sms on low_priority`."""
+        """The kind, name and lane, such as `channel sms` or `channel sms on low_priority`."""
         return f"{self.kind} {self.name}" + (f" on {self.lane}" if self.lane else "")
 
     def over(self, now_ms: int) -> bool:
-        """Whether it has ended by itself at epoch ms `now_ms`."""
+        """Return whether the pause has ended by itself at epoch ms `now_ms`."""
         return self.until is not None and to_millis(self.until) <= now_ms
 
 
@@ -48,22 +48,22 @@ class Pause:
 
 
 def pause_key(kind: PauseKind, name: str, lane: str | None) -> bytes:
-    """The key of its record: a later record of the same key replaces it, one without a value ends it."""
+    """The key of a pause's record: a later record of the same key replaces the pause, one without a value ends it."""
     return "/".join([kind, name, *([lane] if lane else [])]).encode()
 
 
 def pause_value(pause: Pause) -> bytes:
-    """The value of its record."""
+    """The value of a pause's record."""
     until = None if pause.until is None else to_millis(pause.until)
     value = {"at": to_millis(pause.at), "until": until, "reason": pause.reason, "by": pause.by}
     return json.dumps(value).encode()
 
 
 def read_pause(key: bytes, value: bytes) -> Pause | None:
-    """The pause of a record of the control topic; None when it is none that this version understands.
+    """The pause of a record of the control topic; None if this version does not understand the record.
 
-    Whoever may write to the topic chooses its bytes: nothing here raises, and the texts are safe to show. Fields that
-    this version does not know are a newer version's, and left out.
+    Anyone who may write to the topic chooses the bytes, so this function never raises, and its texts are safe to show.
+    Unknown fields come from a newer version and are ignored.
     """
     if len(value) > MAX_RECORD:
         return None
@@ -90,19 +90,19 @@ def read_pause(key: bytes, value: bytes) -> Pause | None:
 
 
 class Paused:
-    """Which of one worker's notifications are paused. The caller brings the time.
+    """Which of one worker's notifications are paused. The caller supplies the time.
 
     Args:
-        lane: The worker's.
-        consumer: Name of its consumer; "" is the unnamed one.
-        channels: What it sends; empty is every channel.
+        lane: The worker's lane.
+        consumer: Name of the worker's consumer; "" is the unnamed one.
+        channels: The channels that the worker sends; empty for every channel.
     """
 
     def __init__(self, lane: str, consumer: str, channels: Iterable[str] = ()) -> None:
         self.whole: Pause | None = None
-        """What pauses all of its work: then it reads nothing and writes no copies."""
+        """The pause of all the worker's work, if any: the worker then reads nothing and writes no copies."""
         self.parts = False
-        """Whether some categories or channels are paused: then `holds` is to be asked."""
+        """True if some categories or channels are paused, so that `holds` must be asked."""
         self._lane = lane
         self._consumer = consumer or DEFAULT_CONSUMER
         self._own_channels = frozenset(channels)
@@ -114,7 +114,7 @@ class Paused:
         """Take in a record of the control topic.
 
         Returns:
-            False when this version does not understand it: then nothing changes.
+            False if this version does not understand the record; nothing changes then.
         """
         pause = None if value is None else read_pause(key, value)
         if value is not None and pause is None:
@@ -130,11 +130,10 @@ class Paused:
         return pause.kind != "consumer" or pause.name == self._consumer
 
     def apply(self, now_ms: int) -> bool:
-        """Bring `whole`, `parts` and `holds` up to date; call it after `learn`, and now and then, as pauses may end by
-        themselves.
+        """Update `whole`, `parts` and `holds`. Call it after `learn` and at intervals, as pauses end by themselves.
 
         Returns:
-            Whether they changed.
+            True if any of them changed.
         """
         before = (self.whole, self._categories, self._channels)
         for key in [key for key, pause in self._known.items() if pause.over(now_ms)]:
@@ -145,17 +144,16 @@ class Paused:
         channels = by_kind["channel"]
         self.whole = by_kind["consumer"].get(self._consumer)
         if self.whole is None and self._own_channels and self._own_channels <= channels.keys():
-            self.whole = channels[
-                min(self._own_channels)
-            ]  # all that it sends: it need not read what it would put back
+            # every channel of the worker is paused: it need not read what it would put back
+            self.whole = channels[min(self._own_channels)]
         self._categories, self._channels = frozenset(by_kind["category"]), frozenset(channels)
         self.parts = bool(self._categories or self._channels)
         return before != (self.whole, self._categories, self._channels)
 
     def holds(self, category: str, channel: str) -> bool:
-        """Whether such a notification is paused."""
+        """Return whether a notification of this category and channel is paused."""
         return channel in self._channels or category in self._categories
 
     def active(self) -> tuple[Pause, ...]:
-        """What is paused, as far as it concerns this worker."""
+        """The pauses that concern this worker."""
         return tuple(sorted(self._known.values(), key=lambda pause: pause.what))

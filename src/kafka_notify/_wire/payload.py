@@ -1,15 +1,12 @@
 """Payload classes to JSON data and back: attrs classes and dataclasses, compiled once per class.
 
-What `to_json` writes of an instance, `structure` reads as an equal one; what would not come back, it refuses.
+`structure` reads what `to_json` wrote as an equal instance; `to_json` refuses an instance for which that would fail.
 """
 
 from __future__ import annotations
 
-import abc
-import dataclasses
 import datetime as dt
 import enum
-import inspect
 import typing
 import uuid
 from collections.abc import Mapping
@@ -18,14 +15,24 @@ from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 
-from kafka_notify._wire.payload_types import Convert, Kind, Mismatch, is_object, kind_of, unwrapped
+from kafka_notify._wire.payload_fields import (
+    MADE,
+    REQUIRED,
+    declared_fields,
+    has_own_code,
+    is_payload_class,
+    reachable,
+    type_hints,
+)
+from kafka_notify._wire.payload_kinds import Convert, Kind, Mismatch, is_object
+from kafka_notify._wire.payload_types import kind_of, unwrapped
 from kafka_notify.errors import ConfigError, InvalidNotificationError
 
 T = TypeVar("T")
 
 
 def structure(cls: type[T], value: object) -> T:
-    """An instance of `cls` (an attrs class or dataclass) from decoded JSON; unknown keys are ignored.
+    """Return an instance of `cls` (an attrs class or dataclass) from decoded JSON; unknown keys are ignored.
 
     Raises:
         InvalidNotificationError: A field is missing or does not fit; the text names class and field, never the value.
@@ -36,24 +43,24 @@ def structure(cls: type[T], value: object) -> T:
 
 
 def to_json(cls: type[Any], value: object) -> dict[str, Any]:
-    """An instance of `cls` as data that JSON can hold, from which `structure` makes an equal one.
+    """Return an instance of `cls` as data that JSON can hold, from which `structure` makes an equal instance.
 
-    Each field is checked against its declared type, and by its validators. A class that changes what it is given
-    (converters, `__post_init__`, an `__init__` of its own) is read back as well.
+    Each field is checked against its declared type, and by its validators. An instance of a class that changes its
+    arguments (converters, `__post_init__`, an `__init__` of its own) is also read back and compared.
 
     Raises:
-        InvalidNotificationError: It would not come back as what it is; the text names class and field, never the value.
+        InvalidNotificationError: It would not be read back as it is; the text names class and field, never the value.
     """
     found, name = _compiled.get(cls) or _compile(cls), cls.__qualname__
     try:
         plain: dict[str, Any] = found.write(value)
         if found.reads_back is None:
-            found.reads_back = any(_compile(each).own_code for each in _reachable(cls))
-        # repr tells True from 1 and 1 from 1.0, and costs half of JSON
+            found.reads_back = any(_compile(each).own_code for each in reachable(cls))
+        # repr distinguishes True, 1 and 1.0, and costs half as much as JSON
         if found.reads_back and repr(found.write(found.read(plain))) != repr(plain):
             raise InvalidNotificationError(
-                f"a {name} would not come back as it is: its converters, __init__ or __post_init__, or "
-                "those of a class in it, change the fields that it already has"
+                f"a {name} would not be read back as it is: its converters, __init__ or __post_init__, or "
+                "those of a class in it, change fields that are already set; leave such fields unchanged there"
             )
     except Mismatch:
         raise InvalidNotificationError(
@@ -62,15 +69,15 @@ def to_json(cls: type[Any], value: object) -> dict[str, Any]:
     except (RecursionError, ValueError) as e:
         if isinstance(e, InvalidNotificationError):
             raise
-        raise InvalidNotificationError(f"a {name} is nested too deeply, or holds itself") from None
+        raise InvalidNotificationError(f"a {name} is nested too deeply, or contains itself") from None
     return plain
 
 
 def unstructure(value: Any) -> Any:
-    """Any value as data that JSON can hold, whatever its declared type; a tuple becomes a list, a date text.
+    """Return any value as data that JSON can hold, whatever its declared type; a tuple becomes a list, a date text.
 
     Raises:
-        InvalidNotificationError: It holds something that JSON cannot; the text names its type.
+        InvalidNotificationError: The value contains something that JSON cannot hold; the text names its type.
     """
     kind = value.__class__
     if kind in _JSON_LEAVES:
@@ -93,18 +100,9 @@ def unstructure(value: Any) -> Any:
 
 
 def check_payload_class(cls: type[Any]) -> None:
-    """Raise a `ConfigError` unless each instance that can be sent is certain to come back from JSON as it is."""
-    for each in _reachable(cls):
+    """Raise a `ConfigError` unless every instance that can be sent is certain to be read back from JSON as it is."""
+    for each in reachable(cls):
         _compile(each)
-
-
-def is_payload_class(cls: object) -> bool:
-    """Whether it is an attrs class or a dataclass."""
-    return (
-        isinstance(cls, type)
-        and get_origin(cls) is None
-        and (attrs.has(cls) or dataclasses.is_dataclass(cls))
-    )
 
 
 _names: Final[dict[type[Any], tuple[str, ...]]] = {}
@@ -119,22 +117,20 @@ class _Compiled:
     read: Convert
     write: Convert
     own_code: bool
-    """Whether making an instance runs code of the team's that may change what it is given."""
+    """True if creating an instance runs code of the team's that may change the arguments."""
     reads_back: bool | None = None
-    """Whether it, or a class in it, has code of its own; None until it is asked."""
+    """True if this class, or a class in it, has code of its own; None until it is computed."""
 
 
 class _Field(typing.NamedTuple):
     name: str
     argument: str | None
-    """The parameter of `__init__`; None for a field that the class itself fills."""
+    """The parameter of `__init__`; None for a field that the class itself sets."""
     kind: Kind
     default: Any
-    """`_REQUIRED` without one, `_MADE` for one that is made by a function."""
+    """`REQUIRED` without a default, `MADE` for one that a function makes."""
 
 
-_REQUIRED: Final = object()
-_MADE: Final = object()
 _compiled: Final[dict[type[Any], _Compiled]] = {}
 
 
@@ -144,13 +140,15 @@ def _compile(cls: type[Any]) -> _Compiled:
         return found
     if not is_payload_class(cls):
         raise ConfigError(
-            f"{getattr(cls, '__qualname__', cls)} is neither an attrs class nor a dataclass: JSON data cannot fill it. "
-            "Copy its fields into one, or leave the payload class out and send a mapping"
+            f"{getattr(cls, '__qualname__', cls)} is neither an attrs class nor a dataclass, and cannot be read from "
+            "JSON. Copy its fields into such a class, or leave the payload class out and send a mapping"
         )
     if issubclass(cls, (dict, list, tuple, set, frozenset, str, bytes, int, float)):
-        raise ConfigError(f"{cls.__qualname__} holds more than its fields: it derives from a built-in class")
+        raise ConfigError(
+            f"{cls.__qualname__} derives from a built-in class, whose contents are not fields; make them a field"
+        )
     fields = _fields(cls)
-    own_code = _has_own_code(cls)
+    own_code = has_own_code(cls)
     made = _Compiled(_reader(cls, fields), _writer(cls, fields), own_code)
     if not own_code:
         for field in fields:
@@ -162,7 +160,7 @@ def _compile(cls: type[Any]) -> _Compiled:
 def _reader(cls: type[Any], fields: list[_Field]) -> Convert:
     where = cls.__qualname__
     wanted = [
-        (f.name, f.argument, f.kind.read, f.default is _REQUIRED) for f in fields if f.argument is not None
+        (f.name, f.argument, f.kind.read, f.default is REQUIRED) for f in fields if f.argument is not None
     ]
 
     def read(value: Any) -> Any:
@@ -204,7 +202,7 @@ def _writer(cls: type[Any], fields: list[_Field]) -> Convert:
         except AttributeError:
             raise InvalidNotificationError(f"{where}.{name} is missing") from None
         for attribute, validator in validators:
-            # it may have been changed since it was made, and the reader runs its validators
+            # the instance may have been changed since it was created, and the reader runs the validators too
             try:
                 validator(value, attribute, getattr(value, attribute.name))
             except Exception as e:
@@ -215,12 +213,12 @@ def _writer(cls: type[Any], fields: list[_Field]) -> Convert:
 
 
 def _refused(cls: type[Any], error: Exception) -> InvalidNotificationError:
-    """A validator of the team's; its text may hold the value."""
+    """The error for an exception of the team's code, whose text is left out because it may contain the value."""
     return InvalidNotificationError(f"{cls.__qualname__} refused its fields with {type(error).__name__}")
 
 
 def _check_default(cls: type[Any], field: _Field) -> None:
-    if field.default is _REQUIRED or field.default is _MADE:
+    if field.default is REQUIRED or field.default is MADE:
         return
     try:
         field.kind.write(field.default)
@@ -231,51 +229,32 @@ def _check_default(cls: type[Any], field: _Field) -> None:
 
 
 def _fields(cls: type[Any]) -> list[_Field]:
-    hints = _hints(cls)
+    hints = type_hints(cls)
     fields: list[_Field] = []
-    for name, argument, default, compared in _declared(cls):
+    for name, argument, default, compared in declared_fields(cls):
         if argument is None and not compared:
-            continue  # a cache, say: the class fills it again
+            continue  # a cache, for example: the class fills it again
         kind = kind_of(hints.get(name, Any), f"{cls.__qualname__}.{name}", _nested)
         fields.append(_Field(name, argument, kind, default))
     return fields
 
 
-def _declared(cls: type[Any]) -> list[tuple[str, str | None, Any, bool]]:
-    """Name, parameter of `__init__`, default, and whether it takes part in comparisons."""
-    found: list[tuple[str, str | None, Any, bool]] = []
-    if attrs.has(cls):
-        for a in attrs.fields(cls):
-            default: Any = a.default
-            if default is attrs.NOTHING:
-                default = _REQUIRED
-            elif isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # typed as a function
-                default = _MADE
-            found.append((a.name, (a.alias or a.name) if a.init else None, default, bool(a.eq)))
-        return found
-    missing = dataclasses.MISSING
-    for f in dataclasses.fields(cls):
-        default = (
-            _MADE if f.default_factory is not missing else _REQUIRED if f.default is missing else f.default
-        )
-        found.append((f.name, f.name if f.init else None, default, f.compare))
-    return found
-
-
 def _field_names(cls: type[Any]) -> tuple[str, ...]:
     names = _names.get(cls)
     if names is None:
-        names = _names[cls] = tuple(name for name, argument, _, _ in _declared(cls) if argument is not None)
+        names = _names[cls] = tuple(
+            name for name, argument, _, _ in declared_fields(cls) if argument is not None
+        )
     return names
 
 
 def _nested(cls: type[Any]) -> Kind | None:
-    """A payload class as the type of a field. Looked up late: a class may hold itself."""
+    """A payload class as the type of a field. It is compiled when it is used: a class may contain itself."""
     if not is_payload_class(cls):
         return None
     tags: dict[str, frozenset[str]] = {}
-    hints = _hints(cls)
-    for name, argument, _, compared in _declared(cls):
+    hints = type_hints(cls)
+    for name, argument, _, compared in declared_fields(cls):
         hint = unwrapped(hints.get(name))
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         if (argument is not None or compared) and choices and all(type(choice) is str for choice in choices):
@@ -290,67 +269,6 @@ def _nested(cls: type[Any]) -> Kind | None:
     )
 
 
-def _has_own_code(cls: type[Any]) -> bool:
-    """Whether making an instance does more than to check and keep the arguments, as a generated `__init__` does."""
-    made: Any = cls  # as an object whose attributes are compared, not as a type
-    init = made.__init__
-    filename: str = getattr(getattr(init, "__code__", None), "co_filename", "")
-    generated = filename.startswith("<attrs generated") if attrs.has(cls) else filename == "<string>"
-    if not generated or type(cls) not in (type, abc.ABCMeta) or made.__new__ is not object.__new__:
-        return True
-    if any(hasattr(cls, name) for name in ("__post_init__", "__attrs_post_init__", "__attrs_pre_init__")):
-        return True
-    if made.__getattribute__ is not object.__getattribute__ or hasattr(cls, "__getattr__"):
-        return True
-    names = [name for name, *_ in _declared(cls)]
-    if any(isinstance(inspect.getattr_static(cls, name, None), property) for name in names):
-        return True
-    if attrs.has(cls):
-        return any(
-            a.converter is not None or a.validator is not None or not a.init for a in attrs.fields(cls)
-        )
-    return any(not f.init for f in dataclasses.fields(made))
-
-
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    declared: Mapping[str, Any] = getattr(cls, "__dataclass_fields__", {})
-    for name, field in declared.items():
-        # before the hints are resolved, which Python 3.10 cannot do for these
-        if getattr(getattr(field, "_field_type", None), "name", "") == "_FIELD_INITVAR":
-            raise ConfigError(
-                f"{cls.__qualname__}.{name} is an InitVar: an instance does not hold it, so it cannot be sent; "
-                "make it a field"
-            )
-    try:
-        return typing.get_type_hints(cls)
-    except (NameError, TypeError) as e:
-        raise ConfigError(
-            f"the annotations of {cls.__qualname__} cannot be resolved: {e}; its types must be importable "
-            "at run time, from the module that defines it, and be defined before the category"
-        ) from None
-
-
-def _reachable(cls: type[Any]) -> list[type[Any]]:
-    """A payload class, and those in its fields."""
-    seen: list[type[Any]] = []
-    waiting = [cls]
-    while waiting:
-        current = waiting.pop()
-        if current not in seen:
-            seen.append(current)
-            if is_payload_class(current):
-                nested = (each for hint in _hints(current).values() for each in _classes_in(hint))
-                waiting += [each for each in nested if is_payload_class(each)]
-    return seen
-
-
-def _classes_in(hint: Any) -> list[type[Any]]:
-    hint = unwrapped(hint)
-    if isinstance(hint, type) and not get_args(hint):
-        return [hint]
-    return [cls for part in get_args(hint) for cls in _classes_in(part)]
-
-
 def _json_key(key: Any) -> str:
     plain = unstructure(key)
     if isinstance(plain, str):
@@ -358,5 +276,5 @@ def _json_key(key: Any) -> str:
     if isinstance(plain, int) and not isinstance(plain, bool):
         return str(plain)
     raise InvalidNotificationError(
-        f"data holds an object with a {type(key).__qualname__} as key, which JSON cannot"
+        f"data holds an object with a {type(key).__qualname__} as key; use str or int keys"
     )

@@ -10,10 +10,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code (docs/operations.md lists them).
+    """Run the command line, and return its exit code (docs/operations.md lists them).
 
     Args:
-        arguments: Without the program's name; by default those of the process.
+        arguments: The arguments without the program's name; by default those of the process.
     """
     try:
         for needed in ("click", "rich"):

@@ -1,6 +1,6 @@
-"""What is open of a consumer group, seen from outside: offsets, the bits in their commits, and what waits for a retry.
+"""The open notifications of a consumer group, seen from outside: offsets, gap bits of commits, and waiting retries.
 
-Joins no group and commits nothing. What a worker holds in memory cannot be seen; what it has finished can.
+Joins no group and commits nothing. It sees what a worker has finished, but not what a worker keeps in memory.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Half:
     topic: str
     partition: int
     low: int
-    """The first offset that retention has left."""
+    """The first offset that the topic still has."""
     end: int
     committed: Committed | None
-    """None when the group has committed nothing yet."""
+    """None if the group has committed nothing yet."""
 
     @property
     def frontier(self) -> int:
-        """Everything below is finished, or gone."""
+        """The offset below which every record is finished or removed."""
         return max(self.low, self.committed.frontier if self.committed else 0)
 
     @property
     def lag(self) -> int:
-        """What Kafka's own tools call lag: from the oldest open record to the end."""
+        """The lag as Kafka's own tools define it: from the oldest open record to the end."""
         return self.end - self.frontier
 
     @property
@@ -68,16 +68,16 @@ class Half:
 
     @property
     def taken(self) -> int:
-        """Open records below a finished one: a worker has read them, and sends them or holds them."""
+        """Open records below a finished one: a worker has read them, and sends them or keeps them waiting."""
         return self._gaps.count(b"0")
 
     @property
     def finished(self) -> int:
-        """Records finished since the topic began: for a rate, look twice."""
+        """Records finished since the topic was created; two values give a rate."""
         return self.end - self.open
 
     def covers(self, offset: int) -> bool:
-        """Whether a record is finished."""
+        """Return whether the record at an offset is finished."""
         return offset < self.frontier or (self.committed is not None and self.committed.covers(offset))
 
 
@@ -96,7 +96,7 @@ class Group:
 
     lane: str
     consumer: str
-    """Its name; `workers` is the one without."""
+    """Name of the consumer; `workers` is the unnamed one."""
     group: str
     state: str
     members: Sequence[Member]
@@ -105,12 +105,12 @@ class Group:
 
     @property
     def never_ran(self) -> bool:
-        """Whether no worker of it was ever seen: its consumer may not work on this lane at all."""
+        """True if there is no trace of any worker: the consumer may not be meant to work on this lane."""
         return not self.members and not any(half.committed for half in (*self.source, *self.retry))
 
     @property
     def open(self) -> int:
-        """Notifications that are not finished, wherever they lie."""
+        """Notifications that are not finished, in the source or the retry topic."""
         return sum(half.open for half in (*self.source, *self.retry))
 
 
@@ -123,11 +123,11 @@ class Waiting:
     attempts: int
     code: str | None
     written_ms: int = 0
-    """When its record was written: from then on its retention counts."""
+    """The time when its record was written, in epoch ms, from which its retention counts."""
 
 
 class Backlogs:
-    """Asks the cluster.
+    """The backlogs of all groups, asked of the cluster.
 
     Args:
         config: librdkafka properties.
@@ -139,7 +139,7 @@ class Backlogs:
         self._topology = topology
         self._admin: Any = opened(AdminClient, client_config(config))  # its futures are untyped
         self._askers: dict[str, Consumer] = {}
-        """One per group: it subscribes to nothing, and so joins nothing."""
+        """One consumer per group, which subscribes to nothing and so does not join the group."""
         self._retention: dict[str, int | None] = {}
 
     def consumers(self) -> list[tuple[str, str]]:
@@ -160,9 +160,9 @@ class Backlogs:
         topics = (topology.source_topic(lane), topology.retry_topic(lane, consumer))
         places = [(topic, n) for topic in topics for n in range(counts.get(topic, 0))]
         right = "Describe", f"group {group}"
-        # first, as it says at once when the group may not be described: committed offsets are asked for until a timeout
+        # First, because a missing right is reported at once here; committed offsets are requested until a timeout.
         state, members = asked(lambda: self._members(group), *right)
-        # commits before ends: what was committed cannot lie beyond an end that is asked for later
+        # Commits before ends, so that no committed offset is beyond the end.
         committed = asked(lambda: self._committed(group, places), *right)
         ends = self.offsets(places, LATEST)
         lows = self.offsets(places, EARLIEST)
@@ -172,7 +172,7 @@ class Backlogs:
         return Group(lane, consumer or DEFAULT_CONSUMER, group, state, members, source, retry)
 
     def offsets(self, places: Iterable[Place], spec: Any) -> dict[Place, int]:
-        """The offset of each partition that a spec names; -1 when there is none."""
+        """The offset that a spec selects in each partition; -1 if there is none."""
         wanted = {TopicPartition(*place): spec for place in places}
         if not wanted:
             return {}
@@ -184,8 +184,11 @@ class Backlogs:
         return asked(ask, "Describe", " or ".join(sorted({f"topic {tp.topic}" for tp in wanted})))
 
     def _committed(self, group: str, places: Sequence[Place]) -> dict[Place, Committed | None]:
-        """By a consumer: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the process with a segmentation
-        fault when the coordinator moves meanwhile (docs/upstream/list-consumer-group-offsets.md)."""
+        """The committed offsets of a group, asked by a consumer.
+
+        librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the process with a segmentation fault if the
+        coordinator moves meanwhile (docs/upstream/list-consumer-group-offsets.md).
+        """
         if not places:
             return {}
         asker = self._askers.get(group)
@@ -223,7 +226,7 @@ class Backlogs:
         return "none" if state == "dead" else state, members
 
     def _read_spills(self, committed: dict[Place, Committed | None], lows: Mapping[Place, int]) -> None:
-        """What is finished may be too much for the commit: then it names a record that says it."""
+        """Add the spills: a commit that cannot hold all finished offsets names a record that does."""
         named = {
             at: (half, half.wide.spill)
             for at, half in committed.items()
@@ -242,7 +245,7 @@ class Backlogs:
     # -- records --------------------------------------------------------------------------------------
 
     def waiting(self, group: Group, limit: int) -> tuple[list[Waiting], bool]:
-        """What waits in the retry topic, and whether that is all: at most `limit` records are read."""
+        """Waiting notifications of the retry topic, and whether they are all: at most `limit` records are read."""
         halves = {(half.topic, half.partition): half for half in group.retry if half.open}
         source = self._topology.source_topic(group.lane)
         newest: dict[tuple[object, ...], tuple[tuple[int, int, int], Waiting]] = {}
@@ -268,8 +271,8 @@ class Backlogs:
         return [found for _, found in newest.values()], read < limit
 
     def oldest_source(self, group: Group) -> tuple[int, int] | None:
-        """When the oldest open notification of the source was created, and when the oldest open record of it was
-        written, epoch ms; None when there is none."""
+        """When the oldest open notification of the source was created, and when the oldest open record was written, in
+        epoch ms; None if there is none."""
         spans = {(h.topic, h.partition): (h.frontier, h.frontier + 1) for h in group.source if h.open > 0}
         created: list[int] = []
         written: list[int] = []
@@ -280,7 +283,7 @@ class Backlogs:
         return (min(created), min(written)) if created else None
 
     def retention(self, topic: str) -> int | None:
-        """How long a topic keeps records, ms; None when its settings may not be read, which is logged once."""
+        """How long a topic keeps records, in ms; None if its settings may not be read, which is logged once."""
         if topic not in self._retention:
             resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
             (asked_for,) = self._admin.describe_configs([resource], request_timeout=TIMEOUT).values()
@@ -288,7 +291,9 @@ class Backlogs:
                 self._retention[topic] = int(asked_for.result()["retention.ms"].value)
             except KafkaException as e:
                 log.warning(
-                    "%s: its retention cannot be read (%s); allow DescribeConfigs", topic, e.args[0].name()
+                    "%s: its retention cannot be read (%s); allow DescribeConfigs on it",
+                    topic,
+                    e.args[0].name(),
                 )
                 self._retention[topic] = None
         return self._retention[topic]
@@ -302,8 +307,8 @@ class Backlogs:
         ):
             yield from records
 
-    def letters(self, topic: str, since_ms: int) -> tuple[int, int]:
-        """Records in a dead-letter topic: all that retention has left, and those since a time (epoch ms)."""
+    def dead_letters(self, topic: str, since_ms: int) -> tuple[int, int]:
+        """The numbers of records in a dead-letter topic: all that it keeps, and those since a time (epoch ms)."""
         places = [(topic, n) for n in range(self.topics().get(topic, 0))]
         ends = self.offsets(places, LATEST)
         lows = self.offsets(places, EARLIEST)
@@ -313,5 +318,5 @@ class Backlogs:
 
 
 def by_code(waiting: Iterable[Waiting]) -> list[tuple[str, int]]:
-    """How many wait because of which error, most frequent first; those behind an earlier one have none."""
+    """The number of waiting notifications by error code, most frequent first; those behind an earlier one have none."""
     return Counter(each.code for each in waiting if each.code is not None).most_common()

@@ -1,4 +1,4 @@
-"""What probes ask a worker process over HTTP."""
+"""The HTTP endpoints of a worker process for probes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kafka_notify.worker import Worker
 
 
 class HealthServer:
-    """Answers `GET /live`, `/ready` and `/stats` of one worker, from a thread of its own.
+    """Serves `GET /live`, `/ready` and `/stats` of one worker, from a thread of its own.
 
-    `/live` is 503 when only a restart helps; `/ready` is 503 while the worker does not do its work, whatever the
-    reason, and before it has started. Both answer in JSON with the problems. Nothing of a notification is told.
-    `POST /acknowledge` takes out of it what cannot be undone.
+    `/live` is 503 when only a restart helps. `/ready` is 503 while the worker does not do its work, whatever the
+    reason, and before it has started. Both answer in JSON with the problems, and without data of any notification.
+    `POST /acknowledge` removes the problems that cannot be undone.
 
     Args:
-        worker: Asked anew each time.
-        host: 127.0.0.1 is seen by this machine alone.
-        port: 0 takes a free one.
+        worker: The worker, which is asked at each request.
+        host: The address to listen on; 127.0.0.1 is reachable from this machine only.
+        port: The port to listen on; 0 takes a free one.
 
     Raises:
-        OSError: The address is taken.
+        OSError: The address is in use.
     """
 
     def __init__(self, worker: Worker, host: str, port: int) -> None:
@@ -34,20 +34,20 @@ class HealthServer:
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
-        # a probe that gets no answer says enough: the supervisor logs why
+        # nothing else to do when the thread ends: it is logged, and probes that get no answer fail
         self._thread = supervised(self._server.serve_forever, "kafka-notify health", lambda error: None)
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return self._server.server_address[1]
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start to answer."""
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -86,4 +86,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Probes come every few seconds: nothing to log."""
+        """Log nothing: probes come every few seconds."""

@@ -1,4 +1,4 @@
-"""What every command is told: which cluster, which topology, and whether to answer in JSON."""
+"""The options of every command: the cluster, the topology, and whether to answer in JSON."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from kafka_notify.topology import Topology
 
 F = TypeVar("F", bound=Callable[..., Any])
 MAX_CELL: Final = 20_000
-"""Characters: a payload that `dlq show --reveal` shows is shown whole, as far as a person would read."""
+"""Characters: enough for `dlq show --reveal` to show a payload as far as a person would read."""
 
 
 class Refused(NotifyError):
-    """Not done, because it would break a promise; the text says what to do instead."""
+    """The command did nothing, because that would be unsafe; the text says what to do instead."""
 
 
 @attrs.frozen
 class Site:
-    """Where a command works, and how it answers."""
+    """The cluster and topology of a command, and the format of its answers."""
 
     config: Mapping[str, ConfigValue] = attrs.field(repr=False)  # it holds secrets
     topology: Topology
@@ -42,21 +42,21 @@ class Site:
 
     @property
     def servers(self) -> str:
-        """The cluster's address, for a person who should see where this happens."""
+        """The cluster's address, shown so that a person sees which cluster is meant."""
         return str(self.config.get("bootstrap.servers", ""))
 
     def say(self, text: str = "") -> None:
-        """Tell a person; nothing when the answer is JSON."""
+        """Print a text for a person; nothing if the answer is JSON."""
         if not self.json:
             click.echo(printable_lines(text))
 
     def answer(self, value: object) -> None:
-        """Print one JSON document on a line of its own, when the answer is JSON."""
+        """Print one JSON document on a line of its own, if the answer is JSON."""
         if self.json:
             click.echo(json_line(value))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-        """Print a table for a person; nothing when the answer is JSON."""
+        """Print a table for a person; nothing if the answer is JSON."""
         if self.json:
             return
         table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
@@ -65,7 +65,7 @@ class Site:
             table.columns[-1].header = column.lstrip(">")
         for row in rows:
             table.add_row(*("" if cell is None else printable(str(cell), MAX_CELL) for cell in row))
-        # a pipe has no width: give it as much as a line of a log takes
+        # a pipe has no width: use the width of a log line
         Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
 
 
@@ -77,15 +77,15 @@ def with_site(command: F) -> F:
         "config_file",
         metavar="FILE",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="librdkafka properties, key=value, one to a line.",
+        help="A file of librdkafka properties, one key=value per line.",
     )
-    @click.option("--bootstrap", metavar="HOST:PORT,...", help="bootstrap.servers.")
+    @click.option("--bootstrap", metavar="HOST:PORT,...", help="The value of bootstrap.servers.")
     @click.option(
         "--topology",
         "topology_at",
         metavar="MODULE:ATTR",
         envvar="KAFKA_NOTIFY_CLI_TOPOLOGY",
-        help="A Topology, or what returns one. By default Topology.default().",
+        help="A Topology, or a function that returns one. Default: Topology.default().",
     )
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
     @functools.wraps(command)
@@ -104,7 +104,7 @@ def with_site(command: F) -> F:
             config["bootstrap.servers"] = bootstrap
         if not {"bootstrap.servers", "metadata.broker.list"} & config.keys():
             raise ConfigError(
-                "which cluster? give --bootstrap HOST:PORT, --config FILE, or KAFKA_NOTIFY_BOOTSTRAP_SERVERS"
+                "no cluster is given; use --bootstrap HOST:PORT or --config FILE, or set KAFKA_NOTIFY_BOOTSTRAP_SERVERS"
             )
         topology = Topology.default() if topology_at is None else load_topology(topology_at)
         return command(Site(config, topology, as_json), **options)
@@ -113,10 +113,11 @@ def with_site(command: F) -> F:
 
 
 def read_properties(path: Path) -> dict[str, ConfigValue]:
-    """The properties of a file in librdkafka's form; `#` begins a comment line.
+    """Read a file of properties in librdkafka's format; `#` begins a comment line.
 
     Raises:
-        ConfigError: A line is none, or a property stands twice; the text names the line, never its content.
+        ConfigError: A line is not a property, or a property is given twice; the text has the line's number, never its
+            content.
     """
     found: dict[str, ConfigValue] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -126,25 +127,26 @@ def read_properties(path: Path) -> dict[str, ConfigValue]:
         name, equals, value = text.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise ConfigError(f"{path}:{number}: not of the form name=value")
+            raise ConfigError(f"{path}:{number}: the line is not of the form name=value")
         if name in found:
-            raise ConfigError(f"{path}:{number}: {name} is given twice")
+            raise ConfigError(f"{path}:{number}: {name} is given twice; remove one of the lines")
         found[name] = value.strip()
     return found
 
 
 def load(at: str, what: str) -> Any:
-    """The object that `module:attribute` names; modules are looked for in the current directory, too.
+    """Return the object that `module:attribute` names.
 
-    Last of all places: a file there must not stand in for a module of Python or of the command itself.
+    Modules are also looked for in the current directory, but last: a file there must not replace a module of Python or
+    of the command itself.
 
     Raises:
-        ConfigError: There is none, or the module cannot be imported.
+        ConfigError: There is no such object, or the module cannot be imported.
     """
     module, colon, attribute = at.partition(":")
     if not colon or not module or not attribute:
         raise ConfigError(
-            f"{what} is given as MODULE:NAME, for example myapp.notifications:{what}; not {at!r}"
+            f"{what} must be given as MODULE:NAME, for example myapp.notifications:{what}, not {at!r}"
         )
     here = os.getcwd()
     if "" not in sys.path and here not in sys.path:
@@ -166,7 +168,7 @@ def load(at: str, what: str) -> Any:
 
 
 def _import_failed(what: str, module: str, error: Exception) -> str:
-    """Without the text of the exception, which may quote a setting, unless it names a module."""
+    """A sentence without the text of the exception, which may quote a setting, unless that names a module."""
     why = f": {error}" if isinstance(error, ImportError) else ""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
@@ -179,14 +181,14 @@ def _import_failed(what: str, module: str, error: Exception) -> str:
 
 
 def with_codec(command: F) -> F:
-    """Give a command the codec of the values as `codec`, and the option that names it."""
+    """Give a command the codec of the values as `codec`, and the option that selects it."""
 
     @click.option(
         "--codec",
         "codec_at",
         metavar="MODULE:ATTR",
         envvar="KAFKA_NOTIFY_CLI_CODEC",
-        help="A codec, or what returns one. By default JSON.",
+        help="A codec, or a function that returns one. Default: JSON.",
     )
     @functools.wraps(command)
     def wrapped(*args: Any, codec_at: str | None, **options: Any) -> Any:
@@ -196,10 +198,10 @@ def with_codec(command: F) -> F:
 
 
 def load_codec(at: str) -> Codec:
-    """The codec that `module:attribute` names, or what it returns.
+    """Return the codec that `module:attribute` names or returns.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is not a codec.
     """
     found = load(at, "CODEC")
     if isinstance(found, type) or not hasattr(found, "decode"):
@@ -214,10 +216,10 @@ def load_codec(at: str) -> Codec:
 
 
 def load_topology(at: str) -> Topology:
-    """The topology that `module:attribute` names, or what it returns.
+    """Return the topology that `module:attribute` names or returns.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is not a topology.
     """
     found = load(at, "TOPOLOGY")
     topology = found() if callable(found) else found

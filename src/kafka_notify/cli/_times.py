@@ -1,4 +1,4 @@
-"""Moments and durations as people write and read them; what reads them is a `type` of click's options."""
+"""Times and durations as people write and read them, and types of click options for numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kafka_notify._base.units import UTC
 
 
 class _Real(click.FloatRange):
-    """A number in a range; `nan`, which no comparison refuses, is none."""
+    """A number in a range; refuses `nan`, which passes click's comparisons."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
@@ -21,7 +21,7 @@ class _Real(click.FloatRange):
 
 
 SECONDS: Final = _Real(min=0, max=1e9)
-"""A type of click's options, like the ones below."""
+"""A type for click options, like those below."""
 POSITIVE: Final = _Real(min=0, min_open=True, max=1e9)
 COUNT: Final = click.IntRange(min=0, max=10**9)
 PORT: Final = click.IntRange(min=0, max=65_535)
@@ -33,15 +33,17 @@ def duration(value: str) -> dt.timedelta:
     """Read `90s`, `15m`, `3h` or `2d`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value.strip())
     if not found:
-        raise click.BadParameter(f"{value!r} is no duration such as 90s, 15m, 3h or 2d")
+        raise click.BadParameter(f"{value!r} is not a duration; write for example 90s, 15m, 3h or 2d")
     try:
         return dt.timedelta(seconds=float(found[1]) * _UNITS[found[2]])
     except OverflowError:
-        raise click.BadParameter(f"{value!r} is longer than any calendar") from None
+        raise click.BadParameter(
+            f"{value!r} is too long; durations end at {dt.timedelta.max.days:,} days"
+        ) from None
 
 
 def moment(value: str) -> dt.datetime:
-    """Read an ISO 8601 time (UTC when it names no zone), or a duration: so long ago."""
+    """Read an ISO 8601 time (UTC if it names no zone), or a duration before now."""
     if re.fullmatch(r"\d+(\.\d+)?[smhd]", value):
         try:
             return dt.datetime.now(UTC) - duration(value)
@@ -51,7 +53,7 @@ def moment(value: str) -> dt.datetime:
         found = dt.datetime.fromisoformat(re.sub(r"Z$", "+00:00", value))
     except ValueError:
         raise click.BadParameter(
-            f"{value!r} is no time such as 2026-11-22T03:00:00Z, and no duration such as 3h"
+            f"{value!r} is neither a time nor a duration; write for example 2026-11-22T03:00:00Z or 3h"
         ) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
@@ -67,5 +69,5 @@ def show_span(seconds: float | None) -> str:
 
 
 def show_moment(value: dt.datetime | None) -> str:
-    """A moment for a person, in UTC and to the second."""
+    """A time for a person, in UTC and to the second."""
     return "" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""`demo`: see it work."""
+"""`demo`: the demo as a command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 @click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo(arguments: tuple[str, ...]) -> int:
-    """See lanes, retries and dead letters work, on a Kafka started for it (`demo --help`)."""
+    """Watch lanes, retries and dead letters at work, on a Kafka started for the demo (`demo --help`)."""
     from kafka_notify.demo.__main__ import main
 
     try:

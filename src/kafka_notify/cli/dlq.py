@@ -1,4 +1,4 @@
-"""`dlq`: what was given up, and the way back."""
+"""`dlq`: dead letters, and the way back."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FILTERS: Final = (
     "reason", "category", "channel", "error_code", "user_id", "consumer", "since", "until", "id",
 )  # fmt: skip
 OPTIONS: Final = {
-    "say `to`": "say --to CONSUMER",
+    "pass `to`": "pass --to CONSUMER",
     "`allow_unverified`": "--allow-unverified",
     "`codec`": "--codec",
 }
 PHASES: Final = {
-    "reading": "reading letters",
+    "reading": "reading dead letters",
     "comparing": "looking for what was redriven before",
     "writing": "redriving",
 }
@@ -47,19 +47,22 @@ def dlq() -> None:
 
 
 def with_filters(command: F) -> F:
-    """Give a command the options that narrow down letters, as `filters`."""
+    """Give a command the options that select dead letters, as `filters`."""
 
     @click.option("--reason", metavar="REASON", help="permanent, max_attempts, expired, ...")
     @click.option("--category", metavar="NAME")
     @click.option("--channel", metavar="NAME")
-    @click.option("--code", "error_code", metavar="CODE", help="Of the last failure, such as http.504.")
+    @click.option("--code", "error_code", metavar="CODE", help="Code of the last failure, such as http.504.")
     @click.option("--user", "user_id", metavar="ID")
-    @click.option("--consumer", metavar="NAME", help="`workers` is the one without a name.")
+    @click.option("--consumer", metavar="NAME", help="`workers` is the unnamed consumer.")
     @click.option(
-        "--since", metavar="TIME", type=moment, help="Died since: 2026-11-22T03:00:00Z, or 3h (ago)."
+        "--since",
+        metavar="TIME",
+        type=moment,
+        help="Dead-lettered since: 2026-11-22T03:00:00Z, or 3h (ago).",
     )
-    @click.option("--until", metavar="TIME", type=moment, help="Died before.")
-    @click.option("--id", "id", metavar="ID", help="Of the notification.")
+    @click.option("--until", metavar="TIME", type=moment, help="Dead-lettered before.")
+    @click.option("--id", "id", metavar="ID", help="ID of the notification.")
     @functools.wraps(command)
     def wrapped(site: Site, **given: Any) -> Any:
         filters = {name: given.pop(name) for name in FILTERS}
@@ -68,7 +71,7 @@ def with_filters(command: F) -> F:
     return cast(F, wrapped)
 
 
-def _letters(site: Site, codec: Codec) -> DeadLetters:
+def _dead_letters(site: Site, codec: Codec) -> DeadLetters:
     return DeadLetters(site.config, topology=site.topology, codec=codec)
 
 
@@ -76,27 +79,27 @@ def _letters(site: Site, codec: Codec) -> DeadLetters:
 
 
 @dlq.command("list")
-@click.option("--limit", type=COUNT, default=50, show_default=True, help="Letters shown; 0 only counts.")
+@click.option("--limit", type=COUNT, default=50, show_default=True, help="Dead letters shown; 0 only counts.")
 @with_site
 @with_codec
 @with_filters
 def list_(site: Site, codec: Codec, filters: dict[str, Any], limit: int) -> None:
-    """Count letters by reason and code, and show the first. Neither users nor payloads are shown."""
+    """Count dead letters by reason and code, and show the first ones. Neither users nor payloads are shown."""
     counts: Counter[tuple[str, str, str, str]] = Counter()
     shown: list[DeadLetter] = []
-    for letter in _letters(site, codec).find(**filters):
-        n = letter.notification
-        counts[letter.reason, letter.error_code or "", letter.consumer, n.category if n else "?"] += 1
+    for each in _dead_letters(site, codec).find(**filters):
+        n = each.notification
+        counts[each.reason, each.error_code or "", each.consumer, n.category if n else "?"] += 1
         if len(shown) < limit:
-            shown.append(letter)
+            shown.append(each)
     total = sum(counts.values())
     site.table(
-        [">letters", "reason", "code", "consumer", "category"],
+        [">dead letters", "reason", "code", "consumer", "category"],
         [(f"{count:,}", *key) for key, count in counts.most_common()],
     )
     if shown:
         site.table(
-            ["id", "reason", "code", "channel", "died", ">attempts", ">redrives", "", "where"],
+            ["id", "reason", "code", "channel", "dead since", ">attempts", ">redrives", "", "where"],
             [
                 (
                     x.id,
@@ -115,7 +118,8 @@ def list_(site: Site, codec: Codec, filters: dict[str, Any], limit: int) -> None
             ],
         )
     site.say(
-        f"{total:,} letters" + (f", {len(shown):,} of them shown (--limit)" if len(shown) < total else "")
+        f"{total:,} dead letters"
+        + (f", {len(shown):,} of them shown (--limit)" if len(shown) < total else "")
     )
     site.answer(
         {
@@ -125,7 +129,7 @@ def list_(site: Site, codec: Codec, filters: dict[str, Any], limit: int) -> None
                 | {"count": count}
                 for key, count in counts.most_common()
             ],
-            "letters": [letter.to_dict() for letter in shown],
+            "letters": [each.to_dict() for each in shown],
         }
     )
 
@@ -135,45 +139,45 @@ def list_(site: Site, codec: Codec, filters: dict[str, Any], limit: int) -> None
 
 @dlq.command()
 @click.argument("id")
-@click.option("--reveal", is_flag=True, help="Also user, recipient, headers and payload: personal data.")
+@click.option("--reveal", is_flag=True, help="Also show user, recipient, headers and payload: personal data.")
 @with_site
 @with_codec
 def show(site: Site, codec: Codec, id: str, reveal: bool) -> int:
-    """Show every death of one notification, and whether it can be redriven.
+    """Show all dead letters of one notification, and whether it can be redriven.
 
-    Its source record is looked up: --reveal shows the payload from there, also when the letter itself is redacted.
+    The source record is looked up: --reveal shows the payload from there, even if the dead letter itself is redacted.
     """
-    letters = _letters(site, codec)
-    deaths = sorted(letters.restored(letters.find(id=id)), key=lambda letter: letter.died_at)
-    found = [letter.to_dict(personal=reveal) for letter in deaths]
+    dead_letters = _dead_letters(site, codec)
+    own = sorted(dead_letters.restored(dead_letters.find(id=id)), key=lambda each: each.died_at)
+    found = [each.to_dict(personal=reveal) for each in own]
     for plain in found:
         site.table(["", ""], [(name, value) for name, value in plain.items() if value not in (None, "")])
     if not found:
         site.say(f"no dead letter of {id}")
-    for sentence in dict.fromkeys(_about_source(letter) for letter in deaths):
+    for sentence in dict.fromkeys(_about_source(each) for each in own):
         site.say(sentence)
     if found and not reveal:
-        site.say("user, recipient, headers and payload are shown with --reveal")
+        site.say("--reveal also shows user, recipient, headers and payload")
     site.answer(found)
     return 0 if found else 1
 
 
-def _about_source(letter: DeadLetter) -> str:
-    source = letter.source
+def _about_source(dead_letter: DeadLetter) -> str:
+    source = dead_letter.source
     assert source is not None
     if source.state == "different":
-        return "! its source record has other bytes: this letter is forged or foreign, and is never redriven"
+        return "! its source record has other bytes: this dead letter is forged or foreign, and is never redriven"
     if source.state == "gone":
         return "its source record is gone: " + (
-            "what was redacted is gone with it, and cannot be redriven"
-            if letter.redacted
+            "the redacted payload is gone with it, and cannot be redriven"
+            if dead_letter.redacted
             else "it is redriven with --allow-unverified only"
         )
     until = source.kept_until
     return "its source record is kept, payload included" + (
-        "; until when is not known, as its topic deletes by size or its settings may not be read"
+        "; for how long is not known, because its topic deletes by size or its settings may not be read"
         if until is None
-        else f" until {show_moment(until)} at least: redrive it by then"
+        else f" until {show_moment(until)} at least: redrive it before then"
     )
 
 
@@ -182,7 +186,7 @@ def _about_source(letter: DeadLetter) -> str:
 
 @dlq.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--personal", is_flag=True, help="Also user, recipient, headers and payload.")
+@click.option("--personal", is_flag=True, help="Also export user, recipient, headers and payload.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @with_site
 @with_codec
@@ -190,27 +194,26 @@ def _about_source(letter: DeadLetter) -> str:
 def export(
     site: Site, codec: Codec, filters: dict[str, Any], file: Path, personal: bool, force: bool
 ) -> None:
-    """Write letters to FILE as JSON, one to a line; - is the output. Nobody else may read the file."""
+    """Write dead letters to FILE as JSON, one per line; - is standard output. Only you can read the file."""
+    dead_letters = _dead_letters(site, codec)
     if str(file) == "-":
-        _letters(site, codec).export(_letters(site, codec).find(**filters), sys.stdout, personal=personal)
+        dead_letters.export(dead_letters.find(**filters), sys.stdout, personal=personal)
         return
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists; --force replaces it")
-    part = file.with_name(f"{file.name}.part")  # so that FILE is complete when it is there
+    part = file.with_name(f"{file.name}.part")  # so that FILE is complete as soon as it exists
     try:
         with _private(part) as out:
-            count = _letters(site, codec).export(
-                _letters(site, codec).find(**filters), out, personal=personal
-            )
+            count = dead_letters.export(dead_letters.find(**filters), out, personal=personal)
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-    site.say(f"{count:,} letters in {file}" + (", with personal data" if personal else ""))
+    site.say(f"{count:,} dead letters in {file}" + (", with personal data" if personal else ""))
     site.answer({"letters": count, "file": str(file), "personal": personal})
 
 
 def _private(path: Path) -> IO[str]:
-    path.unlink(missing_ok=True)  # an old one could be readable for others
+    path.unlink(missing_ok=True)  # an old file could be readable for others
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
 
 
@@ -218,15 +221,24 @@ def _private(path: Path) -> IO[str]:
 
 
 @dlq.command()
-@click.option("--go", is_flag=True, help="Do it; otherwise it is only counted.")
+@click.option("--go", is_flag=True, help="Redrive; without it, dead letters are only counted.")
 @click.option(
-    "--rate", type=POSITIVE, metavar="N", help="Letters per second; as fast as possible by default."
+    "--rate",
+    type=POSITIVE,
+    metavar="N",
+    help="Dead letters per second. Default: as fast as the brokers accept them.",
 )
-@click.option("--limit", type=COUNT, metavar="N", help="Take the first N letters found only.")
-@click.option("--allow-expired", is_flag=True, help="Also expired ones; each gets its whole lifetime again.")
-@click.option("--allow-unproven", is_flag=True, help="Also those that may have been redriven before.")
-@click.option("--allow-unverified", is_flag=True, help="Also those whose source record is gone.")
-@click.option("--to", metavar="CONSUMER", help="Give them to this one: their own was renamed, for example.")
+@click.option("--limit", type=COUNT, metavar="N", help="Redrive only the first N dead letters found.")
+@click.option(
+    "--allow-expired", is_flag=True, help="Include expired ones; each gets its full lifetime again."
+)
+@click.option("--allow-unproven", is_flag=True, help="Include those that may have been redriven before.")
+@click.option("--allow-unverified", is_flag=True, help="Include those whose source record is gone.")
+@click.option(
+    "--to",
+    metavar="CONSUMER",
+    help="Give them to this consumer, for example because their own was renamed.",
+)
 @with_site
 @with_codec
 @with_filters
@@ -242,20 +254,20 @@ def redrive(
     allow_unverified: bool,
     to: str | None,
 ) -> int:
-    """Give letters back to the consumers that gave up on them, in their order; without --go only count.
+    """Give dead letters back to the consumers that gave up on them, in order; without --go only count.
 
-    Ctrl-C stops it; what was written is acknowledged first. To resume, run it again: what was redriven is left out,
-    also after a kill.
+    Ctrl-C stops it after the copies that were written are acknowledged. To resume, run it again: dead letters that were
+    redriven are left out, even after a kill.
     """
-    letters = _letters(site, codec)
+    dead_letters = _dead_letters(site, codec)
     cancel = threading.Event()
     with (
         _cancelled_by_signals(cancel),
         _progress(site) as on_progress,
-        closing(cast("Generator[DeadLetter]", letters.find(**filters))) as found,
+        closing(cast("Generator[DeadLetter]", dead_letters.find(**filters))) as found,
     ):
         chosen: Iterator[DeadLetter] = found if limit is None else islice(found, limit)
-        report = letters.redrive(
+        report = dead_letters.redrive(
             chosen,
             dry_run=not go,
             rate=rate,
@@ -273,9 +285,9 @@ def redrive(
 
 def _tell(site: Site, report: RedriveReport) -> None:
     if report.dry_run:
-        site.say(f"{report.redriven:,} letters would be redriven on {site.servers}; --go does it")
+        site.say(f"{report.redriven:,} dead letters would be redriven on {site.servers}; --go redrives them")
     else:
-        site.say(f"{report.redriven:,} letters redriven on {site.servers}")
+        site.say(f"{report.redriven:,} dead letters redriven on {site.servers}")
     for why, count in sorted(report.skipped.items()):
         site.say(f"{count:,} left out: {why}")
     for sentence in report.advice:
@@ -283,7 +295,7 @@ def _tell(site: Site, report: RedriveReport) -> None:
             sentence = sentence.replace(of_python, of_the_command)
         site.say(f"! {sentence}")
     if report.cancelled:
-        site.say(f"cancelled, {report.remaining:,} of those read are left; run it again to go on")
+        site.say(f"cancelled; {report.remaining:,} of those read are left: run it again to continue")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def pause_to_dict(pause: Pause) -> dict[str, object]:
-    """As plain data."""
+    """A pause as plain data."""
     return {
         "kind": pause.kind,
         "name": pause.name,
@@ -34,7 +34,7 @@ def pause_to_dict(pause: Pause) -> dict[str, object]:
 
 
 def pause_to_text(pause: Pause) -> str:
-    """In a line."""
+    """A pause as one line for a person."""
     until = f", until {show_moment(pause.until)}" if pause.until else ""
     by = f" by {pause.by}" if pause.by else ""
     why = f": {pause.reason}" if pause.reason else ""
@@ -56,7 +56,9 @@ def _what(command: F) -> F:
     for option in (
         click.option("--lane", metavar="LANE", help="Only on this lane."),
         click.option(
-            "--consumer", metavar="NAME", help="All work of a consumer; `workers` is the unnamed one."
+            "--consumer",
+            metavar="NAME",
+            help="All notifications of a consumer; `workers` is the unnamed one.",
         ),
         click.option("--category", metavar="NAME"),
         click.option("--channel", metavar="NAME"),
@@ -68,16 +70,14 @@ def _what(command: F) -> F:
 def _one_of(channel: str | None, category: str | None, consumer: str | None) -> tuple[PauseKind, str]:
     given = [(k, v) for k, v in (("channel", channel), ("category", category), ("consumer", consumer)) if v]
     if len(given) != 1:
-        raise click.UsageError("give one of --channel, --category and --consumer")
+        raise click.UsageError("give exactly one of --channel, --category and --consumer")
     return cast(tuple[PauseKind, str], given[0])
 
 
 @click.command()
 @_what
-@click.option(
-    "--for", "span", metavar="DURATION", type=duration, help="Ends by itself after 15m, 3h, 2d, ..."
-)
-@click.option("--reason", default="", help="For those who wonder; workers log it.")
+@click.option("--for", "span", metavar="DURATION", type=duration, help="End by itself after 15m, 3h, 2d, ...")
+@click.option("--reason", default="", help="Shown with the pause; workers log it.")
 @with_site
 def pause(
     site: Site,
@@ -90,8 +90,8 @@ def pause(
 ) -> None:
     """Stop sending a category, a channel or a consumer, on all workers, without a deploy.
 
-    Sends that are under way end. What is paused waits in Kafka, in its order; nothing is lost while the pause is
-    shorter than the retention (7 days in source topics). What has a ttl expires in its time.
+    Sends in progress complete. Paused notifications wait in Kafka, in order; nothing is lost while the pause is
+    shorter than the retention (7 days in source topics). Notifications with a ttl still expire.
     """
     kind, name = _one_of(channel, category, consumer)
     until = None if span is None else dt.datetime.now(UTC) + span
@@ -101,7 +101,7 @@ def pause(
     )
     site.say(f"paused {pause_to_text(made)}")
     site.say(
-        "Workers learn it within a second. `kafka-notify status` shows what waits; `kafka-notify resume` ends it."
+        "Workers pause within a second. `kafka-notify status` shows what waits; `kafka-notify resume` ends the pause."
     )
     site.answer(pause_to_dict(made))
 
@@ -112,7 +112,7 @@ def pause(
 def resume(
     site: Site, channel: str | None, category: str | None, consumer: str | None, lane: str | None
 ) -> None:
-    """End a pause, named as it was made: what waits is sent at once, in its order."""
+    """End a pause, given as it was made: what waits is sent at once, in order."""
     kind, name = _one_of(channel, category, consumer)
     switch = Pauses(site.config, topology=site.topology)
     ended = switch.resume(kind, name, lane=lane)

@@ -1,4 +1,4 @@
-"""`send`: one notification, to see whether it arrives."""
+"""`send`: one notification, as a test of delivery."""
 
 from __future__ import annotations
 
@@ -18,22 +18,31 @@ from kafka_notify.producer import Producer
 
 
 @click.command()
-@click.option("--user", "user_id", required=True, metavar="ID", help="Whose notification; the partition key.")
+@click.option(
+    "--user", "user_id", required=True, metavar="ID", help="The notification's user, the partition key."
+)
 @click.option("--category", required=True, metavar="NAME")
 @click.option("--channel", required=True, metavar="NAME")
 @click.option("--recipient", metavar="ADDRESS")
 @click.option(
-    "--data", "data", type=click.File("r"), metavar="FILE", help="A JSON object; - reads it from the input."
+    "--data",
+    "data",
+    type=click.File("r"),
+    metavar="FILE",
+    help="A file with a JSON object; - is standard input.",
 )
 @click.option(
     "--set",
     "values",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A text value of the data; as often as needed.",
+    help="A text value of the data; may be repeated.",
 )
 @click.option(
-    "--id", "id", metavar="ID", help="With group and user it makes the idempotency key; a new one by default."
+    "--id",
+    "id",
+    metavar="ID",
+    help="The ID, which with group and user makes the idempotency key. Default: a new one.",
 )
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE")
 @click.option(
@@ -58,7 +67,7 @@ def send(
     headers: Sequence[str],
     timeout: float,
 ) -> None:
-    """Send one notification, and say where the brokers put it. A real one: a worker delivers it."""
+    """Send one notification, and show where the brokers stored it. A worker will really deliver it."""
     content = {**(_object(data) if data is not None else {}), **_pairs("--set", values)}
     optional: Any = {} if id is None else {"id": id}
     notification = Notification(
@@ -75,7 +84,7 @@ def send(
         record = producer.send(notification).result(timeout)
     seconds = time.monotonic() - begun
     site.say(
-        f"{notification.id} is {record.topic}[{record.partition}]@{record.offset}, acknowledged in {seconds:.3f} s"
+        f"{notification.id} is at {record.topic}[{record.partition}]@{record.offset}, acknowledged in {seconds:.3f} s"
     )
     if notification.expires_at:
         site.say(f"it expires at {show_moment(notification.expires_at)}")
@@ -94,9 +103,9 @@ def _object(file: Any) -> dict[str, Any]:
     try:
         content = json.load(file)
     except ValueError:
-        raise InvalidNotificationError("--data: the file holds no JSON") from None
+        raise InvalidNotificationError("--data: the file is not valid JSON; write a JSON object") from None
     if not isinstance(content, dict):
-        raise InvalidNotificationError("--data: the file holds JSON, but no object")
+        raise InvalidNotificationError("--data: the JSON in the file is not an object; write a JSON object")
     return cast(dict[str, Any], content)
 
 

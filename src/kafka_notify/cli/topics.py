@@ -1,4 +1,4 @@
-"""`topics`: what the cluster should have, what it has, and how to get from one to the other without harm."""
+"""`topics`: the topics that the cluster should have, those that it has, and safe changes between them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ QUIET_SECONDS: Final = 3.0
 """How long a lane is watched for producers before it is grown."""
 
 MOVES: Final = (
-    "more partitions move most users to other ones, and their order is not kept across the change: the lane must be "
-    "empty, and its producers stopped until they know the new number"
+    "more partitions move most users to other partitions, and their order is not kept across the change: the lane must "
+    "be empty, and its producers stopped until they know the new number"
 )
 SAFE_WAY: Final = """\
 The safe way:
   1. stop the producers of the lane, and leave the workers running;
-  2. wait until `kafka-notify status` shows 0 open (what waits for a retry is open, too; what is paused: resume it);
-  3. kafka-notify topics create --grow  (retry topics are grown before their source);
-  4. deploy the workers, then the producers, with the topology that says so.
-If order may be lost for the notifications of these minutes: docs/operations.md, "More partitions"."""
+  2. wait until `kafka-notify status` shows 0 open (waiting retries are open, too; resume what is paused);
+  3. kafka-notify topics create --grow  (it grows retry topics before their source topics);
+  4. deploy the workers, then the producers, with the new number in the topology.
+If order may be lost for the notifications of these minutes, see docs/operations.md, "More partitions"."""
 
 
 @click.group()
@@ -43,7 +43,7 @@ def topics() -> None:
 
 @attrs.frozen
 class Change:
-    """What has to happen to a topic."""
+    """The change that a topic needs."""
 
     topic: str
     action: Literal["create", "grow", "cannot shrink", "keep"]
@@ -51,15 +51,15 @@ class Change:
     wanted: int
     lane: str = ""
     breaks: str = ""
-    """What it would break."""
+    """The promise that the change would break, as a sentence."""
 
 
 def changes(topology: Topology, names: Iterable[str], counts: Mapping[str, int]) -> list[Change]:
-    """The way from the cluster to the topology.
+    """The changes that make the cluster's topics those of the topology.
 
     Args:
-        topology: What is wanted.
-        names: Of the consumers; "" is the unnamed one.
+        topology: The topology to reach.
+        names: Names of the consumers; "" is the unnamed one.
         counts: Number of partitions of each topic that exists.
     """
     lanes = {topology.source_topic(lane): lane for lane in topology.lanes}
@@ -73,9 +73,7 @@ def changes(topology: Topology, names: Iterable[str], counts: Mapping[str, int])
         elif lane and now < topic.partitions:
             found.append(Change(topic.name, "grow", now, topic.partitions, lane, MOVES))
         elif lane and now > topic.partitions:
-            text = (
-                f"Kafka cannot take partitions away: write Lane({lane!r}, partitions={now}) in the topology"
-            )
+            text = f"Kafka cannot remove partitions: write Lane({lane!r}, partitions={now}) in the topology"
             found.append(Change(topic.name, "cannot shrink", now, topic.partitions, lane, text))
         else:
             found.append(Change(topic.name, "keep", now, topic.partitions, lane))
@@ -83,13 +81,13 @@ def changes(topology: Topology, names: Iterable[str], counts: Mapping[str, int])
 
 
 def _names(given: Sequence[str], backlogs: Backlogs) -> list[str]:
-    """The consumers to provide for: those given and those whose retry topics exist."""
+    """The consumers that need topics: those given and those whose retry topics exist."""
     names = {name_of(name) for name in given} | {name for _, name in backlogs.consumers()}
     return sorted(names or {""})
 
 
 def in_flight(backlogs: Backlogs, lane: str) -> list[Group]:
-    """The groups of a lane that have something open."""
+    """The groups of a lane that have open notifications."""
     groups = [backlogs.group(each, name) for each, name in backlogs.consumers() if each == lane]
     return [group for group in groups if group.open]
 
@@ -99,7 +97,7 @@ consumers_option = click.option(
     "consumers",
     multiple=True,
     metavar="NAME",
-    help="Name of a consumer (Consumer.name); as often as needed. Those that have retry topics are known.",
+    help="Name of a consumer (Consumer.name); may be repeated. Consumers with retry topics are included anyway.",
 )
 
 
@@ -110,7 +108,7 @@ consumers_option = click.option(
 @consumers_option
 @with_site
 def plan(site: Site, consumers: tuple[str, ...]) -> int:
-    """Show what `create` would do, what that would break, and what else is off. Changes nothing."""
+    """Show what `create` would do, what that would break, and what else is wrong. Changes nothing."""
     backlogs = Backlogs(site.config, site.topology)
     names = _names(consumers, backlogs)
     found = changes(site.topology, names, backlogs.topics())
@@ -118,7 +116,9 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
         lane: in_flight(backlogs, lane)
         for lane in dict.fromkeys(change.lane for change in found if change.action == "grow")
     }
-    off = [f for f in check_topics(site.topology, site.config, consumers=names) if "is missing" not in f.text]
+    wrong = [
+        f for f in check_topics(site.topology, site.config, consumers=names) if "is missing" not in f.text
+    ]
     signs = {"create": "+ create", "grow": "~ grow", "cannot shrink": "! cannot shrink", "keep": "= keep"}
     site.table(
         ["", "topic", ">partitions", ">wanted"],
@@ -128,24 +128,22 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
         site.say(f"! {text}")
     for lane, groups in busy.items():
         for group in groups:
-            site.say(f"! {lane} cannot be grown now, open: {_busy(group)}")
+            site.say(f"! {lane} cannot be grown now; open notifications: {_busy(group)}")
         if not groups:
-            site.say(
-                f"{lane} is empty now: once its producers have stopped, `topics create --grow` can grow it"
-            )
+            site.say(f"{lane} is empty now: stop its producers, then `topics create --grow` can grow it")
     if any(busy.values()):
         site.say(SAFE_WAY)
-    for finding in off:
+    for finding in wrong:
         site.say(f"{finding.severity}: {finding.text}")
     site.answer(
         {
             "changes": [attrs.asdict(change) for change in found],
             "open": {lane: {group.group: group.open for group in groups} for lane, groups in busy.items()},
-            "findings": [attrs.asdict(finding) for finding in off],
+            "findings": [attrs.asdict(finding) for finding in wrong],
         }
     )
-    wrong = any(change.action != "keep" for change in found) or any(f.severity == "error" for f in off)
-    return 1 if wrong else 0
+    differs = any(change.action != "keep" for change in found)
+    return 1 if differs or any(f.severity == "error" for f in wrong) else 0
 
 
 # -- create ----------------------------------------------------------------------------------------
@@ -157,16 +155,17 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
     "--replication-factor",
     type=click.IntRange(1, 100),
     metavar="N",
-    help="3 by default, or the number of brokers.",
+    help="Default: 3, or the number of brokers if that is smaller.",
 )
 @click.option(
     "--compression",
     type=click.Choice(get_args(Compression)),
     default="producer",
     show_default=True,
-    help="`uncompressed` has brokers refuse what unpacks to too much, for more disk: where others may write, too.",
+    help="`uncompressed` lets brokers refuse records that unpack to too much, but takes more disk; use it where others "
+    "may write.",
 )
-@click.option("--grow", is_flag=True, help="Also give topics more partitions, when nothing is in flight.")
+@click.option("--grow", is_flag=True, help="Also give topics more partitions, if nothing is in flight.")
 @with_site
 def create(
     site: Site,
@@ -175,7 +174,7 @@ def create(
     compression: Compression,
     grow: bool,
 ) -> int:
-    """Create what is missing; leave what exists as it is, but for --grow."""
+    """Create missing topics; leave existing ones as they are, unless --grow is given."""
     backlogs = Backlogs(site.config, site.topology)
     names = _names(consumers, backlogs)
     found = changes(site.topology, names, backlogs.topics())
@@ -196,13 +195,15 @@ def create(
     for topic in made:
         site.say(f"created {topic}")
     for change in growing:
-        said = f"grown from {change.now} to" if grow else f"has {change.now} partitions, not grown to"
+        said = f"grown from {change.now} to" if grow else f"has {change.now} partitions; it was not grown to"
         site.say(f"{change.topic} {said} {change.wanted}")
     stuck = [change for change in found if change.action == "cannot shrink"]
     for change in stuck:
         site.say(f"{change.topic}: {change.breaks}")
     if growing and not grow:
-        site.say(f"not grown, as {MOVES}; `kafka-notify topics plan` says whether it is, --grow does it")
+        site.say(
+            f"not grown, because {MOVES}; `kafka-notify topics plan` shows whether it is, --grow grows it"
+        )
     if not (made or growing or stuck):
         site.say("nothing to do")
     site.answer(
@@ -216,10 +217,10 @@ def create(
 
 
 def check_empty(backlogs: Backlogs, topology: Topology, lane: str) -> None:
-    """See that a lane is empty and nobody produces to it.
+    """Check that a lane is empty and nobody produces to it.
 
     Raises:
-        Refused: It is not so.
+        Refused: The lane has open notifications or producers.
     """
     busy = in_flight(backlogs, lane)
     if busy:
@@ -243,11 +244,11 @@ def _ends(backlogs: Backlogs, topic: str) -> dict[tuple[str, int], int]:
 
 
 def grow_topics(site: Site, growing: Sequence[Change], backlogs: Backlogs) -> None:
-    """Raise the numbers of partitions, retry topics first: a source partition must never be alone.
+    """Raise the numbers of partitions, retry topics first: every source partition needs its retry partition.
 
     Raises:
         ConfigError: The cluster refused.
-        NotifyError: It does not show in the metadata.
+        NotifyError: The metadata does not show the new partitions in time.
     """
     admin: Any = opened(AdminClient, client_config(site.config))
     sources = {site.topology.source_topic(lane) for lane in site.topology.lanes}
@@ -264,7 +265,10 @@ def grow_topics(site: Site, growing: Sequence[Change], backlogs: Backlogs) -> No
         deadline = time.monotonic() + TIMEOUT
         while backlogs.topics().get(change.topic, 0) < change.wanted:
             if time.monotonic() > deadline:
-                raise NotifyError(f"{change.topic}: grown, but not seen so after {TIMEOUT:g} s")
+                raise NotifyError(
+                    f"{change.topic}: grown, but the brokers do not show its new partitions after {TIMEOUT:g} s; "
+                    "run the command again"
+                )
             time.sleep(0.1)
 
 
@@ -273,14 +277,14 @@ def grow_topics(site: Site, growing: Sequence[Change], backlogs: Backlogs) -> No
 
 @topics.command()
 @consumers_option
-@click.option("--strict", is_flag=True, help="Exit with 1 on warnings, too.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
 @with_site
 def check(site: Site, consumers: tuple[str, ...], strict: bool) -> int:
-    """Compare the cluster with the topology: what is off, worst first, each with the command that mends it."""
+    """Compare the cluster with the topology: show problems, errors first, each with the command that fixes it."""
     findings = check_topics(site.topology, site.config, consumers=[name_of(name) for name in consumers])
     for finding in findings:
         site.say(f"{finding.severity}: {finding.text}")
     if not findings:
-        site.say("all is well")
+        site.say("no problems found")
     site.answer([attrs.asdict(finding) for finding in findings])
     return 1 if any(strict or finding.severity == "error" for finding in findings) else 0

@@ -1,4 +1,4 @@
-"""`work`: one worker in this process, with what an orchestrator wants: probes, logs, a clean end."""
+"""`work`: one worker in this process, with what an orchestrator needs: probes, logs, a clean shutdown."""
 
 from __future__ import annotations
 
@@ -33,18 +33,21 @@ LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
     "--health-port",
     type=PORT,
     metavar="PORT",
-    help="Answer /live, /ready and /stats there; 0 takes a free one.",
+    help="Serve /live, /ready and /stats on this port; 0 takes a free one.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
 @click.option(
-    "--metrics-port", type=PORT, metavar="PORT", help="Answer Prometheus there; needs the extra `prometheus`."
+    "--metrics-port",
+    type=PORT,
+    metavar="PORT",
+    help="Serve Prometheus metrics; needs the extra `prometheus`.",
 )
 @click.option(
     "--drain-timeout",
     type=SECONDS,
     default=20.0,
     show_default=True,
-    help="Seconds for running sends at the end.",
+    help="Seconds that running sends get at shutdown.",
 )
 @click.option(
     "--gc/--no-gc",
@@ -57,7 +60,7 @@ LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
     "--consumer-config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Properties for the consumer handle alone.",
+    help="A file of properties for the consumer handle only.",
 )
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option(
@@ -65,14 +68,14 @@ LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
     type=click.Choice(LEVELS),
     default="INFO",
     show_default=True,
-    help="Of this library and of the package that FACTORY is in; others log warnings.",
+    help="Level of this library and of FACTORY's package; others log warnings.",
 )
 @click.option(
     "--log",
     "loggers",
     multiple=True,
     metavar="LOGGER=LEVEL",
-    help="The level of another logger; as often as needed. HTTP clients log URLs at INFO, with the tokens in them.",
+    help="Level of another logger; may be repeated. At INFO, HTTP clients log URLs with the tokens in them.",
 )
 @with_site
 @with_codec
@@ -93,8 +96,8 @@ def work(
 ) -> None:
     """Run one worker until SIGTERM or SIGINT; a second signal skips the drain.
 
-    MODULE:FACTORY is a Consumer class, or a function without arguments that returns a consumer. The process ends with
-    3 or 4 when the worker cannot start or go on, so that its supervisor starts another.
+    MODULE:FACTORY is a Consumer class, or a function without arguments that returns a consumer. The process exits with
+    3 or 4 if the worker cannot start or continue, so that its supervisor starts another.
     """
     show_tracebacks(bool(os.environ.get("KAFKA_NOTIFY_CLI_TRACEBACK")))
     log_to_stderr(
@@ -127,16 +130,16 @@ def work(
 
 
 def metrics_of(worker: Worker, host: str, port: int) -> Callable[[], object]:
-    """Answer Prometheus from now on; returns what ends it.
+    """Start to serve Prometheus metrics; return the function that ends it.
 
     Raises:
-        ConfigError: The extra is missing, or the port is taken.
+        ConfigError: The extra is missing, or the port is in use.
     """
     try:
         from kafka_notify.prometheus import Metrics
     except ModuleNotFoundError as e:
         raise ConfigError(
-            f"--metrics-port: {e.name} is not installed: pip install 'kafka-notify[prometheus]'"
+            f"--metrics-port: {e.name} is not installed; pip install 'kafka-notify[prometheus]'"
         ) from None
     metrics = Metrics()
     metrics.watch(worker)
@@ -149,7 +152,7 @@ def metrics_of(worker: Worker, host: str, port: int) -> Callable[[], object]:
 
 
 def factory(at: str) -> Any:
-    """The consumer, or what makes one, that `module:attribute` names.
+    """Return the consumer, or the callable that makes one, that `module:attribute` names.
 
     Raises:
         ConfigError: It is neither.
@@ -157,11 +160,11 @@ def factory(at: str) -> Any:
     found = load(at, "FACTORY")
     if isinstance(found, Consumer) or callable(found):
         return found
-    raise ConfigError(f"{at} is a {type(found).__name__}: neither a Consumer nor what makes one")
+    raise ConfigError(f"{at} is a {type(found).__name__}, neither a Consumer nor a callable that returns one")
 
 
 def log_to_stderr(log_format: str, levels: Mapping[str, str]) -> None:
-    """What is logged in this process, to stderr: warnings, and of some loggers what their level says."""
+    """Log to stderr in this process: warnings, and for some loggers from their own level on."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)

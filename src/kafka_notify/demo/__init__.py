@@ -1,4 +1,4 @@
-"""`python -m kafka_notify.demo`: lanes, retries and dead letters at work, then a check of what was promised.
+"""`python -m kafka_notify.demo`: lanes, retries and dead letters at work, then a check of order and losses.
 
-It needs nothing but the package: the broker is a mock inside the process, unless `--kafka` says otherwise.
+It needs only the package: the broker is a mock inside the process, unless `--kafka` selects another.
 """

@@ -1,4 +1,4 @@
-"""The demo itself: a broker, a producer, two worker processes, and the check at the end."""
+"""The demo: a broker, a producer, two worker processes, and the check at the end."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from kafka_notify.topology import Topology
 
 LANES: Final = (HIGH, LOW)
 LIMIT: Final = 120.0
-"""Seconds after which the demo counts as failed: it takes about 15."""
+"""Seconds after which the demo fails; it takes about 15."""
 LOOK: Final = 0.05
-"""Seconds between two looks at what the workers did."""
+"""Seconds between two reads of the workers' logs."""
 SHOWN: Final = 8
 """Dead letters listed at the end."""
 
@@ -50,21 +50,23 @@ class Demo:
     mails: int
     otps: int
     directory: Path
-    """Of the attempt logs, one per worker."""
+    """The directory of the attempt logs, one per worker."""
     metrics_port: int | None = None
-    """Of the first lane's metrics; the second one's have the next."""
+    """The port of the first lane's metrics; those of the second lane have the next port."""
 
     def run(self) -> bool:
-        """Run it and print what is seen; whether all checks passed."""
+        """Run the demo, print its results, and return whether all checks passed."""
         produced: list[Produced] = []
         with Journal(self.directory / f"{lane}.attempts" for lane in LANES) as journal:
             with self._workers() as workers, Producer(self.config, topology=self.topology) as producer:
                 producer.warm_up()
                 self._send_all(producer, produced, journal, workers)
             journal.read()
-        letters = list(DeadLetters(self.config, topology=self.topology).find())
-        ended = [f"the worker of {w.name} ended with {w.exitcode}, not 0" for w in workers if w.exitcode != 0]
-        return self._report(produced, journal, letters, ended)
+        dead_letters = list(DeadLetters(self.config, topology=self.topology).find())
+        ended = [
+            f"the worker of {w.name} exited with {w.exitcode}, not 0" for w in workers if w.exitcode != 0
+        ]
+        return self._report(produced, journal, dead_letters, ended)
 
     @contextlib.contextmanager
     def _workers(self) -> Generator[Sequence[BaseProcess], None, None]:
@@ -84,7 +86,7 @@ class Demo:
             yield workers
         finally:
             for worker in workers:
-                worker.terminate()  # SIGTERM: what is in flight ends, what is done is committed
+                worker.terminate()  # SIGTERM: sends in flight complete, and finished ones are committed
             for worker in workers:
                 worker.join(30)
 
@@ -94,7 +96,7 @@ class Demo:
     def _send_all(
         self, producer: Producer, produced: list[Produced], journal: Journal, workers: Sequence[BaseProcess]
     ) -> None:
-        """Send the campaign at once and the OTPs while it drains, and wait until all of it is settled."""
+        """Send the campaign at once and the OTPs while it drains, and wait until everything is settled."""
 
         def send(notification: Notification[object], lane: str) -> None:
             pending.append(producer.send(notification))
@@ -125,7 +127,7 @@ class Demo:
                 break
             time.sleep(LOOK)
         for each in pending:
-            each.result(timeout=30)  # raises when the broker does not have it
+            each.result(timeout=30)  # raises if the broker has not acknowledged it
 
     def _progress(self, produced: Sequence[Produced], journal: Journal) -> list[LaneProgress]:
         tried = {each.id for each in journal.attempts}
@@ -141,31 +143,34 @@ class Demo:
         self,
         produced: Sequence[Produced],
         journal: Journal,
-        letters: Sequence[DeadLetter],
+        dead_letters: Sequence[DeadLetter],
         failures: list[str],
     ) -> bool:
         attempts = journal.attempts
-        dead = {letter.id: letter.died_at.timestamp() for letter in letters}
+        dead = {each.id: each.died_at.timestamp() for each in dead_letters}
         print(f"\n  {'':<14}{'sent':>7}{'retries':>9}{'dead':>6}{'p50':>12}{'p99':>12}   produce → accepted")
         for lane in LANES:
             row = _verdict.result(produced, attempts, dead, lane)
             times = f"{row.p50 * 1000:>9,.0f} ms{row.p99 * 1000:>9,.0f} ms"
             print(f"  {lane:<14}{row.sent:>7,}{row.retries:>9,}{row.dead:>6,}{times}")
 
-        print(f"\n  {len(letters)} dead letters in {self.topology.dlq_topic(LOW)}, such as")
-        for letter in sorted(letters, key=lambda each: each.reason)[:: max(1, len(letters) // SHOWN)][:SHOWN]:
-            note = "   data redacted" if letter.redacted else ""
-            print(f"    {letter.id:<12}{letter.reason:<15}{letter.error_code}{note}")
+        print(f"\n  {len(dead_letters)} dead letters in {self.topology.dlq_topic(LOW)}, such as")
+        by_reason = sorted(dead_letters, key=lambda each: each.reason)
+        for each in by_reason[:: max(1, len(by_reason) // SHOWN)][:SHOWN]:
+            note = "   data redacted" if each.redacted else ""
+            print(f"    {each.id:<12}{each.reason:<15}{each.error_code}{note}")
 
         if lost := _verdict.lost(produced, attempts, dead):
             failures.append(
                 f"{len(lost)} notifications were neither accepted nor dead-lettered: {_some(lost)}"
             )
         if early := _verdict.out_of_order(produced, attempts, dead):
-            failures.append(f"{len(early)} were tried before an earlier one of their user: {_some(early)}")
+            failures.append(
+                f"{len(early)} notifications were tried before an earlier one of their user: {_some(early)}"
+            )
         if missing := self.mails + self.otps - len(produced):
             failures.append(
-                f"{missing} were not sent at all: the run ended before, after {LIMIT:g} s or with a worker"
+                f"{missing} notifications were not sent: the run ended first, after {LIMIT:g} s or with a worker"
             )
         print()
         for failure in failures:
@@ -189,7 +194,7 @@ def _some(ids: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _kafka(which: str) -> Generator[tuple[Config, Topology], None, None]:
-    """A cluster with the demo's topics: the mock, a real broker of our own, or one at an address."""
+    """A cluster with the demo's topics: the mock, a real broker started for the demo, or one at an address."""
     if which == "mock":
         with MockKafka() as mock:
             config: dict[str, str | int | float | bool] = {"bootstrap.servers": mock.bootstrap_servers}
@@ -220,21 +225,21 @@ def _names(topics: Topology) -> list[str]:
 
 
 def _create_on_mock(config: Config, topics: Topology) -> None:
-    """The mock knows no request for that, but answers a question about a topic by having it."""
+    """The mock does not support creating topics, but creates each topic whose metadata is requested."""
     admin = AdminClient({**client_config(config), "allow.auto.create.topics": True})
     for name in _names(topics):
         admin.list_topics(name, timeout=10)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; the exit status."""
+    """Run the demo, and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m kafka_notify.demo", description=__doc__)
     parser.add_argument(
         "--kafka",
         default="mock",
         metavar="mock|real|HOST:PORT",
-        help="the mock (default), Apache Kafka started for the demo, or a cluster of yours (topics of the "
-        "demo's own, which it deletes)",
+        help="the mock (default), Apache Kafka started for the demo, or an existing cluster (the demo creates its "
+        "own topics there, and deletes them)",
     )
     parser.add_argument("--mails", type=int, default=2_000, help="marketing mails (%(default)s)")
     parser.add_argument("--otps", type=int, default=200, help="one-time passwords (%(default)s)")
@@ -242,20 +247,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--metrics-port",
         type=int,
         metavar="PORT",
-        help="serve the workers' metrics while it runs, on this port and the next of 127.0.0.1",
+        help="serve the workers' metrics during the demo, on this port and the next of 127.0.0.1",
     )
     options = parser.parse_args(arguments)
     if options.kafka not in ("mock", "real") and ":" not in options.kafka:
         parser.error("--kafka takes mock, real or HOST:PORT")
     if min(options.mails, options.otps) < 1:
-        parser.error("--mails and --otps take a number >= 1")
+        parser.error("--mails and --otps must be at least 1")
     if options.metrics_port is not None:
         if importlib.util.find_spec("prometheus_client") is None:
             parser.error("--metrics-port needs the extra: pip install 'kafka-notify[prometheus]'")
         if not 0 < options.metrics_port < 65_535:
-            parser.error("--metrics-port takes a port from 1 to 65534: the one after it is used too")
+            parser.error("--metrics-port takes a port from 1 to 65534, as the next port is used too")
 
-    print(f"{options.mails:,} marketing mails, {options.otps:,} OTPs, a provider that fails now and then\n")
+    print(f"{options.mails:,} marketing mails, {options.otps:,} OTPs, a provider that sometimes fails\n")
     if options.metrics_port is not None:
         for port, lane in enumerate(LANES, options.metrics_port):
             print(f"  metrics of {lane}: http://127.0.0.1:{port}/metrics")
@@ -271,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(directory)
         raise
     if not passed:
-        print(f"  what the workers did and logged is in {directory}")
+        print(f"  the workers' attempts and logs are in {directory}")
         return 1
     shutil.rmtree(directory)
     return 0

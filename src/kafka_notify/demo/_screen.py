@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: bars that move on a terminal, a line per second elsewhere."""
+"""The progress display of the demo: bars on a terminal, a line per second elsewhere."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ BAR: Final = 20  # a line must fit into 80 columns: one that wraps cannot be ove
 
 @attrs.frozen
 class LaneProgress:
-    """How far a lane is."""
+    """The progress of a lane."""
 
     name: str
     total: int
     produced: int
     sent: int
     waiting: int
-    """Failed, to be tried again."""
+    """Notifications that failed and will be retried."""
     dead: int
 
 
@@ -34,7 +34,7 @@ class Screen:
         self._told_at = float("-inf")
 
     def show(self, lanes: Sequence[LaneProgress], seconds: float, *, last: bool = False) -> None:
-        """Bring it up to date; `seconds` since the start. Without a terminal at most once a second."""
+        """Update the display; `seconds` is the time since the start. Without a terminal at most once a second."""
         if self._moves:
             lines = [_bar(lane) for lane in lanes]
             up = f"\x1b[{self._drawn}F" if self._drawn else ""

@@ -1,4 +1,5 @@
-"""What the demo proves, from what was produced, the attempts of the workers and the dead letters: values alone."""
+"""The checks of the demo, from the produced notifications, the workers' attempts and the dead letters. Pure, apart from
+`Journal`."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import attrs
 
 @attrs.frozen
 class Produced:
-    """A notification that the broker has, in the order of sending."""
+    """A notification that was produced."""
 
     id: str
     user_id: str
@@ -45,7 +46,7 @@ class LaneResult:
 
 
 class Journal:
-    """What the workers' files hold, read as they grow."""
+    """The contents of the workers' files, read as they grow."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = tuple(paths)
@@ -67,7 +68,7 @@ class Journal:
             file.close()
 
     def read(self) -> None:
-        """Take in what was written since the last time; half a line waits for its other half."""
+        """Read what was written since the last call; an incomplete line waits for its rest."""
         for n, file in enumerate(self._files):
             *lines, self._rests[n] = (self._rests[n] + file.read()).split("\n")
             for line in lines:
@@ -111,7 +112,7 @@ def out_of_order(
     Args:
         produced: In the order of sending.
         attempts: In any order.
-        dead: When each dead letter was written.
+        dead: The time when each dead letter was written.
     """
     first: dict[str, float] = {}
     settled = dict(dead)
@@ -153,5 +154,5 @@ def to_provider(produced: Sequence[Produced], attempts: Sequence[Tried], lane: s
 
 
 def percentile(values: Sequence[float], share: int) -> float:
-    """The nearest rank; 0 of nothing."""
+    """The percentile by nearest rank; 0 without values."""
     return sorted(values)[max(0, -(-len(values) * share // 100) - 1)] if values else 0.0

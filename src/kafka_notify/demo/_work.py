@@ -1,4 +1,4 @@
-"""What the demo sends, and the worker processes that send it through a provider which has bad moments."""
+"""The demo's notifications, and the worker processes that send them through a provider that sometimes fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USERS: Final = 300
 HIGH: Final = "high_priority"
 LOW: Final = "low_priority"
 MOCK_PARTITIONS: Final = 4
-"""Of every topic of the mock, whatever was asked for."""
+"""Partitions of every topic of the mock, whatever number was requested."""
 
 
 def topology(prefix: str, partitions: int | None) -> Topology:
@@ -69,11 +69,11 @@ def otp(number: int) -> Notification[Any]:
 
 
 def _answers(number: int) -> list[int]:
-    """What the provider will answer, attempt by attempt; the last answer stands for all further ones."""
+    """The provider's answers, attempt by attempt; the last answer is repeated for all further attempts."""
     if number % 89 == 7:
         return [404]  # no such recipient
     if number % 199 == 11:
-        return [504]  # times out for ever
+        return [504]  # times out at every attempt
     if number % 11 == 3:
         return [504, 200]
     if number % 41 == 5:
@@ -82,7 +82,7 @@ def _answers(number: int) -> list[int]:
 
 
 class Delivery(Consumer):
-    """Sends through a provider that answers within 20 to 180 ms, and writes down what happened."""
+    """Sends through a provider that answers within 20 to 180 ms, and logs each attempt."""
 
     concurrency = 40
     retry = RetryPolicy(4, initial_delay=0.4, multiplier=2)
@@ -113,16 +113,16 @@ class AttemptLog:
         self._file: TextIO = path.open("a", buffering=1, encoding="utf-8")
 
     def attempt(self, id: str, number: int, started: float, status: int) -> None:
-        """One call of the provider has ended; `started` in epoch seconds."""
+        """Log one call of the provider, which has ended; `started` is in epoch seconds."""
         self._write(id=id, number=number, started=started, ended=time.time(), status=status)
 
     def event(self, event: Event) -> None:
-        """For `on_event`: keeps dead letters, for the display while the demo runs."""
+        """Log dead letters, as the `on_event` callback, for the display during the demo."""
         if isinstance(event, DeadLettered):
             self._write(id=event.id, dead=event.reason)
 
     def close(self) -> None:
-        """No more is written."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, **entry: object) -> None:
@@ -132,7 +132,7 @@ class AttemptLog:
 def work(
     lane: str, config: Config, topology: Topology, directory: Path, metrics_port: int | None = None
 ) -> None:
-    """What a worker process does: one lane, until it is told to stop; its metrics on a port of this machine."""
+    """Run the worker process of one lane until it is told to stop, with its metrics on a port of this machine."""
     logging.basicConfig(
         filename=directory / "workers.log",
         level=logging.WARNING,
@@ -148,7 +148,7 @@ def work(
         on_event=log.event,
     )
     if metrics_port is not None:
-        from kafka_notify.prometheus import Metrics  # an extra, which the demo does without
+        from kafka_notify.prometheus import Metrics  # an extra that the demo itself does not need
 
         metrics = Metrics()
         metrics.watch(worker)

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 import attrs
 
-from kafka_notify._wire.payload_types import is_list, is_object
+from kafka_notify._wire.payload_kinds import is_list, is_object
 
 MIN_LENGTH: Final = 6
 """Characters; shorter ones stand in log lines by chance."""

@@ -12,7 +12,7 @@ from kafka_notify._base.clock import Clock
 from kafka_notify._decision.what_follows import GiveUp, History, Rules, decide
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.threads import SendThreads
-from kafka_notify._wire.payload import is_payload_class
+from kafka_notify._wire.payload_fields import is_payload_class
 from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import UnknownOutcomeError
