@@ -13,8 +13,8 @@ from collections import deque
 from typing import Any, Final
 
 from kafka_notify import CircuitBreaker
-from kafka_notify._decision.circuit import Kind, Try, Verdict, least_wait
 from kafka_notify._decision.destinations import Circuits, Destination, Destinations
+from kafka_notify._decision.evidence import Kind, Try, Verdict, least_wait
 from tests.simulation.worlds import INF, Answer, World
 
 ATTEMPTS: Final = 4

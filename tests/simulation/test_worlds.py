@@ -12,6 +12,8 @@ import pytest
 
 from kafka_notify._decision import circuit
 from kafka_notify._decision.circuit import Circuit
+from kafka_notify._decision.evidence import Try, Verdict
+from kafka_notify._decision.shares import HOPELESS
 from tests.simulation.run import Simulation, missed
 from tests.simulation.worlds import WORLDS
 
@@ -70,8 +72,8 @@ def an_outage_teaches(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: Circuit, failed: bool, again: bool, attempts: int, now: float) -> float:
         weight = learn(self, failed, again, attempts, now)
-        if self._retry_shares[attempts] < circuit.HOPELESS:
-            self._hopeless.add(attempts)
+        if self._shares.retries[attempts] < HOPELESS:
+            self._shares.hopeless.add(attempts)
         return weight
 
     patch.setattr(Circuit, "_learn", broken)
@@ -104,7 +106,7 @@ def no_wait(patch: pytest.MonkeyPatch) -> None:
 def nothing_counts_when_held(patch: pytest.MonkeyPatch) -> None:
     verdict = Circuit._verdict
 
-    def broken(self: Circuit, sent: circuit.Try, now: float, *, probe: bool) -> circuit.Verdict:
+    def broken(self: Circuit, sent: Try, now: float, *, probe: bool) -> Verdict:
         said = verdict(self, sent, now, probe=probe)
         return said._replace(counted=False) if self.held else said
 
@@ -114,7 +116,7 @@ def nothing_counts_when_held(patch: pytest.MonkeyPatch) -> None:
 def probes_count_in_an_outage(patch: pytest.MonkeyPatch) -> None:
     verdict = Circuit._verdict
 
-    def broken(self: Circuit, sent: circuit.Try, now: float, *, probe: bool) -> circuit.Verdict:
+    def broken(self: Circuit, sent: Try, now: float, *, probe: bool) -> Verdict:
         return verdict(self, sent, now, probe=probe)._replace(counted=True)
 
     patch.setattr(Circuit, "_verdict", broken)

@@ -19,23 +19,9 @@ from kafka_notify import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify._decision.circuit import (
-    DAY,
-    DISTRUST,
-    DOUBT,
-    HOPELESS,
-    PROBES,
-    QUIET,
-    RAMP,
-    STALE,
-    USERS,
-    Circuit,
-    Kind,
-    Try,
-    Verdict,
-    kind_of,
-    least_wait,
-)
+from kafka_notify._decision.circuit import DAY, DISTRUST, DOUBT, PROBES, QUIET, RAMP, USERS, Circuit
+from kafka_notify._decision.evidence import Kind, Try, Verdict, kind_of, least_wait
+from kafka_notify._decision.shares import HOPELESS, STALE
 from kafka_notify.policy import deferred
 
 FAILURE, ACCOUNT, THROTTLE, CODEC = Kind.FAILURE, Kind.ACCOUNT, Kind.THROTTLE, Kind.CODEC
@@ -176,7 +162,7 @@ def test_accepted_sends_need_not_be_told() -> None:
 
     fail(of, 200, NOW + 200, accepted=100 * 200)
     assert of.score == told.score
-    assert of._share == pytest.approx(told._share, rel=0.01)
+    assert of._shares.failed == pytest.approx(told._shares.failed, rel=0.01)
     accept(of, "good", NOW + 201)
     assert not of.gated
     assert of.score == 0

@@ -7,7 +7,6 @@ import random
 import pytest
 
 from kafka_notify import CircuitBreaker
-from kafka_notify._decision.circuit import Kind, Try
 from kafka_notify._decision.destinations import (
     FAILURES,
     FIRST_WAIT,
@@ -17,6 +16,7 @@ from kafka_notify._decision.destinations import (
     Destination,
     Destinations,
 )
+from kafka_notify._decision.evidence import Kind, Try
 
 NOW = 1_000.0
 DEFAULT = CircuitBreaker()

@@ -26,7 +26,9 @@ from kafka_notify._decision.put_aside import FAR
 from kafka_notify._decision.reserve import EACH, LONGEST
 from kafka_notify._decision.what_follows import History, Rules, decide
 from kafka_notify._partition.entry import Busy
-from kafka_notify._send.guard import OVERDUE, Guard, Place, Senders
+from kafka_notify._send.admission import OVERDUE
+from kafka_notify._send.guard import Guard
+from kafka_notify._send.place import Place, Senders
 from kafka_notify.outcome import Dead, Outcome, Retry
 
 DEFAULT = CircuitBreaker()
@@ -77,12 +79,11 @@ class World:
             retry=SimpleNamespace(max_attempts=4, max_wait=max_wait), concurrency=concurrency,
             loop=asyncio.get_running_loop(), clock=self.clock, on_event=self.told.append,
         )  # fmt: skip
-        runner: Any = SimpleNamespace(backoff=lambda n: 10.0 * n)
         publisher: Any = SimpleNamespace(pause=lambda entry, n, code: self.copies.append((entry, code)))
         ready: Any = SimpleNamespace(add=self.ready.append, choose_probe=self.choose_probe, row=1)
         circuits = Circuits(DEFAULT, self.now, concurrency, destinations)
-        senders = Senders(self.places, lambda: 0, self.throttle, self.kick)
-        self.guard = Guard(context, circuits, destination, runner, publisher, ready, senders)
+        senders = Senders(self.places, lambda: 0, lambda n: 10.0 * n, self.throttle, self.kick)
+        self.guard = Guard(context, circuits, destination, publisher, ready, senders)
 
     def choose_probe(self) -> None:
         self.chosen += 1
@@ -238,7 +239,7 @@ async def test_a_destination_with_something_in_memory_is_looked_at_soon() -> Non
     for n in range(2):
         world.guard.admit(Place(), world.entry(f"w{n}"), note(host="bad"))
     for _ in range(3):
-        assert world.guard._timer_at <= world.now + 1.0
+        assert world.guard._recheck.at <= world.now + 1.0
         world.now += 1.0
         world.guard._look()
     world.partition.alive = False

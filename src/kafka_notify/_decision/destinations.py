@@ -12,7 +12,8 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
-from kafka_notify._decision.circuit import Circuit, Kind, Try, Verdict
+from kafka_notify._decision.circuit import Circuit
+from kafka_notify._decision.evidence import Kind, Try, Verdict
 from kafka_notify._decision.reserve import Reserve
 from kafka_notify.limits import CircuitBreaker
 

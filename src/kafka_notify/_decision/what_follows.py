@@ -13,7 +13,7 @@ from typing_extensions import assert_never
 
 from kafka_notify._base import codes
 from kafka_notify._base.retention import MAX_WAIT_MS, RETRY_DEFAULT_MS, keepable, keeps_any_wait
-from kafka_notify._decision.circuit import least_wait
+from kafka_notify._decision.evidence import least_wait
 from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeError
 from kafka_notify.notification import Receipt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped

@@ -44,7 +44,7 @@ SendCall = Callable[[Notification[Any], Attempt], Awaitable[Outcome]]
 THROTTLE_WAIT = 5.0
 """Seconds to wait after a throttle that does not say how long."""
 FALLBACK_DELAY = 60.0
-"""Seconds of a backoff that a policy of the team's own could not compute."""
+"""Seconds to wait when a team's own retry policy cannot compute its backoff."""
 
 
 def outcome_of(
@@ -54,14 +54,14 @@ def outcome_of(
     classify: Callable[[Exception], DeliveryError | None],
     tell: Callable[[str], object],
 ) -> Outcome:
-    """How an exception of a send ends it.
+    """The outcome of a send that raised.
 
     Args:
-        error: What was raised.
-        attempts_made: Counted attempts including this one.
-        retry: Gives the backoff.
-        classify: Turns an exception that is no `DeliveryError` into one, or None.
-        tell: Takes what is wrong with what user code raised or answered.
+        error: The exception.
+        attempts_made: Counted attempts, this one included.
+        retry: Computes the backoff.
+        classify: Turns an exception that is not a `DeliveryError` into one, or returns None.
+        tell: Called with a sentence when user code raised or returned something invalid.
     """
     found, wrong = check_error(error if is_error(error) else _classified(error, classify, tell))
     if wrong:
@@ -83,7 +83,7 @@ def _classified(
     classify: Callable[[Exception], DeliveryError | None],
     tell: Callable[[str], object],
 ) -> DeliveryError:
-    if not issubclass(type(error), Exception):  # SystemExit and its like: the send failed, the worker goes on
+    if not issubclass(type(error), Exception):  # such as SystemExit: the send failed, the worker goes on
         tell(f"raised {origin(error)}, which counts as a failed attempt")
         return TransientError(unhandled(error))
     try:
@@ -97,7 +97,7 @@ def _classified(
     if found is None:
         found = classify_exception(error)
     if found is None:
-        tell(f"raised {origin(error)}, which nobody knows: it counts as a failed attempt")
+        tell(f"raised {origin(error)}, which is not classified and counts as a failed attempt")
         return TransientError(unhandled(error))
     return cast(DeliveryError, found)
 
@@ -105,20 +105,21 @@ def _classified(
 def _delay(retry: RetryPolicy, attempts_made: int, after: float | None) -> float:
     try:
         delay = clamped(retry.delay(attempts_made, after))
-    except Exception:  # a subclass of the team's
+    except Exception:  # a team's own subclass of RetryPolicy
         delay = None
     return FALLBACK_DELAY if delay is None else delay
 
 
 class AttemptRunner:
-    """Runs attempts of one consumer.
+    """Runs the attempts of one consumer.
 
     Args:
-        consumer: The team's.
-        retry: Its backoff.
-        middleware: Outermost first.
-        threads: Where plain functions run.
-        topic: The lane's source topic, for middleware; likewise `group`.
+        consumer: The team's consumer.
+        retry: Computes the backoff.
+        middleware: The middleware, outermost first.
+        threads: Run plain (not async) functions.
+        topic: Name of the lane's source topic, for `SendContext`.
+        group: Name of the consumer group, for `SendContext` and the keys of `dedupe`.
     """
 
     def __init__(
@@ -151,16 +152,16 @@ class AttemptRunner:
         self.send: Callable[[Notification[Any], Attempt], Awaitable[object]] | None = (
             cast(Any, consumer.send) if plain else None
         )
-        """The consumer's own `send` when nothing is wrapped around it: each layer costs 1 us per record."""
+        """The consumer's own `send` when nothing wraps it, else None: each layer costs 1 us per record."""
 
     def failed(self, error: BaseException, attempt: Attempt) -> Outcome:
-        """The outcome of an attempt that raised; whatever it raised, its fields can be trusted."""
+        """The outcome of an attempt that raised. Its fields can be trusted, whatever was raised."""
         if not is_error(error):
             detail(log, error)
         return outcome_of(error, attempt.number, self._retry, self._consumer.classify, self._tell)
 
     def checked(self, outcome: object, attempt: Attempt) -> Outcome:
-        """The outcome that `run` returned, so that everything behind can trust its fields; else that of a failure."""
+        """The outcome that `run` returned, with fields that can be trusted; a failure when it is not an outcome."""
         found, wrong = check_outcome(outcome)
         if wrong:
             self._tell(wrong)
@@ -185,7 +186,7 @@ class AttemptRunner:
         self._wrong.warning(f"{self._kind}: {wrong}")
 
     def backoff(self, attempts_made: int) -> float:
-        """Seconds of the retry policy after so many counted attempts."""
+        """Seconds that the retry policy waits after `attempts_made` counted attempts."""
         return self._retry.delay(attempts_made)
 
     async def call(self, hook: Callable[..., Any], *args: Any) -> Any:
@@ -217,7 +218,7 @@ class AttemptRunner:
                 return await call(notification, attempt)
             if isinstance(verdict, Skip) and isinstance(verdict.reason, str):
                 return Skipped(verdict.reason)
-            wrong = "which is no verdict"
+            wrong = "which is not a verdict"
             if isinstance(verdict, (Skip, Defer)):
                 wrong = "whose reason is not a str"
             if isinstance(verdict, Defer) and isinstance(verdict.reason, str):
@@ -232,8 +233,8 @@ class AttemptRunner:
 
     def _once(self, call: SendCall, remember: Remember) -> SendCall:
         async def once(notification: Notification[Any], attempt: Attempt) -> Outcome:
-            parts = attempt._key  # the worker's, which knows the topic
-            if isinstance(parts, str):  # of `deliver`
+            parts = attempt._key  # parts in a worker, which knows the topic
+            if isinstance(parts, str):  # in `testing.deliver`
                 parts = (self.group, notification.user_id, notification.id)
             key = send_key(parts)
             if await remember.seen(key):
@@ -252,9 +253,9 @@ class AttemptRunner:
             except (
                 asyncio.CancelledError,
                 GeneratorExit,
-            ):  # the end of this task, or `Sends` knows that it is not
+            ):  # the task ends, or `Delivery` finds out that it does not
                 raise
-            except BaseException as e:  # a middleware sees outcomes, whatever the sender did
+            except BaseException as e:  # a middleware sees an outcome, whatever the sender raised
                 return self.failed(e, context.attempt)
 
         call: Callable[[SendContext], Awaitable[Outcome]] = innermost

@@ -29,22 +29,22 @@ from kafka_notify.wire import DerivedId
 log = logging.getLogger("kafka_notify.send")
 
 SENT: Final = Sent(Receipt("unread"))
-"""Any success, where nobody reads receipts: an object less per send."""
+"""The outcome of every success when nobody reads receipts: it saves one object per send."""
 
 
 class Delivery:
     """Makes the attempts of one worker.
 
-    The way of a send that is accepted at once has no calls but those that somebody else must answer, and reads other
-    parts' fields where it could ask: each call costs 1 % of a send that does nothing (measured).
+    `run` is the hot path. It calls only what it cannot decide itself, and reads fields of other parts where it could
+    call a method: each call costs 1 % of a no-op send (measured).
 
     Args:
-        context: Of the worker.
-        permits: What may keep a send from starting; the guard is told how each ended.
-        runner: Calls `should_send`, middleware and `send`.
-        decoder: Record to notification.
-        outcomes: Settles what ended.
-        slots: Of all senders.
+        context: The worker's context.
+        permits: What may keep a send from starting. Its guard is told how each send ended.
+        runner: Calls `should_send`, the middleware and `send`.
+        decoder: Decodes records.
+        outcomes: Settles notifications whose attempt ended.
+        slots: All senders.
         again: Queues an entry whose send could not start.
     """
 
@@ -73,7 +73,7 @@ class Delivery:
         self._slots = slots
         self._paused = permits.paused
         self._again = again
-        # What follows is other parts' own: one attribute less to walk through, for each send.
+        # These belong to other parts; bound here, they save each send a look-up.
         self._read = decoder.read
         self._lane = guard.lane
         self._asks = guard.asks
@@ -119,9 +119,9 @@ class Delivery:
                     outcome = self._runner.sent(receipt, attempt)
         except asyncio.CancelledError:
             outcome = self._cancelled(slot, entry, attempt)
-        except BaseException as e:  # whatever user code raises is an outcome, also SystemExit
+        except BaseException as e:  # anything that user code raises is an outcome, SystemExit included
             if issubclass(type(e), GeneratorExit) and asyncio.current_task(self._loop) is not slot.task:
-                raise  # this coroutine is closed, with its loop
+                raise  # this coroutine is being closed, together with its loop
             outcome = self._raised(e, attempt)
         if slot.reason and self._was_cancelled(slot, entry):
             return
@@ -134,7 +134,7 @@ class Delivery:
         else:
             if slot.of is not None or held is not None or self._lane.gated or self._lane.failing:
                 self._guard.sent(slot, entry, started)
-            if outcome is SENT:  # nobody else wants to know
+            if outcome is SENT:  # no listener and no `on_sent` to tell
                 self._counts.sent += 1
                 partition.finish(entry, accepted=True, now=now)
                 self._on_room(partition)
@@ -145,12 +145,12 @@ class Delivery:
     # -- before the send ------------------------------------------------------------------------------
 
     def _not_started(self, slot: Slot, entry: Entry) -> None:
-        """Its assignment ends: whoever has the partition next sends it."""
+        """Drop an entry whose assignment is ending: the next owner of the partition sends it."""
         entry.busy = Busy.NO
         self._outcomes.not_sent(slot)
 
     def _withheld(self, slot: Slot, entry: Entry, notification: Notification[Any], now: int) -> bool:
-        """Whether something keeps it from its send; then all that follows is done."""
+        """Settle, queue or put aside a notification that must not be sent now; False when nothing keeps it."""
         outcomes, held, expires = self._outcomes, entry.retry, notification._expires_ms
         if expires is not None and expires <= now:
             outcomes.not_sent(slot)
@@ -162,7 +162,9 @@ class Delivery:
             return True
         if held is not None and held.due > now:
             outcomes.not_sent(slot)
-            entry.queue.partition.release(entry, now)  # queued to expire, and the clock was set back since
+            entry.queue.partition.release(
+                entry, now
+            )  # it was queued to expire, and the clock was set back since
             return True
         if self._paused.parts and self._paused.holds(notification.category, notification.channel):
             outcomes.not_sent(slot)
@@ -184,11 +186,12 @@ class Delivery:
     def _attempt(
         self, entry: Entry, notification: Notification[Any], timeout: float, remaining: float | None
     ) -> Attempt:
-        """The attempt of a retry, or of a notification whose id is derived from its place."""
+        """The attempt of a retry, or of a notification whose id is derived from its offset."""
         held = entry.retry
         key: KeyParts = (self._group, notification.user_id, notification.id)
         if type(notification.id) is DerivedId or (
-            held is not None and notification.id[14:15] == "5"  # as in every derived id, and in few others
+            held is not None
+            and notification.id[14:15] == "5"  # UUID version 5: every derived id, and few others
         ):
             key = self._key(entry, key)
         attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, timeout, remaining)
@@ -199,7 +202,7 @@ class Delivery:
         )
 
     def _key(self, entry: Entry, key: KeyParts) -> KeyParts:
-        """With where its record is: a copy that does not say of which topic it is, is taken for one of this."""
+        """The key with the place of the source record. A copy without a topic id counts as one of the present topic."""
         held, partition = entry.retry, entry.queue.partition
         topic_id = (held and held.topic) or partition.topic_id
         origin = entry.origin if held is None else held.origin_of(entry)
@@ -209,22 +212,22 @@ class Delivery:
 
     def _raised(self, error: BaseException, attempt: Attempt) -> Outcome:
         outcome = self._runner.failed(error, attempt)
-        # it holds the caller's frame, which holds the outcome, which holds it: a cycle per failure
+        # the traceback holds the caller's frame, that the outcome, and that the error: a cycle per failure
         BaseException.with_traceback(error, None)
         return outcome
 
     def _cancelled(self, slot: Slot, entry: Entry, attempt: Attempt) -> Outcome | None:
-        """What a cancellation means: the end of this task, a hand-over (None), or an unknown outcome."""
+        """Interpret a cancellation: the end of this task (raised), a hand-over (None), or an unknown outcome."""
         if slot.reason == "close":
             raise asyncio.CancelledError
         if slot.stuck or slot.reason == "handover" or not entry.queue.partition.alive:
             return None
-        # without a reason of ours the sender's own code was cancelled
+        # without a reason from this worker, the cancellation came from user code
         code = codes.TIMEOUT if slot.reason == "deadline" else codes.CANCELLED
         return self._runner.failed(UnknownOutcomeError(code), attempt)
 
     def _was_cancelled(self, slot: Slot, entry: Entry) -> bool:
-        """A send that was cancelled has ended, whatever user code made of that; whether it is settled already."""
+        """Note that a cancelled send has ended, however user code reacted; True when it is settled already."""
         if not slot.stuck:
             self._slots.cancelled(slot, entry)
             return False
@@ -232,17 +235,17 @@ class Delivery:
         return True  # it was settled when it was left behind
 
     def _handed_over(self, slot: Slot, entry: Entry) -> None:
-        """No attempt: whoever has the partition now sends it."""
+        """Drop a send that a hand-over interrupted: it is not an attempt, and the partition's new owner makes it."""
         entry.busy = Busy.NO
         self._guard.give_up(slot, asked=True)
         self._guard.leave(slot)
 
     def left_behind(self, slot: Slot) -> Coroutine[Any, Any, None] | None:
-        """An async send ignored its cancellation: settle it now, as an unknown outcome. What it says in the end comes
-        too late to count.
+        """Settle an async send that ignored its cancellation, as an unknown outcome. Its own result, if it ends, is
+        ignored.
 
         Returns:
-            The rest, to be run; None when there is nothing.
+            A coroutine that does the rest; None when there is nothing to do.
         """
         entry = self._slots.leave_behind(slot)
         partition = entry.queue.partition
@@ -250,15 +253,15 @@ class Delivery:
             self._guard.give_up(slot, asked=True)
             log.error(
                 "an async send ignored its cancellation at a hand-over of partition %d and still runs: the next owner "
-                "may send the same; let CancelledError through",
+                "may send the same notification; let CancelledError through",
                 partition.number,
             )
             return None
         entry.queue.stuck = True
         try:
-            # once more: nothing is kept of each send for the sake of these few
+            # decoded again, as keeping the notification of every send for these few would cost too much
             notification = self._decoder.decode(entry)
-        except BaseException:  # the codec has changed its mind: it stays open
+        except BaseException:  # the codec decoded it before and fails now: the entry stays open
             self._guard.give_up(slot, asked=True)
             return None
         key = self._key(entry, (self._group, notification.user_id, notification.id))

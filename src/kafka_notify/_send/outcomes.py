@@ -1,7 +1,6 @@
-"""What becomes of each notification once its attempt has ended: carried out, counted and told.
+"""What happens to a notification after its attempt: records, counts, events and hooks.
 
-`_decision.what_follows` decides; here its answer becomes records, counts, events and calls of hooks. Runs on the
-event loop.
+`_decision.what_follows` decides, and this module carries its decision out. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ log = logging.getLogger("kafka_notify.worker")
 
 
 def history_of(entry: Entry, expires: int | None) -> History:
-    """What is known of a notification that expires at that epoch ms."""
+    """The history of a notification that expires at epoch ms `expires`."""
     held = entry.retry
     if held is None:
         return History(entry.attempt, expires)
@@ -55,12 +54,12 @@ class Outcomes:
     """Settles the notifications of one worker.
 
     Args:
-        context: Of the worker.
-        permits: What let the sends start.
+        context: The worker's context.
+        permits: The circuits and the rate limit, which learn from outcomes.
         publisher: Writes copies and dead letters.
-        hooks: `on_sent`.
-        counts: What happened since the start.
-        on_room: Called after a source record was finished.
+        hooks: Runs `on_sent`.
+        counts: The worker's counts, which this object increases.
+        on_room: Called with its assignment after a source record was finished.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Outcomes:
     ) -> None:
         self.rules = Rules.of(context.retry, context.unknown)
         self.kept = Kept()
-        """How long retries may wait: what is known of the retry topic's retention."""
+        """How long retries may wait, as far as the retry topic's retention is known."""
         self.counts = counts
         self.on_room = on_room
         self._context = context
@@ -85,18 +84,18 @@ class Outcomes:
         self._hooks = hooks
         self._on_event = context.on_event
         self.receipts_unread = context.on_event is None and hooks.on_sent is None
-        """Whether nobody wants to know more of a success than that it was one."""
+        """True when neither a listener nor `on_sent` asks for receipts."""
 
     def learn(self, kept: Kept) -> None:
-        """The retention of the retry topic is known, or has changed."""
+        """Take over what is known of the retry topic's retention."""
         self.kept = kept
 
-    # -- of an attempt --------------------------------------------------------------------------------
+    # -- after an attempt -----------------------------------------------------------------------------
 
     def judge(
         self, slot: Slot, entry: Entry, notification: Notification[Any], outcome: Outcome, started: float
     ) -> Decision:
-        """What follows an attempt that was not accepted, after what it says about the provider."""
+        """Tell the guard of an attempt that was not accepted, and decide what follows."""
         ruling, asked = self._guard.not_sent(slot, entry, notification, outcome, started)
         if not asked and slot.start and self._pace is not None:
             self._pace.give_back(slot.start)
@@ -116,7 +115,7 @@ class Outcomes:
         outcome: Outcome,
         started: float,
     ) -> None:
-        """Judge, tell of and settle an attempt that was not accepted."""
+        """Judge, report and settle an attempt that was not accepted."""
         decision = self.judge(slot, entry, notification, outcome, started)
         self._guard.leave(slot)
         await self.ended(entry, notification, attempt, decision, started)
@@ -129,7 +128,7 @@ class Outcomes:
         decision: Decision,
         started: float,
     ) -> None:
-        """Tell of an attempt that ended, and settle its notification."""
+        """Report an attempt that ended, and settle its notification."""
         partition = entry.queue.partition
         if not partition.alive:
             return
@@ -168,7 +167,7 @@ class Outcomes:
         )
 
     def settle(self, entry: Entry, notification: Notification[Any], decision: Decision) -> None:
-        """Carry out a decision about what was not sent."""
+        """Carry out the decision about a notification that was not sent."""
         if isinstance(decision, TryAgain):
             self.counts.retried += 1
             self._publisher.try_again(entry, notification, decision)
@@ -188,8 +187,8 @@ class Outcomes:
             self.counts.dead += 1
         if reason == "wait_too_long" and longest is not None:
             log.error(
-                "%s[%d]: the notification at offset %d is to wait longer than the %.3g days that %s surely keeps "
-                "it: it is dead-lettered; ask for less, or lengthen retention.ms",
+                "%s[%d]: the notification at offset %d would wait longer than the %.3g days that %s is certain to "
+                "keep it, so it is dead-lettered; ask for a shorter wait or raise retention.ms",
                 *place_of(entry, self._context),
                 longest / DAY_MS,
                 self._context.retry_topic,
@@ -201,23 +200,23 @@ class Outcomes:
     # -- without an attempt ---------------------------------------------------------------------------
 
     def not_sent(self, slot: Slot) -> None:
-        """What was allowed to start did not reach the provider: another send may."""
+        """Give back a start that did not reach the provider, so that another send may use it."""
         self._guard.give_up(slot)
         if slot.start and self._pace is not None:
             self._pace.give_back(slot.start)
 
     def not_admitted(self, entry: Entry, notification: Notification[Any], outcome: Outcome) -> None:
-        """Its destination was held for too long, or cannot be named."""
+        """Settle a notification whose destination was held for too long or cannot be named."""
         history = history_of(entry, notification._expires_ms)
         self.settle(entry, notification, decide(outcome, history, self.rules, self._clock.now(), self.kept))
 
     def expire(self, entry: Entry, notification: Notification[Any]) -> None:
-        """It had expired before its send."""
+        """Dead-letter a notification that expired before its send."""
         self.counts.expired += 1
         self._publisher.dead_letter(entry, "expired", notification)
 
     def skip(self, entry: Entry, notification: Notification[Any], reason: str) -> None:
-        """The team's own decision: it is finished."""
+        """Finish a notification that is not sent, by the team's decision or because a newer one supersedes it."""
         self.counts.skipped += 1
         if self._on_event is not None:
             n = notification
@@ -227,19 +226,19 @@ class Outcomes:
         self.on_room(partition)
 
     def pause(self, entry: Entry, notification: Notification[Any], now: int) -> None:
-        """Its category or channel is paused."""
+        """Let a notification wait while its category or channel is paused."""
         in_source = entry.retry is None
         entry.queue.partition.pause(entry, now)
         if in_source:
             self._publisher.pause(entry, notification)
 
     def undecodable(self, entry: Entry, reason: DlqReason, code: str) -> None:
-        """No attempt of it is possible, ever."""
+        """Dead-letter a record that can never be decoded."""
         self.counts.dead += 1
         self._publisher.dead_letter(entry, reason, code=code)
 
     def wait_for_codec(self, entry: Entry, code: str) -> None:
-        """Its codec cannot decode it now, while it can decode others."""
+        """Let a record wait that the codec cannot decode now, although it decodes others."""
         expires = self._expires(entry)
         follows = undecodable_now(history_of(entry, expires), self._clock.now())
         if isinstance(follows, WaitForCodec):

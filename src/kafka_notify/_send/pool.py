@@ -1,7 +1,6 @@
-"""The senders: how many work, what each takes next, and when it may start. Runs on the event loop.
+"""The pool of senders: how many there are, which entry each takes next, and when it may start.
 
-A sender is a task that makes one send after the other, instead of a task per send, and starts the next as soon as one
-is done.
+A sender is a task that makes one send after another, so no send creates a task of its own. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from kafka_notify._send.ready import Ready
 from kafka_notify._send.slots import Slot, Slots
 
 TURN: Final = 100
-"""Sends that a task makes without suspending before it lets the loop breathe."""
+"""Sends that a task makes without suspending before it yields to the event loop."""
 
 
 class SenderPool:
     """Up to `concurrency` senders, started as they are needed.
 
     Args:
-        context: Of the worker.
-        ready: What may be sent now.
-        loader: Reads evicted payloads again before they are queued.
-        slots: The senders, and what each is at.
+        context: The worker's context.
+        ready: The queued attempts.
+        loader: Reads evicted payloads again before their attempts are queued.
+        slots: The senders, each with its current send.
         permits: What may keep a send from starting.
         delivery: Makes one send.
-        fail: Called when user code ended a task with something like SystemExit.
+        fail: Called with an exception, such as SystemExit, that ended a sender's task.
     """
 
     def __init__(
@@ -65,15 +64,15 @@ class SenderPool:
 
     @property
     def idle(self) -> bool:
-        """Whether more could be sent than is queued."""
+        """True when more could be sent than is queued."""
         return not self._ready and not self._lane.held and not self._permits.paused.whole
 
-    # -- who works ------------------------------------------------------------------------------------
+    # -- waking senders -------------------------------------------------------------------------------
 
     def kick(self) -> None:
-        """See that somebody works: first one task, then twice as many with each turn of the loop.
+        """Wake senders for what is queued: one at first, then twice as many with each turn of the loop.
 
-        A task whose sends do not suspend empties the queue alone; waking the others would be waste.
+        A sender whose sends do not suspend empties the queue by itself; waking others for it would be wasted work.
         """
         if self._loader.waiting:
             self._loader.fill()
@@ -85,13 +84,13 @@ class SenderPool:
     def _surge(self) -> None:
         count = self._ready.up_to(self._wave)
         if not count or self._permits.closed:
-            self._kicking = False  # a confirmed commit kicks again, and so does a resume
+            self._kicking = False  # a confirmed commit or a resume kicks again
             return
         running = self._slots.running
         if self._lane.gated:
             count = min(count, self._guard.room(len(running) - len(self._idle)))  # an outcome kicks again
         if self._pace is not None and (free := self._ready.up_to(self._free())):
-            count = min(count, self._pace.room(free))  # it kicks once there is room again
+            count = min(count, self._pace.room(free))  # the timer of `_pace` kicks again
         if count <= 0:
             self._kicking = False
             return
@@ -107,13 +106,13 @@ class SenderPool:
             slot.task = self._loop.create_task(self._work(slot))
             count -= 1
         if count or self._lane.held:
-            self._kicking = False  # all are at it; each takes the next entry when it is done
+            self._kicking = False  # all senders are busy; each takes the next entry when it is done
             return
         self._wave = min(self._wave * 2, 1_024)
         self._loop.call_soon(self._surge)
 
     async def _work(self, slot: Slot) -> None:
-        # Each send goes through here: what it reads of other parts is looked up once per task.
+        # Every send goes through here, so fields of other parts are looked up once per task.
         ready, lane, pace = self._ready, self._lane, self._pace
         new, due, failed = ready.new, ready.due, ready.failed
         paused, lease = self._permits.paused, self._permits.lease
@@ -148,9 +147,9 @@ class SenderPool:
                     await deliver(slot, entry)
                 except GeneratorExit:
                     if asyncio.current_task(self._loop) is not slot.task:
-                        raise  # this coroutine is closed, with its loop
-                    # a future of user code failed with it: asyncio throws that in here, and closes what awaited it
-                if cancelling():  # by us or by user code: the next send must not be what ends
+                        raise  # this coroutine is being closed, together with its loop
+                    # a future of user code failed with GeneratorExit, and asyncio throws it into this task
+                if cancelling():  # asked for by this worker or by user code; it must not hit the next send
                     await absorb(slot.task)
                 turn += 1
                 if turn >= TURN:
@@ -184,7 +183,7 @@ class SenderPool:
         return True
 
     def loads_wanted(self) -> int:
-        """Evicted payloads that may be in memory for sends to come: none while no send could start."""
+        """The number of evicted payloads that may be in memory for future sends: 0 while no send could start."""
         if self._permits.closed:
             return 0
         most = min(AHEAD * self._concurrency, AT_MOST)
@@ -193,13 +192,13 @@ class SenderPool:
         return most
 
     def _free(self) -> int:
-        """Tasks that have nothing to do, or could be made."""
+        """The number of senders that are idle or could be started."""
         return len(self._idle) + max(0, self._slots.allowed() - len(self._slots.running))
 
-    # -- ends -----------------------------------------------------------------------------------------
+    # -- deadlines and shutdown -----------------------------------------------------------------------
 
     def check_deadlines(self) -> None:
-        """Cancel sends that outlived their deadline; one that ignores it is left behind and replaced."""
+        """Cancel sends that outlived their deadline; leave behind and replace those that ignore the cancellation."""
         for slot in self._slots.overdue():
             rest = self._delivery.left_behind(slot)
             if rest is not None:

@@ -16,11 +16,12 @@ from kafka_notify._partition.entry import Assignment, Entry
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.decoder import Decoder
 from kafka_notify._send.delivery import Delivery
-from kafka_notify._send.guard import Guard, Senders
+from kafka_notify._send.guard import Guard
 from kafka_notify._send.hooks import Hooks
 from kafka_notify._send.outcomes import Outcomes
 from kafka_notify._send.pace import Pace
 from kafka_notify._send.permits import Lease, Permits
+from kafka_notify._send.place import Senders
 from kafka_notify._send.pool import SenderPool
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.slots import Slots
@@ -117,10 +118,9 @@ class Sends:
             context,
             circuits,
             consumer.destination if "destination" in consumer._overridden else None,
-            runner,
             self.publisher,
             self.ready,
-            Senders(self.slots.running, self.counts.accepted, throttled, self._wake),
+            Senders(self.slots.running, self.counts.accepted, runner.backoff, throttled, self._wake),
         )
         permits = Permits(self.guard, self.pace, host.paused, host.lease)
         self.outcomes = Outcomes(context, permits, self.publisher, self.hooks, self.counts, host.on_room)

@@ -13,8 +13,8 @@ from typing import Final
 
 from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Assignment, Entry, UserQueue
-from kafka_notify._send.guard import Place
 from kafka_notify._send.hooks import Hooks
+from kafka_notify._send.place import Place
 from kafka_notify._send.threads import SendThreads
 
 log = logging.getLogger("kafka_notify.send")
