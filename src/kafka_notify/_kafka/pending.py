@@ -208,7 +208,9 @@ class PendingSend:
 
     def _check_process(self) -> None:
         if self._handle.inherited:
-            raise NotifyError(f"{self._topic}: sent before a fork, by the parent process: its result is there")
+            raise NotifyError(
+                f"{self._topic}: sent before a fork, by the parent process: its result is there"
+            )
 
     def _forget(self, fn: Callable[[PendingSend], object]) -> None:
         """Take back a callback: whoever waited has left, so that a failure is not reported to them."""
@@ -246,7 +248,9 @@ class PendingSend:
             return ProduceError(
                 f"{self._topic}: acknowledged without an offset: {NO_OFFSET}; send it again with the same id"
             )
-        return RecordMetadata(self._topic, report.partition() or 0, offset, from_millis(report.timestamp()[1]))
+        return RecordMetadata(
+            self._topic, report.partition() or 0, offset, from_millis(report.timestamp()[1])
+        )
 
     def _timed_out(self, timeout: float | None) -> SendTimeout:
         return SendTimeout(
