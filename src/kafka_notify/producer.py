@@ -17,7 +17,7 @@ from kafka_notify._base.units import Seconds
 from kafka_notify._kafka.config import Config, producer_config, redacted
 from kafka_notify._kafka.defaults import NOTHING
 from kafka_notify._kafka.handle import HandleDead, OnDelivery, ProducerHandle, exclusive, reason
-from kafka_notify._kafka.pending import NO_OFFSET, AwaitedSend, PendingSend, RecordMetadata, written_at
+from kafka_notify._kafka.pending import NO_OFFSET, PendingSend, RecordMetadata, written_at
 from kafka_notify.codec import DEFAULT_CODEC, Codec
 from kafka_notify.errors import InvalidNotificationError, NotifyError, QueueFullError
 from kafka_notify.notification import Category, Notification
@@ -145,11 +145,10 @@ class Producer:
         limit = None if timeout is None else to_seconds(timeout, "timeout")
         deadline = None if limit is None else time.monotonic() + limit
         topic, category, key, value, headers = self._encoded(notification)
-        loop = asyncio.get_running_loop()
         pauses: _Pauses | None = None
         while True:
             handle = self._lane_handle(category.lane)
-            pending = AwaitedSend(handle, topic, notification.id, loop)
+            pending = PendingSend(handle, topic, notification.id)
             report: OnDelivery = pending
             if self._emit is not None:
                 report = _Observed(self._emit, pending, notification, topic)
@@ -164,13 +163,8 @@ class Producer:
                 continue  # a fork or a fatal error: the lane opens another one
             else:
                 break
-        if deadline is None:
-            return await pending.future
-        await asyncio.wait({pending.future}, timeout=max(0.0, deadline - time.monotonic()))
-        if not pending.future.done():
-            pending.future.cancel()
-            raise pending._timed_out(limit)
-        return pending.future.result()
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        return await pending.on_loop(left, limit)
 
     # -- life cycle ------------------------------------------------------------------------------
 

@@ -8,9 +8,7 @@ from typing import Any
 from kafka_notify import (
     Attempt,
     Category,
-    CodecContext,
     Consumer,
-    JsonCodec,
     Lane,
     Notification,
     PermanentError,
@@ -19,6 +17,7 @@ from kafka_notify import (
     Topology,
     TransientError,
 )
+from kafka_notify.codec import CodecContext, JsonCodec
 
 NOTHING = object()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kafka_notify import Consumer, Dead, DeliveryError, Notification, Outcome, Retry
+from kafka_notify import Consumer, DeliveryError, Notification
+from kafka_notify.outcome import Dead, Outcome, Retry
 from kafka_notify.testing import deliver
 
 

@@ -21,11 +21,11 @@ from kafka_notify import (
     PermanentError,
     ProviderUnavailableError,
     Receipt,
-    Sent,
     ThrottledError,
     TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify.outcome import Sent
 from kafka_notify.testing import FakeProvider, HttpAnswer, HttpStub, Outage
 from tests.examples.conformance import one
 

@@ -13,18 +13,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from examples.providers.fcm_push import LOGIN_ATTEMPT, FcmPush, FcmSettings, LoginAttempt
 from kafka_notify import (
-    Dead,
     InvalidRecipientError,
     Notification,
     PermanentError,
     ProviderUnavailableError,
     Receipt,
-    Retry,
-    Sent,
     ThrottledError,
     TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify.outcome import Dead, Retry, Sent
 from kafka_notify.testing import HttpAnswer, HttpStub, check_sender, deliver
 from tests.examples.conformance import error_of, one, told
 

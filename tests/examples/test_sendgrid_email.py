@@ -9,18 +9,16 @@ import pytest
 
 from examples.providers.sendgrid_email import SUMMARY, SendGridEmail, SendGridSettings, WeeklySummary
 from kafka_notify import (
-    Dead,
     InvalidRecipientError,
     Notification,
     PermanentError,
     ProviderUnavailableError,
     Receipt,
-    Retry,
-    Sent,
     ThrottledError,
     TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify.outcome import Dead, Retry, Sent
 from kafka_notify.testing import HttpAnswer, HttpStub, check_sender
 from tests.examples.conformance import error_of, one, told
 

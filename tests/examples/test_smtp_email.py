@@ -25,10 +25,7 @@ from examples.providers.smtp_email import (
     SmtpSettings,
 )
 from kafka_notify import (
-    Dead,
     DeadLetter,
-    DeadLetters,
-    Event,
     InvalidRecipientError,
     Lane,
     Notification,
@@ -36,9 +33,7 @@ from kafka_notify import (
     Producer,
     ProviderUnavailableError,
     Receipt,
-    Retry,
     RetryPolicy,
-    Sent,
     ThrottledError,
     Topology,
     TransientError,
@@ -46,7 +41,9 @@ from kafka_notify import (
     Worker,
 )
 from kafka_notify.admin import create_topics
-from kafka_notify.events import DeadLettered
+from kafka_notify.deadletters import DeadLetters
+from kafka_notify.events import DeadLettered, Event
+from kafka_notify.outcome import Dead, Retry, Sent
 from kafka_notify.testing import LocalKafka, check_sender, deliver
 from tests.examples.conformance import told
 

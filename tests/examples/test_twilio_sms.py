@@ -11,17 +11,15 @@ import pytest
 
 from examples.providers.twilio_sms import LOGIN_CODE, LoginCode, TwilioSettings, TwilioSms
 from kafka_notify import (
-    Dead,
     InvalidRecipientError,
     Notification,
     PermanentError,
     ProviderUnavailableError,
     Receipt,
-    Retry,
-    Sent,
     ThrottledError,
     UnknownOutcomeError,
 )
+from kafka_notify.outcome import Dead, Retry, Sent
 from kafka_notify.testing import HttpAnswer, HttpStub, check_sender
 from tests.examples.conformance import error_of, one, told
 

@@ -11,20 +11,15 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, NoReturn
 
 from kafka_notify import (
-    Dead,
     Defer,
     DeliveryError,
-    Outcome,
     PermanentError,
     Receipt,
-    Retry,
-    SendContext,
-    Sent,
     Skip,
-    Skipped,
     TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify.outcome import Dead, Outcome, Retry, SendContext, Sent, Skipped
 
 if sys.version_info < (3, 11):
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from kafka_notify import DeadLetters
 from kafka_notify._wire.headers import HOP_HEADERS
+from kafka_notify.deadletters import DeadLetters
 from kafka_notify.testing.attempt_log import DeadLettered, Owned
 from kafka_notify.testing.guarantees import Letter
 from tests.guarantees.fleet import Fleet

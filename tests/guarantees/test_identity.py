@@ -10,9 +10,9 @@ import attrs
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
-from kafka_notify import DeadLetters, SeenInMemory
 from kafka_notify.admin import create_topics
-from kafka_notify.deadletters import DeadLetter
+from kafka_notify.deadletters import DeadLetter, DeadLetters
+from kafka_notify.limits import SeenInMemory
 from kafka_notify.testing.attempt_log import Produced, Skipped
 from tests.guarantees import worker_process
 from tests.guarantees.deployment import LANE

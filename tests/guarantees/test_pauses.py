@@ -8,9 +8,10 @@ from typing import Final
 
 import pytest
 
-from kafka_notify import NotifyError, Pauses
+from kafka_notify import NotifyError
 from kafka_notify._wire.pause import PauseKind
 from kafka_notify.admin import create_topics
+from kafka_notify.pauses import Pauses
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.attempt_log import Accepted, DeadLettered, PausesSeen, Produced, Started
 from tests.guarantees.chaos import SPEC, Chaos

@@ -19,8 +19,10 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify import CodecContext, CodecUnavailableError, Event, JsonCodec
 from kafka_notify._wire.headers import HOP_HEADERS
+from kafka_notify.codec import CodecContext, JsonCodec
+from kafka_notify.errors import CodecUnavailableError
+from kafka_notify.events import Event
 from kafka_notify.testing.attempt_log import Accepted, AttemptLog, LaneHeld, Skipped, Started
 from kafka_notify.testing.guarantees import Guarantees, Letter
 from tests.guarantees import worker_process

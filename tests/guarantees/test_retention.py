@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import pytest
 
-from kafka_notify import Defer, Notification, Pauses, Verdict, Worker
+from kafka_notify import Defer, Notification, Verdict, Worker
 from kafka_notify._fetch import retention
 from kafka_notify._worker import engine
 from kafka_notify.admin import create_topics
+from kafka_notify.pauses import Pauses
 from kafka_notify.testing.attempt_log import DeadLettered
 from tests.guarantees import provider
 from tests.guarantees.fleet import Fleet

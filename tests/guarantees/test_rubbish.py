@@ -19,7 +19,6 @@ from kafka_notify import (
     Consumer,
     DeadLetter,
     DeliveryError,
-    Event,
     Lane,
     Notification,
     PermanentError,
@@ -32,6 +31,7 @@ from kafka_notify import (
     Worker,
 )
 from kafka_notify.admin import create_topics
+from kafka_notify.events import Event
 from kafka_notify.testing import LocalKafka
 from tests.guarantees.rubbish import EVERYTHING, Frozen, answered, meddling
 

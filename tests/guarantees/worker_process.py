@@ -14,19 +14,11 @@ from unittest import mock
 
 import attrs
 
-from kafka_notify import (
-    CircuitBreaker,
-    Ordering,
-    RateLimit,
-    RetryPolicy,
-    SeenInMemory,
-    Topology,
-    Worker,
-    events,
-)
+from kafka_notify import CircuitBreaker, Ordering, RateLimit, RetryPolicy, Topology, Worker, events
 from kafka_notify._fetch import intake, loop
 from kafka_notify._partition import spill, wide
 from kafka_notify._worker import engine
+from kafka_notify.limits import SeenInMemory
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing.attempt_log import AttemptLog
 from kafka_notify.testing.worker_samples import WorkerSampler

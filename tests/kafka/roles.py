@@ -256,7 +256,7 @@ def with_letter(kafka: Secured, site: Topology) -> None:
 
 
 def with_pause(kafka: Secured, site: Topology) -> None:
-    from kafka_notify import Pauses
+    from kafka_notify.pauses import Pauses
 
     made(kafka, site)
     Pauses(kafka.admin, topology=site).pause("channel", "sms")

@@ -24,9 +24,9 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 import kafka_notify
-from kafka_notify import RedriveProgress, wire
+from kafka_notify import wire
 from kafka_notify.codec import CodecContext, JsonCodec
-from kafka_notify.deadletters import DeadLetter, DeadLetters
+from kafka_notify.deadletters import DeadLetter, DeadLetters, RedriveProgress, RedriveReport
 from kafka_notify.errors import ConfigError, ProduceError
 from kafka_notify.notification import Category, Notification
 from kafka_notify.topology import Lane, Topology
@@ -59,7 +59,7 @@ class Site:
     def letters(self, codec: Any = None) -> DeadLetters:
         return DeadLetters(self.config, topology=self.topology, codec=codec)
 
-    def redrive(self, letters: Iterable[DeadLetter], **options: Any) -> kafka_notify.RedriveReport:
+    def redrive(self, letters: Iterable[DeadLetter], **options: Any) -> RedriveReport:
         """A redrive of letters whose source records nobody wrote: these tests are of all else."""
         return self.letters().redrive(letters, **{"allow_unverified": True} | options)
 
@@ -402,7 +402,7 @@ def test_the_same_offset_of_another_notification_is_no_redrive(site: Site) -> No
 
 KILLED = """
 import sys, json
-from kafka_notify.deadletters import DeadLetters
+from kafka_notify.deadletters import DeadLetters, RedriveReport
 from kafka_notify.topology import Topology
 letters = DeadLetters({"bootstrap.servers": sys.argv[1]}, topology=Topology.from_dict(json.loads(sys.argv[2])))
 letters.redrive(letters.find(), dry_run=False, rate=50, allow_unverified=True)

@@ -18,8 +18,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from kafka_notify import Category, Finding, Lane, Topology
-from kafka_notify.admin import check_topics, create_topics
+from kafka_notify import Category, Lane, Topology
+from kafka_notify.admin import Finding, check_topics, create_topics
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing._kafka_distribution import KAFKA_VERSION
 

@@ -20,7 +20,6 @@ from kafka_notify import (
     Category,
     Config,
     Consumer,
-    Event,
     InvalidRecipientError,
     Lane,
     Notification,
@@ -34,6 +33,7 @@ from kafka_notify import (
     events,
 )
 from kafka_notify.admin import create_topics
+from kafka_notify.events import Event
 from kafka_notify.prometheus import Metrics, MetricsServer
 from kafka_notify.testing import LocalKafka
 

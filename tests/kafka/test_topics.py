@@ -24,7 +24,6 @@ from kafka_notify import (
     Attempt,
     Category,
     Consumer,
-    Finding,
     Lane,
     Notification,
     NotifyError,
@@ -32,7 +31,7 @@ from kafka_notify import (
     RetryPolicy,
     Topology,
 )
-from kafka_notify.admin import check_topics, create_topics
+from kafka_notify.admin import Finding, check_topics, create_topics
 from kafka_notify.testing import LocalKafka
 from kafka_notify.testing.pytest_plugin import ExternalKafka
 

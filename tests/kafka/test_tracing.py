@@ -19,7 +19,6 @@ from kafka_notify import (
     Category,
     Config,
     Consumer,
-    DeadLetters,
     Lane,
     Notification,
     PermanentError,
@@ -30,6 +29,7 @@ from kafka_notify import (
     Worker,
 )
 from kafka_notify.admin import create_topics
+from kafka_notify.deadletters import DeadLetters
 from kafka_notify.otel import TracedProducer, Tracing
 from kafka_notify.testing import LocalKafka
 

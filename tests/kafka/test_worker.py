@@ -27,7 +27,6 @@ from kafka_notify import (
     ConfigError,
     Consumer,
     DeadLetter,
-    Event,
     Lane,
     Notification,
     NotifyError,
@@ -46,6 +45,7 @@ from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._settle.copies import Copy
 from kafka_notify.admin import create_topics
+from kafka_notify.events import Event
 from kafka_notify.testing import LocalKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]

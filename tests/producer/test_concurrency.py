@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from kafka_notify import Config, NotifyError, ProduceError, Producer, QueueFullError, RecordMetadata, Topology
+from kafka_notify import Config, NotifyError, ProduceError, Producer, QueueFullError, Topology
+from kafka_notify.producer import RecordMetadata
 from tests.producer.conftest import NOWHERE, note
 from tests.producer.records import ids, read_all
 

@@ -10,7 +10,8 @@ import attrs
 import pytest
 from redis.exceptions import RedisError
 
-from kafka_notify import ConfigError, Quota, RateLimit
+from kafka_notify import ConfigError, RateLimit
+from kafka_notify.limits import Quota
 from kafka_notify.redis import RedisLimiter, RedisSeen
 from tests.redis.server import RedisServer
 

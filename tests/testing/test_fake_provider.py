@@ -21,12 +21,11 @@ from kafka_notify import (
     PermanentError,
     ProviderUnavailableError,
     Receipt,
-    Retry,
-    Sent,
     ThrottledError,
     TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify.outcome import Retry, Sent
 from kafka_notify.testing import FakeClock, FakeProvider, Outage, deliver, lognormal
 
 

@@ -14,15 +14,14 @@ from kafka_notify import (
     Defer,
     Notification,
     Ordering,
-    Outcome,
     PermanentError,
     Receipt,
     Send,
-    SendContext,
     Verdict,
     Worker,
     classify_http,
 )
+from kafka_notify.outcome import Outcome, SendContext
 from tests.typing.app_topology import TOPOLOGY
 
 

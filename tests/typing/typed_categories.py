@@ -11,7 +11,9 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from kafka_notify import Category, Codec, CodecContext, Dead, Notification, Outcome, Retry, Sent, Skipped
+from kafka_notify import Category, Notification
+from kafka_notify.codec import Codec, CodecContext
+from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from tests.typing.app_topology import NEWS, ORDERS, OTP, OrderShipped, OtpData
 
 otp = Notification(

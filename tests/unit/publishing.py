@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from kafka_notify import Category, JsonCodec, RetryPolicy
+from kafka_notify import Category, RetryPolicy
 from kafka_notify._base.clock import Clock
 from kafka_notify._decision.context import Context
+from kafka_notify.codec import JsonCodec
 from kafka_notify.events import OnEvent
 
 NOW: Final = 1_800_000_000_000

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Container, Mapping
 from typing import Any, cast
 
-from kafka_notify import Category, Codec, Consumer, JsonCodec, Middleware, Notification, RetryPolicy
+from kafka_notify import Category, Consumer, Notification, RetryPolicy
 from kafka_notify._base.clock import Clock
 from kafka_notify._decision.context import Context
 from kafka_notify._partition.budget import PayloadBudget
@@ -20,7 +20,9 @@ from kafka_notify._partition.wide import Spill
 from kafka_notify._send.sends import Host, MakePace, Sender, Sends
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._wire.pause import Paused
+from kafka_notify.codec import Codec, JsonCodec
 from kafka_notify.events import Event
+from kafka_notify.outcome import Middleware
 from kafka_notify.wire import Headers, encode
 
 CATEGORIES: Mapping[str, Category[Any]] = {"otp": Category("otp", "l")}

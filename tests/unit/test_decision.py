@@ -10,7 +10,6 @@ from kafka_notify import (
     DeliveryError,
     InvalidRecipientError,
     Notification,
-    Outcome,
     PermanentError,
     ProviderUnavailableError,
     Receipt,
@@ -34,7 +33,7 @@ from kafka_notify._decision.what_follows import (
     undecodable_now,
 )
 from kafka_notify._send.attempt import outcome_of
-from kafka_notify.outcome import Dead, Retry, Sent, Skipped
+from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, deferred
 from kafka_notify.testing import deliver
 

@@ -16,27 +16,23 @@ from kafka_notify import (
     Attempt,
     ConfigError,
     Consumer,
-    Dead,
     Defer,
     DeliveryError,
     InvalidRecipientError,
     Notification,
-    Outcome,
     PermanentError,
     ProviderUnavailableError,
     Receipt,
-    Retry,
     RetryPolicy,
     Send,
-    Sent,
     Skip,
-    Skipped,
     ThrottledError,
     TransientError,
     UnknownOutcomeError,
     Verdict,
     classify_http,
 )
+from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.testing import deliver
 
 RECEIPT = Receipt("acme", "m-1")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kafka_notify import Consumer, Event, NotifyError, Worker, events
-from kafka_notify.events import OnEvent, emitter
+from kafka_notify import Consumer, NotifyError, Worker, events
+from kafka_notify.events import Event, OnEvent, emitter
 from kafka_notify.log import LEVELS, LOGGER, JsonFormatter, log_events
 
 

@@ -16,19 +16,16 @@ from opentelemetry.trace import NoOpTracerProvider, StatusCode
 from kafka_notify import (
     Attempt,
     Config,
-    Dead,
     InvalidNotificationError,
     InvalidRecipientError,
     Notification,
-    Outcome,
     Producer,
     Receipt,
-    SendContext,
-    Sent,
     ThrottledError,
 )
 from kafka_notify.notification import with_headers
 from kafka_notify.otel import TracedProducer, Tracing
+from kafka_notify.outcome import Dead, Outcome, SendContext, Sent
 from kafka_notify.testing import MockKafka
 
 ORIGIN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

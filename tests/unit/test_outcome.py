@@ -18,17 +18,11 @@ from kafka_notify import (
     Attempt,
     ConfigError,
     Consumer,
-    Dead,
     Defer,
     DeliveryError,
     Notification,
-    Outcome,
     PermanentError,
     Receipt,
-    Retry,
-    SendContext,
-    Sent,
-    Skipped,
     ThrottledError,
     TransientError,
     UnknownOutcomeError,
@@ -38,6 +32,7 @@ from kafka_notify._base.units import LONGEST, clamped
 from kafka_notify._decision.trusted import check_error, check_outcome, check_receipt
 from kafka_notify.errors import ThrottleScope, valid_code
 from kafka_notify.events import LaneResumed, emitter
+from kafka_notify.outcome import Dead, Outcome, Retry, SendContext, Sent, Skipped
 from tests.guarantees.rubbish import (
     EVERYTHING,
     Frozen,

@@ -11,19 +11,16 @@ from kafka_notify import (
     Attempt,
     ConfigError,
     Consumer,
-    Dead,
     Notification,
     RateLimit,
     Receipt,
-    Retry,
-    SeenInMemory,
-    Sent,
-    Skipped,
     Topology,
     TransientError,
     UnknownOutcomeError,
 )
 from kafka_notify.consumer import check_consumer
+from kafka_notify.limits import SeenInMemory
+from kafka_notify.outcome import Dead, Retry, Sent, Skipped
 from kafka_notify.testing import deliver
 from kafka_notify.wire import collapse_of
 

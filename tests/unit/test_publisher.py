@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from kafka_notify import Notification, Retry, TransientError, events
+from kafka_notify import Notification, TransientError, events
 from kafka_notify._decision.what_follows import TryAgain
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.retry_record import RetryRecord
@@ -16,6 +16,7 @@ from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify.notification import MAX_USER_ID_BYTES
+from kafka_notify.outcome import Retry
 from kafka_notify.wire import Headers, read_dead_letter, read_retry
 from tests.unit.publishing import NOW, publishing
 

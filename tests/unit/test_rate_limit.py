@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_notify import ConfigError, Grant, Quota, RateLimit
+from kafka_notify import ConfigError, RateLimit
 from kafka_notify._base.clock import Clock
 from kafka_notify._send.bucket import Bucket
 from kafka_notify._send.pace import Pace, SharedPace
+from kafka_notify.limits import Grant, Quota
 
 LANES = {"high": 1, "low": 2}
 

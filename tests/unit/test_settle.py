@@ -11,7 +11,6 @@ from kafka_notify import (
     DeliveryError,
     Notification,
     ProviderUnavailableError,
-    Retry,
     RetryPolicy,
     ThrottledError,
     TransientError,
@@ -27,6 +26,7 @@ from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._send.outcomes import Outcomes, history_of
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify._settle.publisher import CopyPublisher
+from kafka_notify.outcome import Retry
 from kafka_notify.policy import deferred
 from kafka_notify.wire import read_dead_letter, read_retry
 from tests.model.promises import Bytes

@@ -1,4 +1,4 @@
-"""A record on its way: what `send` returns, and how `asend` hears of it."""
+"""A send whose report is pending, and how threads and event loops wait for it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Generator
+from typing import Any, Final
 
 import attrs
 from confluent_kafka import KafkaError, Message
 
+from kafka_notify._base.arguments import to_seconds
 from kafka_notify._base.limited_log import LimitedLog
-from kafka_notify._base.units import from_millis
+from kafka_notify._base.units import Seconds, from_millis
 from kafka_notify._kafka import client_errors
 from kafka_notify._kafka import handle as _handle
 from kafka_notify._kafka.handle import ProducerHandle, log, reason
@@ -44,10 +45,15 @@ class SendTimeout(ProduceError, TimeoutError):
 
 
 class PendingSend:
-    """A notification that was accepted by the producer's queue and awaits the broker's acknowledgement.
+    """A notification in the producer's queue, whose acknowledgement by the broker is pending.
 
-    Safe to use from any thread. A failure is in `result`, in callbacks, and in `events.ProduceFailed`; where nobody
-    looks at any of them, it is logged as an error, with the id and what to do, once a minute for each topic and reason.
+    Safe to use from any thread and any event loop. `await` it on an event loop, call `result` elsewhere. A failure is
+    reported by `await`, `result`, `exception`, callbacks and `events.ProduceFailed`. A failure that none of them
+    reported is logged as an error, with the id and what to do, once a minute for each topic and reason.
+
+    Every send is reported: acknowledged, refused, or given up after the lane's `delivery.timeout.ms`. `Producer.flush`
+    returns once all reports have come; `Producer.close` gives up what is left at its timeout, so that nothing waits for
+    ever. After a fork only the parent process has the reports of what was sent before.
     """
 
     # No future, no condition, and itself the delivery callback: tens of thousands of these are made in a second
@@ -61,37 +67,67 @@ class PendingSend:
         self._report: KafkaError | Message | None = None
         self._callbacks: list[Callable[[PendingSend], object]] | None = None
 
-    def result(self, timeout: float | None = None) -> RecordMetadata:
-        """Wait for the acknowledgement. Blocks the thread: use `Producer.asend` on an event loop.
+    def __await__(self) -> Generator[Any, None, RecordMetadata]:
+        """Wait for the acknowledgement on the running event loop, which need not be that of the send.
 
-        Args:
-            timeout: Seconds; None waits as long as the lane's `delivery.timeout.ms`.
+        Several tasks may await one send. A cancelled `await` changes nothing about the send: the record is still being
+        sent, and may be awaited again.
+
+        Returns:
+            Topic, partition and offset of the record.
 
         Raises:
-            ProduceError: The broker did not acknowledge it; the text says the topic and why. It may have been
-                written all the same: send it again with the same id if it must arrive.
-            TimeoutError: (also a `ProduceError`) `timeout` seconds went by; the acknowledgement may still come.
+            ProduceError: As for `result`.
         """
-        if self._report is None:
-            if self._handle.inherited:
-                raise NotifyError(
-                    f"{self._topic}: sent before a fork, by the parent process: its result is there"
-                )
-            reported = threading.Lock()
-            reported.acquire()
-            self.add_done_callback(lambda _: reported.release())
-            if not reported.acquire(timeout=-1 if timeout is None else timeout):
-                raise self._timed_out(timeout)
+        return self.on_loop().__await__()
+
+    def result(self, timeout: Seconds | None = None) -> RecordMetadata:
+        """Wait for the acknowledgement. Blocks the thread: on an event loop `await` the send instead.
+
+        Args:
+            timeout: Seconds, or a timedelta; None waits as long as the lane's `delivery.timeout.ms`.
+
+        Returns:
+            Topic, partition and offset of the record.
+
+        Raises:
+            ProduceError: The broker did not acknowledge the record; the text says the topic and why. The record may
+                have been written all the same: send it again with the same id if it must arrive.
+            TimeoutError: (also a `ProduceError`) `timeout` passed; the acknowledgement may still come.
+            ConfigError: `timeout` is not a finite duration >= 0.
+            NotifyError: The notification was sent before a fork, by the parent process.
+        """
+        self._wait(timeout)
         return self._outcome()
 
+    def exception(self, timeout: Seconds | None = None) -> ProduceError | None:
+        """Wait for the acknowledgement, and return why it did not come. Blocks the thread, as `result` does.
+
+        Args:
+            timeout: Seconds, or a timedelta; None waits as long as the lane's `delivery.timeout.ms`.
+
+        Returns:
+            The error that `result` raises; None for a record that was acknowledged.
+
+        Raises:
+            TimeoutError: (also a `ProduceError`) `timeout` passed; the acknowledgement may still come.
+            ConfigError: `timeout` is not a finite duration >= 0.
+            NotifyError: The notification was sent before a fork, by the parent process.
+        """
+        self._wait(timeout)
+        end = self._end()
+        return end if isinstance(end, ProduceError) else None
+
     def done(self) -> bool:
-        """Whether the report has come, good or bad."""
+        """Return True once the report has come, good or bad. Never blocks."""
         return self._report is not None
 
     def add_done_callback(self, fn: Callable[[PendingSend], object]) -> None:
-        """Call `fn(self)` once when the report comes, on the producer's serving thread, or now if it has come.
+        """Call `fn(self)` once, when the report comes.
 
-        It must be quick and must not block; an exception in it is logged and changes nothing.
+        Args:
+            fn: Called on the lane's serving thread, or here and now when the report has come. It must be quick and must
+                not block, nor call `Producer.flush` or `close`. An exception in it is logged and changes nothing.
         """
         with _handle.exclusive():
             if self._callbacks is None:
@@ -116,8 +152,8 @@ class PendingSend:
         if error is None:
             self._report = record
         else:
+            object.__setattr__(self, "__class__", _Unseen)  # first: whoever finds the report says `seen`
             self._report = error
-            object.__setattr__(self, "__class__", _Unseen)
         if self._callbacks:
             self._call_back()
 
@@ -126,33 +162,95 @@ class PendingSend:
         if type(self) is _Unseen:
             object.__setattr__(self, "__class__", PendingSend)
 
+    async def on_loop(self, timeout: float | None = None, given: float | None = None) -> RecordMetadata:
+        """What `__await__` and `Producer.asend` wait for.
+
+        Args:
+            timeout: Seconds that are left.
+            given: Seconds that the caller gave, for the text of the error.
+        """
+        if self._report is None:
+            self._check_process()
+            loop = asyncio.get_running_loop()
+            mailbox, reported = _mailbox(loop), loop.create_future()
+
+            def wake(_: PendingSend) -> None:
+                mailbox.put(reported)
+
+            self.add_done_callback(wake)
+            try:
+                if timeout is None:
+                    await reported
+                else:
+                    await asyncio.wait({reported}, timeout=timeout)
+            finally:
+                self._forget(wake)
+            if self._report is None:
+                raise self._timed_out(given)
+        return self._outcome()
+
+    def _wait(self, timeout: Seconds | None) -> None:
+        limit = None if timeout is None else to_seconds(timeout, "timeout")
+        if self._report is not None:
+            return
+        self._check_process()
+        reported = threading.Lock()
+        reported.acquire()
+
+        def wake(_: PendingSend) -> None:
+            reported.release()
+
+        self.add_done_callback(wake)
+        if not reported.acquire(timeout=-1 if limit is None else min(limit, threading.TIMEOUT_MAX)):
+            self._forget(wake)
+            if self._report is None:
+                raise self._timed_out(limit)
+
+    def _check_process(self) -> None:
+        if self._handle.inherited:
+            raise NotifyError(
+                f"{self._topic}: sent before a fork, by the parent process: its result is there"
+            )
+
+    def _forget(self, fn: Callable[[PendingSend], object]) -> None:
+        """Take back a callback: whoever waited has left, so that a failure is not reported to them."""
+        with _handle.exclusive():
+            if self._callbacks and fn in self._callbacks:
+                self._callbacks.remove(fn)
+
     def _call_back(self) -> None:
-        self.seen()
         callbacks = self._callbacks or []
         while True:
-            try:
+            with _handle.exclusive():
+                if not callbacks:
+                    return
                 fn = callbacks.pop(0)
-            except IndexError:
-                return
+            self.seen()
             try:
                 fn(self)
             except Exception as e:
                 log.error("%s: a done callback raised %s", self._topic, type(e).__name__)
 
     def _outcome(self) -> RecordMetadata:
+        end = self._end()
+        if isinstance(end, ProduceError):
+            raise end
+        return end
+
+    def _end(self) -> RecordMetadata | ProduceError:
         report = self._report
+        assert report is not None
         self.seen()
-        if report is None:
-            raise self._timed_out(0)
         if isinstance(report, KafkaError):
-            raise ProduceError(f"{self._topic}: not acknowledged: {_why(report, self._topic)}")
+            return ProduceError(f"{self._topic}: not acknowledged: {_why(report, self._topic)}")
         offset = written_at(report)
         if offset is None:
-            raise ProduceError(
+            return ProduceError(
                 f"{self._topic}: acknowledged without an offset: {NO_OFFSET}; send it again with the same id"
             )
-        timestamp = from_millis(report.timestamp()[1])
-        return RecordMetadata(self._topic, report.partition() or 0, offset, timestamp)
+        return RecordMetadata(
+            self._topic, report.partition() or 0, offset, from_millis(report.timestamp()[1])
+        )
 
     def _timed_out(self, timeout: float | None) -> SendTimeout:
         return SendTimeout(
@@ -209,30 +307,6 @@ def _why(error: KafkaError, topic: str) -> str:
     return f"{reason(error)}{_refusal() if waited else ''}; send it again with the same id if it must arrive"
 
 
-class AwaitedSend(PendingSend):
-    """A `PendingSend` that a coroutine waits for."""
-
-    __slots__ = ("_mailbox", "future")
-
-    def __init__(self, handle: ProducerHandle, topic: str, id: str, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(handle, topic, id)
-        self._mailbox = _mailbox(loop)
-        self.future: asyncio.Future[RecordMetadata] = loop.create_future()
-
-    def __call__(self, error: KafkaError | None, record: Message, /) -> None:
-        self._report = record if error is None else error
-        self._mailbox.put(self)
-
-    def settle(self) -> None:
-        """On the loop: resolve the future, unless its coroutine was cancelled meanwhile."""
-        if self.future.done():
-            return
-        try:
-            self.future.set_result(self._outcome())
-        except ProduceError as e:
-            self.future.set_exception(e)
-
-
 class _Mailbox:
     """Brings reports from the serving threads to one event loop: one wake-up for all that came meanwhile."""
 
@@ -240,12 +314,12 @@ class _Mailbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # it is the key of the dictionary that holds this
-        self._reported: deque[AwaitedSend] = deque()
+        self._reported: deque[asyncio.Future[None]] = deque()
         self._awake = False
 
-    def put(self, send: AwaitedSend) -> None:
+    def put(self, reported: asyncio.Future[None]) -> None:
         """From any thread."""
-        self._reported.append(send)
+        self._reported.append(reported)
         if not self._awake:
             self._awake = True
             loop = self._loop()
@@ -260,7 +334,9 @@ class _Mailbox:
         self._awake = False
         reported = self._reported
         while reported:
-            reported.popleft().settle()
+            future = reported.popleft()
+            if not future.done():  # else its task was cancelled
+                future.set_result(None)
 
 
 _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = weakref.WeakKeyDictionary()
