@@ -82,7 +82,7 @@ def skip_restore() -> None:
 
 def overtake() -> None:
     """Every notification has a queue of its own, so nobody waits for an earlier one."""
-    intake.Intake._lane_key = lambda self, key, headers, origin: (key, origin)  # type: ignore[method-assign]
+    intake.Intake._order_key = lambda self, key, headers, origin: (key, origin)  # type: ignore[method-assign]
     partition: Any = Partition
     on_source = partition.on_source
 

@@ -203,9 +203,9 @@ def test_topic_created_anew_under_a_worker(
         if topic == "source":
             forget(f, f.produced)
         new = raw(f, 60)
-        f.until(lambda: halted(ours, f"{name} was deleted and created anew"), "halt")
+        f.until(lambda: halted(ours, f"{name} was deleted and created again"), "halt")
     with f.worker_here() as ours:
-        f.until(lambda: halted(ours, f"{name} was deleted and created anew"), "halt of the next worker")
+        f.until(lambda: halted(ours, f"{name} was deleted and created again"), "halt of the next worker")
     f.reset_offset(f.source, new[0].offset)
     f.reset_offset(f.retry_topic, 0)
     with f.worker_here():

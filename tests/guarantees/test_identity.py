@@ -170,7 +170,7 @@ def test_worker_that_sends_fewer_channels_halts(fleet: Fleets) -> None:
         f.until(lambda: {p.id for p in first} <= f.terminal, "end of the first")
     late = pushes(f, 10)
     with f.worker_here(attributes=OLD) as ours:
-        f.until(lambda: halted(ours, "its group sends push too"), "halt")
+        f.until(lambda: halted(ours, "its group also sends push"), "halt")
         assert "Consumer.dropped_channels" in ours.health().problems[0]
         assert ours.stats().passed_over == 0
     with f.worker_here(attributes=BOTH):

@@ -251,7 +251,7 @@ def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) 
     with monkeypatch.context() as context:
         older(context)
         with f.worker_here("Choosy") as worker:
-            said = "was deleted and created anew"
+            said = "was deleted and created again"
             f.until(lambda: any(said in problem for problem in worker.health().problems), "halt")
             assert worker.stats().sent == 0
     f.start("b", wide_retries=False)

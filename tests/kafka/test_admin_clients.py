@@ -17,11 +17,11 @@ ENDS_UNANSWERED = textwrap.dedent(
     """
     import gc, sys, threading
     import confluent_kafka.admin._config as made_of_answers
-    from kafka_notify._fetch import question
+    from kafka_notify._fetch import periodic_query
     from kafka_notify._fetch.loop import FetchLoop
 
     if sys.argv[2] == "bug":
-        question.keep_until_answered = lambda client, asked: None
+        periodic_query.keep_until_answered = lambda client, asked: None
     answered = threading.Event()
     make = made_of_answers.ConfigEntry.__init__
 
@@ -38,8 +38,8 @@ ENDS_UNANSWERED = textwrap.dedent(
     loop.itself = loop
     del loop
     assert answered.wait(60)
-    while question._unanswered:
-        question.let_answered_go()
+    while periodic_query._unanswered:
+        periodic_query.let_answered_go()
     gc.collect()
     print("alive")
     """

@@ -104,7 +104,7 @@ def test_a_partition_starts() -> None:
     [
         ({"topic_ids": ("a", "b"), "source": Committed(0, topic_ids=("x", "b"))}, "source was deleted"),
         ({"topic_ids": ("a", "b"), "retry": Committed(0, topic_ids=("a", "x"))}, "retry was deleted"),
-        ({"source": Committed(0, channels=BOTH.digests)}, "its group sends push too"),
+        ({"source": Committed(0, channels=BOTH.digests)}, "its group also sends push"),
         ({"source": Committed(21)}, "offset 21 is committed, but source ends at 20"),
         ({"retry": Committed(11)}, "offset 11 is committed, but retry ends at 10"),
     ],

@@ -44,9 +44,9 @@ class Engine:
         self.seconds = 0.0
         self.taken = 0
         self.batch = 1_000
-        self.hold = False
+        self.polling_suspended = False
         self.wanted: frozenset[int] = frozenset()
-        self.gates = self.passed_over = 0
+        self.wakes = self.passed_over = 0
         self.later: list[Callable[[], object]] = []
         self.queued: deque[Entry] = deque()
         self.parked: list[Entry] = []
@@ -89,9 +89,9 @@ class Engine:
         self.intake.publish_wanted()
         return partition
 
-    # the fetch thread's gate, and the engine's callbacks
-    def open_gate(self) -> None:
-        self.gates += 1
+    # the fetch thread, and the engine's callbacks
+    def wake_thread(self) -> None:
+        self.wakes += 1
 
     def _fed(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
@@ -284,7 +284,7 @@ def test_only_the_partition_that_has_too_much_is_paused() -> None:
     e.seconds += BUSY_PATIENCE
     e.intake.look(idle=False)
     assert e.wanted == {1, 2}
-    assert not e.hold
+    assert not e.polling_suspended
 
     while e.wanted == {1, 2}:
         e.finish(e.queued[0])
@@ -298,13 +298,13 @@ def test_polls_are_held_while_the_prefetch_turns_over() -> None:
     """When much waits the polls are held for a moment, which keeps what is prefetched, and go on when less does."""
     e = Engine(2)
     e.intake.feed([*records(0, range(5_000)), *records(1, range(5_000))])
-    assert e.hold
+    assert e.polling_suspended
     assert e.wanted == {0, 1}  # held, not paused
 
-    while e.hold:
+    while e.polling_suspended:
         e.finish(e.queued[0])
     assert e.intake.buffered - e.budget.open >= LOW // 2 - CHUNK
-    assert e.gates > 1
+    assert e.wakes > 1
 
 
 @pytest.mark.parametrize(("idle", "patience"), [(True, PATIENCE), (False, BUSY_PATIENCE)])
@@ -315,12 +315,12 @@ def test_a_long_hold_ends(*, idle: bool, patience: float) -> None:
     e.intake.feed([*records(0, range(10_000)), *records(1, range(8_000))])
     e.seconds += patience / 2
     e.intake.look(idle=idle)
-    assert e.hold
+    assert e.polling_suspended
 
     e.seconds += patience
     e.intake.look(idle=idle)
 
-    assert not e.hold
+    assert not e.polling_suspended
     e.finish_all()
     e.intake.look(idle=False)
     assert e.wanted == {0, 1}
@@ -336,7 +336,7 @@ def test_a_partition_with_little_in_memory_is_always_read(partitions: int) -> No
         e.seconds += BUSY_PATIENCE
         e.intake.look(idle=False)
     assert 0 in e.wanted
-    assert not e.hold
+    assert not e.polling_suspended
 
 
 def test_large_headers_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,10 +345,10 @@ def test_large_headers_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "CHECK_AFTER", 1 << 18)
     e = Engine(1)
     e.intake.feed(records(0, range(100), headers=[("x-large", b"x" * (1 << 15))]))
-    assert e.hold
+    assert e.polling_suspended
     e.finish_all()
     e.intake.look(idle=False)
-    assert not e.hold
+    assert not e.polling_suspended
 
 
 def test_who_is_behind_a_busy_user_is_read_past_them() -> None:
@@ -548,4 +548,4 @@ def test_nothing_is_lost_or_doubled(moves: list[Feed | str], users: int) -> None
         mine = [offset for n, offset in sent if n == number and offset % users == user]
         assert mine == sorted(mine)
     assert (e.budget.open, sum(p.open_bytes for p in e.partitions.values())) == (0, 0)
-    assert not e.hold
+    assert not e.polling_suspended

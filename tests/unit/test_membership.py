@@ -46,7 +46,7 @@ def look(watch: Membership, owned: frozenset[tuple[str, int]], id: str = "me", /
     """Ask, answer, and see what comes of it."""
     assert watch.missing(lambda: id, lambda: owned) == NOTHING
     assert watch.missing(lambda: id, lambda: owned) == NOTHING  # nobody has answered yet
-    watch._question._client.answers(**members)
+    watch._query._client.answers(**members)
     return watch.missing(lambda: id, lambda: owned)
 
 
@@ -83,7 +83,7 @@ def test_group_that_cannot_be_described(watch: Membership, caplog: pytest.LogCap
     for _ in range(2):
         watch.missing(lambda: "me", lambda: NOTHING)
         error = KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
-        watch._question._client.asked[-1].set_exception(error)
+        watch._query._client.asked[-1].set_exception(error)
         assert watch.missing(lambda: "me", lambda: NOTHING) == NOTHING
     assert [record.message for record in caplog.records] == [
         "the group g cannot be described: the right to Describe on group g is missing "

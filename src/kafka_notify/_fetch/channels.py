@@ -1,7 +1,7 @@
-"""Which channels a group's commits are of: a worker passes over the channels that it does not send, and commits that.
+"""The channels behind a group's commits: a worker passes over records of other channels and commits them as finished.
 
-While a consumer is given another channel, workers of both versions share its group. One of the old version would pass
-over what its newer neighbours send. So each commit says which channels its writer sends, and a worker that sends fewer
+While a consumer gets another channel, workers of both versions share its group. One of the old version would pass over
+what its newer neighbours send. So each commit says which channels its writer sends, and a worker that sends fewer
 halts.
 """
 
@@ -19,11 +19,11 @@ from kafka_notify._partition.commit_metadata import decode_metadata
 
 ALL: Final = "*"
 MAX_CHANNELS: Final = 32
-"""Of more, commits say nothing: they must fit beside the bits and fences."""
+"""Commits of a consumer with more channels name none: the names share the metadata with gap bits and fences."""
 LOOK: Final = 5.0
-"""Seconds between two looks at what the neighbours send: that long an old worker may go on passing over."""
+"""Seconds between two looks at the neighbours' channels, and so how long an old worker may go on passing over them."""
 TIMEOUT: Final = 1.0
-"""Seconds that a look may take."""
+"""Seconds that each request of a look may take."""
 COUNT_AGAIN: Final = 60
 """Looks after which the partitions are counted again."""
 
@@ -35,11 +35,11 @@ def digest(channel: str) -> str:
 
 @attrs.frozen
 class Channels:
-    """What a consumer sends.
+    """The channels of a consumer.
 
     Args:
-        sent: Names of its channels; empty is all.
-        dropped: Those that it sent once, and passes over on purpose now.
+        sent: Names of the channels that it sends; empty means all.
+        dropped: Names of channels that it sent once and now passes over on purpose.
     """
 
     sent: frozenset[str]
@@ -47,17 +47,17 @@ class Channels:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """What its commits say; empty when they are too many."""
+        """The digests that its commits name; empty when there are too many channels."""
         if not self.sent:
             return (ALL,)
         return tuple(sorted(map(digest, self.sent))) if len(self.sent) <= MAX_CHANNELS else ()
 
     def missing(self, committed: Collection[str], known: Collection[str]) -> tuple[str, ...]:
-        """The channels that were sent by the writer of a commit, and would be passed over here.
+        """Channels that the writer of a commit sends and this consumer would pass over.
 
         Args:
-            committed: Digests of the commit.
-            known: Channels of the topology, which give the digests their names back.
+            committed: Digests in the commit.
+            known: Channels of the topology, by which digests are turned back into names.
         """
         if not self.sent:
             return ()
@@ -68,16 +68,16 @@ class Channels:
         return tuple(sorted(names.get(each, f"#{each}") for each in set(committed) - ours))
 
     def added(self, committed: Collection[str], known: Collection[str]) -> tuple[str, ...]:
-        """The channels that the writer of a commit passed over, and that are sent here."""
+        """Channels that the writer of a commit passed over and this consumer sends."""
         if not committed or ALL in committed:
             return ()
         return tuple(sorted(name for name in self.sent or known if digest(name) not in committed))
 
 
 class Neighbours:
-    """What the other partitions of a group were committed with. For the thread that owns the Consumer.
+    """The channels named in the commits of a group's other partitions. For the thread that owns the Consumer.
 
-    By the Consumer itself: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the process with a
+    The Consumer itself is asked: librdkafka 2.16's AdminClient.list_consumer_group_offsets ends the process with a
     segmentation fault when the coordinator moves meanwhile.
 
     Args:
@@ -93,8 +93,11 @@ class Neighbours:
         self._looks = 0
 
     def look(self, consumer: Consumer) -> Sequence[tuple[str, ...]] | None:
-        """The channels of the commits of all partitions, each combination once; None while it is not time, or when
-        the brokers do not answer. Blocks for a round trip every 5 s, for a second at most."""
+        """Return the channels that the commits of all partitions name, each combination once.
+
+        Blocks for a round trip every 5 s, for at most a second per request. None between two looks, and when the
+        brokers do not answer.
+        """
         now = time.monotonic()
         if now < self._next:
             return None
@@ -117,5 +120,5 @@ class Neighbours:
         return tuple(found)
 
     def soon(self) -> None:
-        """Look again at once: partitions were assigned."""
+        """Make the next `look` ask: partitions were assigned."""
         self._next = 0.0

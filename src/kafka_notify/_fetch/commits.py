@@ -1,4 +1,4 @@
-"""When to commit, what was confirmed, and the lease that follows from it. Runs on the event loop."""
+"""The schedule of commits, their answers, and the lease that confirmed commits give. Runs on the event loop."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from kafka_notify._partition.partition import Partition
 log = logging.getLogger("kafka_notify.fetch")
 
 INTERVAL: Final = 0.1
-"""Seconds between commits: bounds what is sent again after a crash."""
+"""Seconds between commits: bounds how much is sent again after a crash."""
 
 
 class Commits:
-    """At most one commit request in flight; snapshots of whatever changed, every 100 ms.
+    """Requests commits of the partitions that changed, every 100 ms, with at most one request in flight.
 
     The lease: when no commit was confirmed for a session timeout, the group may have given our partitions to
-    somebody else without our noticing. So no send starts until one is.
+    another worker without our noticing. So no send starts until a commit is confirmed.
 
     Args:
-        partitions: Those of the engine, by number.
+        partitions: The worker's partitions, by number.
         clock: Epoch milliseconds, and monotonic seconds.
         request: Hands a request to the fetch thread.
-        session_timeout: Seconds.
-        on_event: Guarded.
+        session_timeout: Seconds that a confirmed commit is good for.
+        on_event: Told of each event, never raises; None when nobody listens.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Commits:
         self._clock = clock
         self._request = request
         self._session_timeout = session_timeout
-        """Seconds after a confirmed commit for which our partitions are surely ours."""
+        """Seconds after a confirmed commit during which the group certainly leaves our partitions to us."""
         self._on_event = on_event
         self._in_flight: CommitRequest | None = None
         self._last: dict[int, tuple[Committed, Committed]] = {}
@@ -58,21 +58,21 @@ class Commits:
         self.lease_until = 0.0
         """`boottime` until which sends may start; 0 before the first confirmed commit."""
         self.error: str | None = None
-        """Why the last commit failed; None when it did not."""
+        """Error of the last commit; None when it succeeded."""
 
     def learn_lease(self, seconds: float) -> None:
-        """The brokers say for how long a confirmed commit is good; before the first one."""
+        """Set how many seconds a confirmed commit is good for, as the brokers say. Call it before the first commit."""
         self._session_timeout = seconds
 
     def late(self) -> float:
-        """Seconds since the last confirmed commit when that is longer than the lease, else 0."""
+        """Seconds since the last confirmed commit if the lease has run out, else 0."""
         if self._over:
             return 0.0
         over = boottime() - self.lease_until
         return over + self._session_timeout if self._partitions and self.lease_until and over > 0 else 0.0
 
     def tell_lease(self) -> None:
-        """A send would have started without the lease: say so once."""
+        """Say once that the lease has run out; called when a send waits for it."""
         late = self.late()
         if late and not self._told:
             self._told = True
@@ -81,12 +81,12 @@ class Commits:
                 self._on_event(events.LeaseExpired(late))
 
     def end(self) -> None:
-        """The worker has failed: no lease any more, and no commit of what may be half-changed. From any thread."""
+        """End the lease and all commits: the worker has failed, and state may be half-changed. From any thread."""
         self._over = True
         self.lease_until = -math.inf
 
     def forget(self, number: int) -> None:
-        """A partition begins or ends: what was committed of it says nothing about the next time."""
+        """Forget the last commit of a partition that starts or ends: the next assignment commits in any case."""
         self._last.pop(number, None)
 
     def soon(self) -> None:
@@ -95,7 +95,7 @@ class Commits:
         self.tick()
 
     def tick(self) -> None:
-        """Request a commit of what changed; of something unchanged when the lease wants to be renewed."""
+        """Request a commit of the partitions that changed, or of an unchanged one when the lease is due for renewal."""
         now = self._clock.monotonic()
         if self._over or self._in_flight is not None or now - self._requested_at < INTERVAL:
             return
@@ -116,7 +116,7 @@ class Commits:
             self._request(self._in_flight)
 
     def answered(self, result: CommitResult) -> None:
-        """Note a result, and tell the partitions what of theirs is stored."""
+        """Take in a result, and tell the partitions which of their commits are stored."""
         if result.request is self._in_flight:
             self._in_flight = None
         if result.error is not None:
@@ -136,7 +136,7 @@ class Commits:
             pair = result.request.pairs[number]
             fence = pair[1].fence
             if partition is None or fence is None or fence.writer != partition.writer:
-                continue  # of an assignment that has ended
+                continue  # the commit of an assignment that has ended
             self._last[number] = pair
             if not partition.active and self._on_event:
                 lag = partition.source_end - partition.source.frontier

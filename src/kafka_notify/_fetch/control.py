@@ -1,6 +1,6 @@
-"""Reads the control topic, from its start and then as it grows: what is paused.
+"""Reading of the control topic, which says what is paused: from its start, then as it grows.
 
-A thread and a consumer of its own, assigned by hand: every worker reads all of it.
+It has its own thread and a consumer assigned by hand, as every worker reads the whole topic.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ log = logging.getLogger("kafka_notify.worker")
 
 PARTITION: Final = 0
 PATIENCE: Final = 30.0
-"""Seconds to learn at the start what is paused."""
+"""Seconds that a start may take to read all pauses."""
 LOOK_AGAIN: Final = 30.0
-"""Seconds until a topic that was missing is looked for again."""
+"""Seconds between two looks for a missing topic."""
 BATCH: Final = 500
 _POLL: Final = 0.2
 
@@ -48,8 +48,8 @@ class ControlReader:
     Args:
         config: A complete consumer configuration; membership in the group is not used.
         topic: The control topic.
-        ended: Told when it cannot go on: pauses would go unheard.
-        learned: Given keys and values, in order: first, within `start`, all that there is; later from a thread.
+        learned: Given keys and values, in order: within `start` all that the topic holds, later from the thread.
+        ended: Told when the thread ends on an error: pauses would go unnoticed.
     """
 
     def __init__(
@@ -70,11 +70,12 @@ class ControlReader:
         self._thread = supervised(self._run, f"kafka-notify control {topic}", ended)
 
     def start(self) -> None:
-        """Read all that there is, then go on reading on the thread. A topic that is missing, or that must not be read,
-        is said once and looked for again.
+        """Read the whole topic, then go on reading on the thread.
+
+        A topic that is missing, or that this worker may not read, is logged once and tried again every 30 s.
 
         Raises:
-            NotifyError: It is there, but cannot be read: a worker must not send what is perhaps paused.
+            NotifyError: The topic exists and cannot be read: a worker must not send what may be paused.
         """
         config = {**self._config, "enable.partition.eof": True, "fetch.wait.max.ms": 500}
         consumer = opened(Consumer, config)
@@ -94,7 +95,7 @@ class ControlReader:
             except KafkaException as e:  # an election, most likely: also just after the topic was created
                 if time.monotonic() > deadline or self._stopping.wait(0.2):
                     raise NotifyError(
-                        f"{self._topic}: what is paused cannot be read ({e.args[0].name()}); check the brokers"
+                        f"{self._topic}: the pauses cannot be read ({e.args[0].name()}); check the brokers"
                     ) from None
         if self._stopping.is_set():
             raise NotifyError(f"{self._topic}: not read to its end, as the worker stops")
@@ -137,7 +138,7 @@ class ControlReader:
                     records.append(_pair(message))
                     at = (message.offset() or 0) + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    at = end  # wherever compaction has left it
+                    at = end  # compaction may have removed the last records
         self._learned(records)
         self._reading = True
 
@@ -168,7 +169,7 @@ class ControlReader:
                 records.append(_pair(message))
             elif error.code() != KafkaError._PARTITION_EOF:
                 self._failures.warning(
-                    f"what is paused cannot be read: {told(error, 'Read', f'topic {self._topic}')}"
+                    f"the pauses cannot be read: {told(error, 'Read', f'topic {self._topic}')}"
                 )
         if records:
             self._learned(records)

@@ -1,4 +1,4 @@
-"""Errors after which a consumer is no member of its group any more, and never will be again."""
+"""Errors that end a consumer's membership in its group permanently."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _CODES: Final = frozenset(
 
 
 class ConsumerEnded(NotifyError):
-    """The client library has given up this consumer: nothing is sent or committed any more."""
+    """The client library has given up this consumer: the worker sends and commits nothing more."""
 
 
 def is_fatal(error: KafkaError) -> bool:
-    """Whether the consumer cannot go on after it."""
+    """Return True for an error after which the consumer cannot go on."""
     return bool(error.fatal()) or error.code() in _CODES
 
 
 def missing_right(error: KafkaError) -> KafkaError | None:
-    """The refusal of a right in an error, as an error of its own; None when it is about something else.
+    """The missing right that an error reports, as an error of its own; None for any other error.
 
-    With `group.protocol=consumer` librdkafka gives a consumer up when its group is refused to it, and then names the
-    cause in the text alone. The right may be granted again: another consumer can go on.
+    With `group.protocol=consumer` librdkafka gives up a consumer that may not use its group, and names the cause only
+    in the text of its error. Once the right is granted again, a new consumer can go on.
     """
     if error.code() in RIGHTS:
         return KafkaError(error.code())
@@ -39,12 +39,12 @@ def missing_right(error: KafkaError) -> KafkaError | None:
 
 
 def ended(error: KafkaError, group: str) -> ConsumerEnded:
-    """What to tell a person."""
+    """The exception, as a sentence for a person, for a fatal `error` in `group`."""
     text = error.str()
     said = text.lower()
     if "instance id" in said or "instance.id" in said or "instance" in error.name().lower():
         return ConsumerEnded(
-            f"another member of the group {group} has the same group.instance.id: give each process one of its own "
+            f"another member of the group {group} has the same group.instance.id: give each process its own "
             f"({error.name()}: {text})"
         )
     return ConsumerEnded(f"the consumer of the group {group} cannot go on: {error.name()} ({text})")

@@ -1,12 +1,12 @@
-"""What was read goes into its partition, and each partition gets its share of the room.
+"""Intake of records into their partitions, with a share of the memory for each partition.
 
 A producer's batches hold thousands of records of one partition, and a poll hands them over together. Let in as
 they come, the records of two or three partitions would fill the memory while hundreds of other users had nothing to
 send. So a partition that has enough to send lets its records wait here. A partition that has much in memory is paused,
 it alone: one that has little is always read, whatever the others have.
 
-What one user has behind their first notification is let in, as it is not ready to be sent and others may be behind it.
-When it keeps others out all the same, because it fills the window of the commit or the memory, it is parked.
+A user's notifications behind their first one are let in: they are not ready to be sent, and other users may be behind
+them. If they keep others out all the same, because they fill the window of the commit or the memory, they are parked.
 """
 
 from __future__ import annotations
@@ -35,40 +35,40 @@ MAX_HELD: Final = 200_000
 BUFFER_BYTES: Final = 256 * 2**20
 """Bytes of source records in memory beyond which reading stops."""
 MAX_RECORDS: Final = 64_000
-"""Source records in memory per worker: as they came from the broker, or in the lanes."""
+"""Source records in memory per worker: as they came from the broker, or in users' queues."""
 USUAL_RECORDS: Final = 32_000
-"""The same while all senders are busy, or 32 for each sender if that is more: what is read further ahead has left the
-processor's caches when it is sent. Free senders may have to look past a busy user's."""
+"""The same while all senders are busy, or 32 for each sender if that is more: records that are read further ahead have
+left the processor's caches when they are sent. Free senders may have to look past a busy user's."""
 SCARCE: Final = 16
 """A partition lets in more than its share while less than one in so many of the share is ready to be sent."""
 PAUSE_AT: Final = 4_000
-"""Records of one partition that wait when it is paused at the latest: a pause throws the prefetch away."""
+"""Waiting records at which a partition is paused at the latest: a pause discards the prefetch."""
 FLOOR: Final = 2
-"""One part in so many of each budget is divided evenly: a partition that has less than that is read whatever the others
-have. Each may also take half of what is left of the rest, so that one partition alone has most of it."""
+"""One part in so many of each budget is divided evenly: a partition that has less than its even part is always read.
+Each may also take half of what is left of the rest, so that one partition alone has most of it."""
 TURNOVER: Final = 10_000
 """Records that librdkafka's one queue for all partitions may hold: once so many were polled, or a poll came back short,
-what lay in it for others is here."""
+all that the queue held for other partitions has been polled."""
 PATIENCE: Final = 0.3
-"""Seconds that polls may be held without that before the partitions that are to blame are paused instead: a hold keeps
-what was prefetched, and is harmless as long as the queue moves on."""
+"""Seconds that polling may be suspended without such a turnover; then the partitions that cause it are paused instead.
+A suspension keeps the prefetch, and is harmless as long as the queue moves on."""
 BUSY_PATIENCE: Final = 1.0
-"""The same while all senders are busy: nobody could be sent before. From 10,000 sends a second on nothing is paused."""
+"""The same while all senders are busy: none could send more. From 10,000 sends a second on nothing is paused."""
 MAX_PARKED: Final = 50_000
 """Waiting retries of a partition beyond which no backlog is parked for others: then all wait for the busy user."""
 POLL_BYTES: Final = 8 * 2**20
-"""Bytes of one poll, roughly, as the records before it were."""
+"""Bytes of one poll, roughly, by the size of the records before it."""
 CHUNK: Final = 64
 """Waiting records of a partition let in before the next partition has its turn."""
 CHECK_AFTER: Final = 4 * 2**20
 """Bytes read since the last look at what is in memory before there is another one."""
 
 SAMPLE: Final = 16
-"""One record in so many is measured, for all of them: reading the headers is a tenth of all work, and a dozen
-objects a record that would lie in memory until it is sent."""
+"""One record in so many is measured, and stands for all: reading headers is a tenth of all work, and makes a dozen
+objects that stay in memory until the record is sent."""
 
 Unread = tuple[Message, Headers | None, int]
-"""A record that waits, or an end of partition, with its headers if they were read, and its size in bytes."""
+"""A waiting record or end-of-partition mark, its headers if they were read, and its size in bytes."""
 
 
 def _unasked() -> tuple[str, int]:
@@ -76,7 +76,7 @@ def _unasked() -> tuple[str, int]:
 
 
 class Waiting(deque[Unread]):
-    """What was read of a partition and waits for its share."""
+    """Records of a partition that were read and wait for room in its share."""
 
     __slots__ = ("bytes",)
 
@@ -90,31 +90,31 @@ class Reading(Protocol):
 
     taken: int
     batch: int
-    hold: bool
+    polling_suspended: bool
     wanted: frozenset[int]
 
-    def open_gate(self) -> None:
-        """Wake it if it waits for room."""
+    def wake_thread(self) -> None:
+        """Wake the thread if it waits for room."""
 
 
 class Intake:
-    """Takes batches of records apart, and says what is to be read on. Runs on the event loop.
+    """Takes batches of records apart, and decides which partitions are read on. Runs on the event loop.
 
     Args:
-        partitions: The engine's, by number.
-        budget: What all of them hold in memory.
+        partitions: The worker's partitions, by number.
+        budget: Records and bytes that all of them hold in memory.
         reading: The fetch thread.
         concurrency: Sends under way at most.
         source: Name of the source topic.
-        channels: What the consumer sends; empty is everything.
-        ordering: Whose order is kept.
-        paused: When it is everything, nothing is read.
+        channels: Channels that the consumer sends; empty means all.
+        ordering: The consumer's ordering.
+        paused: The pauses that apply now: while everything is paused, nothing is read.
         clock: Epoch milliseconds, and monotonic seconds.
-        facts: Id, creation, expiry and collapse key of the notification in a retry record: (headers, partition,
-            origin, timestamp).
+        facts: Returns id, creation, expiry and collapse key of the notification in a retry record, given (headers,
+            partition, origin, timestamp).
         passed_over: Called for each record that another consumer sends.
-        halt: Stops a partition, loudly.
-        kafka_error: Takes what librdkafka reports among the records.
+        halt: Stops a partition, and says so.
+        kafka_error: Takes the errors that librdkafka reports among the records.
         fed: Called after records of these partitions were taken in.
         soon: Calls its argument in the next turn of the event loop.
     """
@@ -152,27 +152,26 @@ class Intake:
         self._halt = halt
         self._kafka_error = kafka_error
         self._fed = fed
-        # 8 x: among 2 x as many as may be sent at once too few are of different users (measured)
+        # 8 x: among 2 x as many as may be sent at once too few belong to different users (measured)
         self._high = min(max(8 * concurrency, 4_000), 40_000)
         self._low = self._high // 2
         self._share = self._high
-        """Records in memory above which a partition lets in no more, once `_low` are there in all; but for what is
-        behind a busy user."""
+        """Records of a partition in memory from which on it lets in no more, once all together have `_low`."""
         self._scarce = self._share // SCARCE
-        """Attempts queued of a partition below which it lets in more all the same."""
+        """Queued attempts of a partition below which it lets in more than its share."""
         self._usual = min(max(32 * concurrency, USUAL_RECORDS), MAX_RECORDS)
         self._most, self._patience = MAX_RECORDS, PATIENCE
-        """Source records in memory now, `MAX_RECORDS` or `_usual`; and how long polls may be held."""
+        """Limit of source records in memory now, `MAX_RECORDS` or `_usual`; seconds that polling may be suspended."""
         self._unread: dict[int, Waiting] = {}
         self._copies: dict[int, deque[Message]] = {}
-        """Records of retry partitions that wait for the next turn of the loop, and for nothing else."""
+        """Records of retry partitions that wait only for the next turn of the loop."""
         self._rest = InTurns(soon, self._let_in, clock.monotonic)
         self._unchecked = 0
         """Bytes read since the last look at what is in memory."""
         self._heavy: frozenset[int] = frozenset()
         """Partitions that have so much in memory that they are not read."""
         self._mark = (0, 0.0)
-        """When, and at which count of records, librdkafka's queue was last known to have been turned over."""
+        """Count of polled records, and monotonic seconds, when librdkafka's queue had last surely turned over."""
 
     @property
     def buffered(self) -> int:
@@ -181,7 +180,7 @@ class Intake:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of these."""
+        """Bytes of the `buffered` records."""
         partitions, unread = tuple(self._partitions.values()), tuple(self._unread.values())
         return sum(p.open_bytes for p in partitions) + sum(waiting.bytes for waiting in unread)
 
@@ -192,7 +191,7 @@ class Intake:
     # -- records in -----------------------------------------------------------------------------------
 
     def feed(self, batch: list[Message], total: int | None = None) -> None:
-        """Take in what there is room and time for; the rest waits.
+        """Take in the records that there is room and time for; the others wait.
 
         Args:
             batch: Records and end-of-partition marks, in order.
@@ -211,7 +210,7 @@ class Intake:
         scarce = self._scarce
         late = self._rest.pending
         touched: dict[Partition, bool] = {}
-        """Whether each may be read on as far as this batch goes."""
+        """The partitions in this batch; True for those whose window has room."""
         before: Partition | None = None
         waiting: Waiting | None = None
         copies: deque[Message] | None = None
@@ -261,14 +260,14 @@ class Intake:
         if self._unread or self._copies:
             self._rest()
         self._unchecked += size * len(batch)
-        if self._unread or self._heavy or reading.hold or self._unchecked >= CHECK_AFTER:
+        if self._unread or self._heavy or reading.polling_suspended or self._unchecked >= CHECK_AFTER:
             self._check_room()
         reading.taken += (
             len(batch) - later
         )  # a copy counts once it is taken out: what waits here is bounded, too
         reading.batch = min(max(POLL_BYTES // max(size, 1), 1), BATCH)
         self._fed(touched)
-        reading.open_gate()
+        reading.wake_thread()
 
     def _take(
         self, partition: Partition, message: Message, headers: Headers | None, size: int, now: int
@@ -278,7 +277,7 @@ class Intake:
             self._take_error(partition, message, error)
             return
         offset: Any = message.offset()
-        lane_key: Any = message.key()
+        order_key: Any = message.key()
         try:
             if self._reads_headers:
                 channel = channel_of(headers)
@@ -286,10 +285,10 @@ class Intake:
                     partition.pass_over(offset)
                     self._passed_over()
                     return
-                lane_key = self._lane_key(lane_key, headers, offset)
+                order_key = self._order_key(order_key, headers, offset)
             partition.on_source(
                 offset,
-                lane_key,
+                order_key,
                 message,
                 headers,
                 size,
@@ -330,7 +329,7 @@ class Intake:
         origin = -1 if state is None else state.origin
         partition.on_retry(
             offset,
-            self._lane_key(message.key(), headers, origin),
+            self._order_key(message.key(), headers, origin),
             state,
             message,
             headers,
@@ -338,7 +337,7 @@ class Intake:
             now,
         )
 
-    def _lane_key(self, key: bytes | None, headers: Headers | None, origin: int) -> Hashable:
+    def _order_key(self, key: bytes | None, headers: Headers | None, origin: int) -> Hashable:
         if self._ordering is Ordering.USER:
             return key
         return (key, channel_of(headers)) if self._ordering is Ordering.USER_CHANNEL else origin
@@ -357,7 +356,7 @@ class Intake:
     # -- the room of each partition -------------------------------------------------------------------
 
     def on_room(self, partition: Assignment) -> None:
-        """A source record of `partition` was finished: others may have waited for that."""
+        """Let in waiting records of `partition`, of which a source record was finished."""
         if (
             partition.number in self._unread
             and (
@@ -369,14 +368,14 @@ class Intake:
             touched = self._partitions[partition.number]
             self._let_in_some(touched.number, self._clock.now())
             self._fed((touched,))
-            if self._reading.hold:
+            if self._reading.polling_suspended:
                 self._check_room()
 
     def look(self, *, idle: bool) -> None:
-        """Take in what waited, and see how much is to be read on: with every tick.
+        """Take in waiting records, and decide which partitions are read on. Called with every tick.
 
         Args:
-            idle: Whether more could be sent than there is to send: then a busy user must not keep others out.
+            idle: True while senders have nothing to send: then a busy user must not keep others out.
         """
         self._divide()
         self._rest()
@@ -387,7 +386,7 @@ class Intake:
             partition.makes_room = (
                 idle
                 and partition.has_backlog
-                # what waits only for its turn needs no room
+                # records that wait only for their turn need no room
                 and (not partition.has_window if number in self._unread else number in self._heavy)
                 and len(partition.pending) < min(few, MAX_PARKED)
             )
@@ -401,7 +400,7 @@ class Intake:
         self._scarce = max(self._share // SCARCE, 1)
 
     def _let_in(self, turn: Turn) -> bool:
-        """Let in what there is room for, by partition in turns; whether more could be let in."""
+        """Let in waiting records, the partitions in turns. Return True if more could be let in."""
         now = self._clock.now()
         touched: dict[Partition, None] = {}
         left = False
@@ -434,11 +433,11 @@ class Intake:
             left = turn.late
         if touched:
             self._fed(touched)
-            self._reading.open_gate()
+            self._reading.wake_thread()
         return left
 
     def _let_in_some(self, number: int, now: int) -> bool:
-        """Let in a few waiting records of a partition; whether more could be."""
+        """Let in a few waiting records of a partition. Return True if more could be let in."""
         partition, unread, budget = self._partitions[number], self._unread[number], self._budget
         share, low, scarce, ready = self._share, self._low, self._scarce, partition.new
         for _ in range(min(CHUNK, len(unread))):
@@ -453,28 +452,28 @@ class Intake:
         return bool(unread)
 
     def forget(self, number: int) -> None:
-        """A partition is not ours any more: its next owner reads again what waited."""
+        """Drop the waiting records of a partition that has ended: its next owner reads them again."""
         self._unread.pop(number, None)
         self._reading.taken += len(self._copies.pop(number, ()))
 
     # -- back-pressure --------------------------------------------------------------------------------
 
     def _check_room(self) -> None:
-        """Which partitions have so much in memory that they are not read; a short hold of all polls first."""
+        """Decide which partitions hold too much to be read on; suspend all polling for a short time before that."""
         reading, unread, heavy = self._reading, self._unread, self._heavy
         self._unchecked = 0
         light = sum(len(w) for n, w in unread.items() if n not in heavy)
         full = light >= self._low or self._is_large(heavy)
         moves = self._clock.monotonic() - self._mark[1] < self._patience
         heavier = self._heavier(heavy if moves and full else None)
-        hold = full and moves
+        suspended = full and moves
         if heavier != heavy:
             self._heavy = heavier
             self.publish_wanted()
-        if hold != reading.hold:
-            reading.hold = hold
-            if not hold:
-                reading.open_gate()
+        if suspended != reading.polling_suspended:
+            reading.polling_suspended = suspended
+            if not suspended:
+                reading.wake_thread()
 
     def _is_large(self, heavy: frozenset[int]) -> bool:
         parts, unread = self._partitions, self._unread
@@ -485,7 +484,7 @@ class Intake:
         )
 
     def _heavier(self, only: frozenset[int] | None) -> frozenset[int]:
-        """Partitions that are not to be read: of `only` those that still have too much, or any that have."""
+        """Partitions that hold too much to be read; with `only`, none but those of it that still do."""
         partitions, unread, before = self._partitions, self._unread, self._heavy
         nothing = Waiting()
         found: list[tuple[int, int, int, int]] = []
@@ -501,20 +500,19 @@ class Intake:
             if (only is None or number in only)
             and (
                 waits > PAUSE_AT // 4 or records >= most // 2 or size >= most_bytes // 2
-                if number in before  # not to and fro: a pause throws away what was fetched
+                if number in before  # hysteresis: each pause discards the prefetch
                 else waits >= PAUSE_AT or records >= most or size >= most_bytes
             )
         )
 
     def _few(self) -> int:
-        """Waiting retries from which on a partition is not read."""
+        """Waiting retries of a partition from which on it is not read."""
         held = sum(len(p.pending) for p in self._partitions.values())
         return MAX_HELD // (FLOOR * max(len(self._partitions), 1)) if held >= MAX_HELD else MAX_HELD
 
     def publish_wanted(self) -> None:
-        """Say which source partitions the broker is to send more of now. Beyond the window of the commit that goes on
-        until they are heavy, as a pause throws away what was fetched: `Partition.wants_source` keeps it from being let
-        in."""
+        """Publish the source partitions that are to be read now. One whose commit window is full is read on until it
+        holds too much, as a pause discards the prefetch: `Partition.wants_source` keeps its records waiting."""
         few, heavy, whole = self._few(), self._heavy, self._paused.whole
         self._reading.wanted = frozenset(
             n
@@ -526,7 +524,7 @@ class Intake:
 
 
 def _most(budget: int, used: list[int]) -> int:
-    """What one partition may have of a budget: its even part of the half that is divided, and half of what is left of
+    """The part of a budget that one partition may use: its even part of the divided half, and half of what is left of
     the rest."""
     even = budget // (FLOOR * max(len(used), 1))
     free = budget - budget // FLOOR - sum(n - even for n in used if n > even)

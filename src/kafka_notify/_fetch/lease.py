@@ -1,7 +1,7 @@
-"""How long a group keeps a member that is silent: until then nobody else has its partitions.
+"""The time for which a group keeps a silent member, and gives its partitions to nobody else.
 
-With the classic protocol the client says so itself. With `group.protocol=consumer` the brokers decide it, per
-group, and the client is not told: so it is asked for.
+With the classic protocol the client sets that time. With `group.protocol=consumer` the brokers set it per group and
+do not tell the client, so the brokers are asked.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from kafka_notify._kafka.config import Config, client_config, opened
 log = logging.getLogger("kafka_notify.fetch")
 
 DEFAULT: Final = 40.0
-"""Of brokers that nobody configured, which also refuse less: 45 s, less the 5 s between two heartbeats."""
+"""Seconds with the brokers' defaults, which are also the shortest that they accept: 45 s, less the 5 s between two
+heartbeats."""
 _TIMEOUT: Final = 10.0
 
 
 def consumer_protocol_lease(config: Config, group: str) -> float:
-    """Seconds after a commit for which a member of `group` surely keeps its partitions.
+    """Seconds after a commit during which a member of `group` certainly keeps its partitions.
 
-    Commits do not count as a sign of life there, so the last heartbeat may be one interval older.
+    With this protocol a commit is no heartbeat, so the last heartbeat may be one interval older than the commit.
     """
     admin: Any = opened(AdminClient, client_config(config))
     [answer] = admin.describe_configs(
@@ -40,8 +41,8 @@ def consumer_protocol_lease(config: Config, group: str) -> float:
         )
     except (KafkaException, KeyError, ValueError) as e:
         log.info(
-            "the session timeout of %s cannot be read (%s): %g s is assumed; allow DescribeConfigs on the group if "
-            "brokers were configured with less",
+            "the session timeout of %s cannot be read (%s): %g s is assumed; allow DescribeConfigs on the group if the "
+            "brokers are configured with less",
             group,
             type(e).__name__,
             DEFAULT,

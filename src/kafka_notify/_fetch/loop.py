@@ -1,7 +1,7 @@
 """The thread that owns the confluent Consumer: it polls, hands over lists, and carries out what was decided.
 
-Nothing is decided here. confluent-kafka serialises calls on one consumer, and Python work on this thread
-waits for the GIL after every call into librdkafka, so it does as little as it can.
+The event loop decides; this thread does as little as it can. confluent-kafka serialises calls on one consumer, and
+Python work on this thread waits for the GIL after every call into librdkafka.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ log = logging.getLogger("kafka_notify.fetch")
 BATCH: Final = 1_000
 """Records handed over at once."""
 IN_TRANSIT: Final = 3_000
-"""Records handed over and not yet taken; beyond that the thread waits."""
+"""Records handed over and not yet taken; with more the thread waits."""
 TRANSIT_BYTES: Final = 32 * 2**20
-"""Bytes of their values beyond which it waits, too; one batch always passes."""
+"""Bytes of values handed over and not yet taken; with more the thread waits. One batch always passes."""
 POLL: Final = 0.05
 """Seconds of one idle poll: bounds how long a commit waits, as nothing can wake a poll."""
 CALL_TIMEOUT: Final = 10.0
 """Seconds for one request to the cluster at the start of a partition."""
 SPILL_TIMEOUT: Final = 5.0
-"""Seconds for reading spills; a partition that ends before its spill for so long does not have it any more."""
+"""Seconds for reading spills; a partition that ends before its spill for so long has lost the spill."""
 
 EPOCH_ENDED: Final = frozenset(
     {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_MEMBER_EPOCH}
 )
-"""The broker fences members, not partition owners: after one of these a later commit of ours could overwrite our
-successor's. So the assignment is over, whatever librdkafka still thinks."""
+"""The broker fences members, not partition owners: after one of these errors a later commit of ours could overwrite
+the next owner's. So the assignment is over, even if librdkafka still holds it."""
 
 
 REJOIN: Final = 5.0
-"""Seconds until a worker whose group is refused to it asks to be let in again."""
+"""Seconds until a worker that was refused its group tries to join it again."""
 CAUSE_TIMEOUT: Final = 10.0
 """Seconds for the client to tell why it has given up its consumer."""
 
@@ -80,19 +80,19 @@ def parts(offsets: Sequence[TopicPartition]) -> Iterator[list[TopicPartition]]:
 
 @attrs.frozen
 class Start:
-    """What is known of a partition pair before its work starts."""
+    """The committed state and the log ranges of a partition pair that is to start."""
 
     number: int
     epoch: int
-    """Counts starts: a commit for another epoch of the same partition must not be carried out."""
+    """Number of the start: a commit for another epoch of the same partition must not be carried out."""
     source: Committed
     retry: Committed
     source_range: tuple[int, int]
     retry_range: tuple[int, int]
     topic_ids: tuple[str, ...] = ()
-    """Of source and retry topic; empty when they are not known."""
+    """Ids of source and retry topic; empty when they are not known."""
     uncommitted: tuple[bool, bool] = (False, False)
-    """Whether the group has no committed offset for the source partition, and for the retry partition."""
+    """For the source and the retry partition: True if the group has no committed offset."""
 
 
 @attrs.frozen
@@ -101,51 +101,51 @@ class CommitRequest:
 
     pairs: Mapping[int, tuple[Committed, Committed]]
     epochs: Mapping[int, int]
-    """Epoch of each partition that the snapshot is of."""
+    """Epoch of each partition in which its snapshot was made."""
 
 
 @attrs.frozen
 class CommitResult:
-    """What became of a commit request."""
+    """The outcome of a commit request."""
 
     request: CommitRequest
     confirmed: frozenset[int]
     sent_at: float
-    """`boottime` when the request was made: the lease counts from there."""
+    """`boottime` just before the commit was sent: the lease counts from there."""
     error: str | None = None
     epoch_ended: bool = False
 
 
 class Receiver(Protocol):
-    """The engine, as this thread sees it. Each call is safe from this thread and returns at once, but `drain`."""
+    """The engine, as this thread sees it. Each call is safe from this thread; all but `drain` return at once."""
 
     def feed(self, batch: list[Message], size: int, /) -> None:
-        """Records and end-of-partition marks, in order, and the bytes of their values."""
+        """Take records and end-of-partition marks, in order; `size` is the bytes of their values."""
 
     def started(self, start: Start, /) -> None:
-        """A partition pair may be restored; its records follow."""
+        """Restore a partition pair; its records follow."""
 
     def committed(self, result: CommitResult, /) -> None:
-        """The answer to `FetchLoop.commit`."""
+        """Take the answer to `FetchLoop.commit`."""
 
     def drain(self, numbers: frozenset[int], /) -> CommitRequest:
-        """Let these partitions finish what runs, within the drain budget; what is to be committed of them."""
+        """Let the running sends of these partitions end, within the drain timeout, and return the commit of them."""
         ...
 
     def recreated(self, topic: str, /) -> None:
-        """A topic is not the one any more that was there when its partitions started."""
+        """A topic was deleted and created again since its partitions started."""
 
     def retention(self, settings: Mapping[str, int], /) -> None:
-        """How long the topics keep records, ms."""
+        """Take the topics' `retention.ms`."""
 
     def log_starts(self, starts: Mapping[tuple[str, int], int], /) -> None:
-        """Where partitions begin now: retention may have removed what nobody read."""
+        """Take the partitions' first offsets: retention may have removed unread records."""
 
     def neighbours(self, channels: Sequence[tuple[str, ...]], /) -> None:
-        """What the workers of the group send, by their commits."""
+        """Take the channels that the workers of the group send, by their commits."""
 
     def forget(self, numbers: frozenset[int], /, *, lost: bool) -> None:
-        """These partitions are not ours any more."""
+        """Drop these partitions: they do not belong to this worker any more."""
 
     def assigned(self, topic: str, numbers: frozenset[int], /) -> None:
         """A rebalance gave partitions to this worker."""
@@ -154,17 +154,17 @@ class Receiver(Protocol):
         """This thread cannot go on."""
 
     def kafka_error(self, error: KafkaError, topic: str = "", /) -> None:
-        """librdkafka reported something, of one topic or in general."""
+        """librdkafka reported an error, about one topic or in general."""
 
 
 class FetchLoop:
-    """Runs the consumer of one worker on a thread of its own.
+    """Runs the consumer of one worker on its own thread.
 
     Args:
         config: Complete consumer configuration.
         source: Name of the source topic.
         retry: Name of the retry topic.
-        channels: What the consumer sends.
+        channels: The consumer's channels.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class FetchLoop:
         self._receiver: Receiver
         self._commits: deque[CommitRequest] = deque()
         self._stopping = threading.Event()
-        self._gate = threading.Event()
+        self._awake = threading.Event()
         self._thread = supervised(self._run, f"kafka-notify fetch {source}", self._ended)
         self._owned: tuple[set[int], set[int]] = (set(), set())
         """Assigned partitions of source and retry topic."""
@@ -189,14 +189,14 @@ class FetchLoop:
         """Epochs of the pairs that were handed to the engine and not taken back."""
         self._epoch = 0
         self._fenced = False
-        """The broker refused our membership: nothing starts until a new assignment."""
+        """True once the broker refused our membership: no pair starts until a new assignment."""
         self._fatal: KafkaError | None = None
-        """Why this consumer cannot go on."""
+        """The error after which this consumer cannot go on."""
         self._paused: set[int] = set()
-        """Source partitions that are paused."""
+        """Paused source partitions."""
         self._half_since: dict[int, float] = {}
         self._abandoned = False
-        """The worker has failed: nothing is committed any more."""
+        """True once the worker has failed: nothing is committed any more."""
         self.unassigned_since: float | None = None
         """`boottime` since when the group has not answered with an assignment; None when it has."""
         self._their_error_cb: Callable[[KafkaError], object] | None = config.get("error_cb")
@@ -209,10 +209,10 @@ class FetchLoop:
         self._channels = channels.digests
         self._neighbours = Neighbours(self._group, source) if channels.sent else None
         self._ids: dict[int, tuple[str, ...]] = {}
-        """Of the topics that each pair's offsets belong to."""
+        """Ids of the topics that each pair's offsets belong to."""
         self._handed = 0
         self._transit: deque[tuple[int, int]] = deque()
-        """Of each batch that is not taken: what `taken` is once it is, and its bytes."""
+        """Of each batch that is not taken yet: the count of `taken` by which it will be, and its bytes."""
         self.transit_bytes = 0
         """Bytes handed over and not yet taken."""
         self._start_again_at = 0.0
@@ -222,50 +222,50 @@ class FetchLoop:
         """Messages that the engine has taken out of `feed`."""
         self.batch = BATCH
         """Records that one poll takes at most: fewer when they are large."""
-        self.hold = False
-        """Poll nothing for now: cheaper than pausing, which throws the prefetch away."""
+        self.polling_suspended = False
+        """True while nothing is polled: cheaper than a pause of partitions, which discards the prefetch."""
         self.wanted: frozenset[int] = frozenset()
         """Source partitions to be read now; the others are paused."""
 
     # -- called by the engine -------------------------------------------------------------------------
 
     def start(self, receiver: Receiver) -> None:
-        """Start the thread; `receiver` takes what is read."""
+        """Start the thread; `receiver` takes all that it reads and reports."""
         self._receiver = receiver
         self._thread.start()
 
     def stop(self) -> None:
         """Ask the thread to drain, commit and leave the group; `join` waits for it."""
         self._stopping.set()
-        self._gate.set()
+        self._awake.set()
 
     def abandon(self) -> None:
-        """The same without draining or committing, from any thread: the worker has failed."""
+        """Stop without draining or committing, as the worker has failed. From any thread."""
         self._abandoned = True
         self.stop()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the thread; whether it has ended."""
+        """Wait for the thread, at most `timeout` seconds. Return True if it has ended."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Return True while the thread runs."""
         return self._thread.is_alive()
 
     def commit(self, request: CommitRequest) -> None:
         """Ask for a commit; at most one may be unanswered."""
         self._commits.append(request)
-        self._gate.set()
+        self._awake.set()
 
-    def locked_out(self, error: KafkaError) -> None:
-        """The client has given up its consumer as a right is missing, and said so in place of a record."""
+    def client_ended(self, error: KafkaError) -> None:
+        """Note that the client has given up its consumer as a right is missing; it says so in place of a record."""
         self._fatal = error
 
-    def open_gate(self) -> None:
+    def wake_thread(self) -> None:
         """Wake the thread if it waits for room."""
-        self._gate.set()
+        self._awake.set()
 
     def half_assigned(self) -> Mapping[int, float]:
         """Partitions of which only source or retry is assigned, with the `boottime` since when."""
@@ -283,13 +283,13 @@ class FetchLoop:
             while not self._stopping.is_set():
                 consumer = self._joined()
                 try:
-                    while not self._stopping.is_set() and not self._astray(consumer):
+                    while not self._stopping.is_set() and not self._must_rejoin(consumer):
                         self._turn(consumer)
                     self._hand_back(consumer, frozenset(self._started))
                 except KafkaException as e:
                     if (right := missing_right(e.args[0])) is None:
                         raise
-                    self._locked_out(right)
+                    self._lose_access(right)
                 self._close(consumer)
                 consumer = None
         except KafkaException as e:
@@ -303,7 +303,7 @@ class FetchLoop:
                 self._close(consumer)
 
     def _joined(self) -> Consumer:
-        """A new member of the group, which has nothing yet."""
+        """Open a consumer and join the group as a new member, which has no partitions yet."""
         consumer = opened(Consumer, {**self._config, "error_cb": self._on_error})
         if self.unassigned_since is None:
             self.unassigned_since = boottime()
@@ -320,8 +320,8 @@ class FetchLoop:
         return consumer
 
     def _cause(self, consumer: Consumer, error: KafkaError) -> KafkaError:
-        """What is behind a fatal error. A commit names no cause: the client tells that once, in place of a record."""
-        # by the classic protocol no missing right is fatal: nothing to wait for
+        """The error behind a fatal one. A commit does not name it; the client reports it once, in place of a record."""
+        # with the classic protocol no missing right is fatal, so there is nothing to wait for
         deadline = boottime() + (CAUSE_TIMEOUT if self._incremental else 0)
         try:
             while missing_right(error) is None and not self._stopping.is_set() and boottime() < deadline:
@@ -332,8 +332,8 @@ class FetchLoop:
             error = e.args[0]
         return error
 
-    def _locked_out(self, right: KafkaError) -> None:
-        """The client library has given this consumer up as a right is missing: another one may be let in later."""
+    def _lose_access(self, right: KafkaError) -> None:
+        """Drop all partitions, as a missing right has ended this consumer, and wait before the next one is opened."""
         numbers = frozenset(self._started)
         self._take_back(numbers)
         self._fatal = None
@@ -347,16 +347,16 @@ class FetchLoop:
         if self._their_error_cb is not None:
             self._their_error_cb(error)
 
-    def _astray(self, consumer: Consumer) -> bool:
-        """Whether the group and this client disagree for good on what is ours: then only a new member helps."""
+    def _must_rejoin(self, consumer: Consumer) -> bool:
+        """Return True if group and client disagree permanently on our partitions: only a new member ends that."""
         if self._membership is None:
             return False
         missing = self._membership.missing(consumer.memberid, self._assigned)
-        if self._membership.joined:  # one to which no partition was given is told nothing
+        if self._membership.joined:  # no callback tells a member that it was given no partition
             self.unassigned_since = None
         if missing:
             log.error(
-                "the group %s has given %s to this worker, which was not told: it leaves the group and joins it anew",
+                "the group %s gave %s to this worker, whose client does not know: it leaves the group and rejoins",
                 self._group,
                 ", ".join(f"{topic}[{n}]" for topic, n in sorted(missing)),
             )
@@ -385,10 +385,10 @@ class FetchLoop:
         if waiting and may_start:
             self._start_pairs(consumer, waiting)
         self._apply_pauses(consumer)
-        if self.hold or self._is_far_ahead():
-            self._gate.clear()
-            if self.hold or self._is_far_ahead():  # else it opened between the two lines
-                self._gate.wait(POLL)
+        if self.polling_suspended or self._is_far_ahead():
+            self._awake.clear()
+            if self.polling_suspended or self._is_far_ahead():  # else it opened between the two lines
+                self._awake.wait(POLL)
             return
         if batch := poll_batch(consumer, POLL, self.batch):
             size = sum(map(len, batch))
@@ -425,15 +425,12 @@ class FetchLoop:
     # -- commits --------------------------------------------------------------------------------------
 
     def _commit(self, consumer: Consumer, request: CommitRequest) -> CommitResult:
-        """Commit synchronously: librdkafka retries commits by itself, so two in flight could swap.
-
-        It costs one round trip per commit interval, during which librdkafka goes on fetching.
-        """
+        """Commit synchronously: librdkafka retries commits, so of two in flight the older could win. It fetches on."""
         pairs = {n: pair for n, pair in request.pairs.items() if self._started.get(n) == request.epochs[n]}
         sent_at = boottime()
         if self._abandoned:
             return CommitResult(request, frozenset(), sent_at, error="the worker has failed")
-        if not pairs:  # asked for before their assignment ended, whose last commit came first: nothing failed
+        if not pairs:  # the assignment has ended meanwhile, with a commit of its own: nothing failed
             return CommitResult(request, frozenset(), sent_at)
         offsets = [
             TopicPartition(
@@ -462,7 +459,7 @@ class FetchLoop:
         except KafkaException as e:
             return self._refused(request, sent_at, e.args[0])
         refused = {tp.topic: tp.error for tp in answer if tp.error is not None and missing_right(tp.error)}
-        for topic, error in refused.items():  # reading of it may not be under way
+        for topic, error in refused.items():  # reading the topic may not be under way, and would tell it too
             self._receiver.kafka_error(error, topic)
         errors = {tp.partition: tp.error for tp in answer if tp.error is not None}
         over = next((e for e in errors.values() if e.code() in EPOCH_ENDED or is_fatal(e)), None)
@@ -475,7 +472,9 @@ class FetchLoop:
     def _refused(self, request: CommitRequest, sent_at: float, error: KafkaError) -> CommitResult:
         if is_fatal(error):
             self._fatal = self._fatal or error
-        elif (right := missing_right(error)) is not None:  # long before the group expels this member
+        elif (
+            right := missing_right(error)
+        ) is not None:  # told now, long before the group expels this member
             self._receiver.kafka_error(right)
         over = self._fatal is not None or error.code() in EPOCH_ENDED
         if over:
@@ -488,13 +487,15 @@ class FetchLoop:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.unassigned_since = None
         if partitions:
-            # an explicit offset spares librdkafka's own OffsetFetch; nothing is read from it: paused below
+            # an explicit offset spares librdkafka's own OffsetFetch; nothing is read there, as all are paused below
             assignment = [TopicPartition(tp.topic, tp.partition, 0) for tp in partitions]
             if self._incremental:
                 consumer.incremental_assign(assignment)
             else:
                 consumer.assign(assignment)
-            consumer.pause(assignment)  # also those regained: librdkafka keeps the pause over a reassignment
+            consumer.pause(
+                assignment
+            )  # regained partitions too: librdkafka keeps a pause over a reassignment
             for owned, numbers, topic in self._by_topic(partitions):
                 owned |= numbers
                 self._receiver.assigned(topic, numbers)
@@ -507,7 +508,7 @@ class FetchLoop:
         numbers = frozenset(tp.partition for tp in partitions)
         self._hand_back(consumer, numbers & self._started.keys())
         self._leave(partitions)
-        if not self._incremental:  # there an assignment follows
+        if not self._incremental:  # with the classic protocol an assignment follows
             self.unassigned_since = boottime()
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -518,7 +519,7 @@ class FetchLoop:
         self.unassigned_since = boottime()
 
     def _hand_back(self, consumer: Consumer, numbers: frozenset[int]) -> None:
-        """Drain, commit and forget: on_revoke and stop. The poll blocks meanwhile; heartbeats do not."""
+        """Drain, commit and forget these partitions, at a revoke and at a stop. The poll blocks, heartbeats go on."""
         if not numbers or self._abandoned:
             self._take_back(numbers)
             return
@@ -559,11 +560,11 @@ class FetchLoop:
     # -- the start of a pair --------------------------------------------------------------------------
 
     def _start_pairs(self, consumer: Consumer, numbers: set[int]) -> None:
-        """Fetch committed offsets, then log ranges, then seek both: in this order, and only when both are here.
+        """Fetch committed offsets, then log ranges, then seek both partitions of each pair: in this order.
 
-        The old owner can no longer commit once we are assigned, so what it committed is seen here, and every
-        copy it covers lies below the retry end that is looked up after. Retried in the next turn until all
-        of it is known: starting without the bitmap would send again, starting past it would lose.
+        The old owner can no longer commit once we are assigned. So its last commit is seen here, and every copy that
+        it covers is below the retry end that is looked up afterwards. Until all of it is known, the next turn tries
+        again: starting without the bitmap would send again, starting past it would lose.
         """
         source, retry = self._topics
         pairs = [TopicPartition(topic, n) for n in sorted(numbers) for topic in self._topics]
@@ -581,7 +582,7 @@ class FetchLoop:
             places = {topic: [(topic, n) for n in sorted(numbers)] for topic in self._topics}
             starts = log_starts(consumer, [*places[source], *places[retry]], CALL_TIMEOUT)
             self._read_spills(states, starts)
-            # retry ends first: a copy below its end must not name a source record past the end we know
+            # retry ends first: a copy below the retry end must not name a source record past the known source end
             ends = log_ends(consumer, places[retry], CALL_TIMEOUT)
             ends |= log_ends(consumer, places[source], CALL_TIMEOUT)
             for n in sorted(numbers):
@@ -604,15 +605,14 @@ class FetchLoop:
                 self._receiver.started(start)
                 consumer.resume([TopicPartition(retry, n)])
         except KafkaException as e:
-            self._start_again_at = (
-                boottime() + 0.2
-            )  # the polls between serve a rebalance that may be in the way
+            # the polls in between serve a rebalance that may be in the way
+            self._start_again_at = boottime() + 0.2
             self._receiver.kafka_error(e.args[0])
 
     def _read_spills(
         self, states: dict[tuple[str, int], Committed | None], starts: Mapping[tuple[str, int], int]
     ) -> None:
-        """Each wide half with the bits of the spill that it names, before anything else is read of its partition."""
+        """Complete each wide half in `states` with the bits of the spill that it names."""
         retry = self._topics[1]
         wide = {
             n: (state, state.wide.spill)
@@ -630,8 +630,8 @@ class FetchLoop:
             if told.wide is None or told.wide.spill is None:
                 log.log(
                     logging.ERROR if n in wanted else logging.WARNING,
-                    "%s[%d]: the record at offset %d, which says what is finished, %s: what had ended since the oldest "
-                    "waiting retry may be sent again",
+                    "%s[%d]: the record at offset %d, which says what is finished, %s: retries that ended since the "
+                    "oldest waiting one may be sent again",
                     retry,
                     n,
                     name.offset,

@@ -1,4 +1,4 @@
-"""How much of a partition retention removed before it was finished."""
+"""A count of the records that retention removed from a partition before they were finished."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from kafka_notify._partition.offsets import OffsetTracker
 
 
 class Removed:
-    """Compares where one partition begins with how far it was read. Pure.
+    """Compares the first offset of one partition with how far it was read. Pure.
 
     Args:
-        tracker: Of the partition, for one assignment.
-        start: Where the partition began at its start.
+        tracker: The partition's offsets in one assignment.
+        start: First offset of the partition when the assignment began.
     """
 
     def __init__(self, tracker: OffsetTracker, start: int) -> None:
         self._tracker = tracker
         self._start = start
         self._known = start
-        """What is gone below this offset was told, or had been read."""
+        """Removed records below this offset have been counted, or had been read."""
 
     def look(self, start: int) -> int:
-        """How many open records are gone since the last look, at most.
+        """The number of open records, at most, that were removed since the last look.
 
         Args:
-            start: Where the partition begins now.
+            start: First offset of the partition now.
         """
         tracker = self._tracker
         count = 0
@@ -33,7 +33,7 @@ class Removed:
         if size and self._known < end <= start:
             count = min(size, end - max(begin, self._known))
             self._known = end
-        # what lies below the start may have been fetched before: then it is read within the time between two looks
+        # records below the start may have been fetched before their removal: then they are read before the next look
         below = min(self._start, start)
         if below > max(tracker.position, self._known):
             count += min(tracker.open_below(below), below - self._known)

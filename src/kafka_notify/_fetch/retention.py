@@ -1,7 +1,7 @@
-"""How long the topics keep records, and how far retention has come: asked from time to time, without waiting.
+"""Queries for how long the topics keep records and how far retention has come.
 
-A setting that is made shorter, and records that are removed before anybody read them, show nowhere else: a consumer
-whose position was removed goes on at the first record that is left, as if nothing had been between.
+Nothing else shows a shortened setting, or records that were removed unread: a consumer whose position was removed goes
+on at the first remaining record without an error.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from kafka_notify._fetch.question import Question
+from kafka_notify._fetch.periodic_query import PeriodicQuery
 
 SETTINGS_LOOK: Final = 300.0
 """Seconds between two looks at the topics' settings."""
 PATIENCE: Final = 2.0
-"""Seconds that the first partitions wait for the first answer about settings: until then a wait beyond the default
-retention cannot be known to be kept, and is dead-lettered."""
+"""Seconds that the first partitions wait for the first answer about settings: before it, a retry that waits longer than
+the default retention is dead-lettered, as the topic may not keep it."""
 STARTS_LOOK: Final = 30.0
-"""Seconds between two looks at where the partitions begin."""
+"""Seconds between two looks at the partitions' first offsets."""
 _TIMEOUT: Final = 10.0
 _SPEC: Final[Any] = OffsetSpec  # its methods are untyped
 
@@ -34,12 +34,13 @@ Starts = Mapping[tuple[str, int], int]
 class RetentionWatch:
     """Asks for `retention.ms` of topics, and for the log starts of this worker's partitions. Never blocks.
 
-    The settings need DescribeConfigs on the topics: without it, that is logged once, and nothing is known of them.
+    The settings need the right to DescribeConfigs on the topics. If it is missing, that is logged once and the settings
+    stay unknown.
 
     Args:
         admin: An AdminClient of the cluster.
-        topics: Their names.
-        owned: The partitions whose log starts are wanted: topic and number.
+        topics: Names of the topics.
+        owned: Returns the partitions whose log starts are wanted, as topic and number.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class RetentionWatch:
         self._owned = owned
         self._patient_until = time.monotonic() + PATIENCE
         self._known = False
-        self._settings = Question(
+        self._settings = PeriodicQuery(
             admin,
             self._ask_settings,
             f"retention.ms of {' and '.join(topics)} (taken to be the default)",
@@ -57,7 +58,7 @@ class RetentionWatch:
             every=SETTINGS_LOOK,
             first=0,
         )
-        self._starts = Question(
+        self._starts = PeriodicQuery(
             admin,
             self._ask_starts,
             "where the partitions begin",
@@ -79,7 +80,7 @@ class RetentionWatch:
         return {(tp.topic, tp.partition): future for tp, future in asked.items()}
 
     def settings(self) -> Mapping[str, int] | None:
-        """`retention.ms` of each topic, -1 for ever; None without a new answer. Call it often."""
+        """`retention.ms` of each topic, -1 for no limit; None without a new answer. Call it often."""
         answer = self._settings.answer()
         if answer is None:
             return None
@@ -87,7 +88,7 @@ class RetentionWatch:
         return {topic: int(found["retention.ms"].value) for topic, found in answer.items()}
 
     def awaited(self) -> bool:
-        """Whether the first answer about settings is still to come, and worth waiting for."""
+        """Return True while the first answer about settings is worth waiting for."""
         return not self._known and self._settings.refused is None and time.monotonic() < self._patient_until
 
     def starts(self) -> Starts | None:

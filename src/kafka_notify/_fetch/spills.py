@@ -1,4 +1,4 @@
-"""Reads spills by their offset, before anything else of their partition is read."""
+"""Reading of spills by their offset, before any other record of their partition is read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kafka_notify._kafka.polling import poll_batch
 from kafka_notify._wire import headers as h
 
 Found = dict[int, tuple[str, "bytes | None"]]
-"""Writer and value of the record at an offset; an empty writer when there is none."""
+"""Writer and value of the wanted record, by partition; an empty writer when that record does not exist."""
 
 
 def read_spills(config: Mapping[str, Any], topic: str, wanted: Mapping[int, int], timeout: float) -> Found:
-    """The records of a topic at one offset of each partition.
+    """Read the records of a topic at one offset of each partition.
 
     Args:
         config: A complete consumer configuration; membership in the group is not used.
         topic: The retry topic.
-        wanted: Offsets by partition; none below the log start.
+        wanted: Offsets by partition; each at or after the log start.
         timeout: Seconds.
 
     Raises:
-        KafkaException: One of them is not known: whether it is there or not.
+        KafkaException: It stays unknown within `timeout` if one of the records exists.
     """
     own = outside_group(config)
     own |= {"enable.partition.eof": True, "fetch.wait.max.ms": 50, "auto.offset.reset": "earliest"}
@@ -48,7 +48,7 @@ def read_spills(config: Mapping[str, Any], topic: str, wanted: Mapping[int, int]
                 if error is None:
                     at = -1 if offset is None else offset
                     if at < wanted[number]:
-                        continue  # read from its start, as a new leader did not know the offset yet
+                        continue  # reading began at the log start: a new leader did not know the offset yet
                     if at == wanted[number]:
                         headers = dict(h.headers_of(message))
                         writer = (headers.get(h.WRITER) or b"").decode(errors="replace")
@@ -57,7 +57,7 @@ def read_spills(config: Mapping[str, Any], topic: str, wanted: Mapping[int, int]
                         found[number] = ("", None)
                     consumer.incremental_unassign([TopicPartition(topic, number)])
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    ended.add(number)  # a new leader may not show all that it has, for a moment
+                    ended.add(number)  # go on: for a moment a new leader may not show all that it has
                 elif not error.retriable():
                     raise KafkaException(error)
     return found

@@ -1,7 +1,7 @@
-"""Whether topics are still those whose offsets were committed: one that was deleted and created anew has another id.
+"""Topic ids, by which a worker notices that a topic was deleted and created again: the new topic has another id.
 
-Offsets of the old one mean nothing in the new one. A worker that goes on at the old position skips what the new one
-holds below it, and when a retry topic went, the copies that its group's commits rest on went with it.
+Offsets of the old topic mean nothing in the new one. A worker that goes on at the old position skips the records that
+the new topic holds below it. With a deleted retry topic go the copies that its group's commits rely on.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from typing import Any, Final
 
 from confluent_kafka import TopicCollection
 
-from kafka_notify._fetch.question import Question
+from kafka_notify._fetch.periodic_query import PeriodicQuery
 
 LOOK: Final = 10.0
-"""Seconds between two looks: what a worker that runs may skip in between, a reset of the offsets brings back."""
+"""Seconds between two looks: a reset of the offsets brings back what a running worker skips in between."""
 PATIENCE: Final = 2.0
-"""Seconds that the first partitions wait for the first answer; then they start without."""
+"""Seconds that the first partitions wait for the first answer; then they start without ids."""
 
 
 def changed(topics: tuple[str, ...], old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of the topics have other ids than before; an id that is not known is no other one."""
+    """The topics whose id has changed; an unknown id does not count as a change."""
     return tuple(
         topic for topic, was, now in zip(topics, old, new, strict=False) if was and now and was != now
     )
 
 
 class TopicIds:
-    """Asks for the ids of topics from time to time; needs no right that a reader does not have. Never blocks.
+    """Asks for the ids of topics from time to time. Never blocks; the right to read a topic is enough.
 
     Args:
         admin: An AdminClient of the cluster.
-        topics: Their names.
+        topics: Names of the topics.
     """
 
     def __init__(self, admin: Any, topics: tuple[str, ...]) -> None:
         self._topics = topics
         self._patient_until = time.monotonic() + PATIENCE
-        self._question = Question(
+        self._query = PeriodicQuery(
             admin, self._ask, " or ".join(topics), "Describe topic", every=LOOK, first=0
         )
         self.known: tuple[str, ...] = ()
-        """As last answered, in the order of the topics; a text is empty where brokers have no ids (before 2.8)."""
+        """The last answer, in the order of the topics; an id is empty where brokers have none (before 2.8)."""
 
     def _ask(self, admin: Any) -> Mapping[str, Future[Any]]:
         asked: Mapping[str, Future[Any]] = admin.describe_topics(
@@ -52,12 +52,12 @@ class TopicIds:
         return asked
 
     def awaited(self) -> bool:
-        """Whether the first answer is still to come, and worth waiting for."""
-        return not self.known and self._question.refused is None and time.monotonic() < self._patient_until
+        """Return True while the first answer is worth waiting for."""
+        return not self.known and self._query.refused is None and time.monotonic() < self._patient_until
 
     def look(self) -> bool:
-        """Whether there is a new answer. Call it often."""
-        answer = self._question.answer()
+        """Take in an answer; True if there is a new one. Call it often."""
+        answer = self._query.answer()
         if answer is None:
             return False
         ids = [answer[topic].topic_id for topic in self._topics]

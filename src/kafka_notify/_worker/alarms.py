@@ -1,4 +1,4 @@
-"""What went wrong and cannot be undone: it stays in the worker's health until a person has seen it."""
+"""Alarms about losses that cannot be undone: each stays in the worker's health until a person acknowledges it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _SHOWN: Final = 10
-"""Partitions that one sentence names."""
+"""Partitions that one sentence names at most."""
 
 UNREAD: Final = (
     "retention removed up to {count:,} records of {topic}{where} before they were read: their notifications are lost; "
@@ -24,24 +24,24 @@ ACKNOWLEDGE: Final = "; acknowledge this with Worker.acknowledge() or POST /ackn
 
 
 class Alarms:
-    """Counts by kind, topic and partition: bounded, whatever happens. Read from any thread."""
+    """Counts by kind, topic and partition, which bound their number. Read from any thread."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], dict[int, int]] = {}
 
     def ring(self, kind: str, topic: str, partition: int, count: int) -> str:
-        """Add `count` to what is known; the sentence for the log."""
+        """Add `count` to the alarm of a partition, and return the sentence for the log."""
         counts = dict(self._counts.get((kind, topic), {}))
         counts[partition] = counts.get(partition, 0) + count
         self._counts[kind, topic] = counts
         return kind.format(count=count, topic=topic, where=f"[{partition}]")
 
     def acknowledge(self) -> None:
-        """A person knows."""
+        """Clear all alarms: a person has seen them."""
         self._counts = {}
 
     def sentences(self) -> Sequence[str]:
-        """What was not acknowledged."""
+        """The alarms that nobody has acknowledged."""
         found: list[str] = []
         for (kind, topic), counts in tuple(self._counts.items()):
             numbers = sorted(counts)

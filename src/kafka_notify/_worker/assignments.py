@@ -1,4 +1,4 @@
-"""The partitions of a worker: how each starts, is halted, and is given away. Runs on the event loop."""
+"""The partitions of a worker: how each starts, is halted, and ends with its assignment. Runs on the event loop."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from kafka_notify._worker.wakeups import WakeUps
 log = logging.getLogger("kafka_notify.worker")
 
 RECREATED: Final = (
-    "{} was deleted and created anew: the offsets that the group has committed are the old topic's, and what lay in "
-    "the old topic is gone; reset the group's offsets of this partition in both topics to go on"
+    "{} was deleted and created again: the group's committed offsets belong to the old topic, and the records of the "
+    "old topic are gone; reset the group's offsets of this partition in both topics to go on"
 )
 FEWER_CHANNELS: Final = (
-    "its group sends {} too, which this worker would pass over: give it these channels, or, if they are not to be sent "
-    "any more, name them in Consumer.dropped_channels"
+    "its group also sends {}, which this worker would pass over: add these channels to its consumer or, if nobody is "
+    "to send them any more, name them in Consumer.dropped_channels"
 )
 
 
 @attrs.frozen(eq=False)
 class Keepers:
-    """The parts of a worker that keep something of each of its partitions."""
+    """The parts of a worker that keep state of each of its partitions."""
 
     commits: Commits
     intake: Intake
@@ -51,7 +51,7 @@ class Keepers:
     writer: CopyWriter
 
     def free(self, partitions: Iterable[Partition]) -> None:
-        """End these assignments, and keep nothing of them but sends that still run."""
+        """Close these partitions and drop all that is kept of them, but for sends that still run."""
         for partition in partitions:
             self.sends.ready.drop(partition)
             partition.close()
@@ -69,12 +69,12 @@ class Assignments:
     """Starts and ends the partitions of one worker.
 
     Args:
-        context: Of the worker.
-        settings: What it was told.
+        context: The worker's surroundings.
+        settings: The worker's settings.
         owned: Its partitions, by number; filled here.
-        budget: What all of them hold in memory.
-        parts: Those that keep something of each.
-        effects: Carries out what partitions decide.
+        budget: Bytes that all of them hold in memory.
+        parts: The parts that keep state of each partition.
+        effects: Carries out the partitions' decisions.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Assignments:
         effects: Effects,
     ) -> None:
         self.halted: dict[int, str] = {}
-        """Why each of these partitions is halted, by number."""
+        """Reasons of the halted partitions, by number."""
         self._source, self._retry_topic = context.source, context.retry_topic
         self._on_event = context.on_event
         self._settings = settings
@@ -96,12 +96,12 @@ class Assignments:
         self._parts = parts
         self._effects = effects
         self._group_channels: Sequence[tuple[str, ...]] = ()
-        """What the workers of the group send, by their last commits."""
+        """Channels that the workers of the group send, by their last commits."""
 
     # -- start ----------------------------------------------------------------------------------------
 
     def start(self, start: Start) -> None:
-        """A partition pair may be restored; its records follow."""
+        """Restore a partition pair, whose records follow, or halt it if work on it would lose or repeat records."""
         partition = self._made(start)
         reason = self._unusable(start)
         if reason is not None:
@@ -121,8 +121,8 @@ class Assignments:
         ids = start.topic_ids or start.source.topic_ids or start.retry.topic_ids
         if start.retry.marked and start.retry.wide is None:
             log.warning(
-                "%s[%d]: a worker of an older version has committed after one of this version: what had ended far from "
-                "the oldest waiting retry may be sent again; see operations.md, wide retries",
+                "%s[%d]: a worker of an older version has committed after one of this version: notifications that "
+                "ended far from the oldest waiting retry may be sent again; see operations.md, wide retries",
                 self._retry_topic,
                 number,
             )
@@ -145,7 +145,7 @@ class Assignments:
         return partition
 
     def _unusable(self, start: Start) -> str | None:
-        """Why a partition must not be worked on: going on would lose or repeat something."""
+        """The reason not to work on a partition, as that would lose or repeat records; None if there is none."""
         topics = self._source, self._retry_topic
         for committed in (start.source, start.retry):
             for topic in changed(topics, committed.topic_ids, start.topic_ids):
@@ -154,7 +154,7 @@ class Assignments:
             return FEWER_CHANNELS.format(missing)
         if added := self._settings.channels.added(start.source.channels, self._settings.known_channels):
             log.warning(
-                "%s[%d]: %s is sent from offset %d on; what lies before was passed over by the worker before this one",
+                "%s[%d]: this worker sends %s from offset %d on; the previous worker passed over earlier records of it",
                 self._source,
                 start.number,
                 ", ".join(added),
@@ -171,13 +171,13 @@ class Assignments:
         return None
 
     def compare_channels(self, found: Sequence[tuple[str, ...]]) -> None:
-        """A worker that sends fewer channels than its neighbours passes over what they send: it must stop that."""
+        """Halt all partitions if the neighbours send a channel that this worker would pass over."""
         self._group_channels = found
         if missing := self._passed_over(()):
             self.halt_all(FEWER_CHANNELS.format(missing))
 
     def _passed_over(self, committed: tuple[str, ...]) -> str:
-        """What this worker would pass over although the group sends it, by a commit and those of the neighbours."""
+        """Channels that this worker would pass over and the group sends, by a commit and the neighbours' commits."""
         channels, known = self._settings.channels, self._settings.known_channels
         every = (committed, *self._group_channels)
         missing = {name for each in every for name in channels.missing(each, known)}
@@ -186,7 +186,7 @@ class Assignments:
     # -- end ------------------------------------------------------------------------------------------
 
     def halt(self, partition: Partition, reason: str) -> None:
-        """Stop one partition, loudly: going on would skip or repeat what nobody could find again."""
+        """Stop one partition, and say so: going on would skip or repeat records without a trace."""
         self._owned.pop(partition.number, None)
         self._parts.free((partition,))
         self.halted[partition.number] = reason
@@ -196,16 +196,16 @@ class Assignments:
             self._on_event(events.PartitionHalted(partition.number, reason))
 
     def halt_all(self, reason: str) -> None:
-        """Stop all of them."""
+        """Stop all partitions."""
         for partition in tuple(self._owned.values()):
             self.halt(partition, reason)
 
     def recreated(self, topic: str) -> None:
-        """A topic is not the one any more that was there when its partitions started."""
+        """Halt all partitions: a topic was deleted and created again under them."""
         self.halt_all(RECREATED.format(topic))
 
     def forget(self, numbers: frozenset[int], lost: bool) -> None:
-        """These partitions are not this worker's any more."""
+        """Drop these partitions: they do not belong to this worker any more."""
         for n in numbers:
             self.halted.pop(n, None)
         self._parts.free([self._owned.pop(n) for n in numbers if n in self._owned])
@@ -215,11 +215,11 @@ class Assignments:
         self._changed()
 
     def forget_all(self) -> None:
-        """The epoch has ended."""
+        """Drop all partitions: the epoch has ended."""
         self.forget(frozenset(self._owned), True)
 
     def abandon(self) -> None:
-        """The worker has failed: they end as if they were lost, whatever state the rest is in."""
+        """End all partitions as lost: the worker has failed, and the state of other parts is unknown."""
         for partition in tuple(self._owned.values()):
             partition.closing = True
         self.forget_all()

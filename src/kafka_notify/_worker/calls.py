@@ -16,9 +16,9 @@ class Calls:
     asyncio would log what a callback raises and go on; half-changed state must not go on.
 
     Args:
-        loop: Runs them.
-        life: The worker's state: nothing runs once it has an error.
-        fail: Called with what a callback raised.
+        loop: The event loop that runs the callbacks.
+        life: The worker's state: no callback runs once it has an error.
+        fail: Called with the exception that a callback raised.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Calls:
         try:
             call(*args)
         except BaseException as e:
-            self.fail(e)  # which logs it: asyncio would log its text
+            self.fail(e)  # logs it without its text, which asyncio would log
 
     def soon(self, call: Callable[[], object]) -> None:
         """Run `call` in the next turn of the loop; on the loop."""
@@ -49,7 +49,7 @@ class Calls:
             self._loop.call_soon_threadsafe(self.run, call, *args)
 
     def post_last(self, call: Callable[[], object]) -> None:
-        """As `post`, also after a failure: what must be done then."""
+        """Run `call` as `post` does, and also after a failure."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call)
 

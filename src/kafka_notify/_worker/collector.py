@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector(threshold: tuple[int, int, int] | None) -> Generator[None]:
-    """Set its threshold, unless that is None, and put it back at the end."""
+    """Set the collector's threshold, unless it is None, and restore the old one at the end."""
     before = gc.get_threshold()
     if threshold is not None:
         gc.set_threshold(*threshold)

@@ -1,4 +1,4 @@
-"""What partitions ask of the world: sends, copies, payloads, wake-ups. On the event loop."""
+"""The effects of partitions' decisions: sends, copies, payloads, wake-ups. Runs on the event loop."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kafka_notify.wire import identity
 
 
 class PartitionEffects:
-    """Carries out what the partitions of one worker decide: `_partition.effects.Effects`.
+    """Carries out the decisions of one worker's partitions: `_partition.effects.Effects`.
 
     Args:
-        context: Of the worker.
-        sends: Its sending half.
-        wakeups: Of users' queues.
-        long_waits: What all partitions know of long waits.
+        context: The worker's surroundings.
+        sends: The sending half of the worker.
+        wakeups: Wakes users' queues.
+        long_waits: State of long waits that all partitions share.
     """
 
     def __init__(self, context: Context, sends: Sends, wakeups: WakeUps, long_waits: LongWaits) -> None:
@@ -33,9 +33,9 @@ class PartitionEffects:
         self._loader = sends.loader
         self._long_waits = long_waits
         self.send: Callable[[Entry], None] = sends.add
-        """Queue an attempt, without a call in between."""
+        """Queue an attempt. The attribute is the method of `Sends` itself, which saves a call."""
         self.wake: Callable[[UserQueue, int], None] = wakeups.wake
-        """Look at a user's queue again at an epoch ms; likewise."""
+        """Look at a user's queue again at an epoch ms. Likewise the method of `WakeUps`."""
 
     def park(self, entry: Entry) -> None:
         """Copy a source entry behind an earlier one of its user."""
@@ -47,7 +47,7 @@ class PartitionEffects:
         self._loader.add(entry, to_copy=to_copy)
 
     def recall(self, partition: Partition, entries: Container[Entry]) -> list[Entry]:
-        """Take attempts out of their queues that have not begun."""
+        """Take attempts that have not begun out of their queues."""
         return [*self._ready.recall(partition, entries), *self._loader.recall(partition, entries)]
 
     def dead_letter(self, entry: Entry) -> None:
@@ -56,10 +56,10 @@ class PartitionEffects:
         self._publisher.dead_letter(entry, "undecodable", code=codes.BAD_RETRY_HEADERS)
 
     def spill(self, partition: Partition, written: Spill) -> None:
-        """Write a record that says what is finished of a retry partition."""
+        """Write a record that says which offsets of a retry partition are finished."""
         self._publisher.spill(partition, written, self._long_waits)
 
     def identity(self, entry: Entry) -> tuple[str, int]:
-        """Id and creation time of an entry that lives in the source alone."""
+        """Id and creation time (epoch ms) of an entry that has no retry record."""
         number, origin = entry.partition.number, entry.origin
         return identity(entry.headers, self._source, number, origin, entry.timestamp)

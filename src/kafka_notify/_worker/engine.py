@@ -1,6 +1,6 @@
-"""The event loop that holds all state of a worker: partitions, lanes, timers, sends, commits. No locks.
+"""The event loop that holds all state of a worker: partitions, users' queues, timers, sends, commits. No locks.
 
-Everything here runs on one thread, but the methods under "called by the fetch thread".
+Everything here runs on one thread, but for the methods under "called by the fetch thread".
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ TICK: Final = 0.05
 PAYLOAD_BUDGET: Final = 96 * 2**20
 """Bytes of waiting retries' payloads kept in memory; the others are read again just before their send."""
 LOAD_BUDGET: Final = 32 * 2**20
-"""Bytes, beside those, of payloads that were read again: until their send has ended."""
+"""Bytes, in addition, of payloads that were read again and whose send has not ended."""
 
 
 class Engine:
-    """Everything between records read and offsets committed, for one worker.
+    """All work of one worker between the records read and the offsets committed.
 
     Args:
-        context: Of the worker.
-        settings: What it was told.
-        sender: What the team brings.
+        context: The worker's surroundings.
+        settings: The worker's settings.
+        sender: The team's consumer and all that a send needs of the team.
         writer: Writes copies.
         fetch: Reads and commits.
-        life: The worker's state: `fail` changes it.
+        life: The worker's state, which `fail` changes.
         calls: Runs callbacks on the loop.
     """
 
@@ -78,9 +78,9 @@ class Engine:
         self.life = life
         self.refusals = Refusals(context.group)
         self.ticked_at = boottime()
-        """`boottime` of the last tick: an old one means that something blocks the loop."""
+        """`boottime` of the last tick: if it is old, something blocks the loop."""
         self.all_stuck_since: float | None = None
-        """`boottime` since when so many sends hang that none may start."""
+        """`boottime` since when so many sends hang that no other may start."""
         self.paused = settings.paused
         self.long_waits = settings.long_waits
         self.post = calls.post
@@ -143,7 +143,7 @@ class Engine:
             soon=self._calls.soon,
         )
 
-    # What intake needs of parts that are made after it, as they send what it has read.
+    # Intake calls these: it is made before the parts that do the work, as they depend on it.
 
     def _pass_over(self) -> None:
         self.sends.counts.passed_over += 1
@@ -157,11 +157,11 @@ class Engine:
     # -- life -----------------------------------------------------------------------------------------
 
     async def open(self, *, lease: float | None, source_partitions: int) -> None:
-        """Run the consumer's `setup` and start the clockwork.
+        """Run the consumer's `setup` and start the ticks.
 
         Args:
-            lease: Seconds that a confirmed commit is good for, when the brokers were asked for that.
-            source_partitions: How many the source topic has, whoever owns them.
+            lease: Seconds that a confirmed commit is good for; None if the configuration says it.
+            source_partitions: Number of partitions of the source topic, whoever owns them.
         """
         if lease is not None:
             self.commits.learn_lease(lease)
@@ -171,20 +171,20 @@ class Engine:
         self._ticker = self._calls.spawn(self._tick_forever())
 
     async def close(self) -> None:
-        """Stop all tasks, after the partitions were drained, and run the consumer's `teardown`."""
+        """Stop all tasks and run the consumer's `teardown`. Call it once the partitions are drained."""
         if self._ticker is not None:
             self._ticker.cancel()
         await self.sends.close()
 
     @property
     def error(self) -> BaseException | None:
-        """Why the worker cannot go on."""
+        """The error that ended the worker; None while it can go on."""
         return self.life.error
 
     def fail(self, error: BaseException) -> None:
-        """The worker cannot go on, from any thread: no send starts, nothing is committed, it leaves the group.
+        """End the worker, from any thread: no send starts, nothing is committed, and it leaves the group.
 
-        Its partitions end as if they were lost: what runs is cancelled, and whoever has them next sends it again.
+        Its partitions end as if they were lost: running sends are cancelled, and the next owner sends them again.
         """
         if not self.life.fail(error):
             return
@@ -198,35 +198,35 @@ class Engine:
         try:
             self.assignments.abandon()
         except BaseException as e:
-            log.error("%s: freeing its partitions: %s", self._source, origin(e))
+            log.error("%s: freeing the partitions failed: %s", self._source, origin(e))
 
     # -- called by the fetch thread -------------------------------------------------------------------
 
     def feed(self, batch: list[Message], size: int) -> None:
-        """Records and end-of-partition marks, in order, and the bytes of their values."""
+        """Take records and end-of-partition marks, in order; `size` is the bytes of their values."""
         if self.refusals:
             for topic in {message.topic() or "" for message in batch if message.error() is None}:
                 self.refusals.works(topic)
         self.post(self.intake.feed, batch, size)
 
     def started(self, start: Start) -> None:
-        """A partition pair may be restored; its records follow."""
+        """Restore a partition pair; its records follow."""
         self.post(self.assignments.start, start)
 
     def committed(self, result: CommitResult) -> None:
-        """The answer to a commit."""
+        """Take the answer to a commit."""
         self.post(self._committed, result)
 
     def drain(self, numbers: frozenset[int]) -> CommitRequest:
-        """Let these partitions finish what runs; what is to be committed of them. Blocks the fetch thread."""
+        """Let the running sends of these partitions end, and return the commit of them. Blocks the fetch thread."""
         return self.handover.drain(numbers)
 
     def forget(self, numbers: frozenset[int], *, lost: bool) -> None:
-        """These partitions are not ours any more."""
+        """Drop these partitions: they do not belong to this worker any more."""
         self.post(self.assignments.forget, numbers, lost)
 
     def assigned(self, topic: str, numbers: frozenset[int]) -> None:
-        """A rebalance gave partitions to this worker."""
+        """Note that a rebalance gave partitions to this worker."""
         self.refusals.assigned()
         if self.rate.limited and topic == self._source:
             self.post(lambda: self._calls.spawn(self.rate.count_again()))
@@ -234,10 +234,10 @@ class Engine:
             self._on_event(events.PartitionsAssigned(topic, tuple(sorted(numbers))))
 
     def kafka_error(self, error: ConfluentError, topic: str = "") -> None:
-        """librdkafka reported something, of one topic or in general; it goes on by itself unless it is fatal."""
+        """Report an error of librdkafka, about one topic or in general; after a fatal one the worker ends."""
         if (right := missing_right(error)) is not None:
-            if is_fatal(error):  # to a client, not to the worker
-                self._fetch.locked_out(error)
+            if is_fatal(error):  # to the client, not to the worker: a new client goes on
+                self._fetch.client_ended(error)
             error = right
         self.refusals.note(error, topic)
         about = f"topic {topic}" if topic else f"group {self.group}"
@@ -249,29 +249,29 @@ class Engine:
             self.fail(ended(error, self.group))
 
     def recreated(self, topic: str) -> None:
-        """A topic is not the one any more that was there when its partitions started."""
+        """Halt the partitions: a topic was deleted and created again under them."""
         self.post(self.assignments.recreated, topic)
 
     def retention(self, settings: Mapping[str, int]) -> None:
-        """How long the topics keep records, ms."""
+        """Take the topics' `retention.ms`."""
         self.post(self.losses.learn_retention, settings[self._retry_topic])
 
     def log_starts(self, starts: Mapping[tuple[str, int], int]) -> None:
-        """Where partitions begin now."""
+        """Take the partitions' first offsets."""
         self.post(self.losses.look, starts)
 
     def neighbours(self, channels: Sequence[tuple[str, ...]]) -> None:
-        """What the workers of the group send, by their commits."""
+        """Take the channels that the workers of the group send, by their commits."""
         self.post(self.assignments.compare_channels, channels)
 
     # -- on the loop ----------------------------------------------------------------------------------
 
     def learn_pauses(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Records of the control topic."""
+        """Take records of the control topic."""
         for key, value in records:
             if not self.paused.learn(key, value):
                 log.error(
-                    "a record of the control topic is not understood, it pauses nothing: a newer version's?"
+                    "a record of the control topic cannot be read and pauses nothing; a newer version may have made it"
                 )
         self._apply_pauses()
 
@@ -289,7 +289,7 @@ class Engine:
         self.wakeups.look_on(partitions)
 
     def loaded(self, answers: Sequence[tuple[Load, Message | None]]) -> None:
-        """Evicted payloads are here again."""
+        """Take evicted payloads that were read again."""
         now = self._clock.now()
         removed: list[Entry] = []
         for load, message in answers:
@@ -341,5 +341,5 @@ class Engine:
 
 
 def _why(error: BaseException) -> str:
-    """A sentence of ours as it is; of anything else its class and frames."""
+    """The text of an error of this library; of any other error the class and frames, as its text may be personal."""
     return str(error) if isinstance(error, NotifyError) else origin(error)

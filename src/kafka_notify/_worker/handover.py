@@ -1,4 +1,4 @@
-"""Partitions that are handed over: what runs ends within the drain budget, and what may be committed is said."""
+"""Hand-over of partitions: running sends end within the drain timeout, then the last commit is made up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kafka_notify._worker.life import Life
 log = logging.getLogger("kafka_notify.worker")
 
 SPILL_GRACE: Final = 2.0
-"""Seconds at most that a hand-over waits for a spill when the sends have used up its time."""
+"""Seconds at most that a hand-over waits for a spill after the sends have used up its time."""
 
 
 class HandOver:
@@ -28,10 +28,10 @@ class HandOver:
     Args:
         clock: Monotonic seconds.
         owned: The worker's partitions, by number.
-        intake: Stops to read what is handed over.
+        intake: Stops reading the partitions that are handed over.
         slots: The sends under way.
-        calls: Runs it on the event loop.
-        life: Nothing is drained or committed after a failure.
+        calls: Runs the drain on the event loop.
+        life: The worker's state: after a failure nothing is drained or committed.
         timeout: Seconds for running sends.
     """
 
@@ -46,7 +46,7 @@ class HandOver:
         timeout: float,
     ) -> None:
         self.timeout = timeout
-        """Seconds that running sends get from the begin of a hand-over on."""
+        """Seconds that running sends get from the start of a hand-over on."""
         self._clock = clock
         self._owned = owned
         self._intake = intake
@@ -54,17 +54,19 @@ class HandOver:
         self._calls = calls
         self._life = life
         self._aborted = False
-        """A second signal: drain nothing."""
+        """True after a second signal: nothing is drained."""
 
     def hurry(self, seconds: float) -> None:
-        """Give running sends so many seconds from the begin on, also of a hand-over that is under way; from any
-        thread."""
+        """Set the seconds that running sends get from the start of a hand-over on, also of one under way.
+
+        From any thread.
+        """
         self.timeout = seconds
         if not seconds:
             self._aborted = True
 
     def drain(self, numbers: frozenset[int]) -> CommitRequest:
-        """Let these partitions finish what runs; what is to be committed of them. Blocks the fetch thread."""
+        """Let the running sends of these partitions end, and return the commit of them. Blocks the fetch thread."""
         if self._life.error is not None:
             return CommitRequest({}, {})
         answer: concurrent.futures.Future[CommitRequest] = concurrent.futures.Future()
@@ -86,17 +88,17 @@ class HandOver:
             return CommitRequest({}, {})
 
     def _over(self, until: float) -> bool:
-        """Whether nothing is waited for any more."""
+        """Return True once nothing is waited for any more."""
         return self._aborted or self._life.error is not None or self._clock.monotonic() >= until
 
     async def _drain(self, numbers: frozenset[int]) -> CommitRequest:
-        """Start nothing new, wait for what runs within the budget, and say what may be committed."""
+        """Start no send, wait for the running ones within the timeout, and return the commit."""
         partitions = [self._owned[n] for n in numbers if n in self._owned]
         for partition in partitions:
             partition.closing = True
         self._intake.publish_wanted()
         began = self._clock.monotonic()
-        # a stop that runs already may be told to hurry
+        # the timeout is read in each round: `hurry` may shorten it
         while any(p.outstanding for p in partitions) and not self._over(began + self.timeout):  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # a few looks per hand-over cost less than a signal per send
         if any(p.outstanding for p in partitions):
@@ -111,7 +113,7 @@ class HandOver:
         )
 
     async def _spill_last(self, partitions: Sequence[Partition], began: float) -> None:
-        """What has ended and does not fit into the commit's metadata: the next owner must know it."""
+        """Write spills of the finished offsets that do not fit into the commit's metadata, for the next owner."""
         partitions = [p for p in partitions if p.alive and p.active]
         for partition in partitions:
             partition.snapshot()
@@ -120,4 +122,4 @@ class HandOver:
             await asyncio.sleep(0.005)
             for partition in partitions:
                 if partition.alive and not partition.spilling:
-                    partition.snapshot()  # one that was on its way before may not hold all
+                    partition.snapshot()  # a spill that was under way already may not hold all

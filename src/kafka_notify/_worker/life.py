@@ -1,4 +1,4 @@
-"""The states of a worker, and which follow which."""
+"""The states of a worker, and the transitions between them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 
 
 class State(enum.Enum):
-    """What a worker is at."""
+    """The state of a worker."""
 
     NEW = "not started"
     STARTING = "starting"
     RUNNING = "running"
     FAILED = "failed"
-    """Something went wrong that it cannot put right: no send starts any more, and nothing is committed."""
+    """It cannot go on: no send starts any more, and nothing is committed."""
     STOPPING = "stopping"
     STOPPED = "stopped"
 
@@ -31,21 +31,21 @@ _NEXT: Final[Mapping[State, frozenset[State]]] = {
 
 
 class Life:
-    """One worker's state; safe from any thread and from signal handlers, as nothing is called while it is locked."""
+    """One worker's state. Safe from any thread and from signal handlers, as it calls nothing while it is locked."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.state = State.NEW
         self.error: BaseException | None = None
-        """Why it cannot go on: the first reason. It stays after the end."""
+        """The first error that kept the worker from going on. It stays after the end."""
         self.stop_asked = False
-        """Somebody wants it to stop: a start that is under way gives up."""
+        """True once a stop was asked for: a start that is under way gives up."""
         self.keeper: int | None = None
-        """Ident of the thread that starts or stops it now."""
+        """Ident of the thread that starts or stops the worker now."""
         self.stopped = threading.Event()
 
     def to(self, state: State) -> bool:
-        """Go to `state` if it may follow; whether it was so. Of several threads one alone is told True."""
+        """Go to `state` if it may follow. Return True if it did: of several threads only one is told so."""
         with self._lock:
             if state not in _NEXT[self.state]:
                 return False
@@ -57,7 +57,10 @@ class Life:
         return True
 
     def fail(self, error: BaseException) -> bool:
-        """It cannot go on; whether this is the first to say so. While it stops already, only the reason is kept."""
+        """Note that the worker cannot go on. Return True for the first error.
+
+        While the worker stops already, its state stays and only the error is kept.
+        """
         with self._lock:
             if self.error is not None or self.state is State.STOPPED:
                 return False

@@ -1,4 +1,4 @@
-"""What is gone of a worker's partitions, and what can be saved of it: retention, and offsets that are missing.
+"""Losses of a worker's partitions, to retention and with committed offsets, and the records that can be saved.
 
 Runs on the event loop.
 """
@@ -26,17 +26,17 @@ from kafka_notify._worker.alarms import Alarms
 log = logging.getLogger("kafka_notify.worker")
 
 SAVE_BATCH: Final = 5_000
-"""Copies that one look at the log start writes at most, when retention passes what waits."""
+"""Copies that one look at the log starts writes at most, when retention overtakes waiting retries."""
 
 
 class Losses:
-    """Compares what retention leaves with what is not finished, says what is gone, and saves what is in memory.
+    """Compares the log starts with what is unfinished, reports removed records, and saves those that are in memory.
 
     Args:
-        context: Of the worker.
-        partitions: Its own, by number.
-        sends: Its sending half: writes what is saved, and dead letters of what is not.
-        long_waits: What all partitions know of long waits.
+        context: The worker's surroundings.
+        partitions: Its partitions, by number.
+        sends: The sending half of the worker: writes the saved records, and dead letters of the lost ones.
+        long_waits: State of long waits that all partitions share.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Losses:
         self._outcomes = sends.outcomes
         self._long_waits = long_waits
         self._removed: dict[int, tuple[Removed, Removed]] = {}
-        """Of source and retry partition."""
+        """Counts of removed records of source and retry partition, by number."""
 
     def look_at_start(self, start: Start, partition: Partition) -> None:
-        """Say what is missing of a partition that starts: unfinished records below the log start, and the offsets."""
+        """Report what a starting partition misses: unfinished records below the log start, and committed offsets."""
         number = start.number
         trackers, ranges = (partition.source, partition.retry), (start.source_range, start.retry_range)
         self._removed[number] = (
@@ -79,7 +79,7 @@ class Losses:
                     self._on_event(events.OffsetsMissing(topic, number, high - low))
 
     def look(self, starts: Mapping[tuple[str, int], int]) -> None:
-        """Partitions begin at these offsets now, by topic and number."""
+        """Take the first offsets of partitions, by topic and number; report removed records and save waiting ones."""
         for number, partition in tuple(self._partitions.items()):
             for topic, kind, removed in zip(
                 self._topics,
@@ -99,7 +99,7 @@ class Losses:
             self._on_event(events.RecordsRemoved(topic, number, count))
 
     def _save_waiting(self, partition: Partition, start: int) -> None:
-        """Retention passes what waits: copy forward what is in memory; of the rest there is only a dead letter."""
+        """Write waiting retries below the log start again if they are in memory, and dead-letter the others."""
         removed: list[Entry] = []
         saved = 0
         for entry in tuple(partition.pending.values()):
@@ -114,7 +114,7 @@ class Losses:
                 self._publisher.carry(entry)
         if saved:
             log.error(
-                "%s[%d]: retention removed %d records that wait for a retry; they are in memory, and are written again",
+                "%s[%d]: retention removed %d records that wait for a retry; they are in memory and are written again",
                 self._topics[1],
                 partition.number,
                 saved,
@@ -122,7 +122,7 @@ class Losses:
         self.dead_letter(removed)
 
     def dead_letter(self, entries: Sequence[Entry]) -> None:
-        """Records of waiting retries are gone, with their payloads."""
+        """Dead-letter waiting retries whose records are gone, with their payloads."""
         for number, count in Counter(entry.partition.number for entry in entries).items():
             self._tell(alarms.WAITING, self._topics[1], number, count)
         for entry in entries:
@@ -130,7 +130,7 @@ class Losses:
             self._publisher.dead_letter(entry, "removed")
 
     def learn_retention(self, milliseconds: int) -> None:
-        """How long the retry topic keeps records: its `retention.ms`."""
+        """Take the `retention.ms` of the retry topic; negative means no limit."""
         self._long_waits.retention_ms = None if milliseconds < 0 else milliseconds
         before, kept = self._outcomes.kept, Kept.by(milliseconds)
         self._outcomes.learn(kept)
@@ -148,5 +148,5 @@ class Losses:
             )
 
     def drop(self, partition: Partition) -> None:
-        """Its assignment has ended."""
+        """Forget a partition whose assignment has ended."""
         self._removed.pop(partition.number, None)

@@ -1,4 +1,4 @@
-"""The share of a rate limit that belongs to what a worker owns."""
+"""The share of a rate limit that belongs to a worker's partitions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RateShare:
     Args:
         pace: The rate limit; None when the consumer has none.
         owned: The partitions of this worker.
-        count: Asks how many the source topic has, whoever owns them; blocks.
+        count: Asks how many partitions the source topic has, whoever owns them; blocks.
     """
 
     def __init__(self, pace: Pace | None, owned: Sized, count: Callable[[], int]) -> None:
@@ -29,20 +29,22 @@ class RateShare:
         self._partitions = 0
 
     def learn(self, partitions: int) -> None:
-        """The source topic has so many partitions."""
+        """Set the number of partitions of the source topic."""
         self._partitions = partitions
 
     def update(self) -> None:
-        """What this worker owns has changed."""
+        """Compute the share again: the worker's partitions have changed."""
         if self._pace is not None:
             self._pace.set_share(len(self._owned), self._partitions)
 
     async def count_again(self) -> None:
-        """The topic may have more partitions since the last rebalance."""
+        """Ask for the number of partitions, which may have grown since the last rebalance."""
         partitions = self._partitions
         try:
             partitions = await asyncio.to_thread(self._count)
         except NotifyError as e:
-            log.warning("the share of the rate limit rests on %d partitions: %s", partitions, e)
+            log.warning(
+                "the share of the rate limit is still that of %d partitions in all: %s", partitions, e
+            )
         self.learn(partitions)
         self.update()

@@ -1,6 +1,7 @@
-"""What a worker tells of itself: what it did, what it holds, and what is wrong with it. From any thread, at any time.
+"""Reports about a worker: its counts, what it holds in memory, and its health. From any thread, at any time.
 
-It reads what the event loop goes on changing: each look is one step of the interpreter, so nothing is locked.
+A report reads state that the event loop goes on changing: each look is one step of the interpreter, so nothing is
+locked.
 """
 
 from __future__ import annotations
@@ -22,40 +23,40 @@ from kafka_notify.errors import NotifyError
 
 HALF_ASSIGNED_LIMIT: Final = 60.0
 UNASSIGNED_LIMIT: Final = 60.0
-"""Seconds without an answer of the group, which also comes to a member that is given no partition."""
+"""Seconds without an answer of the group, which also answers a member that is given no partition."""
 STUCK_SHARE: Final = 0.1
 BLOCKED_LIMIT: Final = 60.0
-"""Seconds of a blocked event loop, or of nothing but hanging sends, after which the worker does not count as alive:
-only a restart helps."""
+"""Seconds of a blocked event loop, or with so many hanging sends that no other may start, after which the worker does
+not count as alive: only a restart helps."""
 
 
 def failure(error: BaseException) -> str:
-    """Why a worker stopped, as a sentence for `health`."""
+    """The reason why a worker stopped, as a sentence for `health`."""
     why = f": {error}" if isinstance(error, NotifyError) else ""
     return f"it stopped on {type(error).__name__}{why}"
 
 
 @attrs.frozen
 class Sample:
-    """What only the test kit wants to know."""
+    """Facts for the test kit alone."""
 
     limited: bool
-    """Sends wait for a rate limit."""
+    """True while sends wait for a rate limit."""
     given_away: int
-    """Queued attempts of partitions that were given away."""
+    """Queued attempts of partitions that have ended."""
     destinations: list[str]
     """Names of held destinations, which may be personal."""
     budgets: dict[str, list[int]]
-    """Bytes in use, and their limit."""
+    """Bytes in use, and their limit, by budget."""
 
 
 class Report:
     """Reads the parts of one worker.
 
     Args:
-        engine: Its state.
-        fetch: Its fetch thread.
-        writer: Of its copies.
+        engine: The worker's state.
+        fetch: The worker's fetch thread.
+        writer: Writes the worker's copies.
         thread: Runs the event loop.
         memory_limit: `WorkerStats.memory_limit`.
         topics: Names of source, retry and dead-letter topic.
@@ -81,7 +82,7 @@ class Report:
     # -- what it did and holds ------------------------------------------------------------------------
 
     def stats(self) -> WorkerStats:
-        """Of now."""
+        """The worker's counts and contents now."""
         engine, sends, guard = self._engine, self._sends, self._sends.guard
         counts, budget = sends.counts, engine.budget
         partitions = tuple(engine.partitions.values())
@@ -124,13 +125,13 @@ class Report:
 
     def oldest_age(self) -> float | None:
         """Seconds since the oldest open notification was created."""
-        # The loop changes these while we look: each `tuple` is one step of the interpreter, what is gone is gone.
+        # The loop changes these meanwhile: each `tuple` copies in one step of the interpreter.
         oldest = min(
             (
                 created
                 for partition in tuple(self._engine.partitions.values())
-                for lane in tuple(partition.queues.values())
-                if (head := lane.head) is not None
+                for queue in tuple(partition.queues.values())
+                if (head := queue.head) is not None
                 and (created := head.created) > 0  # a record may come without a time
             ),
             default=None,
@@ -138,7 +139,7 @@ class Report:
         return None if oldest is None else max(0.0, time.time() - oldest / 1000)
 
     def sample(self) -> Sample:
-        """For the test kit."""
+        """Facts for the test kit."""
         stats, budget = self.stats(), self._engine.budget
         return Sample(
             limited=self._sends.pace is not None and bool(self._sends.ready),
@@ -154,22 +155,22 @@ class Report:
     # -- health ---------------------------------------------------------------------------------------
 
     def acknowledge(self) -> None:
-        """A person has seen what cannot be undone."""
+        """Clear the alarms: a person has seen them."""
         self._engine.losses.alarms.acknowledge()
 
     def lives(self) -> bool:
-        """Whether it goes on, or may go on by itself."""
+        """Return False when only a restart helps."""
         engine = self._engine
         runs = engine.error is None and self._thread.is_alive() and self._fetch.alive()
         hangs = engine.all_stuck_since is not None and boottime() - engine.all_stuck_since > BLOCKED_LIMIT
         return runs and not hangs and boottime() - engine.ticked_at < BLOCKED_LIMIT
 
     def notes(self) -> tuple[str, ...]:
-        """What others have to look after."""
+        """Sentences about what others have to look after."""
         return tuple(self._sends.guard.notes())
 
     def problems(self) -> tuple[str, ...]:
-        """What is wrong, worst first; each a sentence for a person."""
+        """Sentences about what is wrong, worst first."""
         engine = self._engine
         if engine.error is not None:
             return (failure(engine.error),)

@@ -1,4 +1,4 @@
-"""The parts of a started worker that have a life: threads, handles, the event loop. How they start and end."""
+"""The threads, handles and event loop of a started worker, and how they start and end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
 from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
 from kafka_notify._fetch.payload_reloader import PayloadReloader
-from kafka_notify._fetch.question import let_answered_go
+from kafka_notify._fetch.periodic_query import let_answered_go
 from kafka_notify._kafka.config import Config, client_bytes
 from kafka_notify._kafka.handle import ProducerHandle
 from kafka_notify._partition.wide import LongWaits
@@ -53,7 +53,7 @@ SLICE: Final = 0.1
 
 
 class StoppedEarly(NotifyError):
-    """A stop was asked for before a worker had started."""
+    """A worker was asked to stop before it had started."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}: stopped before it had started")
@@ -61,17 +61,17 @@ class StoppedEarly(NotifyError):
 
 @attrs.frozen(eq=False)
 class WorkerPlan:
-    """What a worker is made of.
+    """All that a worker is made from.
 
     Args:
-        lane: Which it runs.
+        lane: The lane that it runs.
         topology: Lanes, categories and channels.
         config: librdkafka properties of the consumer's cluster, for questions to the brokers.
         reading: Complete configuration of the consumer handle; likewise `writing` of the one that writes copies.
         codec: Value bytes to data.
-        middleware: Outermost first.
+        middleware: The middleware, outermost first.
         drain_timeout: Seconds that running sends get.
-        wide_retries: Whether retry partitions may become wide.
+        wide_retries: True if retry partitions may become wide.
         on_event: Told of each event, never raises.
         loop_factory: Makes the event loop.
     """
@@ -93,9 +93,9 @@ class Running:
     """One worker from its start to its end.
 
     Args:
-        plan: What it is made of.
-        consumer: The team's.
-        life: Its state.
+        plan: All that the worker is made from.
+        consumer: The team's consumer.
+        life: The worker's state.
     """
 
     def __init__(self, plan: WorkerPlan, consumer: Consumer, life: Life) -> None:
@@ -144,7 +144,7 @@ class Running:
             self._fail,
         )
 
-    # -- what its parts are told ----------------------------------------------------------------------
+    # -- values for the parts -------------------------------------------------------------------------
 
     def _context(self, consumer: Consumer) -> Context:
         plan = self._plan
@@ -229,8 +229,8 @@ class Running:
                 self.loop.run_forever()
                 return
             except (SystemExit, KeyboardInterrupt) as e:
-                # asyncio lets these two through from any task, and signals reach the main thread alone: a task that
-                # user code began. Whoever awaits it is told; everything else in the loop is as it was.
+                # asyncio lets these two through from any task. Signals reach the main thread alone, so a task that
+                # user code began has raised it. Its awaiter gets it too; everything else in the loop goes on.
                 if self._life.error is e:
                     return
                 log.error("%s: a task of user code raised %s", self.topics[0], origin(e))
@@ -245,12 +245,12 @@ class Running:
         if counts[source] != counts[retry]:
             raise ConfigError(
                 f"{source} has {counts[source]} partitions and {retry} has {counts[retry]}: a user's retries must "
-                "lie in the partition of the same number; raise the smaller one (the retry topic first)"
+                "be in the partition of the same number; raise the smaller one (the retry topic first)"
             )
         self._source_partitions = counts[source]
 
     def _within(self, call: Callable[[], object]) -> None:
-        """Call what may wait for brokers on a thread of its own, so that a stop ends the wait, if not the call."""
+        """Run a call that may wait for brokers on its own thread, so that a stop ends the wait, if not the call."""
         done: concurrent.futures.Future[object] = concurrent.futures.Future()
 
         def answer() -> None:
@@ -276,15 +276,15 @@ class Running:
     # -- end ------------------------------------------------------------------------------------------
 
     def going(self) -> bool:
-        """Whether it still reads."""
+        """Return True while the worker still reads."""
         return self.fetch.alive()
 
     def begin_stop(self) -> None:
-        """Hand over and leave the group, without waiting for it: `stop` does."""
+        """Begin to hand over and leave the group; `stop` waits for it."""
         self.fetch.stop()
 
     def hurry(self, seconds: float) -> None:
-        """Give running sends so many seconds from the stop's begin on; whether it has begun or not."""
+        """Set the seconds that running sends get from the start of the stop on, before it or while it is under way."""
         self.engine.handover.hurry(seconds)
 
     def stop(self) -> None:
@@ -317,7 +317,7 @@ class Running:
             try:
                 closing.result(0)
             except BaseException as e:
-                log.error("closing the worker of %s: %s", self.topics[0], origin(e))
+                log.error("closing the worker of %s failed: %s", self.topics[0], origin(e))
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(5)
         self.handle.close(5)

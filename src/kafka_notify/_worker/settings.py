@@ -1,4 +1,4 @@
-"""What one worker was told, and what it may ask of others: one value that never changes."""
+"""The settings of one worker, and the calls that its parts may make: one value that never changes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from kafka_notify._wire.pause import Paused
 
 @attrs.frozen(eq=False)
 class Settings:
-    """How a worker takes part in its group.
+    """A worker's settings.
 
     Args:
-        paused: What must not be sent now.
-        long_waits: Whether retry partitions may become wide, and how long their topic keeps a record.
-        channels: What the consumer sends.
-        known_channels: Those of the topology.
+        paused: The pauses that apply now.
+        long_waits: State of long waits: if retry partitions may become wide, how long their topic keeps a record.
+        channels: The consumer's channels.
+        known_channels: The topology's channels.
         session_timeout: Seconds without a confirmed commit after which no send starts.
         drain_timeout: Seconds for running sends at a hand-over.
         load: Requests that an evicted payload is read again; answered by `Engine.loaded`.
-        count_partitions: Asks how many the source topic has; blocks.
+        count_partitions: Asks how many partitions the source topic has; blocks.
     """
 
     paused: Paused

@@ -1,4 +1,4 @@
-"""One heap for all due times of a worker: thousands of `call_later` handles compare in Python code."""
+"""One heap for all due times of a worker: asyncio compares thousands of `call_later` handles in Python code."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SPARE: Final = 1_000
 class Timers:
     """Looks at a user's queue again when its head is due.
 
-    A wake-up counts as long as its queue still waits for it: `UserQueue.timer` is its time. One that was replaced stays
-    in the heap until the heap has doubled: the number of queues bounds it, at constant work per wake-up.
+    A wake-up counts as long as its queue still waits for it: `UserQueue.timer` is its time. A replaced wake-up stays in
+    the heap until the heap has doubled: the number of queues bounds it, at constant work per wake-up.
 
     Args:
-        loop: Runs the one timer there is.
+        loop: Runs the single timer.
         clock: Epoch milliseconds.
         after: Called after queues were looked at.
-        guarded: Calls its argument, and ends the worker when that raises.
+        guarded: Calls its argument, and ends the worker if the argument raises.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Timers:
         return len(self._heap)
 
     def add(self, queue: UserQueue, at: int) -> None:
-        """Step `queue` at epoch ms `at`, which is its `timer`; one that has nothing to do then is left alone."""
+        """Step `queue` at epoch ms `at`, which is its `timer`. The step does nothing if nothing is due then."""
         heapq.heappush(self._heap, (at, next(self._sequence), queue))
         if len(self._heap) > self._limit:
             self.clean()
@@ -61,7 +61,7 @@ class Timers:
             self.arm()
 
     def clean(self) -> None:
-        """Remove the wake-ups that no queue waits for: it was replaced or emptied, or its partition was given away."""
+        """Remove the wake-ups that no queue waits for: replaced ones, and those of empty queues or ended partitions."""
         wanted = {
             queue: (at, number, queue)
             for at, number, queue in self._heap
@@ -72,7 +72,7 @@ class Timers:
         self._limit = 2 * len(self._heap) + SPARE
 
     def arm(self) -> None:
-        """Set the timer again: something earlier came in, or the wall clock jumped."""
+        """Set the timer again: an earlier due time came in, or the wall clock jumped."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

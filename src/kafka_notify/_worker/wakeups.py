@@ -1,4 +1,4 @@
-"""Which users' queues are looked at, and when: after a read or a commit, and when something is due. On the loop."""
+"""Wake-ups of users' queues: after a read or a commit, and when a retry is due. Runs on the event loop."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class WakeUps:
     """Wakes the queues of one worker's users, in turns of the loop, and the senders after each.
 
     Args:
-        context: Of the worker.
+        context: The worker's surroundings.
         calls: Runs the turns.
-        commits: A restored partition waits for its fence.
+        commits: Commits soon for a restored partition, which waits for its fence.
         kick: Wakes the senders.
     """
 
@@ -29,13 +29,13 @@ class WakeUps:
         self._commits = commits
         self._kick = kick
         self._unfinished: OrderedDict[Partition, None] = OrderedDict()
-        """Partitions that have queues to be looked at in the next turns of the loop."""
+        """Partitions with queues that are to be looked at in the next turns of the loop."""
         self._in_turns = InTurns(calls.soon, self._step)
         self.timers = Timers(context.loop, context.clock, kick, calls.run)
-        """Of all due times."""
+        """The due times of all queues."""
 
     def look_on(self, partitions: Iterable[Partition]) -> None:
-        """Something was read or committed of these: what waited for that may go on."""
+        """Step the queues of these partitions that waited for a read or a commit."""
         now = self._clock.now()
         for partition in partitions:
             if partition.alive:
@@ -58,10 +58,10 @@ class WakeUps:
         self._kick()
         return bool(unfinished)
 
-    def wake(self, lane: UserQueue, at: int) -> None:
+    def wake(self, queue: UserQueue, at: int) -> None:
         """Look at a user's queue again at epoch ms `at`."""
-        self.timers.add(lane, at)
+        self.timers.add(queue, at)
 
     def drop(self, partition: Partition) -> None:
-        """Its assignment has ended."""
+        """Forget a partition whose assignment has ended."""
         self._unfinished.pop(partition, None)

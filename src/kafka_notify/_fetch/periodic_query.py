@@ -1,4 +1,4 @@
-"""Something that is asked of the cluster from time to time, on a thread that must not wait for the answer."""
+"""Queries that are put to the cluster from time to time, by a thread that must not wait for the answer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kafka_notify._kafka.rights import is_refusal, told
 log = logging.getLogger("kafka_notify.fetch")
 
 _unanswered: list[tuple[object, Mapping[Any, Future[Any]]]] = []
-"""Clients and what they were asked: each question ends by its `request_timeout` at the latest."""
+"""Clients with their open queries: each query ends by its `request_timeout` at the latest."""
 _lock = threading.Lock()
 
 
 def keep_until_answered(client: object, asked: Mapping[Any, Future[Any]]) -> None:
-    """Keep a client alive until it has answered, whatever becomes of whoever asked.
+    """Keep a client alive until it has answered, even when the code that asked has ended.
 
-    Answers come on a thread of librdkafka's, and Python's garbage collector may run there. A client that is destroyed
+    Answers arrive on a thread of librdkafka, and Python's garbage collector may run there. A client that is destroyed
     by its own thread ends the process (docs/upstream/client-destroyed-by-its-thread.md).
     """
     let_answered_go()
@@ -32,11 +32,11 @@ def keep_until_answered(client: object, asked: Mapping[Any, Future[Any]]) -> Non
 
 
 def let_answered_go() -> None:
-    """Drop the clients that have answered. Called from threads of our own alone."""
+    """Drop the clients that have answered. Call it from Python's threads alone, never from librdkafka's."""
     with _lock:
         kept = [(client, asked) for client, asked in _unanswered if not _is_answered(asked)]
         gone, _unanswered[:] = _unanswered[:], kept
-    del gone  # without the lock: a client may be destroyed here
+    del gone  # after the lock is released: a client may be destroyed here
 
 
 def _is_answered(asked: Mapping[Any, Future[Any]]) -> bool:
@@ -46,16 +46,16 @@ def _is_answered(asked: Mapping[Any, Future[Any]]) -> bool:
 K = TypeVar("K", bound=Hashable)
 
 
-class Question(Generic[K]):
-    """Puts one question again and again; never blocks.
+class PeriodicQuery(Generic[K]):
+    """Repeats one query; never blocks.
 
     Args:
         client: The AdminClient that is asked.
-        ask: Puts it to the client: what is asked for, each with the future of its answer.
+        ask: Sends the query by the client; returns the future of each thing that is asked about.
         what: What is described, for the log.
-        right: The right that it needs, and on what kind of thing: `DescribeConfigs topic`.
-        every: Seconds between an answer and the next question.
-        first: Seconds until the first question.
+        right: The right that the query needs, and the kind of resource: `DescribeConfigs topic`.
+        every: Seconds between an answer and the next query.
+        first: Seconds until the first query.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Question(Generic[K]):
         self._next = time.monotonic() + first
         self._asked: Mapping[K, Future[Any]] | None = None
         self.refused: int | None = None
-        """Code of the last answer if that was an error, which is told once."""
+        """Code of the last answer if that was an error. Each error is logged once."""
 
     def answer(self) -> dict[K, Any] | None:
-        """A new answer, once; None while there is none, or when it was an error. Call it often."""
+        """A new answer, returned once; None while there is none, and after an error. Call it often."""
         if self._asked is None:
             if time.monotonic() >= self._next:
                 self._asked = self._ask(self._client)
