@@ -72,7 +72,8 @@ class Admission:
     # -- before a send --------------------------------------------------------------------------------
 
     def admit(self, place: Place, entry: Entry, notification: Notification[Any]) -> bool | Outcome:
-        """True when the notification's destination lets it start now. Asked when destinations are counted or known.
+        """True when the notification's destination lets it start now. Asked when destinations are counted, or when one is
+        held or ramped up.
 
         Otherwise the notification is put aside, and its sender takes another one. It waits in memory like a queued one,
         up to `concurrency` per destination. Beyond that, and whenever the destination is held, it waits in the retry
@@ -93,15 +94,8 @@ class Admission:
                 return Retry(self._backoff(entry.attempt + 1), True, error)
         else:
             name = notification.channel
-            if not destinations.counted:
-                known = destinations.known.get(name)
-                if known is None:
-                    return True
-                if known.circuit is None or not known.circuit.gated:
-                    # nearly always: there is room for all senders
-                    place.of = known
-                    known.busy += 1
-                    return True
+            if not destinations.counted and name not in destinations.known:
+                return True
         if name is None:
             return True
         of, now = destinations.get(name), self._clock.monotonic()
@@ -194,9 +188,8 @@ class Admission:
                 self._keep_or_copy(of, entry, None, tried=entry in of.tried)
         self._recheck.by(min(of.circuit.ask_again(now), now + LOOK_AGAIN))
 
-    def leave(self, of: Destination[Entry]) -> None:
-        """Note that a send to a destination has ended: another may start."""
-        of.busy -= 1
+    def left(self, of: Destination[Entry]) -> None:
+        """A send to a destination has ended, and is not counted any more: let another one start."""
         if of.fresh or of.tried:
             self.release(of)
         if not of.busy:

@@ -77,6 +77,7 @@ class Delivery:
         self._read = decoder.read
         self._lane = guard.lane
         self._asks = guard.asks
+        self._channels = guard.channels
         self._counts = outcomes.counts
         self._on_room = outcomes.on_room
         self._receipts_unread = outcomes.receipts_unread
@@ -96,7 +97,7 @@ class Delivery:
             or (expires is not None and expires <= now)
             or (held is not None and held.due > now)
             or self._paused.parts
-            or self._asks
+            or (self._asks and not self._has_room(slot, notification))
         ) and self._withheld(slot, entry, notification, now):
             return
         remaining = None if expires is None else (expires - now) / 1000
@@ -148,6 +149,20 @@ class Delivery:
         """Drop an entry whose assignment is ending: the next owner of the partition sends it."""
         entry.busy = Busy.NO
         self._outcomes.not_sent(slot)
+
+    def _has_room(self, slot: Slot, notification: Notification[Any]) -> bool:
+        """Count a send to a channel that has failed, and is not held: nearly all sends while a few fail. False when
+        `Guard.admit` has to decide."""
+        channels = self._channels
+        if channels is None:
+            return False
+        known = channels.get(notification.channel)
+        if known is not None:
+            if known.circuit is not None and known.circuit.gated:
+                return False
+            slot.of = known
+            known.busy += 1
+        return True
 
     def _withheld(self, slot: Slot, entry: Entry, notification: Notification[Any], now: int) -> bool:
         """Settle, queue or put aside a notification that must not be sent now; False when nothing keeps it."""

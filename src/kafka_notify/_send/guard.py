@@ -85,7 +85,10 @@ class Guard:
             else Admission(context, destinations, destination, publisher, ready, senders, self._recheck)
         )
         self.asks: Collection[object] = _asks(destinations)
-        """While this is not empty, `admit` has to be asked before each send."""
+        """While this is not empty, destinations limit sends, or have failed."""
+        self.channels = None if destinations is None or destinations.counted else destinations.known
+        """The channels that have failed, by name: `admit` decides about sends to those that are `gated`, and nobody
+        about the others. None when `admit` decides about all sends."""
         self.admit = _admit_all if admission is None else admission.admit
         """As `Admission.admit`."""
 
@@ -171,11 +174,17 @@ class Guard:
         A first send need not be reported while the lane's circuit is not `gated`, its `failing` is empty, and the
         send's destination is not known.
         """
-        if place.of is not None:
-            place.of.accepted += 1
+        of = place.of
+        if of is not None:
+            of.accepted += 1
         if self._tells(place, entry):
             self._accepted(place, entry, started, seen=True)
-        self.leave(place)
+        if of is not None:
+            place.of = None
+            of.busy -= 1
+            if not of.busy or of.fresh or of.tried:
+                assert self._admission is not None
+                self._admission.left(of)
 
     def not_sent(
         self, place: Place, entry: Entry, notification: Notification[Any], outcome: Outcome, started: float
@@ -201,7 +210,8 @@ class Guard:
         """Note that a send has ended in whatever way: another to the same destination may start."""
         of, place.of = place.of, None
         if of is not None and self._admission is not None:
-            self._admission.leave(of)
+            of.busy -= 1
+            self._admission.left(of)
 
     def codec_unavailable(self, place: Place, entry: Entry, code: str = codes.CODEC_UNAVAILABLE) -> bool:
         """Note that the codec's own service does not answer, for several users in a row.
