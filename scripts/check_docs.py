@@ -1,8 +1,10 @@
-"""Runs and type-checks the Python blocks of README.md and docs/, so that what a reader copies works.
+"""Run and type-check the Python blocks of README.md and docs/, so that what a reader copies works.
 
 The blocks of one document, read from top to bottom, are one module; `<!-- clear-namespace -->` begins a new
 one, and `<!-- skip: next "reason" -->` leaves a block out. Each module is imported in a process of its own, with the
 address localhost:9092 leading to a mock cluster. What would block belongs under `if __name__ == "__main__":`.
+
+A long line of prose that occurs twice in a document is an error too: a merge may keep both versions of a paragraph.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ BUILD = ROOT / "build" / "docs"
 BROKER = "localhost:9092"
 BLOCKED = 'is not done after {} s: what blocks belongs under `if __name__ == "__main__":`'
 TIMEOUT = 60
+REPEATED = 40
+"""Characters from which a line must not occur twice in a document."""
 
 
 def modules_of(path: Path) -> list[str]:
@@ -47,6 +51,19 @@ def modules_of(path: Path) -> list[str]:
         except SkipTest as reason:
             print(f"skips  {path.relative_to(ROOT)}:{example.line}: {reason}")
     return ["\n".join(lines) + "\n" for lines in modules]
+
+
+def repeated_lines(path: Path) -> list[str]:
+    """Return the long lines outside code blocks that a document contains more than once."""
+    first: dict[str, int] = {}
+    found: list[str] = []
+    in_code = False
+    for number, text in enumerate(path.read_text().splitlines(), 1):
+        if text.lstrip().startswith("```"):
+            in_code = not in_code
+        elif not in_code and len(text) >= REPEATED and first.setdefault(text, number) != number:
+            found.append(f"{path.relative_to(ROOT)}:{number} repeats line {first[text]}: {text[:60]}…")
+    return found
 
 
 def run(name: str, source: str, bootstrap: str) -> str | None:
@@ -76,7 +93,11 @@ def main() -> int:
             stale.unlink()
 
     documents: dict[str, str] = {}
-    failures: list[str] = []
+    failures = [
+        repeated
+        for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+        for repeated in repeated_lines(path)
+    ]
     with MockKafka() as kafka:
         for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
             document = str(path.relative_to(ROOT))
