@@ -30,18 +30,20 @@ BACKLOG: Final = 3_000
 DELAY: Final = 20.0
 """Seconds until the retry of the first one is due: by then, the others wait behind it in the retry topic."""
 LITTLE: Final = 2_000
-"""Bytes of payloads that may stay in memory: of a few records."""
+"""Bytes of payloads that may stay in memory: enough for a few records."""
 
 
 def reloads(bench: Bench) -> Iterator[Row]:
-    """One user's notifications wait in the retry topic, nearly all without their payload: how many a second are sent,
-    one after the other, once the first is due."""
+    """Measure how fast one user's waiting notifications are sent, one after the other, once the first retry is due.
+
+    Nearly all of them wait in the retry topic without their payload in memory.
+    """
     for _ in range(bench.repeat):
         yield run(bench.cluster.bootstrap, max(100, round(BACKLOG * bench.scale)))
 
 
 def run(bootstrap: str, count: int) -> Row:
-    """One run."""
+    """Run once with `count` notifications."""
     topology = _topology(f"reloads-{time.monotonic_ns()}")
     create_topics(topology, {"bootstrap.servers": bootstrap})
     with Producer({"bootstrap.servers": bootstrap}, topology=topology, max_block=60) as producer:
@@ -70,7 +72,7 @@ def _topology(prefix: str) -> Topology:
 
 
 class _Timed(Consumer):
-    """Fails the first one once, and notes when the others are sent."""
+    """Fails the first notification once, and records when the others are sent."""
 
     retry = RetryPolicy(3, initial_delay=DELAY, max_delay=DELAY, jitter=0)
     breaker = None
