@@ -480,10 +480,19 @@ class Attempt(_Attempt):
 
 
 def new_attempt(
-    number: int, max_attempts: int, key: KeyParts, timeout: float, remaining_ttl: float | None
+    number: int,
+    max_attempts: int,
+    key: KeyParts,
+    timeout: float,
+    remaining_ttl: float | None,
+    maybe_sent: bool = False,
+    last_provider: str | None = None,
+    last_error: str | None = None,
 ) -> Attempt:
     """`Attempt(...)` at half the price, with the parts of a `SendKey`: one is made for every send."""
-    attempt: Any = _Attempt(number, max_attempts, key, timeout, remaining_ttl)
+    attempt: Any = _Attempt(
+        number, max_attempts, key, timeout, remaining_ttl, maybe_sent, last_provider, last_error
+    )
     attempt.__class__ = Attempt
     return attempt  # type: ignore[no-any-return]
 

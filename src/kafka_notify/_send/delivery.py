@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import attrs
-
 from kafka_notify._base import codes
 from kafka_notify._decision.context import Context
 from kafka_notify._decision.what_follows import Finish
@@ -209,11 +207,11 @@ class Delivery:
             and notification.id[14:15] == "5"  # UUID version 5: every derived id, and few others
         ):
             key = self._key(entry, key)
-        attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, timeout, remaining)
+        number = entry.attempt + 1
         if held is None:
-            return attempt
-        return attrs.evolve(
-            attempt, maybe_sent=held.unknown, last_provider=held.provider, last_error=held.error_code
+            return new_attempt(number, self._max_attempts, key, timeout, remaining)
+        return new_attempt(
+            number, self._max_attempts, key, timeout, remaining, held.unknown, held.provider, held.error_code
         )
 
     def _key(self, entry: Entry, key: KeyParts) -> KeyParts:
