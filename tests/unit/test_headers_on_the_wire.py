@@ -14,7 +14,6 @@ import pytest
 
 from kafka_notify import (
     DeliveryError,
-    JsonCodec,
     Notification,
     PermanentError,
     ThrottledError,
@@ -30,11 +29,12 @@ from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
-from kafka_notify._redrive import plan
+from kafka_notify._redrive import copy_headers
 from kafka_notify._send.outcomes import Outcomes
 from kafka_notify._settle.copies import Copy
 from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._wire.dead_letter import DeadLetter
+from kafka_notify.codec import JsonCodec
 from kafka_notify.outcome import Dead, Outcome, Retry
 from kafka_notify.policy import deferred
 from tests.model.promises import Bytes
@@ -96,7 +96,7 @@ class Way:
         """The copy that the redrive tool makes of the last dead letter."""
         copy = self.written[-1]
         letter = DeadLetter.from_record("dlq", 0, 5, b"u", b"{}", copy.headers, self.now, JsonCodec(), {})
-        return Copy("retry", 0, b"u", b"{}", plan._copy_headers(letter, "topic-1"))
+        return Copy("retry", 0, b"u", b"{}", copy_headers.copy_headers(letter, "topic-1"))
 
 
 def failed(error: DeliveryError | None, after: float = 2.0, *, counted: bool = True) -> Callable[[Way], None]:
@@ -187,7 +187,7 @@ def line(name: str, copy: Copy) -> str:
 def test_every_hop_writes_the_bytes_that_it_always_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each kind of hop after each other one, through restores and redrives. When a header is *added* on purpose, write
     the table again with `WRITE_HEADERS=1` and read its diff."""
-    monkeypatch.setattr(plan, "time", SimpleNamespace(time=lambda: (NOW + 20_000) / 1000))
+    monkeypatch.setattr(copy_headers, "time", SimpleNamespace(time=lambda: (NOW + 20_000) / 1000))
     found = list(ways())
     if os.environ.get("WRITE_HEADERS"):
         TABLE.write_text("".join(found))

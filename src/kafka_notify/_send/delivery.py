@@ -104,7 +104,7 @@ class Delivery:
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
         if held is None and type(notification.id) is not DerivedId:
             key = self._group, notification.user_id, notification.id
-            attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, timeout, remaining)
+            attempt = new_attempt(1, self._max_attempts, key, timeout, remaining)
         else:
             attempt = self._attempt(entry, notification, timeout, remaining)
         partition.outstanding += 1
@@ -209,11 +209,15 @@ class Delivery:
             and notification.id[14:15] == "5"  # UUID version 5: every derived id, and few others
         ):
             key = self._key(entry, key)
-        attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, timeout, remaining)
+        history = entry.history
+        attempt = new_attempt(history.attempts + 1, self._max_attempts, key, timeout, remaining)
         if held is None:
             return attempt
         return attrs.evolve(
-            attempt, maybe_sent=held.unknown, last_provider=held.provider, last_error=held.error_code
+            attempt,
+            maybe_sent=history.outcome_unknown,
+            last_provider=history.provider,
+            last_error=history.error_code,
         )
 
     def _key(self, entry: Entry, key: KeyParts) -> KeyParts:
@@ -280,7 +284,7 @@ class Delivery:
             self._guard.give_up(slot, asked=True)
             return None
         key = self._key(entry, (self._group, notification.user_id, notification.id))
-        attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, self._send_timeout, None)
+        attempt = new_attempt(entry.history.attempts + 1, self._max_attempts, key, self._send_timeout, None)
         started = self._clock.monotonic() - attempt.timeout - self._slots.grace
         failed = self._runner.failed(UnknownOutcomeError(codes.TIMEOUT), attempt)
         decision = self._outcomes.judge(slot, entry, notification, failed, started)
