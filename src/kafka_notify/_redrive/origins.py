@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from confluent_kafka import KafkaException, Message, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
 from kafka_notify import wire
 from kafka_notify._base.units import from_millis
-from kafka_notify._kafka.config import Config, client_config, opened
+from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.config import Config
 from kafka_notify._kafka.log_reader import LogReader
 from kafka_notify._wire import headers as h
 from kafka_notify._wire.dead_letter import DeadLetter, SourceRecord
@@ -135,7 +136,7 @@ class Origins:
         return self._topics[name]
 
     def _described(self, name: str, partitions: int) -> _Topic:
-        admin: Any = opened(AdminClient, client_config(self._config))
+        admin: Any = shared_admin(self._config)
         try:
             asked = admin.describe_topics(TopicCollection([name]), request_timeout=_REQUEST_SECONDS)
             id = asked[name].result().topic_id
