@@ -158,10 +158,11 @@ def test_two_workers_of_a_process_share_one(local_kafka: LocalKafka, monkeypatch
                 assert len(made) == 1
             while not asked.empty():
                 asked.get()
+            topics: set[str] = set()
             answers: list[Any] = []
             while not answers or any(answer.exception(60) for answer in answers):  # a broker may be slow
                 topics, answers = asked.get(timeout=60)
-                assert topics == {topology.source_topic("second"), topology.retry_topic("second")}
+            assert topics == {topology.source_topic("second"), topology.retry_topic("second")}
             sends(1)
     assert len(made) == 1
     del workers, topics, answers
