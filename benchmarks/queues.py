@@ -16,7 +16,7 @@ from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import Spill
-from kafka_notify.wire import Headers, RetryState
+from kafka_notify.wire import Headers, History, Origin, RetryState
 
 SIZES: Final = (1_000, 10_000, 50_000, 200_000)
 NOW: Final = 1_000_000
@@ -85,14 +85,14 @@ class _Queue:
             self.partition.on_source(offset, "u", _RECORD, headers, 1, _unasked, NOW)
 
     def restore(self, offset: int, origin: int, attempt: int = 0) -> None:
-        state = RetryState("s", 0, origin, attempt, 0, None, None, None, None, False, "before", 0)
+        state = RetryState(Origin("s", 0, origin), History(attempt), 0, "before")
         facts: Any = (f"id{origin}", 0, None, "")
         self.partition.on_retry(offset, "u", state, _RECORD, [], lambda: facts, NOW)
 
     def copied(self, entry: Entry, due: int = 0) -> None:
         held = RetryRecord(self.at, due, None, "", 0)
         self.at += 1
-        self.partition.copied(entry, held, 0, NOW)
+        self.partition.copied(entry, held, NOW)
 
     def fail_first(self, due: int = 0) -> None:
         entry = self.sends.pop()

@@ -162,10 +162,10 @@ class DeadLetters:
                     continue
                 identity = (
                     state.group,
-                    state.origin_topic,
-                    state.origin_partition,
-                    state.origin,
-                    state.redrives,
+                    state.origin.topic,
+                    state.origin.partition,
+                    state.origin.offset,
+                    state.history.redrives,
                     # offsets come again in a topic that was created again
                     *_identity(state, headers),
                 )
@@ -327,7 +327,7 @@ class _Filter:
     def matches(self, state: wire.DeadLetterState, message: Message, headers: wire.Headers | None) -> bool:
         return (
             (self.reason is None or self.reason == state.reason)
-            and (self.error_code is None or self.error_code == state.error_code)
+            and (self.error_code is None or self.error_code == state.history.error_code)
             and (self.consumer is None or self.consumer == of_group(state.group)[1])
             and (self.key is None or self.key == message.key())
             and (self.since_ms is None or state.at_ms >= self.since_ms)
@@ -339,13 +339,12 @@ class _Filter:
 
 
 def _id_of(state: wire.DeadLetterState, message: Message, headers: wire.Headers | None) -> str:
-    origin = (state.origin_topic, state.origin_partition, state.origin)
-    return wire.identity(headers, *origin, message.timestamp()[1])[0]
+    return wire.identity(headers, *state.origin.place, message.timestamp()[1])[0]
 
 
 def _identity(state: wire.DeadLetterState, headers: wire.Headers | None) -> tuple[str, int]:
     """What is the same of a letter that a crash wrote twice; -1 for a creation time that no header tells."""
-    return wire.identity(headers, state.origin_topic, state.origin_partition, state.origin, -1)
+    return wire.identity(headers, *state.origin.place, -1)
 
 
 def _moment(name: str, value: dt.datetime | None) -> int | None:

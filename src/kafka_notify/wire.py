@@ -24,6 +24,7 @@ from kafka_notify._wire.headers import (
     read_integer,
     read_text,
 )
+from kafka_notify._wire.history import History, Origin
 from kafka_notify._wire.hops import (
     REDRIVE_WRITER,
     SPILL_ORIGIN,
@@ -55,6 +56,8 @@ __all__ = [
     "DlqPayload",
     "DlqReason",
     "Headers",
+    "History",
+    "Origin",
     "RetryState",
     "Undecodable",
     "category_of",
@@ -206,11 +209,8 @@ def decode(
     expires = read_integer(got, _EXPIRES_AT, MAX_MILLIS) if _EXPIRES_AT in got else None
     known = categories.get(category)
     user_id = _user_id(key)
-    if (
-        _readers.get(data_type := got.get(_CONTENT_TYPE)) is not codec
-        and data_type is not None
-        and value is not None
-    ):
+    data_type = got.get(_CONTENT_TYPE)
+    if _readers.get(data_type) is not codec and data_type is not None and value is not None:
         _check_content_type(data_type, codec)
     if expires is None and known is not None:
         expires = _expiry(created, known.ttl)

@@ -136,15 +136,11 @@ def bury(shell: Shell, numbers: Iterable[int]) -> None:
     handle = ProducerHandle(producer_config(shell.config, "throughput", copies=True), name="test")
     for each, place in zip(notifications, places, strict=True):
         key, value, headers = wire.encode(each, JsonCodec(), source, None)
-        state = wire.RetryState(
-            origin_topic=source, origin_partition=place.partition, origin=place.offset, attempt=4, due_ms=0,
-            first_failed_ms=1, error_class="TransientError", error_code="acme.503", provider="acme",
-            outcome_unknown=False, writer="w", redrives=0,
-        )  # fmt: skip
-        letter = wire.dead_letter(
-            headers, reason="max_attempts", at_ms=int(place.timestamp.timestamp() * 1000), group=group,
-            payload="intact", redrives=0, state=state,
-        )  # fmt: skip
+        origin = wire.Origin(source, place.partition, place.offset)
+        history = wire.History(4, 0, 1, None, "TransientError", "acme.503", "acme")
+        at = int(place.timestamp.timestamp() * 1000)
+        state = wire.DeadLetterState(origin, history, "max_attempts", at, group, "intact")
+        letter = wire.dead_letter(headers, state)
         handle.produce(topology.dlq_topic("high"), value, key, letter)
     handle.close(60)
     ends = [TopicPartition(source, n, sum(place.partition == n for place in places)) for n in range(3)]

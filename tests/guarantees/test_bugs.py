@@ -32,7 +32,7 @@ from kafka_notify.testing.guarantees import (
     OrderKept,
     SourceRecord,
 )
-from kafka_notify.wire import Headers, RetryState, retry_copy
+from kafka_notify.wire import Headers, History, Origin, RetryState, retry_copy
 from tests.guarantees.fleet import Fleet, checker
 from tests.guarantees.production import Mix, Traffic
 
@@ -100,7 +100,7 @@ def test_trust_zombies(fleet: Fleets, bug: str) -> None:
     f.until_all_terminal()
     f.until_caught_up()
     f.stop("a")
-    state = RetryState(f.source, 0, sent.offset, 1, 0, None, None, None, None, False, "zombie", 0)
+    state = RetryState(Origin(f.source, 0, sent.offset), History(1), 0, "zombie")
     [record] = [seen for seen in f.final() if isinstance(seen, SourceRecord)]
     own: Headers = [(name, value or b"") for name, value in record.headers]
     f.write_raw(f.retry_topic, record.key, record.value, retry_copy(own, state, sent.id, 0))

@@ -115,13 +115,13 @@ def test_junk_in_retry_topic(fleet: Callable[..., Fleet], alive: bool) -> None:
         f.until(lambda: len(f.all(DeadLettered)) == len(junk), "letter for each")
         f.finish()
     found = DeadLetters({"bootstrap.servers": f.bootstrap_servers}, topology=f.topology).find()
-    letters = {letter.state.origin: letter for letter in found}
+    letters = {letter.state.origin.offset: letter for letter in found}
     assert letters.keys() == junk.keys()
     for offset, (key, value, headers) in junk.items():
         letter = letters[offset]
         own = [header for header in headers if header[0] not in HOP_HEADERS]
         assert (letter.key, letter.raw, list(letter.headers[: len(own)])) == (key, value, own)
-        assert (letter.state.origin_topic, letter.reason) == (f.retry_topic, "undecodable")
+        assert (letter.state.origin.topic, letter.reason) == (f.retry_topic, "undecodable")
         assert letter.error_code == "bad_retry_headers"
     assert len(f.accepted()) == 2
 
@@ -142,7 +142,7 @@ def test_header_name_that_is_no_text(fleet: Callable[..., Fleet]) -> None:
     tool = DeadLetters({"bootstrap.servers": f.bootstrap_servers}, topology=f.topology)
     letters = list(tool.find())
     assert tool.redrive(letters).redriven == 0
-    assert {letter.state.origin_topic for letter in letters} == {f.source, f.retry_topic}
+    assert {letter.state.origin.topic for letter in letters} == {f.source, f.retry_topic}
     assert {(letter.key, letter.raw, letter.reason) for letter in letters} == {(b"u", b"{}", "undecodable")}
     assert len(f.accepted()) == 101
 

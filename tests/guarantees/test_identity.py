@@ -118,9 +118,8 @@ def tool(f: Fleet) -> DeadLetters:
 
 def of_older_version(letter: DeadLetter) -> DeadLetter:
     """As a worker would have written it that did not yet say of which topic it was."""
-    if not hasattr(letter.state, "origin_topic_id"):
-        return letter
-    return attrs.evolve(letter, state=attrs.evolve(letter.state, origin_topic_id=None))
+    origin = attrs.evolve(letter.state.origin, topic_id=None)
+    return attrs.evolve(letter, state=attrs.evolve(letter.state, origin=origin))
 
 
 # -- channels -------------------------------------------------------------------------------------------

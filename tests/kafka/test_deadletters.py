@@ -124,15 +124,15 @@ class Site:
         source = source or self.topology.source_topic(lane)
         key, encoded, headers = wire.encode(notification, JsonCodec(), source, None)
         original = encoded if value is None else value
-        state = wire.RetryState(
-            origin_topic=source, origin_partition=partition, origin=origin, attempt=4, due_ms=0, first_failed_ms=1,
-            error_class="UnknownOutcomeError", error_code=code, provider="twilio", outcome_unknown=True,
-            writer="w", redrives=redrives,
-        )  # fmt: skip
-        letter = wire.dead_letter(
-            headers, reason=reason, at_ms=int(died.timestamp() * 1000), group=self.topology.group(lane, consumer),
-            payload=payload, redrives=redrives, state=state,
-        )  # fmt: skip
+        state = wire.DeadLetterState(
+            wire.Origin(source, partition, origin),
+            wire.History(4, redrives, 1, None, "UnknownOutcomeError", code, "twilio", True),
+            reason,
+            int(died.timestamp() * 1000),
+            self.topology.group(lane, consumer),
+            payload,
+        )
+        letter = wire.dead_letter(headers, state)
         self.write(self.topology.dlq_topic(lane), key, None if payload == "redacted" else original, letter)
         return key, original, headers
 
@@ -202,8 +202,8 @@ def test_a_letter_says_what_died_and_why(site: Site) -> None:
     assert (letter.topic, letter.offset) == (site.topology.dlq_topic("high"), 0)
     assert letter.died_at == NOW.replace(microsecond=NOW.microsecond // 1000 * 1000)
     assert (letter.expired, letter.redacted, letter.redrives) == (False, False, 0)
-    assert letter.state.attempt == 4
-    assert letter.state.outcome_unknown
+    assert letter.state.history.attempts == 4
+    assert letter.state.history.outcome_unknown
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_letter_that_a_crash_wrote_twice_is_found_once(site: Site) -> None:
     site.die("u", 1, redrives=1)
     site.die("u", 1, partition=2)
     site.die("u", 1, consumer="push")
-    assert [(x.state.origin_partition, x.consumer, x.redrives) for x in site.found()] == [
+    assert [(x.state.origin.partition, x.consumer, x.redrives) for x in site.found()] == [
         (1, "sms", 0),
         (1, "sms", 1),
         (2, "sms", 0),
@@ -320,9 +320,15 @@ def test_a_copy_is_the_original_at_its_own_partition(site: Site) -> None:
     assert wire.strip_retry(written) == headers
     state = wire.read_retry(written, site.topology.source_topic("high"), 2)
     assert state is not None
-    assert (state.origin, state.attempt, state.redrives, state.writer) == (7, 0, 1, wire.REDRIVE_WRITER)
-    assert (state.outcome_unknown, state.unknown_before, state.error_code) == (False, True, "http.504")
-    assert state.first_failed_ms is None
+    history = state.history
+    assert (state.origin.offset, history.attempts, history.redrives, state.writer) == (
+        7,
+        0,
+        1,
+        wire.REDRIVE_WRITER,
+    )
+    assert (history.outcome_unknown, history.unknown_before, history.error_code) == (False, True, "http.504")
+    assert history.first_failed_ms is None
     assert abs(state.due_ms - copy.timestamp()[1]) < 60_000
 
 
@@ -387,7 +393,7 @@ def test_only_the_last_death_of_a_notification_goes_back(site: Site) -> None:
         wire.read_retry(m.headers(), site.topology.source_topic("high"), 1)  # type: ignore[arg-type]
         for m in site.records(site.retry_topic())
     ]
-    assert [state and state.redrives for state in states] == [1, 2]
+    assert [state and state.history.redrives for state in states] == [1, 2]
 
 
 def test_the_same_offset_of_another_notification_is_no_redrive(site: Site) -> None:
@@ -679,7 +685,7 @@ def test_a_redrive_answers_whether_it_was_sent(site: Site) -> None:
         consumer.works = True
         assert site.letters().redrive(site.found(), dry_run=False).redriven == 1
         consumer.sent.get(timeout=60)
-    assert [(state.error_code, state.outcome_unknown, state.unknown_before) for state in states] == [
+    assert [(s.history.error_code, s.history.outcome_unknown, s.history.unknown_before) for s in states] == [
         ("may_have_been_sent", True, False),
         ("may_have_been_sent", True, True),
     ]
@@ -739,8 +745,8 @@ def test_what_is_gone_is_said(buried: tuple[Site, list[str]]) -> None:
     when a person says so, and what was redacted never does."""
     site, _ = buried
     admin = AdminClient({"bootstrap.servers": site.servers})
-    place = site.found()[0].state
-    before = TopicPartition(place.origin_topic, place.origin_partition, place.origin + 4)
+    origin = site.found()[0].state.origin
+    before = TopicPartition(origin.topic, origin.partition, origin.offset + 4)
     admin.delete_records([before])[before].result(30)
     assert {letter.source and letter.source.state for letter in site.letters().restored(site.found())} == {
         "gone"

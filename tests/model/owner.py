@@ -21,7 +21,7 @@ from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.strangers import place
 from kafka_notify._partition.wide import LongWaits, Spill
-from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, RetryState, collapse_of
+from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, History, Origin, RetryState, collapse_of
 from tests.model.promises import Bytes, Copy, Finished, Record
 from tests.model.world import ADDED, MAX_ATTEMPTS, RETENTION, TOPIC, USERS, Request, World
 
@@ -242,21 +242,8 @@ class Owner:
             self._read_unknown(at, copy)
             return
         record = self._record(copy.what)
-        state = RetryState(
-            origin_topic="source",
-            origin_partition=0,
-            origin=copy.origin,
-            attempt=copy.attempt,
-            due_ms=copy.due,
-            first_failed_ms=None,
-            error_class=None,
-            error_code=None,
-            provider=None,
-            outcome_unknown=False,
-            writer=copy.writer,
-            redrives=copy.redrives,
-            origin_topic_id=copy.topic or None,
-        )
+        origin = Origin("source", 0, copy.origin, copy.topic or None)
+        state = RetryState(origin, History(copy.attempt, copy.redrives), copy.due, copy.writer)
         facts = (copy.id, copy.origin, record.expires, collapse_of(record.headers))
         value = b"value%d" % copy.what
         seen = Bytes(record.key, value, copy.time)
@@ -322,7 +309,7 @@ class Owner:
                 world.attended[held.at] += 1
         for entry in p.carry(self.now):
             assert entry.retry is not None
-            self._copy(entry, entry.attempt, entry.retry.due)
+            self._copy(entry, entry.history.attempts, entry.retry.due)
         for entry in self.partition.pending.values():
             if not entry.busy:
                 self.partition.rest(entry)  # it was read again to be sent, or carried, and was not
@@ -344,7 +331,7 @@ class Owner:
         self.flight.append(("send", partial(self._send, entry)))
 
     def park(self, entry: Entry, /) -> None:
-        self._copy(entry, entry.attempt, self.now)
+        self._copy(entry, entry.history.attempts, self.now)
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None:
         self.flight.append(("load to copy" if to_copy else "load", partial(self._load, entry)))
@@ -403,7 +390,7 @@ class Owner:
             self.partition.release(entry, self.now)
             return
         self._check_payload(entry)
-        redrives = held.redrives if held else 0
+        redrives = entry.history.redrives
         if record.expires is not None and record.expires <= self.now:
             self._bury(entry, expired=True)
             return
@@ -418,7 +405,7 @@ class Owner:
         if self.paused and what % 2:
             self.partition.pause(entry, self.now)
             if held is None:
-                self._copy(entry, entry.attempt, self.now)
+                self._copy(entry, entry.history.attempts, self.now)
             return
         if held and held.due > self.now:
             world.fail("EARLY", f"{entry.origin} sent at {self.now}, due {held.due}")
@@ -427,10 +414,14 @@ class Owner:
         if self is world.owner:
             if held and not held.foreign and not world.committed_source.covers(held.origin_of(entry)):
                 world.fail("EARLY", f"{entry.origin} sent from its copy before a commit covered it")
-            if entry.attempt < world.attempts.get((what, redrives), 0):
-                world.fail("ATTEMPTS", f"{entry.origin} sent with {entry.attempt} attempts, there were more")
+            if entry.history.attempts < world.attempts.get((what, redrives), 0):
+                world.fail(
+                    "ATTEMPTS", f"{entry.origin} sent with {entry.history.attempts} attempts, there were more"
+                )
         world.check_again(self, what, redrives, "sent")
-        world.log("{} sends {} gen {} attempt {}", self.writer, entry.origin, redrives, entry.attempt + 1)
+        world.log(
+            "{} sends {} gen {} attempt {}", self.writer, entry.origin, redrives, entry.history.attempts + 1
+        )
         self.running[record.user] = entry
         self.flight.append(("answer", partial(self._answer, entry)))
 
@@ -454,10 +445,10 @@ class Owner:
                     return
         if not self.alive:
             return
-        attempt = entry.attempt + counted
+        attempt = entry.history.attempts + counted
         if counted:
-            what = origin, entry.retry.redrives if entry.retry else 0
-            self.counted[what] = self.counted.get(what, entry.attempt) + 1
+            what = origin, entry.history.redrives
+            self.counted[what] = self.counted.get(what, entry.history.attempts) + 1
         wait = 1 + world.choose(9)
         if world.happens("wide", 40):
             wait = 40 + world.choose(120)
@@ -477,7 +468,7 @@ class Owner:
     def _finish(self, entry: Entry, *, accepted: bool) -> None:
         if self.alive:
             held = entry.retry
-            self.finished[self._what(entry)] = (held.redrives, held.at) if held else (0, None)
+            self.finished[self._what(entry)] = (held.history.redrives, held.at) if held else (0, None)
             far = held is not None and held.last >= self.partition.retry.frontier + commit_metadata.WINDOW
             if held is not None and (far or self.partition.window):
                 self.unsaid[entry.origin] = held.last
@@ -491,15 +482,16 @@ class Owner:
     def _copy(self, entry: Entry, attempt: int, due: int) -> None:
         old, what, origin = entry.retry, self._what(entry), entry.origin
         record = self._record(what)
-        held = RetryRecord(-1, due, record.expires, f"id{origin}", origin)
-        held.topic = self.topic_id
+        history = attrs.evolve(entry.history, attempts=attempt)
         if old is not None:
-            held.redrives, held.foreign, held.tainted = old.redrives, old.foreign, old.tainted
-            held.stranger, held.topic, held.id, held.created = old.stranger, old.topic, old.id, old.created
+            held = old.next(due, history)
+        else:
+            held = RetryRecord(-1, due, record.expires, f"id{origin}", origin, history)
+            held.topic = self.topic_id
         held.collapse = collapse_of(record.headers)
         origin = held.stranger if held.stranger >= 0 else origin
         is_old = held.id.startswith("old")
-        copy = Copy(origin, held.redrives, attempt, due, self.writer, old=is_old, topic=held.topic)
+        copy = Copy(origin, history.redrives, attempt, due, self.writer, old=is_old, topic=held.topic)
         self.flight.append(("copy", partial(self._produce, entry, held, copy)))
 
     def _produce(self, entry: Entry, held: RetryRecord, copy: Copy) -> None:
@@ -522,7 +514,7 @@ class Owner:
         if self is self.world.owner:
             what = copy.what, copy.redrives
             self.world.attempts[what] = max(copy.attempt, self.counted.get(what, 0))
-        self.partition.copied(entry, held, copy.attempt, self.now)
+        self.partition.copied(entry, held, self.now)
 
     def _bury(self, entry: Entry, *, expired: bool) -> None:
         self.partition.dead_lettering(entry)
@@ -539,7 +531,7 @@ class Owner:
                     world.fail("JUNK", f"{self.writer} dead-letters the spill at {held.at}")
                 world.buried.add(held.at)
             else:
-                redrives, what = held.redrives if held else 0, self._what(entry)
+                redrives, what = entry.history.redrives, self._what(entry)
                 world.check_again(self, what, redrives, "dead-lettered")
                 world.letter(what, redrives, expired)
         if failed and self.alive:

@@ -106,14 +106,24 @@ class RestoreForgetsAttempts(Partition):
     """A restored copy starts to count anew."""
 
     def on_retry(self, offset: int, lane_key: Hashable, state: Any, *args: Any) -> None:
-        super().on_retry(offset, lane_key, state and attrs.evolve(state, attempt=0), *args)
+        super().on_retry(
+            offset,
+            lane_key,
+            state and attrs.evolve(state, history=attrs.evolve(state.history, attempts=0)),
+            *args,
+        )
 
 
 class NoRedriveGenerations(Partition):
     """All copies are of one generation."""
 
     def on_retry(self, offset: int, lane_key: Hashable, state: Any, *args: Any) -> None:
-        super().on_retry(offset, lane_key, state and attrs.evolve(state, redrives=0), *args)
+        super().on_retry(
+            offset,
+            lane_key,
+            state and attrs.evolve(state, history=attrs.evolve(state.history, redrives=0)),
+            *args,
+        )
 
 
 class NoReach(Scheduler):

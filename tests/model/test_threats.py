@@ -23,7 +23,7 @@ from kafka_notify._partition.offsets import TopicRecreated
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import ROOM, LongWaits, Spill
-from kafka_notify.wire import RetryState
+from kafka_notify.wire import History, Origin, RetryState
 from tests.model.promises import Bytes
 
 ME, BEFORE, REDRIVE = "me", "before", "redrive"
@@ -95,9 +95,7 @@ class Bench:
         topic: str | None = None,
         id: str = "",
     ) -> None:
-        state = RetryState(
-            "source", 0, origin, attempt, NOW, None, None, None, None, False, writer, redrives, topic
-        )
+        state = RetryState(Origin("source", 0, origin, topic), History(attempt, redrives), NOW, writer)
         facts = (id or f"id{origin}", 0, None, "")
         if not self.partition.reads_own(offset):
             self.partition.on_retry(offset, "u", state, Bytes(b"u", b"value"), None, lambda: facts, NOW)
@@ -110,9 +108,8 @@ class Bench:
     def copy(self, entry: Entry, at: int, attempt: int = 1) -> None:
         """A failed attempt's copy is acknowledged."""
         self.partition.copying(entry)
-        held = RetryRecord(at, NOW, None, f"id{entry.origin}", 0)
-        held.redrives = entry.retry.redrives if entry.retry else 0
-        self.partition.copied(entry, held, attempt, NOW)
+        history = attrs.evolve(entry.history, attempts=attempt)
+        self.partition.copied(entry, RetryRecord(at, NOW, None, f"id{entry.origin}", 0, history), NOW)
 
 
 def bench(
@@ -227,18 +224,31 @@ def test_redrive_starts_when_the_generation_before_has_died() -> None:
     b.commit()
 
     assert b.sent == [0, 0, 0]
-    assert b.asked.sends[2].retry is not None
-    assert b.asked.sends[2].retry.redrives == 1
+    assert b.asked.sends[2].history.redrives == 1
 
 
-def test_redrive_waits_until_what_it_supersedes_can_be_remembered() -> None:
-    """A redriven copy in front of an older generation's copy that the bitmap cannot cover is not sent: once it
-    had been accepted, a crash would bring the older generation back."""
+def redriven_in_front(monkeypatch: pytest.MonkeyPatch | None = None) -> Bench:
+    """A redriven copy in front of an older generation's copy that the bitmap cannot cover.
+
+    Args:
+        monkeypatch: Has the end of a record said by its own place alone.
+    """
     b = bench(Committed(1), source_end=1, retry_end=WINDOW + 2)
+    if monkeypatch is not None:
+        monkeypatch.setattr(RetryRecord, "last", property(lambda retry: retry.at))
     b.retry(0, origin=0, writer=REDRIVE, redrives=1)
     b.retry(WINDOW + 1, origin=0, writer=BEFORE)
     b.commit()
     b.partition.step_blocked(NOW)
+    return b
+
+
+def test_redrive_waits_until_what_it_supersedes_can_be_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redriven copy in front of an older generation's copy that the bitmap cannot cover is not sent: once it
+    had been accepted, a crash would bring the older generation back."""
+    with monkeypatch.context() as planted:
+        assert redriven_in_front(planted).sent == [0]
+    b = redriven_in_front()
     assert b.sent == []
 
     carried = list(b.partition.carry(NOW))
@@ -260,9 +270,11 @@ def test_copies_of_two_topics() -> None:
             if offset == new:
                 b.retry(offset, origin=0, writer=BEFORE, attempt=1, topic="new", id="new")
         b.commit()
-        assert [(entry.retry and entry.retry.id, entry.attempt) for entry in b.asked.sends] == [("old", 2)]
+        assert [(entry.retry and entry.retry.id, entry.history.attempts) for entry in b.asked.sends] == [
+            ("old", 2)
+        ]
         b.partition.finish(b.asked.sends[0], accepted=True, now=NOW)
-        assert [(entry.retry and entry.retry.id, entry.attempt) for entry in b.asked.sends[1:]] == [
+        assert [(entry.retry and entry.retry.id, entry.history.attempts) for entry in b.asked.sends[1:]] == [
             ("new", 1)
         ]
         assert not b.partition.retry.is_done(new)
@@ -299,9 +311,9 @@ def test_orphan_of_a_superseded_copy() -> None:
     entry = b.asked.sends[0]
     b.partition.copying(entry)
     b.retry(0, origin=0, writer=REDRIVE, redrives=1)
-    held = RetryRecord(2, NOW, None, "id0", 0)
+    held = RetryRecord(2, NOW, None, "id0", 0, History(1))
     held.tainted = True
-    b.partition.copied(entry, held, 1, NOW)
+    b.partition.copied(entry, held, NOW)
     b.commit()
     assert b.sent == [0]
 
@@ -313,19 +325,62 @@ def test_orphan_of_a_superseded_copy() -> None:
     assert b.partition.snapshot()[1].gaps == b"011"
 
 
+class CoversAtOnce(Partition):
+    """The first commit says of the source what is finished, too."""
+
+    __slots__ = ()
+
+    def snapshot(self) -> tuple[Committed, Committed]:
+        _, retry = super().snapshot()
+        return self.source.snapshot(), retry
+
+
+def covered_without_a_fence(owner: type[Partition]) -> Committed:
+    """What the first commit says of the source, when a copy that this restore admitted finishes a source record. The
+    broker may refuse the other half, with the fence."""
+    b = bench(source_end=1, retry_end=1, owner=owner)
+    b.retry(0, origin=0, writer=BEFORE)
+    b.source(0)
+    source, retry = b.partition.snapshot()
+    assert retry.fence == Fence(1, ME)
+    return source
+
+
 def test_fence_commit_leaves_the_source_alone() -> None:
     """Until the fence is stored, the source's committed state stays: half of the commit may be refused, and a
     copy that this restore admitted would not count for the next one."""
-    b = bench(Committed(0), Committed(0), source_end=1, retry_end=1)
+    assert covered_without_a_fence(CoversAtOnce) == Committed(1)
+    assert covered_without_a_fence(Partition) == Committed(0)
+
+    b = bench(source_end=1, retry_end=1)
     b.retry(0, origin=0, writer=BEFORE)
     b.source(0)
-
-    source, retry = b.partition.snapshot()
-    assert source == Committed(0)
-    assert retry.fence == Fence(1, ME)
-
-    b.partition.confirmed(source, NOW)
+    b.commit()
     assert b.partition.snapshot()[0] == Committed(1)
+
+
+def sent_of_one_that_was_copied(source_end: int) -> list[str]:
+    """Where a notification is sent from whose copy an owner before wrote while this one began: offset 0 in both.
+
+    Args:
+        source_end: The end of the source as it was looked up, after or before that notification was written.
+    """
+    b = bench(source_end=source_end, retry_end=1)
+    b.retry(0, origin=0, writer=BEFORE)
+    b.commit()
+    b.source(0)
+    b.commit()
+    for entry in b.asked.sends:
+        b.partition.finish(entry, accepted=True, now=NOW)
+    b.commit()
+    return ["source" if entry.retry is None else "copy" for entry in b.asked.sends]
+
+
+def test_a_copy_is_not_sent_beside_its_source_record() -> None:
+    """A source end that was looked up before that of the retry topic takes the copy for another topic's, and sends the
+    notification from both. Looked up after it, the copy counts as what it is."""
+    assert sent_of_one_that_was_copied(source_end=0) == ["copy", "source"]
+    assert sent_of_one_that_was_copied(source_end=1) == ["copy"]
 
 
 def taken_over_twice(owner: type[Partition]) -> list[int]:
@@ -399,11 +454,11 @@ def far_bench(count: int, long_waits: LongWaits, *, knows_topics: bool = True) -
         knows_topics=knows_topics,
         budget=10**9,
     )
-    waits = RetryState("source", 0, 0, 0, NOW + 9, None, None, None, None, False, BEFORE, 0)
+    waits = RetryState(Origin("source", 0, 0), History(), NOW + 9, BEFORE)
     facts = ("id0", 0, None, "")
     b.partition.on_retry(0, "long", waits, Bytes(b"u", b"value"), None, lambda: facts, NOW)
     for n in range(count):
-        state = RetryState("source", 0, n + 1, 1, NOW, None, None, None, None, False, BEFORE, 0)
+        state = RetryState(Origin("source", 0, n + 1), History(1), NOW, BEFORE)
         b.partition.on_retry(
             WINDOW + n, n, state, Bytes(b"u", b"value"), None, lambda: ("id", 0, None, ""), NOW
         )
@@ -462,13 +517,13 @@ def test_far_retries_wait_for_room() -> None:
 def test_what_nears_retention_is_carried_once() -> None:
     """A copy is written again at half of the retention of its topic, not before, and not again at once."""
     b = bench(Committed(1), source_end=1, retry_end=1, long_waits=LongWaits(True, retention_ms=1_000))
-    state = RetryState("source", 0, 0, 0, NOW * 9, None, None, None, None, False, BEFORE, 0)
+    state = RetryState(Origin("source", 0, 0), History(), NOW * 9, BEFORE)
     b.partition.on_retry(0, "u", state, Bytes(b"u", b"value", NOW), None, lambda: ("id0", 0, None, ""), NOW)
     b.commit()
     assert list(b.partition.carry(NOW + 500)) == []
     (entry,) = b.partition.carry(NOW + 501)
     held = RetryRecord(1, NOW * 9, None, "id0", 0)
-    b.partition.copied(entry, held, 0, NOW + 501)
+    b.partition.copied(entry, held, NOW + 501)
     assert list(b.partition.carry(NOW + 1_001)) == []
     assert len(list(b.partition.carry(NOW + 1_002))) == 1
 
@@ -479,7 +534,7 @@ def aged_bench(count: int, *, budget: int = 10**9, due: int = NOW * 9) -> Bench:
     end = Committed(count)
     b = bench(end, source_end=count, retry_end=count, long_waits=waits, budget=budget)
     for n in range(count):
-        state = RetryState("source", 0, n, 0, due, None, None, None, None, False, BEFORE, 0)
+        state = RetryState(Origin("source", 0, n), History(), due, BEFORE)
         record = Bytes(b"u", b"value", NOW)
         b.partition.on_retry(n, n, state, record, None, lambda n=n: (f"id{n}", 0, None, ""), NOW)  # type: ignore[misc]
     b.commit()
@@ -496,7 +551,7 @@ def test_few_are_carried_at_once() -> None:
     for entry in carried[:5]:
         assert entry.retry is not None
         renewed = RetryRecord(5_000 + entry.origin, NOW * 9, None, entry.retry.id, 0)
-        b.partition.copied(entry, renewed, 0, NOW + 501)
+        b.partition.copied(entry, renewed, NOW + 501)
     assert [entry.origin for entry in b.partition.carry(NOW + 501)] == list(range(CARRYING, CARRYING + 5))
 
 
@@ -526,7 +581,7 @@ def test_queued_attempts_are_carried(budget: int) -> None:
     for entry in carried:
         assert entry.retry is not None
         renewed = RetryRecord(5_000 + entry.origin, NOW, None, entry.retry.id, 0)
-        b.partition.copied(entry, renewed, 0, NOW + 562)
+        b.partition.copied(entry, renewed, NOW + 562)
     again = b.asked.sends if budget else b.asked.loads[-3:]
     assert [entry.origin for entry in again] == [0, 1, 2]
     assert list(b.partition.carry(NOW + 900)) == []
@@ -546,7 +601,7 @@ def test_queued_attempts_do_not_keep_a_partition_wide() -> None:
     assert b.sent == [0]
     (entry,) = b.partition.carry(NOW)
     assert b.sent == []
-    b.partition.copied(entry, RetryRecord(WINDOW + 10, NOW, None, "id0", 0), 0, NOW)
+    b.partition.copied(entry, RetryRecord(WINDOW + 10, NOW, None, "id0", 0), NOW)
     b.commit()
     assert not b.partition.window
 
@@ -555,7 +610,7 @@ def test_a_sparse_window_is_carried_after_a_minute() -> None:
     """What lies at the beginning of a window in which nearly everything is finished is written again, so that a
     restart need not read it all; not when it is so for a moment."""
     b = bench(Committed(1), source_end=1, retry_end=SLACK + 9, long_waits=LongWaits(True))
-    state = RetryState("source", 0, 0, 0, NOW + 10**6, None, None, None, None, False, BEFORE, 0)
+    state = RetryState(Origin("source", 0, 0), History(), NOW + 10**6, BEFORE)
     b.partition.on_retry(0, "u", state, Bytes(b"u", b"value"), None, lambda: ("id0", 0, None, ""), NOW)
     b.partition.on_retry_end(SLACK + 9)
     b.commit()

@@ -18,7 +18,7 @@ from kafka_notify._partition.record import Packed
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import Spill
 from kafka_notify._send.ready import Ready
-from kafka_notify.wire import RetryState
+from kafka_notify.wire import History, Origin, RetryState
 
 NOW = 1_000_000
 ME = "me"
@@ -104,8 +104,8 @@ def test_closing_frees_everything(budget: int) -> None:
         p.copying(entry)
         if entry.origin % 5 != 1:  # of those the copy stays under way
             due = NOW + 10_000 * (entry.origin % 5 == 2)
-            p.copied(entry, RetryRecord(100 + entry.origin, due, None, "", 0), 1, NOW)
-    state = RetryState("s", 0, 1, 0, NOW, None, None, None, None, False, "redrive", 1)
+            p.copied(entry, RetryRecord(100 + entry.origin, due, None, "", 0, History(1)), NOW)
+    state = RetryState(Origin("s", 0, 1), History(0, 1), NOW, "redrive")
     p.on_retry(0, "u1", state, Message(), None, lambda: ("id1", 0, None, ""), NOW)
     for offset in range(60, 80):
         read(offset, f"new{offset}")
@@ -131,7 +131,7 @@ def test_where_many_wait_their_payloads_are_packed(monkeypatch: pytest.MonkeyPat
     asked, limits = Asked(), PayloadBudget(10**9)
     p = Partition(Epoch(0, ME), Half(Committed(0)), Half(Committed(0), 0, 9), effects=asked, budget=limits)
     for at in range(9):
-        state = RetryState("s", 0, at, 0, NOW, None, None, None, None, False, "before", 0)
+        state = RetryState(Origin("s", 0, at), History(), NOW, "before")
         message = Message()
         p.on_retry(at, f"u{at}", state, message, None, lambda: ("id", 0, None, ""), NOW)
     kinds = [type(entry.record) for entry in p.pending.values()]

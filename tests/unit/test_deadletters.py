@@ -67,24 +67,13 @@ def make(
     ]
     letter = wire.dead_letter(
         [header for header in headers if header[0] not in drop],
-        reason="max_attempts",
-        at_ms=NOW_MS,
-        group=TOPOLOGY.group(lane, consumer),
-        payload=payload,
-        redrives=redrives,
-        state=wire.RetryState(
-            source,
-            partition,
-            origin,
-            4,
-            0,
-            1,
-            "UnknownOutcomeError",
-            "http.504",
-            "twilio",
-            True,
-            "w",
-            redrives,
+        wire.DeadLetterState(
+            wire.Origin(source, partition, origin),
+            wire.History(4, redrives, 1, None, "UnknownOutcomeError", "http.504", "twilio", True),
+            "max_attempts",
+            NOW_MS,
+            TOPOLOGY.group(lane, consumer),
+            payload,
         ),
     )
     raw = None if payload == "redacted" else value
@@ -227,7 +216,7 @@ def plan_of(
 def place(copy: Copy) -> tuple[str, int, int, int]:
     state = wire.read_retry(copy.headers, f"notif.{copy.topic.split('.')[2]}", copy.partition)
     assert state is not None
-    return copy.topic, copy.partition, state.origin, state.redrives
+    return copy.topic, copy.partition, state.origin.offset, state.history.redrives
 
 
 LETTERS = st.lists(
@@ -252,7 +241,7 @@ def test_each_notification_goes_back_once_in_order(letters: list[DeadLetter]) ->
     last: dict[tuple[str, int, int], int] = {}
     for letter in letters:
         if letter.redrives < MAX_REDRIVES:
-            key = (letter.state.origin_topic, letter.state.origin_partition, letter.state.origin)
+            key = letter.state.origin.place
             last[key] = max(last.get(key, 0), letter.redrives + 1)
     assert {(f"notif.{t.split('.')[2]}", p, o): r for t, p, o, r in places} == last
     assert len(copies) + sum(skipped.values()) == len(letters)
@@ -292,14 +281,17 @@ def test_a_record_without_id_and_time_gets_them() -> None:
         ({"group": "notif.high."}, "unknown_group"),
         ({"group": "notif.high.a.b"}, "unknown_group"),
         ({"group": "notif.low.sms"}, "unknown_group"),
-        ({"origin_topic": "notif.retry.high"}, "unknown_group"),
-        ({"origin_partition": 4}, "unknown_group"),
+        ({"topic": "notif.retry.high"}, "unknown_group"),
+        ({"partition": 4}, "unknown_group"),
     ],
 )
 def test_a_header_never_routes_out_of_the_topology(change: dict[str, Any], reason: str) -> None:
     """A letter whose group, origin or partition belongs to no lane and consumer is left alone."""
     letter = make()
-    forged = attrs.evolve(letter, state=attrs.evolve(letter.state, **change))
+    group = change.get("group", letter.state.group)
+    origin = {name: to for name, to in change.items() if name != "group"}
+    state = attrs.evolve(letter.state, group=group, origin=attrs.evolve(letter.state.origin, **origin))
+    forged = attrs.evolve(letter, state=state)
     assert plan_of([forged], []) == ([], {reason: 1})
 
 

@@ -23,7 +23,6 @@ from kafka_notify._decision.what_follows import (
     Decision,
     Finish,
     GiveUp,
-    History,
     Kept,
     Rules,
     Ruling,
@@ -36,11 +35,11 @@ from kafka_notify._send.attempt import outcome_of
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import UnknownOutcome, deferred
 from kafka_notify.testing import deliver
+from kafka_notify.wire import History
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
 RULES = Rules(max_attempts=4, max_wait_ms=None, unknown="retry")
-FRESH = History(attempts=0, expires=None)
 BUSY = TransientError("http.503")
 UNKNOWN = UnknownOutcomeError("timeout", provider="acme")
 THROTTLED = ThrottledError("http.429")
@@ -49,12 +48,29 @@ GONE = ProviderUnavailableError("http.401")
 LATER = deferred("night")
 
 
+Before = tuple[History, int | None]
+
+
+def before(
+    attempts: int = 0,
+    expires: int | None = None,
+    first_failed: int | None = None,
+    since: int | None = None,
+    code: str | None = None,
+) -> Before:
+    """What was known of a notification, and when it expires."""
+    return History(attempts, 0, first_failed, since, error_code=code), expires
+
+
+FRESH = before()
+
+
 def said(decision: Decision) -> tuple[object, ...]:
     """A decision in short: seconds until the next attempt and attempts made, or why there is none."""
     if isinstance(decision, TryAgain):
-        return "retry", (decision.due - NOW) / 1000, decision.attempts, decision.outcome.counted
+        return "retry", (decision.due - NOW) / 1000, decision.history.attempts, decision.outcome.counted
     if isinstance(decision, GiveUp):
-        return "dead", decision.reason, decision.attempts
+        return "dead", decision.reason, decision.history.attempts
     return "assumed" if decision.assumed else "finished", decision.outcome
 
 
@@ -70,30 +86,30 @@ def failed(error: DeliveryError | None, after: float = 2.0, *, counted: bool = T
         (Skipped("quiet"), FRESH, ("finished", Skipped("quiet"))),
         # what is dead: an attempt that failed counts, what died without one does not
         (Dead("permanent", PermanentError("http.400")), FRESH, ("dead", "permanent", 1)),
-        (Dead("invalid_recipient", InvalidRecipientError("x")), History(2, None), ("dead", "invalid_recipient", 3)),
-        (Dead("throttle_timeout"), History(2, None), ("dead", "throttle_timeout", 2)),
+        (Dead("invalid_recipient", InvalidRecipientError("x")), before(2, None), ("dead", "invalid_recipient", 3)),
+        (Dead("throttle_timeout"), before(2, None), ("dead", "throttle_timeout", 2)),
         (Dead("as a middleware says"), FRESH, ("dead", "permanent", 0)),
         # the maximum of attempts
         (failed(BUSY), FRESH, ("retry", 2.0, 1, True)),
-        (failed(BUSY), History(2, None), ("retry", 2.0, 3, True)),
-        (failed(BUSY), History(3, None), ("dead", "max_attempts", 4)),
-        (failed(BUSY, counted=False), History(3, None), ("retry", 2.0, 3, False)),
+        (failed(BUSY), before(2, None), ("retry", 2.0, 3, True)),
+        (failed(BUSY), before(3, None), ("dead", "max_attempts", 4)),
+        (failed(BUSY, counted=False), before(3, None), ("retry", 2.0, 3, False)),
         (failed(None), FRESH, ("retry", 2.0, 1, True)),
         # what is not counted waits for a second at least, and longer the older its first failure is
         (failed(RECIPIENT, 0.0, counted=False), FRESH, ("retry", 1.0, 0, False)),
-        (failed(RECIPIENT, -5.0, counted=False), History(0, None, NOW - 20_000), ("retry", 10.0, 0, False)),
+        (failed(RECIPIENT, -5.0, counted=False), before(0, None, NOW - 20_000), ("retry", 10.0, 0, False)),
         (failed(RECIPIENT, 11.0, counted=False), FRESH, ("retry", 11.0, 0, False)),
         # the expiry: at once when no attempt can start before it
-        (failed(BUSY), History(0, NOW + 2_001), ("retry", 2.0, 1, True)),
-        (failed(BUSY), History(0, NOW + 2_000), ("dead", "expired", 1)),
-        (failed(RECIPIENT, 2.0, counted=False), History(1, NOW + 2_000), ("dead", "expired", 1)),
-        (failed(GONE, 2.0, counted=False), History(0, NOW + 2_000), ("dead", "expired", 0)),
-        (failed(BUSY), History(3, NOW + 2_000), ("dead", "max_attempts", 4)),
+        (failed(BUSY), before(0, NOW + 2_001), ("retry", 2.0, 1, True)),
+        (failed(BUSY), before(0, NOW + 2_000), ("dead", "expired", 1)),
+        (failed(RECIPIENT, 2.0, counted=False), before(1, NOW + 2_000), ("dead", "expired", 1)),
+        (failed(GONE, 2.0, counted=False), before(0, NOW + 2_000), ("dead", "expired", 0)),
+        (failed(BUSY), before(3, NOW + 2_000), ("dead", "max_attempts", 4)),
     ],
 )  # fmt: skip
-def test_what_follows(outcome: Outcome, history: History, follows: tuple[object, ...]) -> None:
+def test_what_follows(outcome: Outcome, history: Before, follows: tuple[object, ...]) -> None:
     """Without a circuit's ruling, in a topic that keeps everything."""
-    assert said(decide(outcome, history, RULES, NOW)) == follows
+    assert said(decide(outcome, *history, RULES, NOW)) == follows
 
 
 @pytest.mark.parametrize(
@@ -113,15 +129,15 @@ def test_an_unknown_outcome(
 ) -> None:
     """The team decides; of a bug in its own code nothing is assumed."""
     rules = attrs.evolve(RULES, unknown=policy)
-    assert said(decide(failed(error), FRESH, rules, NOW)) == follows
+    assert said(decide(failed(error), *FRESH, rules, NOW)) == follows
 
 
 def test_an_unknown_outcome_of_the_last_attempt() -> None:
     """What the team wants of it comes before the maximum."""
-    last = History(3, None)
-    assert said(decide(failed(UNKNOWN), last, RULES, NOW)) == ("dead", "max_attempts", 4)
+    last = before(3, None)
+    assert said(decide(failed(UNKNOWN), *last, RULES, NOW)) == ("dead", "max_attempts", 4)
     rules = attrs.evolve(RULES, unknown="dead_letter")
-    assert said(decide(failed(UNKNOWN), last, rules, NOW)) == ("dead", "unknown_outcome", 4)
+    assert said(decide(failed(UNKNOWN), *last, rules, NOW)) == ("dead", "unknown_outcome", 4)
 
 
 @pytest.mark.parametrize(
@@ -143,20 +159,20 @@ def test_an_unknown_outcome_of_the_last_attempt() -> None:
 )  # fmt: skip
 def test_what_the_circuits_rule(outcome: Outcome, ruling: Ruling, follows: tuple[object, ...]) -> None:
     """Whether it counts, and how long it waits."""
-    assert said(decide(outcome, FRESH, RULES, NOW, None, ruling)) == follows
+    assert said(decide(outcome, *FRESH, RULES, NOW, None, ruling)) == follows
 
 
 def test_a_ruling_comes_before_the_maximum_and_the_expiry() -> None:
     """An outage kills nothing by its attempts, and its wait decides whether the next one comes before the expiry."""
     held = Ruling(False, 60.0, claim=False)
-    assert said(decide(failed(BUSY), History(3, None), RULES, NOW, None, held)) == ("retry", 60.0, 3, False)
-    assert said(decide(failed(BUSY), History(3, NOW + 60_000), RULES, NOW, None, held)) == (
+    assert said(decide(failed(BUSY), *before(3, None), RULES, NOW, None, held)) == ("retry", 60.0, 3, False)
+    assert said(decide(failed(BUSY), *before(3, NOW + 60_000), RULES, NOW, None, held)) == (
         "dead",
         "expired",
         3,
     )
     disbelieved = Ruling(True, 0.0, claim=True, backoff=8.0)
-    assert said(decide(failed(GONE, counted=False), History(3, None), RULES, NOW, None, disbelieved)) == (
+    assert said(decide(failed(GONE, counted=False), *before(3, None), RULES, NOW, None, disbelieved)) == (
         "dead",
         "max_attempts",
         4,
@@ -178,7 +194,7 @@ def test_a_ruling_comes_before_the_maximum_and_the_expiry() -> None:
 )
 def test_how_long_the_topic_keeps_it(outcome: Outcome, kept: Kept, follows: tuple[object, ...]) -> None:
     """A wait that its topic may not outlast is refused when it is asked for."""
-    assert said(decide(outcome, FRESH, RULES, NOW, kept)) == follows
+    assert said(decide(outcome, *FRESH, RULES, NOW, kept)) == follows
 
 
 def test_retention_of_a_topic() -> None:
@@ -196,17 +212,18 @@ def test_since_when_it_waits(error: DeliveryError) -> None:
     same, other = error.code, "http.429" if error is LATER else "deferred.quiet"
     for history, since in (
         (FRESH, NOW),
-        (History(1, None, NOW - HOUR, None, "http.503"), NOW),
-        (History(1, None, NOW - HOUR, NOW - HOUR, same), NOW - HOUR),
-        (History(1, None, NOW - HOUR, NOW - HOUR, other), NOW),
+        (before(1, None, NOW - HOUR, None, "http.503"), NOW),
+        (before(1, None, NOW - HOUR, NOW - HOUR, same), NOW - HOUR),
+        (before(1, None, NOW - HOUR, NOW - HOUR, other), NOW),
     ):
-        decision = decide(answer, history, RULES, NOW)
+        decision = decide(answer, *history, RULES, NOW)
         assert isinstance(decision, TryAgain)
-        assert decision.waiting_since == since
-        assert decision.first_failed == (NOW if history.first_failed is None else history.first_failed)
-    ended = decide(failed(BUSY), History(1, None, NOW - HOUR, NOW - HOUR, same), RULES, NOW)
+        first = history[0].first_failed_ms
+        assert decision.history.waiting_since_ms == since
+        assert decision.history.first_failed_ms == (NOW if first is None else first)
+    ended = decide(failed(BUSY), *before(1, None, NOW - HOUR, NOW - HOUR, same), RULES, NOW)
     assert isinstance(ended, TryAgain)
-    assert ended.waiting_since is None
+    assert ended.history.waiting_since_ms is None
 
 
 @pytest.mark.parametrize(
@@ -228,50 +245,55 @@ def test_how_long_it_may_be_throttled(
     error: DeliveryError, waited: int, expires: int | None, max_wait: int | None, dies: bool
 ) -> None:
     """The policy bounds throttles and deferrals; without it a day bounds throttles of what never expires."""
-    history = History(0, expires, NOW - waited, NOW - waited, error.code)
+    history = before(0, expires, NOW - waited, NOW - waited, error.code)
     rules = attrs.evolve(RULES, max_wait_ms=max_wait)
-    decision = decide(failed(error, 60.0, counted=False), history, rules, NOW)
+    decision = decide(failed(error, 60.0, counted=False), *history, rules, NOW)
     assert said(decision)[:2] == (("dead", "throttle_timeout") if dies else ("retry", 60.0))
 
 
 @pytest.mark.parametrize("error", [THROTTLED, GONE])
 def test_nothing_expires_in_a_wait_of_which_nobody_knows_the_end(error: DeliveryError) -> None:
     """Without a lane there is no circuit that says how long the provider is left alone."""
-    history, answer = History(0, NOW + 1_000), failed(error, 2.0, counted=False)
+    history, answer = before(0, NOW + 1_000), failed(error, 2.0, counted=False)
     alone = attrs.evolve(RULES, in_lane=False)
-    assert said(decide(answer, history, RULES, NOW)) == ("dead", "expired", 0)
-    assert said(decide(answer, history, alone, NOW)) == ("retry", 2.0, 0, False)
-    assert said(decide(failed(BUSY), history, alone, NOW)) == ("dead", "expired", 1)
+    assert said(decide(answer, *history, RULES, NOW)) == ("dead", "expired", 0)
+    assert said(decide(answer, *history, alone, NOW)) == ("retry", 2.0, 0, False)
+    assert said(decide(failed(BUSY), *history, alone, NOW)) == ("dead", "expired", 1)
 
 
 def test_what_is_told_of_an_attempt() -> None:
     """A decision keeps the outcome that events name: an attempt that was the last one was to be tried again."""
-    last = decide(failed(BUSY), History(3, None), RULES, NOW)
+    last = decide(failed(BUSY), *before(3, None), RULES, NOW)
     assert isinstance(last, GiveUp)
-    assert (last.outcome, last.error) == (failed(BUSY), BUSY)
-    dead = decide(Dead("permanent", BUSY), FRESH, RULES, NOW)
+    assert (last.outcome, last.history.error_code) == (failed(BUSY), BUSY.code)
+    dead = decide(Dead("permanent", BUSY), *FRESH, RULES, NOW)
     assert dead.outcome == Dead("permanent", BUSY)
-    assert decide(Sent(Receipt("p")), FRESH, RULES, NOW) == Finish(Sent(Receipt("p")))
+    assert decide(Sent(Receipt("p")), *FRESH, RULES, NOW) == Finish(Sent(Receipt("p")))
 
 
 @pytest.mark.parametrize(
     ("first_failed", "expires", "follows"),
     [
-        (None, None, WaitForCodec(NOW + 1_000, NOW)),
-        (NOW - 10_000, None, WaitForCodec(NOW + 10_000, NOW - 10_000)),
-        (NOW - HOUR, None, WaitForCodec(NOW + 60_000, NOW - HOUR)),
-        (NOW - MAX_WAIT_MS, None, WaitForCodec(NOW + 60_000, NOW - MAX_WAIT_MS)),
+        (None, None, (NOW + 1_000, NOW)),
+        (NOW - 10_000, None, (NOW + 10_000, NOW - 10_000)),
+        (NOW - HOUR, None, (NOW + 60_000, NOW - HOUR)),
+        (NOW - MAX_WAIT_MS, None, (NOW + 60_000, NOW - MAX_WAIT_MS)),
         (NOW - MAX_WAIT_MS - 1, None, "undecodable"),
         (None, NOW, "expired"),
         (NOW - MAX_WAIT_MS - 1, NOW, "expired"),
-        (None, NOW + 1, WaitForCodec(NOW + 1_000, NOW)),
+        (None, NOW + 1, (NOW + 1_000, NOW)),
     ],
 )
 def test_a_codec_that_cannot_decode_it_now(
-    first_failed: int | None, expires: int | None, follows: object
+    first_failed: int | None, expires: int | None, follows: tuple[int, int] | str
 ) -> None:
     """It waits for as long as it has waited so far, from a second to a minute, and for a day at most."""
-    assert undecodable_now(History(2, expires, first_failed), NOW) == follows
+    found = undecodable_now(*before(2, expires, first_failed), "avro.schema", NOW)
+    if isinstance(found, WaitForCodec):
+        assert (found.due, found.history.first_failed_ms) == follows
+        assert (found.history.attempts, found.history.error_code) == (2, "avro.schema")
+    else:
+        assert found == follows
 
 
 # -- a worker and `deliver` answer alike
@@ -306,7 +328,7 @@ async def test_deliver_answers_as_a_worker(
 
     answer = outcome_of(error, attempt, RETRY, lambda e: None, lambda wrong: None)
     rules = Rules.of(RETRY, unknown)
-    worker = decide(answer, History(attempt - 1, None), rules, NOW)
+    worker = decide(answer, *before(attempt - 1, None), rules, NOW)
     here = await deliver(
         Failing(), Notification(user_id="u", category="otp", channel="sms", data={}), attempt=attempt
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from confluent_kafka import OFFSET_END, TopicPartition
 
 from kafka_notify import events
 from kafka_notify._base.clock import Clock
@@ -104,3 +105,47 @@ def test_a_commit_that_a_revoke_overtook_is_no_failure(fetch: FetchLoop) -> None
     refused = CommitResult(asked[0], frozenset(), 0.0, "REBALANCE_IN_PROGRESS")
     commits.answered(refused)
     assert [type(event) for event in told] == [events.CommitFailed]
+
+
+class Growing:
+    """Brokers whose logs grow after each question: somebody sends a notification, and an owner that does not know yet
+    that it is one no more writes its retry copy."""
+
+    def __init__(self) -> None:
+        self.source = 0
+        self.copies: list[int] = []
+        self.seeks: list[str] = []
+
+    def _grow(self) -> None:
+        self.copies.append(self.source)
+        self.source += 1
+
+    def committed(self, pairs: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self._grow()
+        return pairs
+
+    def offsets_for_times(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        ends = {"s": self.source, "r": len(self.copies)}
+        for place in places:
+            place.offset = ends[place.topic] if place.offset == OFFSET_END else 0
+        self._grow()
+        return places
+
+    def seek(self, place: TopicPartition) -> None:
+        self.seeks.append(place.topic)
+
+    def resume(self, places: list[TopicPartition]) -> None: ...
+
+
+def test_no_restored_copy_is_newer_than_the_known_end_of_the_source(fetch: FetchLoop) -> None:
+    """Both ends are looked up while an earlier owner goes on: each copy below the end of the retry topic names a source
+    record below the end of the source. One beyond it would count as another topic's, and would be sent beside it."""
+    brokers = Growing()
+    started: list[loop.Start] = []
+    cast(Any, fetch._receiver).started = started.append
+    fetch._start_pairs(cast(Any, brokers), {0})
+    [start] = started
+    restored = brokers.copies[: start.retry_range[1]]
+    assert restored
+    assert max(restored) < start.source_range[1]
+    assert sorted(brokers.seeks) == ["r", "s"]

@@ -24,12 +24,13 @@ from kafka_notify._decision.circuit import DAY
 from kafka_notify._decision.destinations import FAILURES, Circuits, Destinations
 from kafka_notify._decision.put_aside import FAR
 from kafka_notify._decision.reserve import EACH, LONGEST
-from kafka_notify._decision.what_follows import History, Rules, decide
+from kafka_notify._decision.what_follows import Rules, decide
 from kafka_notify._partition.entry import Busy
 from kafka_notify._send.admission import OVERDUE
 from kafka_notify._send.guard import Guard
 from kafka_notify._send.place import Place, Senders
 from kafka_notify.outcome import Dead, Outcome, Retry
+from kafka_notify.wire import History
 
 DEFAULT = CircuitBreaker()
 
@@ -99,16 +100,16 @@ class World:
     ) -> tuple[Outcome, bool]:
         """What becomes of a notification that was not sent, and whether the provider was asked."""
         ruling, asked = self.guard.not_sent(place, entry, made, answer, self.now)
-        first_failed = entry.retry.first_failed if entry.retry else None
-        history = History(entry.attempt, None, first_failed)
-        follows = decide(answer, history, Rules(99, None, "retry"), self.clock.now(), None, ruling)
+        rules = Rules(99, None, "retry")
+        follows = decide(answer, entry.history, None, rules, self.clock.now(), None, ruling)
         return follows.outcome, asked
 
     def entry(self, user: str = "u", *, held: bool = False, channel: str = "sms", attempt: int = 0) -> Any:
         lane = Thing(partition=self.partition, paused=None)
         return Thing(
-            queue=lane, partition=self.partition, key=user.encode(), attempt=attempt, busy=Busy.SENDING,
-            retry=SimpleNamespace(first_failed=None) if held else None, failed=attempt > 0, created=0,
+            queue=lane, partition=self.partition, key=user.encode(), busy=Busy.SENDING,
+            retry=SimpleNamespace() if held else None, created=0,
+            history=History(attempt, first_failed_ms=self.clock.now() if attempt else None),
             origin=0, size=100,
             headers=[("notif-channel", channel.encode())],
         )  # fmt: skip

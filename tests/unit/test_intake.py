@@ -26,10 +26,9 @@ from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.source_offsets import READ_WINDOW
 from kafka_notify._partition.wide import Spill
-from kafka_notify._wire.hops import RetryState
 from kafka_notify._wire.pause import Paused
 from kafka_notify.policy import Ordering
-from kafka_notify.wire import retry_copy
+from kafka_notify.wire import History, Origin, RetryState, retry_copy
 
 SOURCE, RETRY = "notif.low", "notif.retry.low"
 CONCURRENCY = 500
@@ -164,7 +163,7 @@ class Engine:
         parked, self.parked = self.parked, []
         for entry in parked:
             held = RetryRecord(next(self.copies), 0, None, f"id{entry.origin}", 0)
-            entry.partition.copied(entry, held, 0, 0)
+            entry.partition.copied(entry, held, 0)
 
 
 def records(
@@ -454,7 +453,7 @@ def test_restored_origin_is_reached_without_room() -> None:
     """A waiting retry whose place in the source was not read yet gets there, however full the memory is."""
     e = Engine(1)
     e.start(1, retry_end=1)
-    state = RetryState(SOURCE, 1, 9_000, 1, 0, None, None, None, None, False, "me", 0)
+    state = RetryState(Origin(SOURCE, 1, 9_000), History(1), 0, "me")
     headers = retry_copy([], state, "id9000", 0)
     e.intake.feed(records(1, [0], headers=headers, topic=RETRY))
     e.partitions[1].confirmed(e.partitions[1].snapshot()[0], 0)

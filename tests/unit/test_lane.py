@@ -25,7 +25,7 @@ from kafka_notify._partition.parking import Parking
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import Spill
-from kafka_notify.wire import Headers, RetryState, collapse_of
+from kafka_notify.wire import Headers, History, Origin, RetryState, collapse_of
 from tests.model.promises import Bytes
 
 FEW, MANY = 1_000, 20_000
@@ -187,7 +187,7 @@ class Bench:
         self.partition.on_source(offset, "u", seen, labels(key), 1, lambda: identity, NOW)
 
     def restore(self, offset: int, origin: int, attempt: int = 0, due: int = 0) -> None:
-        state = RetryState("source", 0, origin, attempt, due, None, None, None, None, False, "before", 0)
+        state = RetryState(Origin("source", 0, origin), History(attempt), due, "before")
         facts = (f"id{origin}", 0, None, "")
         self.partition.on_retry(offset, "u", state, Bytes(b"u", b""), [], lambda: facts, NOW)
 
@@ -195,7 +195,7 @@ class Bench:
         held = RetryRecord(self.at, due, None, f"id{entry.origin}", 0)
         held.collapse = collapse
         self.at += 1
-        self.partition.copied(entry, held, 0, NOW)
+        self.partition.copied(entry, held, NOW)
 
     def fail(self, entry: Entry, due: int) -> None:
         self.partition.copying(entry)

@@ -11,6 +11,7 @@ from kafka_notify._fetch.loader import COPIES, FOLLOWERS, FOLLOWERS_AT_MOST, Loa
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.retry_record import RetryRecord
+from kafka_notify.wire import History
 
 
 @attrs.define(eq=False)
@@ -194,8 +195,7 @@ def test_those_that_never_failed_take_turns_with_the_others() -> None:
     b = Bench(room=4)
     entries = b.add(10)
     tried = Entry(UserQueue(cast(Any, b.partitions[0]), "t"), 0, cast(Any, None), None, 0)
-    tried.attempt, tried.retry = 1, RetryRecord(77, 0, None, "", 0)
-    tried.retry.first_failed = 1
+    tried.retry = RetryRecord(77, 0, None, "", 0, History(1, first_failed_ms=1))
     b.loader.add(tried, to_copy=False)
     b.loader.fill()
     assert [load.at for load in b.asked] == [0, 77, 1, 2]
@@ -345,6 +345,6 @@ def test_followers_that_failed_are_not_reloaded_ahead() -> None:
     b = Bench()
     _, failed, _ = user_with(b, 3)
     assert failed.retry is not None
-    failed.attempt, failed.retry.first_failed = 1, 1
+    failed.retry.history = History(1, first_failed_ms=1)
     b.loader.fill()
     assert len(b.asked) == 1

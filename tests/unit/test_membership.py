@@ -37,7 +37,7 @@ class Group:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Membership:
-    monkeypatch.setattr(membership, "AdminClient", Group)
+    monkeypatch.setattr(membership, "shared_admin", Group)
     monkeypatch.setattr(membership, "LOOK", 0.0)
     return Membership({"bootstrap.servers": "none"}, "g")
 

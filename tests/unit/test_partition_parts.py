@@ -22,6 +22,7 @@ from kafka_notify._partition.table import EntryTable
 from kafka_notify._partition.waiting import Waiting
 from kafka_notify._partition.wide import LongWaits, RetryHalf, RetryTracker
 from kafka_notify._partition.writers import Whose, Writers
+from kafka_notify.wire import History
 from tests.model.promises import Bytes
 
 NOW = 1_000
@@ -57,8 +58,8 @@ def entry(origin: int, where: UserQueue | None = None, held: RetryRecord | None 
 def held(
     at: int = 0, due: int = 0, *, redrives: int = 0, topic: str = "", expires: int | None = None
 ) -> RetryRecord:
-    made = RetryRecord(at, due, expires, "id", 7)
-    made.redrives, made.topic = redrives, topic
+    made = RetryRecord(at, due, expires, "id", 7, History(redrives=redrives))
+    made.topic = topic
     return made
 
 

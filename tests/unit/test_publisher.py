@@ -17,7 +17,7 @@ from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify.notification import MAX_USER_ID_BYTES
 from kafka_notify.outcome import Retry
-from kafka_notify.wire import Headers, read_dead_letter, read_retry
+from kafka_notify.wire import Headers, History, read_dead_letter, read_retry
 from tests.unit.publishing import NOW, publishing
 
 HEADERS: Headers = [("notif-category", b"news"), ("notif-channel", b"sms"), ("team", b"x")]
@@ -49,7 +49,7 @@ class Partition:
     def __init__(self) -> None:
         self.number, self.topic_id, self.writer = 2, "", "w"
         self.alive, self.outstanding = True, 0
-        self.lives: list[tuple[RetryRecord, int]] = []
+        self.lives: list[RetryRecord] = []
         self.finished: list[bool] = []
 
     def copying(self, entry: Entry) -> None:
@@ -58,8 +58,8 @@ class Partition:
     def dead_lettering(self, entry: Entry) -> None:
         entry.busy = Busy.DEAD_LETTERING
 
-    def copied(self, entry: Entry, held: RetryRecord, attempts: int, now: int) -> None:
-        self.lives.append((held, attempts))
+    def copied(self, entry: Entry, held: RetryRecord, now: int) -> None:
+        self.lives.append(held)
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
         self.finished.append(accepted)
@@ -94,7 +94,8 @@ class World:
 
     def retried(self) -> Copy:
         """The copy of a failed attempt."""
-        decision = TryAgain(Retry(2.0, True, FAILURE), attempts=1, due=NOW + 2_000, first_failed=NOW)
+        history = History().after(FAILURE, counted=True).waiting(NOW, None)
+        decision = TryAgain(Retry(2.0, True, FAILURE), history, NOW + 2_000)
         self.publisher.try_again(self.entry, self.note, decision)
         return self.written[-1]
 
@@ -111,12 +112,14 @@ def test_a_retry_lives_in_its_copy_once_the_broker_has_it() -> None:
     state = read_retry(copy.headers, "source", 2)
     assert state is not None
     assert (copy.topic, copy.partition, copy.value) == ("retry", 2, b'{"a": 1}')
-    assert (state.origin, state.attempt, state.due_ms, state.error_code) == (7, 1, NOW + 2_000, "http.503")
+    assert (state.origin.offset, state.due_ms) == (7, NOW + 2_000)
+    assert (state.history.attempts, state.history.error_code) == (1, "http.503")
     assert (world.partition.outstanding, world.partition.lives, world.events) == (1, [], [])
 
     copy.acknowledged(33)
-    [(held, attempts)] = world.partition.lives
-    assert (held.at, held.provider, attempts, world.partition.outstanding) == (33, "acme", 1, 0)
+    [held] = world.partition.lives
+    assert (held.at, held.history, world.partition.outstanding) == (33, state.history, 0)
+    assert held.history.provider == "acme"
     [told] = world.events
     assert isinstance(told, events.RetryScheduled)
 
@@ -128,7 +131,7 @@ def test_a_try_that_failed_may_have_been_written() -> None:
     copy.failed()
     copy.acknowledged(34)
 
-    assert world.partition.lives[0][0].tainted
+    assert world.partition.lives[0].tainted
 
 
 def test_a_retry_that_no_topic_takes_is_dead_lettered() -> None:
@@ -138,7 +141,7 @@ def test_a_retry_that_no_topic_takes_is_dead_lettered() -> None:
     letter = world.written[-1]
     state = read_dead_letter(letter.headers)
     assert state is not None
-    assert (letter.topic, state.reason, state.error_code, state.attempt) == (
+    assert (letter.topic, state.reason, state.history.error_code, state.history.attempts) == (
         "dlq",
         "permanent",
         "record_too_large",
@@ -189,7 +192,7 @@ def test_a_dead_letter_becomes_smaller() -> None:
     assert kept(letter) == (b"u", None, False)
     state = read_dead_letter(letter.headers)
     assert state is not None
-    assert state.error_code == "record_too_large"
+    assert state.history.error_code == "record_too_large"
     assert world.partition.outstanding == 1
 
 

@@ -83,7 +83,7 @@ class Client:
 
     def __init__(self, cause: KafkaError | None) -> None:
         self._cause = cause
-        self._note = client_errors.noted(None)
+        self._note = client_errors.Noted(None)
 
     def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
         raise KafkaException(KafkaError(KafkaError._TRANSPORT))

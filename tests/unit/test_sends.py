@@ -252,7 +252,7 @@ async def test_a_record_that_alone_cannot_be_decoded_holds_nobody() -> None:
     await alone.until(lambda: len(alone.written) == 2)
     state = read_retry(alone.written[0][1], "source", 0)
     assert state is not None
-    assert (state.attempt, state.error_code) == (0, "codec_unavailable")
+    assert (state.history.attempts, state.history.error_code) == (0, "codec_unavailable")
 
     codec.unknown.clear()
     await alone.until(lambda: len(consumer.sent) == 7)

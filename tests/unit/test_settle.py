@@ -23,12 +23,12 @@ from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
-from kafka_notify._send.outcomes import Outcomes, history_of
+from kafka_notify._send.outcomes import Outcomes
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify.outcome import Retry
 from kafka_notify.policy import deferred
-from kafka_notify.wire import read_dead_letter, read_retry
+from kafka_notify.wire import History, read_dead_letter, read_retry
 from tests.model.promises import Bytes
 from tests.unit.publishing import NOW, publishing
 
@@ -69,14 +69,16 @@ def settled(
         Epoch(0, "w"), Half(none, 0, 1), Half(none), effects=cast(Any, None), budget=PayloadBudget(1_000),
     )  # fmt: skip
     entry = Entry(UserQueue(partition, b"u"), 0, Bytes(b"u", b"{}"), [("notif-category", b"news")], 1)
-    entry.retry = RetryRecord(0, NOW, expires, "id", NOW)
-    entry.retry.first_failed = NOW - first_failed
-    entry.retry.waiting_since = None if waiting is None else NOW - waiting
-    entry.retry.error_code = last
+    history = History(
+        first_failed_ms=NOW - first_failed,
+        waiting_since_ms=None if waiting is None else NOW - waiting,
+        error_code=last,
+    )
+    entry.retry = RetryRecord(0, NOW, expires, "id", NOW, history)
     notification: Notification[Any] = Notification(user_id="u", category="news", channel="sms", data={})
-    history = history_of(entry, notification._expires_ms if expires is None else expires)
+    dies = notification._expires_ms if expires is None else expires
     answer = Retry(60, False, error)
-    outcomes.settle(entry, notification, decide(answer, history, outcomes.rules, NOW, outcomes.kept))
+    outcomes.settle(entry, notification, decide(answer, history, dies, outcomes.rules, NOW, outcomes.kept))
     return written
 
 
@@ -92,7 +94,7 @@ def fate(written: Written) -> tuple[str, int | None]:
         return letter.reason, None
     state = read_retry(headers, "source", 0)
     assert state is not None
-    return topic, None if state.waiting_since_ms is None else NOW - state.waiting_since_ms
+    return topic, None if state.history.waiting_since_ms is None else NOW - state.history.waiting_since_ms
 
 
 @pytest.mark.parametrize("error", THROTTLES)

@@ -16,7 +16,7 @@ from kafka_notify import wire
 from kafka_notify.codec import CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailableError, InvalidNotificationError
 from kafka_notify.notification import Category, Notification
-from kafka_notify.wire import Headers, RetryState, Undecodable
+from kafka_notify.wire import DeadLetterState, Headers, History, Origin, RetryState, Undecodable
 
 TOPIC = "notif.high_priority"
 NOW_MS = 1_767_225_600_000
@@ -43,20 +43,16 @@ CATEGORIES: Mapping[str, Category[Any]] = {c.name: c for c in (OTP, ALERT, SHORT
 JSON = JsonCodec()
 
 MINIMAL: Headers = [("notif-category", b"alert"), ("notif-channel", b"sms")]
-STATE = RetryState(
-    origin_topic=TOPIC,
-    origin_partition=3,
-    origin=41,
-    attempt=2,
-    due_ms=NOW_MS + 8000,
+HISTORY = History(
+    attempts=2,
     first_failed_ms=NOW_MS,
     error_class="TransientError",
     error_code="http.503",
     provider="twilio",
     outcome_unknown=True,
-    writer="w-1",
-    redrives=0,
 )
+STATE = RetryState(Origin(TOPIC, 3, 41), HISTORY, NOW_MS + 8000, "w-1")
+DEAD = DeadLetterState(STATE.origin, HISTORY, "permanent", 1, "g", "intact")
 
 quick = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -537,20 +533,21 @@ millis = st.integers(0, 253_402_300_799_999)
 tokens = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=100)
 states = st.builds(
     RetryState,
-    origin_topic=st.just(TOPIC),
-    origin_partition=st.just(3),
-    origin=st.integers(0, 2**63 - 1),
-    attempt=numbers,
+    origin=st.builds(Origin, st.just(TOPIC), st.just(3), st.integers(0, 2**63 - 1)),
+    history=st.builds(
+        History,
+        attempts=numbers,
+        redrives=numbers,
+        first_failed_ms=st.none() | millis,
+        waiting_since_ms=st.none() | millis,
+        error_class=st.none() | tokens,
+        error_code=st.none() | tokens,
+        provider=st.none() | tokens,
+        outcome_unknown=st.booleans(),
+        unknown_before=st.booleans(),
+    ),
     due_ms=millis,
-    first_failed_ms=st.none() | millis,
-    error_class=st.none() | tokens,
-    error_code=st.none() | tokens,
-    provider=st.none() | tokens,
-    outcome_unknown=st.booleans(),
     writer=tokens.filter(bool),
-    redrives=numbers,
-    unknown_before=st.booleans(),
-    waiting_since_ms=st.none() | millis,
 )
 
 
@@ -571,9 +568,9 @@ def test_retry_copies_replace_and_never_append(headers: Any, first: RetryState, 
 def test_copy_is_known_as_its_record(headers: Any, state: RetryState, timestamp_ms: int) -> None:
     """Whatever a record says, and whenever it claims to have been written: its copy names the same notification, or
     a worker that finds both after a crash would take the topic for another one, and halt its partition."""
-    known = wire.identity(headers, TOPIC, 3, state.origin, timestamp_ms)
+    known = wire.identity(headers, TOPIC, 3, state.origin.offset, timestamp_ms)
     copy = wire.retry_copy(headers, state, *known)
-    assert wire.identity(copy, TOPIC, 3, state.origin, NOW_MS) == known
+    assert wire.identity(copy, TOPIC, 3, state.origin.offset, NOW_MS) == known
     assert wire.expiry(copy, known[1], CATEGORIES) == wire.expiry(headers, known[1], CATEGORIES)
 
 
@@ -639,7 +636,7 @@ def test_malformed_or_foreign_retry_headers(name: str, value: bytes) -> None:
 def test_no_headers_break_the_readers_of_hops(headers: Any) -> None:
     """Whatever stands in retry and dead-letter headers, reading gives a state or None."""
     state = wire.read_retry(headers, TOPIC, 3)
-    assert state is None or (state.origin_topic, state.origin_partition) == (TOPIC, 3)
+    assert state is None or (state.origin.topic, state.origin.partition) == (TOPIC, 3)
     letter = wire.read_dead_letter(headers)
     assert letter is None or letter.payload in ("intact", "redacted")
 
@@ -648,11 +645,11 @@ def test_no_headers_break_the_readers_of_hops(headers: Any) -> None:
 @given(st.text(), st.text())
 def test_whatever_a_sender_says_can_be_read_back(provider: str, code: str) -> None:
     """A provider's name with line feeds, surrogates or a megabyte of text must not make a copy unreadable."""
-    state = attrs.evolve(STATE, provider=provider * 100, error_code=code, due_ms=10**18)
+    state = RetryState(STATE.origin, History(provider=provider * 100, error_code=code), 10**18, "w")
     copy = wire.retry_copy(MINIMAL, state, "id-1", NOW_MS)
     back = wire.read_retry(copy, TOPIC, 3)
     assert back is not None
-    assert len(back.provider or "") <= 128
+    assert len(back.history.provider or "") <= 128
     assert all(len(raw) <= 512 for _, raw in copy)
 
 
@@ -661,31 +658,16 @@ def test_whatever_a_sender_says_can_be_read_back(provider: str, code: str) -> No
 
 def test_dead_letter_round_trip() -> None:
     """A dead letter says why, when, who, from where, and after what."""
-    letter = wire.dead_letter(
-        wire.retry_copy(MINIMAL, STATE, "id-1", NOW_MS),
+    state = DeadLetterState(
+        origin=STATE.origin,
+        history=attrs.evolve(HISTORY, attempts=4, redrives=1),
         reason="max_attempts",
         at_ms=NOW_MS + 9,
         group="notif.high_priority.sms",
         payload="intact",
-        redrives=1,
-        state=attrs.evolve(STATE, attempt=4),
     )
-    assert wire.read_dead_letter(letter) == wire.DeadLetterState(
-        reason="max_attempts",
-        at_ms=NOW_MS + 9,
-        group="notif.high_priority.sms",
-        payload="intact",
-        redrives=1,
-        origin_topic=TOPIC,
-        origin_partition=3,
-        origin=41,
-        attempt=4,
-        first_failed_ms=NOW_MS,
-        error_class="TransientError",
-        error_code="http.503",
-        provider="twilio",
-        outcome_unknown=True,
-    )
+    letter = wire.dead_letter(wire.retry_copy(MINIMAL, STATE, "id-1", NOW_MS), state)
+    assert wire.read_dead_letter(letter) == state
     names = [name for name, _ in letter]
     assert len(names) == len(set(names))
     assert not {"notif-writer", "notif-next-retry-at"} & set(names)
@@ -694,9 +676,7 @@ def test_dead_letter_round_trip() -> None:
 def test_undecodable_record_keeps_its_headers() -> None:
     """A letter of a record that could not be read adds no id of its own, and replaces forged headers."""
     broken: Headers = [("notif-id", b"\xff"), ("notif-dlq-reason", b"forged"), ("own", b"\xfe")]
-    letter = wire.dead_letter(
-        broken, reason="undecodable", at_ms=1, group="g", payload="redacted", redrives=0, state=STATE
-    )
+    letter = wire.dead_letter(broken, attrs.evolve(DEAD, reason="undecodable", payload="redacted"))
     assert letter[:2] == [("notif-id", b"\xff"), ("own", b"\xfe")]
     assert dict(letter)["notif-dlq-reason"] == b"undecodable"
     assert wire.read_retry(letter, TOPIC, 3) is None
@@ -705,19 +685,14 @@ def test_undecodable_record_keeps_its_headers() -> None:
 def test_foreign_record_keeps_its_derived_id_in_the_dead_letter_topic() -> None:
     """The redriven copy then carries the same idempotency key and creation time."""
     n = decode(MINIMAL)
-    letter = wire.dead_letter(
-        MINIMAL, reason="permanent", at_ms=1, group="g", payload="intact", redrives=0, state=STATE, id=n.id,
-        created_ms=NOW_MS,
-    )  # fmt: skip
+    letter = wire.dead_letter(MINIMAL, DEAD, n.id, NOW_MS)
     assert fields(decode(letter, offset=99, timestamp_ms=5)) == fields(n)
 
 
 def test_redrive_copy_of_a_letter_is_a_retry_copy() -> None:
     """Dead-letter headers are replaced, so a redriven record carries no trace of having died but its count."""
-    letter = wire.dead_letter(
-        MINIMAL, reason="permanent", at_ms=1, group="g", payload="intact", redrives=0, state=STATE
-    )
-    state = attrs.evolve(STATE, writer=wire.REDRIVE_WRITER, redrives=1, attempt=0)
+    letter = wire.dead_letter(MINIMAL, DEAD)
+    state = RetryState(DEAD.origin, DEAD.history.redriven(), NOW_MS, wire.REDRIVE_WRITER)
     copy = wire.retry_copy(letter, state, "id-1", NOW_MS)
     assert wire.read_retry(copy, TOPIC, 3) == state
     assert wire.read_dead_letter(copy) is None
@@ -730,7 +705,5 @@ def test_redrive_copy_of_a_letter_is_a_retry_copy() -> None:
 )
 def test_incomplete_dead_letter(missing: str) -> None:
     """A record of the dead-letter topic without one of them was not written by us."""
-    letter = wire.dead_letter(
-        MINIMAL, reason="permanent", at_ms=1, group="g", payload="intact", redrives=0, state=STATE
-    )
+    letter = wire.dead_letter(MINIMAL, DEAD)
     assert wire.read_dead_letter([h for h in letter if h[0] != f"notif-{missing}"]) is None

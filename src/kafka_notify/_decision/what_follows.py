@@ -18,7 +18,7 @@ from kafka_notify.errors import DeliveryError, ThrottledError, UnknownOutcomeErr
 from kafka_notify.notification import Receipt
 from kafka_notify.outcome import Dead, Outcome, Retry, Sent, Skipped
 from kafka_notify.policy import RetryPolicy, UnknownOutcome, holds_lane, is_deferred
-from kafka_notify.wire import DlqReason
+from kafka_notify.wire import DlqReason, History
 
 NEVER_ASSUMED: Final = (codes.NO_RECEIPT, codes.INVALID_OUTCOME)
 """Codes of unknown outcomes that are bugs: such a send is never assumed to be sent."""
@@ -67,31 +67,6 @@ class Kept:
 
 
 @attrs.frozen
-class History:
-    """What was known of a notification before this outcome.
-
-    Times are epoch milliseconds.
-
-    Args:
-        attempts: Counted attempts.
-        expires: When it expires.
-        first_failed: When it failed first, counted or not.
-        waiting_since: Since when it is throttled, or deferred, again and again.
-        last_code: Error code of its last failure.
-    """
-
-    attempts: int
-    expires: int | None
-    first_failed: int | None = None
-    waiting_since: int | None = None
-    last_code: str | None = None
-
-    def age(self, now: int) -> float:
-        """Seconds since it failed first."""
-        return 0.0 if self.first_failed is None else max((now - self.first_failed) / 1000, 0.0)
-
-
-@attrs.frozen
 class Ruling:
     """What the circuits make of a failure that may be the provider's.
 
@@ -128,24 +103,20 @@ class TryAgain:
     """Its next attempt is written to the retry topic."""
 
     outcome: Retry
-    attempts: int
-    """Counted attempts made."""
+    history: History
+    """What happened to the notification, with this attempt."""
     due: int
     """Epoch ms before which no attempt starts."""
-    first_failed: int
-    waiting_since: int | None = None
 
 
 @attrs.frozen
 class GiveUp:
     """It is dead-lettered."""
 
-    outcome: Outcome
+    outcome: Retry | Dead
     reason: DlqReason
-    attempts: int
-    """Counted attempts made."""
-    error: DeliveryError | None = None
-    """The last failure."""
+    history: History
+    """What happened to the notification, with this attempt."""
 
 
 Decision = Finish | TryAgain | GiveUp
@@ -154,6 +125,7 @@ Decision = Finish | TryAgain | GiveUp
 def decide(
     outcome: Outcome,
     history: History,
+    expires: int | None,
     rules: Rules,
     now: int,
     kept: Kept | None = None,
@@ -166,7 +138,8 @@ def decide(
 
     Args:
         outcome: Of the attempt, or of what kept it from being made.
-        history: Of the notification.
+        history: What happened to the notification before.
+        expires: Epoch ms when it expires; None if never.
         rules: Of the team.
         now: Epoch milliseconds.
         kept: How long a retry may wait in its topic; by default as long as it likes.
@@ -178,11 +151,11 @@ def decide(
         if isinstance(found, Sent):
             return Finish(found, assumed=True)
         if isinstance(found, Retry):
-            return _retried(found, history, rules, now, kept or _FOR_EVER)
+            return _retried(found, history, expires, rules, now, kept or _FOR_EVER)
         outcome = found
     if isinstance(outcome, Dead):
-        made = history.attempts + (outcome.error is not None)
-        return GiveUp(outcome, known_reason(outcome.reason), made, outcome.error)
+        error = outcome.error
+        return GiveUp(outcome, known_reason(outcome.reason), history.after(error, counted=error is not None))
     if isinstance(outcome, (Sent, Skipped)):
         return Finish(outcome)
     assert_never(outcome)
@@ -216,70 +189,76 @@ def _after_unknown(outcome: Retry, policy: UnknownOutcome) -> Sent | Dead | Retr
     return outcome
 
 
-def _retried(outcome: Retry, history: History, rules: Rules, now: int, kept: Kept) -> TryAgain | GiveUp:
+def _retried(
+    outcome: Retry, before: History, expires: int | None, rules: Rules, now: int, kept: Kept
+) -> TryAgain | GiveUp:
     error, counted = outcome.error, outcome.counted
-    attempts = history.attempts + counted
+    history = before.after(error, counted=counted)
     due = now + max(round(outcome.after * 1000), 0)
-    if counted and attempts >= rules.max_attempts:
-        return GiveUp(outcome, "max_attempts", attempts, error)
+    if counted and history.attempts >= rules.max_attempts:
+        return GiveUp(outcome, "max_attempts", history)
     # at once, not when the next attempt would start: the user's next notifications would wait for nothing
-    if history.expires is not None and due >= history.expires and (rules.in_lane or not holds_lane(error)):
-        return GiveUp(outcome, "expired", attempts, error)
+    if expires is not None and due >= expires and (rules.in_lane or not holds_lane(error)):
+        return GiveUp(outcome, "expired", history)
     longest = kept.longest_wait_ms
     if longest is not None and due - now > longest:
         if not counted and holds_lane(error):
             due = now + longest  # the provider asked, not for this one: it is looked at earlier
         elif not kept.any_wait:
-            return GiveUp(outcome, "wait_too_long", attempts, error)
-    since = _waiting_since(history, error, now)
-    if since is not None and _waited_too_long(now - since, history, rules, error):
-        return GiveUp(outcome, "throttle_timeout", attempts, error)
-    first_failed = now if history.first_failed is None else history.first_failed
-    return TryAgain(outcome, attempts, due, first_failed, since)
+            return GiveUp(outcome, "wait_too_long", history)
+    since = _waiting_since(before, error, now)
+    if since is not None and _waited_too_long(now - since, expires, rules, error):
+        return GiveUp(outcome, "throttle_timeout", history)
+    return TryAgain(outcome, history.waiting(now, since), due)
 
 
-def _waiting_since(history: History, error: DeliveryError | None, now: int) -> int | None:
+def _waiting_since(before: History, error: DeliveryError | None, now: int) -> int | None:
     """Since when it is throttled, or deferred, in a row; None when this failure is neither."""
     deferred = is_deferred(error)
     if not deferred and not isinstance(error, ThrottledError):
         return None
-    if history.waiting_since is None or deferred != (history.last_code or "").startswith(codes.DEFERRED):
+    if before.waiting_since_ms is None or deferred != (before.error_code or "").startswith(codes.DEFERRED):
         return now
-    return history.waiting_since
+    return before.waiting_since_ms
 
 
-def _waited_too_long(waited: int, history: History, rules: Rules, error: DeliveryError | None) -> bool:
+def _waited_too_long(waited: int, expires: int | None, rules: Rules, error: DeliveryError | None) -> bool:
     """The policy bounds throttles and deferrals; without it a day bounds throttles of what never expires. An outage
     has no bound."""
     most = rules.max_wait_ms
-    if most is None and not is_deferred(error) and history.expires is None:
+    if most is None and not is_deferred(error) and expires is None:
         most = MAX_WAIT_MS
     return most is not None and waited > most
-
-
-def expired(history: History) -> GiveUp:
-    """What follows when it had expired before its send: no attempt."""
-    return GiveUp(Dead("expired"), "expired", history.attempts)
 
 
 @attrs.frozen
 class WaitForCodec:
     """The codec cannot decode the record now: it waits in the retry topic."""
 
+    history: History
     due: int
-    first_failed: int
 
 
-def undecodable_now(history: History, now: int) -> WaitForCodec | DlqReason:
+def undecodable_now(history: History, expires: int | None, code: str, now: int) -> WaitForCodec | DlqReason:
     """What follows when the codec decodes others, and not this record: it waits, for as long as it has waited so far,
-    from a second to a minute; no attempt is counted. Otherwise why it is dead-lettered."""
-    if history.expires is not None and history.expires <= now:
+    from a second to a minute; no attempt is counted. Otherwise why it is dead-lettered.
+
+    Args:
+        history: What happened to the notification before.
+        expires: Epoch ms when it expires; None if never.
+        code: Why the codec cannot decode it.
+        now: Epoch milliseconds.
+    """
+    if expires is not None and expires <= now:
         return "expired"
-    first_failed = now if history.first_failed is None else history.first_failed
+    first_failed = now if history.first_failed_ms is None else history.first_failed_ms
     waited = now - first_failed
     if waited > MAX_WAIT_MS:
         return "undecodable"
-    return WaitForCodec(now + min(max(waited, 1_000), 60_000), first_failed)
+    waiting = attrs.evolve(
+        history, first_failed_ms=first_failed, error_class="CodecUnavailableError", error_code=code
+    )
+    return WaitForCodec(waiting, now + min(max(waited, 1_000), 60_000))
 
 
 def known_reason(reason: str) -> DlqReason:

@@ -326,7 +326,7 @@ class Intake:
         if state is not None and state.is_spill:
             partition.on_spill(offset)
             return
-        origin = -1 if state is None else state.origin
+        origin = -1 if state is None else state.origin.offset
         partition.on_retry(
             offset,
             self._order_key(message.key(), headers, origin),

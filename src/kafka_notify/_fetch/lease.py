@@ -10,11 +10,11 @@ import logging
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from kafka_notify._kafka.config import Config, client_config, opened
+from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.config import Config
 
 log = logging.getLogger("kafka_notify.fetch")
 
@@ -29,7 +29,7 @@ def consumer_protocol_lease(config: Config, group: str) -> float:
 
     With this protocol a commit is no heartbeat, so the last heartbeat may be one interval older than the commit.
     """
-    admin: Any = opened(AdminClient, client_config(config))
+    admin: Any = shared_admin(config)
     [answer] = admin.describe_configs(
         [ConfigResource(ResourceType.GROUP, group)], request_timeout=_TIMEOUT
     ).values()

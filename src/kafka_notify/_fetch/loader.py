@@ -140,7 +140,7 @@ class Loader:
         if to_copy:
             self._to_copy.append(entry)
         else:
-            (self._tried if entry.failed else self._untried).add(entry)
+            (self._tried if entry.history.failed else self._untried).add(entry)
 
     def fill(self) -> None:
         """Request what there is room for. Called whenever a send may have become possible, and with each tick."""
@@ -182,7 +182,7 @@ class Loader:
             return
         for entry in islice(later, FOLLOWERS):
             retry = entry.retry
-            if retry is None or entry.failed or self._ahead >= FOLLOWERS_AT_MOST:
+            if retry is None or retry.history.failed or self._ahead >= FOLLOWERS_AT_MOST:
                 return
             if entry.record is not None or entry.busy or entry in self._loads:
                 continue

@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol
 
 import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from kafka_notify._base.clock import boottime
 from kafka_notify._base.supervised import supervised
@@ -25,7 +24,8 @@ from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.retention import RetentionWatch
 from kafka_notify._fetch.spills import read_spills
 from kafka_notify._fetch.topic_ids import TopicIds, changed
-from kafka_notify._kafka.config import client_config, opened
+from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.config import opened
 from kafka_notify._kafka.log_extent import log_ends, log_starts
 from kafka_notify._kafka.polling import poll_batch
 from kafka_notify._partition.commit_metadata import Committed, decode_metadata, encode_metadata
@@ -201,7 +201,7 @@ class FetchLoop:
         """`boottime` since when the group has not answered with an assignment; None when it has."""
         self._their_error_cb: Callable[[KafkaError], object] | None = config.get("error_cb")
         self._membership: Membership | None = None
-        admin: Any = opened(AdminClient, client_config(self._config))
+        admin: Any = shared_admin(self._config)
         self._topic_ids = TopicIds(admin, self._topics)
         self._retention = RetentionWatch(
             admin, self._topics, lambda: [(t, n) for n in self._started for t in self._topics]

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka.admin import AdminClient
-
 from kafka_notify._fetch.periodic_query import PeriodicQuery
-from kafka_notify._kafka.config import Config, client_config, opened
+from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.config import Config
 
 LOOK: Final = 15.0
 """Seconds between two looks; a difference that two looks in a row show is not a rebalance under way."""
@@ -35,7 +34,7 @@ class Membership:
     def __init__(self, config: Config, group: str) -> None:
         self._group = group
         self._query = PeriodicQuery(
-            opened(AdminClient, client_config(config)),
+            shared_admin(config),
             lambda admin: admin.describe_consumer_groups([group]),
             f"the group {group}",
             "Describe group",

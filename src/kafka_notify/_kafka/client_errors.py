@@ -19,27 +19,33 @@ _FIRST_SLICE: Final = 1.0
 _last: tuple[float, KafkaError] | None = None
 
 
-def noted(
-    their_error_cb: Callable[[KafkaError], object] | None,
-    config: Mapping[str, Any] = MappingProxyType({}),
-) -> Callable[[KafkaError], None]:
-    """Return an `error_cb` that remembers each error, and calls another `error_cb`.
+class Noted:
+    """An `error_cb` that remembers each error, and calls another `error_cb`.
 
     Args:
-        their_error_cb: The other callback.
+        theirs: The other callback.
         config: The client's properties.
     """
 
-    def note(error: KafkaError) -> None:
+    __slots__ = ("_config", "theirs")
+
+    def __init__(
+        self,
+        theirs: Callable[[KafkaError], object] | None,
+        config: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.theirs = theirs
+        self._config = config
+
+    def __call__(self, error: KafkaError) -> None:
+        """Remember an error."""
         global _last
         now = time.monotonic()
         if _last is None or now - _last[0] > 1 or not _vague(error):
             _last = now, error
-        _tls.note(error, config)
-        if their_error_cb is not None:
-            their_error_cb(error)
-
-    return note
+        _tls.note(error, self._config)
+        if self.theirs is not None:
+            self.theirs(error)
 
 
 def _vague(error: KafkaError) -> bool:

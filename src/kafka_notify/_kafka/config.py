@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaException
 
 from kafka_notify._base.limited_log import Calm
-from kafka_notify._kafka.client_errors import noted
+from kafka_notify._kafka.client_errors import Noted
 from kafka_notify._kafka.defaults import (
     NOTHING,
     Profile,
@@ -256,7 +256,9 @@ def _without(config: Mapping[str, ConfigValue], names: frozenset[str]) -> dict[s
 def _logged(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
     _refuse_green_threads()  # here, because the configuration of every client passes through
     error_cb: Any = config.get("error_cb")
-    return {"logger": LIBRDKAFKA_LOG, **config, "error_cb": noted(error_cb, config)}
+    if isinstance(error_cb, Noted):  # the configuration is complete already
+        error_cb = error_cb.theirs
+    return {"logger": LIBRDKAFKA_LOG, **config, "error_cb": Noted(error_cb, config)}
 
 
 _MEMBERSHIP: Final = frozenset({"group.protocol", "group.remote.assignor", "group.instance.id"})

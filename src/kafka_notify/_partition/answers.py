@@ -50,8 +50,8 @@ class Answers(Parts):
         entry.busy = Busy.DEAD_LETTERING
         self.own.begin(entry)
 
-    def copied(self, entry: Entry, retry: RetryRecord, attempt: int, now: int) -> None:
-        """Note that a copy was acknowledged: the entry lives at `held.at` from now on."""
+    def copied(self, entry: Entry, retry: RetryRecord, now: int) -> None:
+        """Note that a copy was acknowledged: the entry lives at `retry.at` from now on."""
         origin, table, own = entry.origin, self.table, self.own
         own.moving.pop(origin, None)
         if own.seen:
@@ -74,11 +74,11 @@ class Answers(Parts):
             own.acknowledged.add(retry.at)
         retry.written = now
         entry.retry = retry
-        entry.attempt = attempt
         entry.busy = Busy.NO
         self.pending[origin] = entry
         redriven = self.redrives.waiting.get(origin)
-        if redriven is not None and redriven.retry is not None and redriven.retry.redrives > retry.redrives:
+        if redriven is not None and redriven.history.redrives > retry.history.redrives:
+            assert redriven.retry is not None
             self.reader.supersede(retry, redriven.retry)  # by a redrive meanwhile
             table.forget(entry)
             table.hold(self.redrives.waiting.pop(origin))
@@ -110,7 +110,7 @@ class Answers(Parts):
             self.half.finish(retry)
             if retry.carried:
                 self.carrying.leave(retry)
-            if retry.redrives:
+            if retry.history.redrives:
                 self.redrives.end(entry)
         if self.redrives.waiting and origin in self.redrives.waiting:
             redriven = self.redrives.waiting.pop(origin)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from kafka_notify._base import codes
 from kafka_notify._partition.budget import record_size
 from kafka_notify._partition.followers import Followers
 from kafka_notify._partition.record import Packed, Record
 from kafka_notify._wire.headers import headers_of
+from kafka_notify._wire.history import NEW
 from kafka_notify.wire import collapse_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kafka_notify._partition.retry_record import RetryRecord
     from kafka_notify._partition.source_offsets import SourceOffsets
     from kafka_notify._partition.wide import Spill
-    from kafka_notify.wire import Headers
+    from kafka_notify.wire import Headers, History
 
 
 class Assignment(Protocol):
@@ -46,7 +46,7 @@ class Assignment(Protocol):
     def rest(self, entry: Entry) -> None: ...
     def copying(self, entry: Entry) -> None: ...
     def dead_lettering(self, entry: Entry) -> None: ...
-    def copied(self, entry: Entry, retry: RetryRecord, attempt: int, now: int) -> None: ...
+    def copied(self, entry: Entry, retry: RetryRecord, now: int) -> None: ...
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None: ...
     def release(self, entry: Entry, now: int) -> None: ...
     def pause(self, entry: Entry, now: int) -> None: ...
@@ -78,7 +78,7 @@ _NO: Final = Busy.NO  # found 70 ns faster than the member, at each record
 class Entry:
     """One notification. `retry` is None while it lives in the source topic alone."""
 
-    __slots__ = ("_headers", "attempt", "busy", "origin", "queue", "record", "retry", "size")
+    __slots__ = ("_headers", "busy", "origin", "queue", "record", "retry", "size")
 
     def __init__(
         self, queue: UserQueue, origin: int, record: Record, headers: Headers | None, size: int
@@ -86,8 +86,6 @@ class Entry:
         self.queue = queue
         self.origin = origin
         """Offset in the source partition: the one order that counts."""
-        self.attempt = 0
-        """Counted attempts made."""
         self.busy = _NO
         self.retry: RetryRecord | None = None
         self.record: Record | None = record
@@ -144,16 +142,9 @@ class Entry:
         return collapse_of(headers)
 
     @property
-    def failed(self) -> bool:
-        """True when a send of it failed before, counted or not. A deferral by `should_send` is not a failure."""
-        retry = self.retry
-        if retry is None or retry.first_failed is None:
-            return False
-        return (
-            self.attempt > 0
-            or retry.error_code is None
-            or not retry.error_code.startswith((codes.DEFERRED, codes.CODEC_UNAVAILABLE))
-        )
+    def history(self) -> History:
+        """What happened to it so far."""
+        return NEW if self.retry is None else self.retry.history
 
     def record_size(self) -> int:
         """Count the bytes of key, value and headers, roughly, for the budgets."""

@@ -157,8 +157,7 @@ class Partition(Answers):
         elif whose is Whose.OWN:
             self.reader.own(offset, self._place_of_own(state, facts))
         else:
-            entry = Entry(UserQueue(self, key), state.origin, record, headers, 0)
-            entry.attempt = state.attempt
+            entry = Entry(UserQueue(self, key), state.origin.offset, record, headers, 0)
             entry.retry = RetryRecord.read(offset, state, facts(), min(record.timestamp()[1], now))
             queues = self.reader.read(entry, redriven=whose is Whose.REDRIVE)
             for queue in queues:
@@ -166,12 +165,12 @@ class Partition(Answers):
 
     def _place_of_own(self, state: RetryState, facts: Callable[[], tuple[str, int, int | None, str]]) -> int:
         """Find the place in the table of an own copy's entry: a stranger is not at its origin."""
-        if state.redrives or state.origin_topic_id not in (None, self.topic_id):
+        if state.history.redrives or state.origin.topic_id not in (None, self.topic_id):
             id, created, _, _ = facts()
-            apart = place(state.origin, id, created)
+            apart = place(state.origin.offset, id, created)
             if apart in self.pending:
                 return apart
-        return state.origin
+        return state.origin.offset
 
     def on_spill(self, offset: int) -> None:
         """Complete a spill that was read, whoever wrote it: the one that the commit names was read before all else. It

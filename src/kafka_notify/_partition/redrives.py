@@ -21,15 +21,11 @@ class Redrives:
 
     def has_ended(self, entry: Entry) -> bool:
         """Tell whether this generation, or a newer one, has ended."""
-        retry = entry.retry
-        assert retry is not None
-        return self.ended.get(_notification(entry), -1) >= retry.redrives
+        return self.ended.get(_notification(entry), -1) >= entry.history.redrives
 
     def end(self, entry: Entry) -> None:
         """Note that this generation has ended."""
-        retry = entry.retry
-        assert retry is not None
-        self.ended[_notification(entry)] = retry.redrives
+        self.ended[_notification(entry)] = entry.history.redrives
 
     def wait(self, entry: Entry) -> Entry | None:
         """Let `entry` wait; return the copy of the same origin that does not count any more."""
@@ -37,8 +33,7 @@ class Redrives:
         if waiting is None:
             self.waiting[entry.origin] = entry
             return None
-        assert waiting.retry is not None and entry.retry is not None
-        if (waiting.retry.redrives, waiting.retry.at) <= (entry.retry.redrives, entry.retry.at):
+        if _generation(waiting) <= _generation(entry):
             self.waiting[entry.origin] = entry
             return waiting
         return entry
@@ -47,6 +42,11 @@ class Redrives:
         """Forget everything."""
         self.waiting.clear()
         self.ended.clear()
+
+
+def _generation(entry: Entry) -> tuple[int, int]:
+    assert entry.retry is not None
+    return entry.history.redrives, entry.retry.at
 
 
 def _notification(entry: Entry) -> tuple[int, str, int]:

@@ -98,7 +98,7 @@ class RetryReader:
         origin = entry.origin
         known = table.pending.get(origin) or table.find_source(entry.queue.key, origin)
         if known is not None and known.busy:
-            if known.retry is not None and retry.redrives <= known.retry.redrives:
+            if known.retry is not None and retry.history.redrives <= known.history.redrives:
                 half.end(retry.at)
             elif (older := self._redrives.wait(entry)) is not None:
                 assert older.retry is not None
@@ -126,7 +126,7 @@ class RetryReader:
             return
         old, new = known.retry, entry.retry
         assert old is not None and new is not None
-        if (new.redrives, entry.attempt, new.at) > (old.redrives, known.attempt, old.at):
+        if _generation(new) > _generation(old):
             self.supersede(old, new)
             if known.queue.key == entry.queue.key:
                 table.replace(known, entry)
@@ -155,7 +155,7 @@ class RetryReader:
         assert retry is not None
         if self._origins.matches(retry, identity) or place(offset, *identity) in self._table.pending:
             return True
-        if not retry.redrives:
+        if not retry.history.redrives:
             raise TopicRecreated(f"the record at {offset} is not the one that a waiting retry came from")
         self._set_apart(copied, surely=True)
         return False
@@ -200,3 +200,7 @@ class RetryReader:
             self._redrives.waiting[waiting.origin] = waiting
         self._table.hold(entry)
         return [entry.queue]
+
+
+def _generation(retry: RetryRecord) -> tuple[int, int, int]:
+    return retry.history.redrives, retry.history.attempts, retry.at

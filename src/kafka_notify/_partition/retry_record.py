@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from kafka_notify._wire.history import NEW
+
 if TYPE_CHECKING:
-    from kafka_notify.wire import RetryState
+    from kafka_notify.wire import History, RetryState
 
 
 class HasOrigin(Protocol):
@@ -15,25 +17,35 @@ class HasOrigin(Protocol):
 
 
 class RetryRecord:
-    """The place and history of an entry that lives in the retry topic."""
+    """The place of an entry that lives in the retry topic, and what the record says of its notification.
+
+    Args:
+        at: Its offset; -1 while it is being written.
+        due: Epoch ms before which no attempt starts.
+        expires: Epoch ms when the notification expires; None if never.
+        id: ID of the notification.
+        created: When it was created, epoch ms.
+        history: What happened to it so far.
+    """
 
     __slots__ = (
-        "at", "bytes", "carried", "collapse", "counted", "created", "due", "error_class", "error_code", "expires",
-        "first_failed", "foreign", "id", "loaded", "provider", "redrives", "size", "stranger", "superseded", "tainted",
-        "topic", "unknown", "unknown_before", "waiting_since", "written",
+        "at", "bytes", "carried", "collapse", "counted", "created", "due", "expires", "foreign", "history", "id",
+        "loaded", "size", "stranger", "superseded", "tainted", "topic", "written",
     )  # fmt: skip
 
-    def __init__(self, at: int, due: int, expires: int | None, id: str, created: int) -> None:
+    def __init__(
+        self, at: int, due: int, expires: int | None, id: str, created: int, history: History = NEW
+    ) -> None:
         self.at = at
-        """Offset of its newest copy; -1 while the first one is on its way."""
         self.due = due
-        """Epoch ms before which no attempt starts."""
         self.expires = expires
         self.id = id
         self.created = created
+        self.history = history
+        self.collapse = ""
+        """See `Entry.collapse`."""
         self.superseded = -1
         """Highest offset of the copies it supersedes: a redriven copy may lie before an older generation's."""
-        self.redrives = 0
         self.counted = False
         """It is being sent, and counts in `RetryHalf.under_way`."""
         self.carried = ""
@@ -48,23 +60,13 @@ class RetryRecord:
         """Its origin when that is, or may be, another topic's: then `Entry.origin` is only its place in the user's
         queue."""
         self.topic = ""
-        """Id of the topic that its origin is in, or `OTHER_TOPIC`; empty when that is not known."""
+        """ID of the topic that its origin is in, or `OTHER_TOPIC`; empty when that is not known."""
         self.size = 0
         """Bytes counted against the payload budget."""
         self.bytes = 0
         """Size of its payload, also while that is evicted."""
         self.loaded = False
         """Its payload was read again for a send or a copy, or is being read: see `PayloadBudget`."""
-        self.first_failed: int | None = None
-        self.error_class: str | None = None
-        self.error_code: str | None = None
-        self.provider: str | None = None
-        self.unknown = False
-        self.unknown_before = False
-        self.waiting_since: int | None = None
-        """As in `RetryState`."""
-        self.collapse = ""
-        """See `Entry.collapse`."""
 
     @classmethod
     def read(
@@ -75,18 +77,25 @@ class RetryRecord:
         Args:
             at: Its offset.
             state: Its retry headers.
-            facts: The notification's id, creation and expiry (epoch ms), and what it collapses with.
+            facts: ID, creation and expiry (epoch ms) of the notification, and what it collapses with.
             written: Epoch ms of the record.
         """
         id, created, expires, collapse = facts
-        retry = cls(at, state.due_ms, expires, id, created)
-        retry.redrives, retry.collapse = state.redrives, collapse
-        retry.first_failed = state.first_failed_ms
-        retry.error_class, retry.error_code = state.error_class, state.error_code
-        retry.provider, retry.unknown = state.provider, state.outcome_unknown
-        retry.written = written
-        retry.unknown_before, retry.waiting_since = state.unknown_before, state.waiting_since_ms
-        retry.topic = state.origin_topic_id or ""
+        retry = cls(at, state.due_ms, expires, id, created, state.history)
+        retry.collapse, retry.written = collapse, written
+        retry.topic = state.origin.topic_id or ""
+        return retry
+
+    def next(self, due: int, history: History) -> RetryRecord:
+        """Return the record that is about to be written for the same notification.
+
+        Args:
+            due: Epoch ms before which its attempt does not start.
+            history: What happened to the notification since, too.
+        """
+        retry = RetryRecord(-1, due, self.expires, self.id, self.created, history)
+        retry.collapse, retry.tainted = self.collapse, self.tainted
+        retry.foreign, retry.stranger, retry.topic = self.foreign, self.stranger, self.topic
         return retry
 
     def origin_of(self, entry: HasOrigin) -> int:
@@ -95,7 +104,7 @@ class RetryRecord:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """Id and creation time, which tell notifications of one origin apart."""
+        """ID and creation time, which tell notifications of one origin apart."""
         return self.id, self.created
 
     @property

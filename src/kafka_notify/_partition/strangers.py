@@ -72,7 +72,7 @@ class Origins:
         one."""
 
         def rank(retry: RetryRecord) -> tuple[bool, bool, int]:
-            return self.is_present(retry), not retry.redrives, retry.at
+            return self.is_present(retry), not retry.history.redrives, retry.at
 
         return rank(one) > rank(other)
 

@@ -6,6 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+import attrs
+
 from kafka_notify import wire
 from kafka_notify._wire import headers as h
 from kafka_notify.notification import Notification
@@ -27,28 +29,9 @@ def copy_headers(dead_letter: DeadLetter, origin_topic_id: str | None) -> wire.H
         lifetime = (notification._expires_ms or now) - notification._created_ms
         headers = [(name, raw) for name, raw in headers if name != h.EXPIRES_AT]
         headers.append((h.EXPIRES_AT, b"%d" % (now + lifetime)))
-    return wire.retry_copy(
-        headers,
-        wire.RetryState(
-            origin_topic=state.origin_topic,
-            origin_partition=state.origin_partition,
-            origin=state.origin,
-            attempt=0,
-            due_ms=now,
-            first_failed_ms=None,
-            error_class=state.error_class,
-            error_code=state.error_code,
-            provider=state.provider,
-            # the person who redrives it has decided; a sender that asks a person would otherwise ask again each time
-            outcome_unknown=False,
-            writer=wire.REDRIVE_WRITER,
-            redrives=state.redrives + 1,
-            origin_topic_id=origin_topic_id,
-            unknown_before=state.outcome_unknown or state.unknown_before,
-        ),
-        notification.id,
-        notification._created_ms,
-    )
+    origin = attrs.evolve(state.origin, topic_id=origin_topic_id)
+    copied = wire.RetryState(origin, state.history.redriven(), now, wire.REDRIVE_WRITER)
+    return wire.retry_copy(headers, copied, notification.id, notification._created_ms)
 
 
 def packed(headers: wire.Headers) -> str:

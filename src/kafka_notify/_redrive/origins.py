@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from confluent_kafka import KafkaException, Message, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
 from kafka_notify import wire
 from kafka_notify._base.units import from_millis
-from kafka_notify._kafka.config import Config, client_config, opened
+from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.config import Config
 from kafka_notify._kafka.log_reader import LogReader
 from kafka_notify._wire import headers as h
 from kafka_notify._wire.dead_letter import DeadLetter, SourceRecord
@@ -102,9 +103,9 @@ class Origins:
         wanted: dict[Place, dict[int, list[DeadLetter]]] = {}
         for dead_letter in batch:
             state = dead_letter.state
-            place = (state.origin_topic, state.origin_partition)
+            place = (state.origin.topic, state.origin.partition)
             if self._is_there(dead_letter, place):
-                wanted.setdefault(place, {}).setdefault(state.origin, []).append(dead_letter)
+                wanted.setdefault(place, {}).setdefault(state.origin.offset, []).append(dead_letter)
             else:
                 yield _gone(dead_letter)
         for stretches in _rounds({place: sorted(offsets) for place, offsets in wanted.items()}):
@@ -120,13 +121,13 @@ class Origins:
 
     def _is_there(self, dead_letter: DeadLetter, place: Place) -> bool:
         topic = self._topic(place[0])
-        id = dead_letter.state.origin_topic_id
+        id = dead_letter.state.origin.topic_id
         if place[1] >= topic.partitions or (id and topic.id and id != topic.id):
             return False
         if place[1] not in topic.extents:
             topic.extents[place[1]] = self._reader.extent(*place)
         start, end = topic.extents[place[1]]
-        return start <= dead_letter.state.origin < end
+        return start <= dead_letter.state.origin.offset < end
 
     def _topic(self, name: str) -> _Topic:
         if name not in self._topics:
@@ -135,7 +136,7 @@ class Origins:
         return self._topics[name]
 
     def _described(self, name: str, partitions: int) -> _Topic:
-        admin: Any = opened(AdminClient, client_config(self._config))
+        admin: Any = shared_admin(self._config)
         try:
             asked = admin.describe_topics(TopicCollection([name]), request_timeout=_REQUEST_SECONDS)
             id = asked[name].result().topic_id
@@ -148,13 +149,11 @@ class Origins:
 
     def _compared(self, dead_letter: DeadLetter, message: Message) -> DeadLetter:
         state, headers, timestamp = dead_letter.state, h.headers_of(message), message.timestamp()[1]
-        topic = self._topics[state.origin_topic]
-        id, created = wire.identity(
-            headers, state.origin_topic, state.origin_partition, state.origin, timestamp
-        )
+        topic = self._topics[state.origin.topic]
+        id, created = wire.identity(headers, *state.origin.place, timestamp)
         original = wire.own_headers(headers, id, created if created >= 0 else None)
         if not _is_equal(dead_letter, message, original, id, created):
-            is_surely_its_own = state.origin_topic_id and state.origin_topic_id == topic.id
+            is_surely_its_own = state.origin.topic_id and state.origin.topic_id == topic.id
             if not is_surely_its_own and (dead_letter.id, _created(dead_letter)) != (id, created):
                 # it may come from a deleted topic of the same name
                 return _gone(dead_letter)
@@ -162,7 +161,7 @@ class Origins:
                 "%s[%d]@%d: this dead letter is forged or foreign: its source record %s[%d]@%d has other bytes, so it "
                 "is not redriven; find out who may write to the dead-letter topic",
                 *(dead_letter.topic, dead_letter.partition, dead_letter.offset),
-                *(state.origin_topic, state.origin_partition, state.origin),
+                *state.origin.place,
             )
             return attrs.evolve(dead_letter, source=SourceRecord("different"))
         until = None
@@ -220,9 +219,7 @@ def _gone(dead_letter: DeadLetter) -> DeadLetter:
 
 def _created(dead_letter: DeadLetter) -> int:
     state = dead_letter.state
-    return wire.identity(
-        list(dead_letter.headers), state.origin_topic, state.origin_partition, state.origin, -1
-    )[1]
+    return wire.identity(list(dead_letter.headers), *state.origin.place, -1)[1]
 
 
 def _is_equal(

@@ -125,11 +125,11 @@ class Plan:
             created = cast(Notification[Any], dead_letter.notification)._created_ms
             place = (
                 topic,
-                state.origin_partition,
-                state.origin,
+                state.origin.partition,
+                state.origin.offset,
                 dead_letter.id,
                 created,
-                state.redrives,
+                state.history.redrives,
                 state.at_ms,
             )
             self._db.execute(_INSERT, (*place, dead_letter.key, dead_letter.raw, packed(headers)))
@@ -149,11 +149,11 @@ class Plan:
     def _origin_topic_id(self, state: wire.DeadLetterState) -> str | None:
         """The topic ID for the copy's headers. A dead letter of an older version may not have one, but an offset beyond
         the present end certainly belongs to another topic."""
-        place = (state.origin_topic, state.origin_partition)
+        place = (state.origin.topic, state.origin.partition)
         if place not in self._ends:
             exists = self._reader.partitions(place[0]) > place[1]
             self._ends[place] = self._reader.extent(*place)[1] if exists else 0
-        return OTHER_TOPIC if state.origin >= self._ends[place] else state.origin_topic_id
+        return OTHER_TOPIC if state.origin.offset >= self._ends[place] else state.origin.topic_id
 
     def _place(self, dead_letter: DeadLetter) -> tuple[str, str, str]:
         """Lane, retry topic and consumer that a dead letter goes to; empty if there is none."""
@@ -182,7 +182,7 @@ class Plan:
         """Lane and name of the consumer that gave up; empty when the topology has no such lane."""
         source, name = of_group(state.group)
         for lane in self._topology.lanes:
-            if state.origin_topic == source == self._topology.source_topic(lane) and is_name(name):
+            if state.origin.topic == source == self._topology.source_topic(lane) and is_name(name):
                 return lane, name
         return "", ""
 
@@ -191,7 +191,7 @@ class Plan:
         if topic not in self._partitions:
             self._partitions[topic] = self._reader.partitions(topic)
             self._source_of[topic] = self._topology.source_topic(lane)
-        return topic if state.origin_partition < self._partitions[topic] else ""
+        return topic if state.origin.partition < self._partitions[topic] else ""
 
     def _unread(self, lane: str, name: str, channel: str | None) -> str:
         if self._readers is None:
@@ -240,13 +240,13 @@ class Plan:
         topic, partition = message.topic() or "", message.partition() or 0
         source = self._source_of[topic]
         state = wire.read_retry(headers, source, partition)
-        if state is None or not state.redrives:
+        if state is None or not state.history.redrives:
             return 0
-        identity = wire.identity(headers, source, partition, state.origin, 0)
+        identity = wire.identity(headers, source, partition, state.origin.offset, 0)
         return self._db.execute(
             "DELETE FROM dead_letter WHERE topic = ? AND partition = ? AND origin = ? AND id = ? AND created = ? "
             "AND redrives < ?",
-            (topic, partition, state.origin, *identity, state.redrives),
+            (topic, partition, state.origin.offset, *identity, state.history.redrives),
         ).rowcount
 
     def _left_out(self, why: str, count: int) -> None:

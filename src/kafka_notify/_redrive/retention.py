@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
-from kafka_notify._kafka.config import Config, client_config, opened
+from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.config import Config
 from kafka_notify._kafka.handle import reason
 from kafka_notify.errors import NotifyError
 
@@ -38,7 +39,7 @@ class Retention:
         return self._horizons[topic]
 
     def _asked(self, topic: str, now_ms: int) -> int:
-        admin: Any = opened(AdminClient, client_config(self._config))
+        admin: Any = shared_admin(self._config)
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
             entries = admin.describe_configs([resource], request_timeout=_REQUEST_SECONDS)[resource].result()

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from kafka_notify._base.names import DEFAULT_CONSUMER, of_retry_topic
 from kafka_notify._fetch.channels import ALL, digest
-from kafka_notify._kafka.config import Config, client_config, consumer_config, opened
+from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.config import Config, consumer_config, opened
 from kafka_notify._kafka.handle import reason
 from kafka_notify._partition.commit_metadata import decode_metadata
 from kafka_notify.errors import ConfigError
@@ -78,7 +78,7 @@ class Readers:
 
     def __init__(self, config: Config, topology: Topology) -> None:
         self._config = config
-        self._admin: Any = opened(AdminClient, client_config(config))
+        self._admin: Any = shared_admin(config)
         self._topology = topology
         self._of_lane: dict[str, dict[str, Reader] | None] = {}
 

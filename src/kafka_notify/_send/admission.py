@@ -91,7 +91,7 @@ class Admission:
             except Exception as e:
                 log.error("destination() raised %s for notification %s", type(e).__name__, notification.id)
                 error = TransientError(f"{codes.DESTINATION}{type(e).__name__}")
-                return Retry(self._backoff(entry.attempt + 1), True, error)
+                return Retry(self._backoff(entry.history.attempts + 1), True, error)
         else:
             name = notification.channel
             if not destinations.counted and name not in destinations.known:
@@ -133,7 +133,7 @@ class Admission:
         self, of: Destination[Entry], entry: Entry, notification: Notification[Any], now: float
     ) -> None:
         circuit = of.circuit
-        tried = entry.failed or (circuit is not None and entry.key in circuit.failing)
+        tried = entry.history.failed or (circuit is not None and entry.key in circuit.failing)
         self._destinations.put_aside(of, entry, tried=tried, waits=waits)
         if entry.retry is not None:
             entry.queue.partition.pause(entry, self._clock.now())

@@ -102,7 +102,7 @@ class Delivery:
         timeout = self._send_timeout if remaining is None else min(self._send_timeout, remaining)
         if held is None and type(notification.id) is not DerivedId:
             key = self._group, notification.user_id, notification.id
-            attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, timeout, remaining)
+            attempt = new_attempt(1, self._max_attempts, key, timeout, remaining)
         else:
             attempt = self._attempt(entry, notification, timeout, remaining)
         partition.outstanding += 1
@@ -207,11 +207,19 @@ class Delivery:
             and notification.id[14:15] == "5"  # UUID version 5: every derived id, and few others
         ):
             key = self._key(entry, key)
-        number = entry.attempt + 1
+        history = entry.history
+        number = history.attempts + 1
         if held is None:
             return new_attempt(number, self._max_attempts, key, timeout, remaining)
         return new_attempt(
-            number, self._max_attempts, key, timeout, remaining, held.unknown, held.provider, held.error_code
+            number,
+            self._max_attempts,
+            key,
+            timeout,
+            remaining,
+            history.outcome_unknown,
+            history.provider,
+            history.error_code,
         )
 
     def _key(self, entry: Entry, key: KeyParts) -> KeyParts:
@@ -278,7 +286,7 @@ class Delivery:
             self._guard.give_up(slot, asked=True)
             return None
         key = self._key(entry, (self._group, notification.user_id, notification.id))
-        attempt = new_attempt(entry.attempt + 1, self._max_attempts, key, self._send_timeout, None)
+        attempt = new_attempt(entry.history.attempts + 1, self._max_attempts, key, self._send_timeout, None)
         started = self._clock.monotonic() - attempt.timeout - self._slots.grace
         failed = self._runner.failed(UnknownOutcomeError(codes.TIMEOUT), attempt)
         decision = self._outcomes.judge(slot, entry, notification, failed, started)

@@ -229,7 +229,7 @@ class Guard:
     def _tells(self, place: Place, entry: Entry) -> bool:
         """True when the circuits have to know that this send was accepted: hardly ever for a first send."""
         lane, of, held = self.lane, place.of, entry.retry
-        if lane.gated or (held is not None and held.first_failed is not None):
+        if lane.gated or (held is not None and held.history.first_failed_ms is not None):
             return True
         if of is None:
             return bool(lane.failing) and entry.key in lane.failing
@@ -241,16 +241,10 @@ class Guard:
         # a consumer may name many destinations, so each drops its circuit as soon as it can
         return circuit.gated or self._named or (bool(circuit.failing) and entry.key in circuit.failing)
 
-    def _age(self, entry: Entry) -> float:
-        """Seconds since a notification first failed or was put off."""
-        held = entry.retry
-        if held is None or held.first_failed is None:
-            return 0.0
-        return max((self._clock.now() - held.first_failed) / 1000, 0.0)
-
     def _try(self, place: Place, entry: Entry, started: float) -> Try:
-        last = entry.attempt + 1 >= self._max_attempts
-        return Try(entry.key, started, place.token, entry.attempt, entry.failed, self._age(entry), last)
+        history = entry.history
+        made, age = history.attempts, history.age(self._clock.now())
+        return Try(entry.key, started, place.token, made, history.failed, age, made + 1 >= self._max_attempts)
 
     def _accepted(self, place: Place, entry: Entry, started: float, *, seen: bool) -> None:
         lane, of, now = self.lane, place.of, self._clock.monotonic()
@@ -314,7 +308,7 @@ class Guard:
             self._throttled()
         claim, wait = kind is not Kind.FAILURE, verdict.wait
         # a refusal that is not the account's waits as long as any other failure
-        backoff = self._backoff(entry.attempt + 1) if claim and verdict.counted else 0.0
+        backoff = self._backoff(entry.history.attempts + 1) if claim and verdict.counted else 0.0
         return Ruling(verdict.counted, wait, claim, backoff, min(wait / 4, 5.0) * random.random())
 
     # -- the lane's hold ------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from kafka_notify._decision.what_follows import (
     Decision,
     Finish,
     GiveUp,
-    History,
     Kept,
     Rules,
+    Ruling,
     TryAgain,
     WaitForCodec,
     decide,
@@ -40,14 +40,6 @@ from kafka_notify.outcome import Outcome, Retry, Sent
 from kafka_notify.wire import DlqReason
 
 log = logging.getLogger("kafka_notify.worker")
-
-
-def history_of(entry: Entry, expires: int | None) -> History:
-    """The history of a notification that expires at epoch ms `expires`."""
-    held = entry.retry
-    if held is None:
-        return History(entry.attempt, expires)
-    return History(entry.attempt, expires, held.first_failed, held.waiting_since, held.error_code)
 
 
 class Outcomes:
@@ -99,8 +91,7 @@ class Outcomes:
         ruling, asked = self._guard.not_sent(slot, entry, notification, outcome, started)
         if not asked and slot.start and self._pace is not None:
             self._pace.give_back(slot.start)
-        history = history_of(entry, notification._expires_ms)
-        decision = decide(outcome, history, self.rules, self._clock.now(), self.kept, ruling)
+        decision = self._decide(entry, notification, outcome, ruling)
         if isinstance(outcome, Retry) and isinstance(outcome.error, UnknownOutcomeError):
             self.counts.unknown += 1
             self.counts.assumed += isinstance(decision, Finish)
@@ -193,9 +184,13 @@ class Outcomes:
                 longest / DAY_MS,
                 self._context.retry_topic,
             )
-        self._publisher.dead_letter(
-            entry, reason, notification, attempts=decision.attempts, error=decision.error
-        )
+        self._publisher.dead_letter(entry, reason, notification, history=decision.history)
+
+    def _decide(
+        self, entry: Entry, notification: Notification[Any], outcome: Outcome, ruling: Ruling | None
+    ) -> Decision:
+        expires, now = notification._expires_ms, self._clock.now()
+        return decide(outcome, entry.history, expires, self.rules, now, self.kept, ruling)
 
     # -- without an attempt ---------------------------------------------------------------------------
 
@@ -207,8 +202,7 @@ class Outcomes:
 
     def not_admitted(self, entry: Entry, notification: Notification[Any], outcome: Outcome) -> None:
         """Settle a notification whose destination was held for too long or cannot be named."""
-        history = history_of(entry, notification._expires_ms)
-        self.settle(entry, notification, decide(outcome, history, self.rules, self._clock.now(), self.kept))
+        self.settle(entry, notification, self._decide(entry, notification, outcome, None))
 
     def expire(self, entry: Entry, notification: Notification[Any]) -> None:
         """Dead-letter a notification that expired before its send."""
@@ -239,10 +233,9 @@ class Outcomes:
 
     def wait_for_codec(self, entry: Entry, code: str) -> None:
         """Let a record wait that the codec cannot decode now, although it decodes others."""
-        expires = self._expires(entry)
-        follows = undecodable_now(history_of(entry, expires), self._clock.now())
+        follows = undecodable_now(entry.history, self._expires(entry), code, self._clock.now())
         if isinstance(follows, WaitForCodec):
-            self._publisher.wait_for_codec(entry, code, follows)
+            self._publisher.wait_for_codec(entry, follows)
         elif follows == "expired":
             self.counts.expired += 1
             self._publisher.dead_letter(entry, follows)

@@ -52,7 +52,7 @@ class Ready:
             queue = entry.queue.partition.new
             if not queue:
                 self.new.append(queue)
-        elif entry.failed:
+        elif entry.history.failed:
             queue = entry.queue.partition.failed
             if not queue:
                 self.failed.append(queue)

@@ -13,10 +13,10 @@ from kafka_notify._base import codes
 from kafka_notify._decision.context import Context
 from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.retry_record import RetryRecord
-from kafka_notify._settle.records import PartitionCopy, place_of, state_of
+from kafka_notify._settle.records import PartitionCopy, origin_of, place_of
 from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification
-from kafka_notify.wire import DlqPayload, DlqReason, category_of, dead_letter
+from kafka_notify.wire import DeadLetterState, DlqPayload, DlqReason, category_of, dead_letter
 
 log = logging.getLogger("kafka_notify.worker")
 
@@ -73,23 +73,6 @@ def forms(payload: DlqPayload) -> list[Form]:
     return [Form(payload), _SMALLEST]
 
 
-@attrs.frozen
-class Death:
-    """Why a notification is dead-lettered.
-
-    Args:
-        reason: As its letter says it.
-        held: What the letter says of earlier attempts.
-        attempts: Counted attempts made.
-        at: Epoch ms.
-    """
-
-    reason: DlqReason
-    retry: RetryRecord
-    attempts: int
-    at: int
-
-
 class DeadLetterCopy(PartitionCopy):
     """A record of the dead-letter topic: the entry is terminal once the broker has it.
 
@@ -98,13 +81,14 @@ class DeadLetterCopy(PartitionCopy):
     Args:
         context: Of the worker.
         entry: Whose dead letter it is.
-        death: Why it died.
+        retry: What it says of the notification and of earlier attempts.
+        reason: Why it is dead-lettered.
         notification: None when it cannot be decoded.
         hook: `on_dead_letter`: awaited after the acknowledgement, before completion: at least once. None costs nothing.
         spawn: Runs the hook.
     """
 
-    __slots__ = ("_context", "_death", "_entry", "_forms", "_hook", "_notification", "_spawn")
+    __slots__ = ("_context", "_entry", "_forms", "_hook", "_notification", "_retry", "_spawn", "_state")
     outlives = True  # `on_dead_letter` is told of a letter that was written
     gives_way = True
 
@@ -112,7 +96,8 @@ class DeadLetterCopy(PartitionCopy):
         self,
         context: Context,
         entry: Entry,
-        death: Death,
+        retry: RetryRecord,
+        reason: DlqReason,
         notification: Notification[Any] | None,
         hook: DeadLetterHook | None,
         spawn: Spawn,
@@ -120,30 +105,35 @@ class DeadLetterCopy(PartitionCopy):
         super().__init__(entry.partition, context.dead_letter_topic, -1, None, None, [])
         self._context = context
         self._entry = entry
-        self._death = death
+        self._retry = retry
         self._notification = notification
         self._hook = hook
         self._spawn = spawn
         self._forms = forms(payload_policy(entry, notification, context.categories))
+        self._state = DeadLetterState(
+            origin_of(entry, retry, context),
+            retry.history,
+            reason,
+            context.clock.now(),
+            context.group,
+            self._forms[0].payload,
+        )
         self._take_form()
 
     def _take_form(self) -> None:
         """Become the largest form that was not refused."""
         form = self._forms.pop(0)
-        entry, death, retry = self._entry, self._death, self._death.retry
-        retry.error_code = form.code or retry.error_code
+        if form.code is not None:
+            history = attrs.evolve(self._state.history, error_code=form.code)
+            self._state = attrs.evolve(self._state, history=history, payload=form.payload)
+        entry, retry = self._entry, self._retry
         self.key = form.key(entry)
         self.value = entry.value if form.payload == "intact" else None
         self.headers = dead_letter(
             entry.headers if form.headers else None,
-            reason=death.reason,
-            at_ms=death.at,
-            group=self._context.group,
-            payload=form.payload,
-            redrives=retry.redrives,
-            state=state_of(entry, retry, death.attempts, self._context),
-            id=retry.id or None,
-            created_ms=retry.created if retry.id and retry.created >= 0 else None,
+            self._state,
+            retry.id or None,
+            retry.created if retry.id and retry.created >= 0 else None,
         )
 
     def acknowledged(self, offset: int) -> None:
@@ -152,11 +142,11 @@ class DeadLetterCopy(PartitionCopy):
         if on_event is not None:
             on_event(
                 events.DeadLettered(
-                    self._death.retry.id,
+                    self._retry.id,
                     n.category if n else None,
                     n.channel if n else None,
-                    self._death.reason,
-                    self._death.retry.error_code,
+                    self._state.reason,
+                    self._state.history.error_code,
                     *place_of(self._entry, self._context),
                 )
             )
@@ -175,7 +165,7 @@ class DeadLetterCopy(PartitionCopy):
                 self.key,
                 self.value,
                 self.headers,
-                self._death.at,
+                self._state.at_ms,
                 context.codec,
                 context.categories,
                 self._notification,

@@ -12,11 +12,13 @@ from kafka_notify._partition.entry import Assignment, Entry
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import LongWaits, Spill
 from kafka_notify._settle.copies import Copy
+from kafka_notify._wire.history import NEW
 from kafka_notify.notification import Notification
 from kafka_notify.wire import (
     SPILL_ORIGIN,
     SPILL_WRITER,
     Headers,
+    Origin,
     RetryState,
     category_of,
     channel_of,
@@ -42,26 +44,9 @@ def place_of(entry: Entry, context: Context) -> tuple[str, int, int]:
     return context.source, number, entry.origin
 
 
-def state_of(entry: Entry, retry: RetryRecord, attempts: int, context: Context) -> RetryState:
-    """What the headers of a copy or dead letter say besides its notification."""
-    topic, number, origin = place_of(entry, context)
-    return RetryState(
-        origin_topic=topic,
-        origin_partition=number,
-        origin=origin,
-        attempt=attempts,
-        due_ms=retry.due,
-        first_failed_ms=retry.first_failed,
-        error_class=retry.error_class,
-        error_code=retry.error_code,
-        provider=retry.provider,
-        outcome_unknown=retry.unknown,
-        writer=entry.partition.writer,
-        redrives=retry.redrives,
-        origin_topic_id=retry.topic,
-        unknown_before=retry.unknown_before,
-        waiting_since_ms=retry.waiting_since,
-    )
+def origin_of(entry: Entry, retry: RetryRecord, context: Context) -> Origin:
+    """The origin that the headers of a copy or dead letter name."""
+    return Origin(*place_of(entry, context), retry.topic)
 
 
 class PartitionCopy(Copy):
@@ -113,13 +98,12 @@ class RetryCopy(PartitionCopy):
     Args:
         context: Of the worker.
         entry: Whose copy it is.
-        held: What it says.
-        attempts: Counted attempts made.
+        retry: What it says.
         notification: None where nobody decoded it.
         instead: Writes something else when no topic takes it.
     """
 
-    __slots__ = ("_context", "_instead", "attempts", "entry", "notification", "retry")
+    __slots__ = ("_context", "_instead", "entry", "notification", "retry")
     gives_way = True
 
     def __init__(
@@ -127,7 +111,6 @@ class RetryCopy(PartitionCopy):
         context: Context,
         entry: Entry,
         retry: RetryRecord,
-        attempts: int,
         notification: Notification[Any] | None,
         instead: TooLarge,
     ) -> None:
@@ -135,12 +118,10 @@ class RetryCopy(PartitionCopy):
         self._instead = instead
         self.entry = entry
         self.retry = retry
-        self.attempts = attempts
         self.notification = notification
-        headers = retry_copy(
-            entry.headers, state_of(entry, retry, attempts, context), retry.id, retry.created
-        )
         of = entry.partition
+        state = RetryState(origin_of(entry, retry, context), retry.history, retry.due, of.writer)
+        headers = retry_copy(entry.headers, state, retry.id, retry.created)
         super().__init__(of, context.retry_topic, of.number, entry.key, entry.value, headers)
 
     def acknowledged(self, offset: int) -> None:
@@ -151,7 +132,7 @@ class RetryCopy(PartitionCopy):
         context = self._context
         now = context.clock.now()
         retry.at = offset
-        partition.copied(self.entry, retry, self.attempts, now)
+        partition.copied(self.entry, retry, now)
         if context.on_event is not None:
             n = self.notification
             context.on_event(
@@ -159,7 +140,7 @@ class RetryCopy(PartitionCopy):
                     retry.id,
                     n.category if n else category_of(self.headers) or "",
                     n.channel if n else channel_of(self.headers) or "",
-                    self.attempts,
+                    retry.history.attempts,
                     (retry.due - now) / 1000,
                     self.topic,
                     partition.number,
@@ -231,18 +212,6 @@ class SpillCopy(PartitionCopy):
 
 
 def _spill_headers(context: Context, partition: Partition) -> Headers:
-    state = RetryState(
-        origin_topic=context.source,
-        origin_partition=partition.number,
-        origin=SPILL_ORIGIN,
-        attempt=0,
-        due_ms=0,
-        first_failed_ms=None,
-        error_class=None,
-        error_code=None,
-        provider=None,
-        outcome_unknown=False,
-        writer=SPILL_WRITER + partition.writer,
-        redrives=0,
-    )
+    origin = Origin(context.source, partition.number, SPILL_ORIGIN)
+    state = RetryState(origin, NEW, 0, SPILL_WRITER + partition.writer)
     return retry_copy(None, state, "spill", context.clock.now())

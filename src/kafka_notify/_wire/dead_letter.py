@@ -73,8 +73,8 @@ class DeadLetter:
             personal: Also user id, recipient, headers and value: as text where they are UTF-8, else as
                 `{"base64": ...}`.
         """
-        n, state = self.notification, self.state
-        failed = None if state.first_failed_ms is None else from_millis(state.first_failed_ms)
+        n, history, origin = self.notification, self.state.history, self.state.origin
+        failed = None if history.first_failed_ms is None else from_millis(history.first_failed_ms)
         plain: dict[str, object] = {
             "id": self.id,
             "reason": self.reason,
@@ -86,20 +86,20 @@ class DeadLetter:
             "created_at": n.created_at.isoformat() if n else None,
             "expires_at": n.expires_at.isoformat() if n and n.expires_at else None,
             "first_failed_at": failed.isoformat() if failed else None,
-            "attempts": state.attempt,
+            "attempts": history.attempts,
             "redrives": self.redrives,
-            "provider": state.provider,
-            "maybe_sent": state.outcome_unknown,
-            "maybe_sent_before_redrive": state.unknown_before,
+            "provider": history.provider,
+            "maybe_sent": history.outcome_unknown,
+            "maybe_sent_before_redrive": history.unknown_before,
             "expired": self.expired,
             "redacted": self.redacted,
             "topic": self.topic,
             "partition": self.partition,
             "offset": self.offset,
             "origin": {
-                "topic": state.origin_topic,
-                "partition": state.origin_partition,
-                "offset": state.origin,
+                "topic": origin.topic,
+                "partition": origin.partition,
+                "offset": origin.offset,
             },
             "source": None
             if self.source is None
@@ -148,11 +148,11 @@ class DeadLetter:
         redacted = state.payload == "redacted"
         if notification is None:
             notification = _decoded(state, key, value, headers, timestamp_ms, codec, categories)
-        id, _ = wire.identity(headers, state.origin_topic, state.origin_partition, state.origin, timestamp_ms)
+        id, _ = wire.identity(headers, *state.origin.place, timestamp_ms)
         return cls(
             id=id,
             reason=state.reason,
-            error_code=state.error_code,
+            error_code=state.history.error_code,
             user_id=notification.user_id if notification else _text(key),
             notification=notification,
             raw=None if redacted else value,
@@ -163,7 +163,7 @@ class DeadLetter:
             consumer=of_group(state.group)[1],
             expired=_expired(notification, state.reason),
             redacted=redacted,
-            redrives=state.redrives,
+            redrives=state.history.redrives,
             key=key,
             headers=tuple(headers or ()),
             state=state,
@@ -218,9 +218,10 @@ def _decoded(
         value, codec = b"{}", JsonCodec()
         headers = [header for header in headers or () if header[0] != CONTENT_TYPE]
         categories = {name: Category(name, known.lane, ttl=known.ttl) for name, known in categories.items()}
-    origin = (state.origin_topic, state.origin_partition, state.origin)
     try:
-        return wire.decode(key, value, wire.strip_retry(headers), *origin, timestamp_ms, codec, categories)
+        return wire.decode(
+            key, value, wire.strip_retry(headers), *state.origin.place, timestamp_ms, codec, categories
+        )
     except (wire.Undecodable, wire.ContentTypeUnread):
         return None
 

@@ -22,6 +22,7 @@ from kafka_notify._wire.headers import (
     read_integer,
     read_text,
 )
+from kafka_notify._wire.history import History, Origin
 
 DlqReason = Literal[
     "permanent",
@@ -50,42 +51,26 @@ _PAYLOADS: Final[Mapping[bytes | None, DlqPayload]] = {b"intact": "intact", b"re
 
 @attrs.frozen
 class RetryState:
-    """What a retry copy knows besides its notification."""
+    """What a retry copy says besides its notification."""
 
-    origin_topic: str
-    origin_partition: int
-    origin: int
-    """Offset in the source partition: the one order that counts."""
-    attempt: int
-    """Counted attempts made."""
+    origin: Origin
+    history: History
     due_ms: int
-    first_failed_ms: int | None
-    error_class: str | None
-    error_code: str | None
-    provider: str | None
-    outcome_unknown: bool
-    """An attempt ended with an unknown outcome; sticky, until somebody redrives it."""
+    """Before it no attempt starts."""
     writer: str
     """The assignment that wrote the copy, or `REDRIVE_WRITER`."""
-    redrives: int
-    origin_topic_id: str | None = None
-    """Of the topic that `origin` is an offset of: one of the same name may have come after it. None when it is not
-    known, as of older versions; `-` when it is known to be another one than the present."""
-    unknown_before: bool = False
-    """The same of an attempt before a redrive: whoever redrove it took it for not sent, or wanted it sent again."""
-    waiting_since_ms: int | None = None
-    """When it was first throttled, or deferred, of all times in a row that it was."""
 
     @property
     def is_spill(self) -> bool:
-        """Whether it is no copy, but says which offsets are finished."""
-        return self.origin == SPILL_ORIGIN and self.writer.startswith(SPILL_WRITER)
+        """True for a record that says which offsets are finished, and is not a copy."""
+        return self.origin.offset == SPILL_ORIGIN and self.writer.startswith(SPILL_WRITER)
 
 
 def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int) -> RetryState | None:
     """The state of a record of our own retry topic.
 
     Args:
+        headers: Of the record.
         origin_topic: The source topic that this retry topic belongs to, as `origin_partition`: a header never
             routes anywhere else.
 
@@ -95,25 +80,14 @@ def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int
     got = dict(headers or ())
     try:
         state = RetryState(
-            origin_topic=_required(read_text(got, h.ORIGIN_TOPIC)),
-            origin_partition=_required(read_integer(got, h.ORIGIN_PARTITION, MAX_INT32)),
-            origin=_required(read_integer(got, h.ORIGIN_OFFSET, MAX_OFFSET)),
-            attempt=_required(read_integer(got, h.ATTEMPT, MAX_INT32)),
-            due_ms=_required(read_integer(got, h.NEXT_RETRY_AT, MAX_MILLIS)),
-            first_failed_ms=read_integer(got, h.FIRST_FAILED_AT, MAX_MILLIS),
-            error_class=read_text(got, h.LAST_ERROR_CLASS),
-            error_code=read_text(got, h.LAST_ERROR_CODE),
-            provider=read_text(got, h.LAST_PROVIDER),
-            outcome_unknown=bool(read_integer(got, h.OUTCOME_UNKNOWN, 1)),
-            writer=_required(read_text(got, h.WRITER)),
-            redrives=read_integer(got, h.REDRIVES, MAX_INT32) or 0,
-            origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
-            unknown_before=bool(read_integer(got, h.UNKNOWN_BEFORE, 1)),
-            waiting_since_ms=read_integer(got, h.WAITING_SINCE, MAX_MILLIS),
+            _origin(got),
+            _history(got, read_integer(got, h.WAITING_SINCE, MAX_MILLIS)),
+            _required(read_integer(got, h.NEXT_RETRY_AT, MAX_MILLIS)),
+            _required(read_text(got, h.WRITER)),
         )
     except Undecodable:
         return None
-    is_ours = state.origin_topic == origin_topic and state.origin_partition == origin_partition
+    is_ours = state.origin.topic == origin_topic and state.origin.partition == origin_partition
     return state if is_ours and state.writer else None
 
 
@@ -124,12 +98,12 @@ def retry_copy(headers: Headers | None, state: RetryState, id: str, created_ms: 
         id: Of the notification, written when the record has none; as `created_ms`.
     """
     copy = own_headers(headers, id, created_ms)
-    copy += _origin_headers(state)
+    copy += _origin_and_history(state)
     copy += [(h.NEXT_RETRY_AT, b"%d" % min(state.due_ms, MAX_MILLIS)), (h.WRITER, _token(state.writer))]
-    if state.redrives:
-        copy.append((h.REDRIVES, b"%d" % state.redrives))
-    if state.waiting_since_ms is not None:
-        copy.append((h.WAITING_SINCE, b"%d" % state.waiting_since_ms))
+    if state.history.redrives:
+        copy.append((h.REDRIVES, b"%d" % state.history.redrives))
+    if state.history.waiting_since_ms is not None:
+        copy.append((h.WAITING_SINCE, b"%d" % state.history.waiting_since_ms))
     return copy
 
 
@@ -149,29 +123,54 @@ def own_headers(headers: Headers | None, id: str | None, created_ms: int | None)
     return copy
 
 
-def _origin_headers(state: RetryState) -> Headers:
+def _origin_and_history(state: RetryState | DeadLetterState) -> Headers:
+    """What copies and dead letters write alike."""
+    origin, history = state.origin, state.history
     written: Headers = [
-        (h.ORIGIN_TOPIC, state.origin_topic.encode()),
-        (h.ORIGIN_PARTITION, b"%d" % state.origin_partition),
-        (h.ORIGIN_OFFSET, b"%d" % state.origin),
-        (h.ATTEMPT, b"%d" % state.attempt),
+        (h.ORIGIN_TOPIC, origin.topic.encode()),
+        (h.ORIGIN_PARTITION, b"%d" % origin.partition),
+        (h.ORIGIN_OFFSET, b"%d" % origin.offset),
+        (h.ATTEMPT, b"%d" % history.attempts),
     ]
-    if state.origin_topic_id:
-        written.append((h.ORIGIN_TOPIC_ID, _token(state.origin_topic_id)))
-    if state.first_failed_ms is not None:
-        written.append((h.FIRST_FAILED_AT, b"%d" % state.first_failed_ms))
+    if origin.topic_id:
+        written.append((h.ORIGIN_TOPIC_ID, _token(origin.topic_id)))
+    if history.first_failed_ms is not None:
+        written.append((h.FIRST_FAILED_AT, b"%d" % history.first_failed_ms))
     for name, text in (
-        (h.LAST_ERROR_CLASS, state.error_class),
-        (h.LAST_ERROR_CODE, state.error_code),
-        (h.LAST_PROVIDER, state.provider),
+        (h.LAST_ERROR_CLASS, history.error_class),
+        (h.LAST_ERROR_CODE, history.error_code),
+        (h.LAST_PROVIDER, history.provider),
     ):
         if text is not None:
             written.append((name, _token(text)))
-    if state.outcome_unknown:
+    if history.outcome_unknown:
         written.append((h.OUTCOME_UNKNOWN, b"1"))
-    if state.unknown_before:
+    if history.unknown_before:
         written.append((h.UNKNOWN_BEFORE, b"1"))
     return written
+
+
+def _origin(got: Mapping[str, bytes]) -> Origin:
+    return Origin(
+        _required(read_text(got, h.ORIGIN_TOPIC)),
+        _required(read_integer(got, h.ORIGIN_PARTITION, MAX_INT32)),
+        _required(read_integer(got, h.ORIGIN_OFFSET, MAX_OFFSET)),
+        read_text(got, h.ORIGIN_TOPIC_ID),
+    )
+
+
+def _history(got: Mapping[str, bytes], waiting_since_ms: int | None = None) -> History:
+    return History(
+        _required(read_integer(got, h.ATTEMPT, MAX_INT32)),
+        read_integer(got, h.REDRIVES, MAX_INT32) or 0,
+        read_integer(got, h.FIRST_FAILED_AT, MAX_MILLIS),
+        waiting_since_ms,
+        read_text(got, h.LAST_ERROR_CLASS),
+        read_text(got, h.LAST_ERROR_CODE),
+        read_text(got, h.LAST_PROVIDER),
+        bool(read_integer(got, h.OUTCOME_UNKNOWN, 1)),
+        bool(read_integer(got, h.UNKNOWN_BEFORE, 1)),
+    )
 
 
 @functools.lru_cache(1_000)  # there are few of them, and each copy has four
@@ -185,59 +184,42 @@ def _token(text: str) -> bytes:
 
 @attrs.frozen
 class DeadLetterState:
-    """What a dead letter knows besides its notification."""
+    """What a dead letter says besides its notification."""
 
+    origin: Origin
+    history: History
+    """As the consumer that gave up left it, without `waiting_since_ms`."""
     reason: str
+    """A `DlqReason`, or what a newer version writes."""
     at_ms: int
+    """When it was dead-lettered, epoch milliseconds."""
     group: str
+    """The consumer group that gave up."""
     payload: DlqPayload
-    redrives: int
-    origin_topic: str
-    origin_partition: int
-    origin: int
-    attempt: int
-    first_failed_ms: int | None
-    error_class: str | None
-    error_code: str | None
-    provider: str | None
-    outcome_unknown: bool
-    origin_topic_id: str | None = None
-    """As in `RetryState`."""
-    unknown_before: bool = False
-    """As in `RetryState`."""
+    """Whether the value is the original's bytes."""
 
 
 def dead_letter(
-    headers: Headers | None,
-    *,
-    reason: DlqReason,
-    at_ms: int,
-    group: str,
-    payload: DlqPayload,
-    redrives: int,
-    state: RetryState,
-    id: str | None = None,
-    created_ms: int | None = None,
+    headers: Headers | None, state: DeadLetterState, id: str | None = None, created_ms: int | None = None
 ) -> Headers:
-    """The headers of a dead letter: the record's own, untouched and in order, and why it died.
+    """The headers of a dead letter: the record's own, untouched and in order, and `state` instead of an older one.
 
     Args:
-        at_ms: When it died, epoch milliseconds.
-        group: The consumer group that gave up.
-        payload: Whether the value is the original's bytes.
-        state: Origin, attempts and last error; its `due_ms`, `writer` and `redrives` are not written.
-        id: Of the notification when it could be decoded, written when the record has none; as `created_ms`.
+        headers: Of the record.
+        state: Why it was dead-lettered, and what happened before.
+        id: ID of the notification when it could be decoded, written when the record has none; likewise `created_ms`.
+        created_ms: Its creation time, epoch milliseconds.
     """
-    letter = own_headers(headers, id, created_ms)
-    letter += _origin_headers(state)
-    letter += [
-        (h.DLQ_REASON, reason.encode()),
-        (h.DLQ_AT, b"%d" % at_ms),
-        (h.GROUP, group.encode()),
-        (h.PAYLOAD, payload.encode()),
-        (h.REDRIVES, b"%d" % redrives),
+    written = own_headers(headers, id, created_ms)
+    written += _origin_and_history(state)
+    written += [
+        (h.DLQ_REASON, state.reason.encode()),
+        (h.DLQ_AT, b"%d" % state.at_ms),
+        (h.GROUP, state.group.encode()),
+        (h.PAYLOAD, state.payload.encode()),
+        (h.REDRIVES, b"%d" % state.history.redrives),
     ]
-    return letter
+    return written
 
 
 def read_dead_letter(headers: Headers | None) -> DeadLetterState | None:
@@ -245,22 +227,12 @@ def read_dead_letter(headers: Headers | None) -> DeadLetterState | None:
     got = dict(headers or ())
     try:
         return DeadLetterState(
-            reason=_required(read_text(got, h.DLQ_REASON)),
-            at_ms=_required(read_integer(got, h.DLQ_AT, MAX_MILLIS)),
-            group=_required(read_text(got, h.GROUP)),
-            payload=_required(_PAYLOADS.get(got.get(h.PAYLOAD))),
-            redrives=read_integer(got, h.REDRIVES, MAX_INT32) or 0,
-            origin_topic=_required(read_text(got, h.ORIGIN_TOPIC)),
-            origin_partition=_required(read_integer(got, h.ORIGIN_PARTITION, MAX_INT32)),
-            origin=_required(read_integer(got, h.ORIGIN_OFFSET, MAX_OFFSET)),
-            attempt=_required(read_integer(got, h.ATTEMPT, MAX_INT32)),
-            first_failed_ms=read_integer(got, h.FIRST_FAILED_AT, MAX_MILLIS),
-            error_class=read_text(got, h.LAST_ERROR_CLASS),
-            error_code=read_text(got, h.LAST_ERROR_CODE),
-            provider=read_text(got, h.LAST_PROVIDER),
-            outcome_unknown=bool(read_integer(got, h.OUTCOME_UNKNOWN, 1)),
-            origin_topic_id=read_text(got, h.ORIGIN_TOPIC_ID),
-            unknown_before=bool(read_integer(got, h.UNKNOWN_BEFORE, 1)),
+            _origin(got),
+            _history(got),
+            _required(read_text(got, h.DLQ_REASON)),
+            _required(read_integer(got, h.DLQ_AT, MAX_MILLIS)),
+            _required(read_text(got, h.GROUP)),
+            _required(_PAYLOADS.get(got.get(h.PAYLOAD))),
         )
     except Undecodable:
         return None

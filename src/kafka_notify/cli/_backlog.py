@@ -261,12 +261,17 @@ class Backlogs:
             state = read_retry(headers, source, number)
             if state is None or state.is_spill:
                 continue
-            id, created = identity(headers, source, number, state.origin, message.timestamp()[1])
-            rank, which = (state.redrives, state.attempt, offset), (number, state.origin, id, created)
+            id, created = identity(headers, source, number, state.origin.offset, message.timestamp()[1])
+            rank, which = (
+                (state.history.redrives, state.history.attempts, offset),
+                (number, state.origin.offset, id, created),
+            )
             known = newest.get(which)
             if known is None or known[0] < rank:
                 written = message.timestamp()[1]
-                found = Waiting(state.due_ms, created, state.attempt, state.error_code, written)
+                found = Waiting(
+                    state.due_ms, created, state.history.attempts, state.history.error_code, written
+                )
                 newest[which] = (rank, found)
         return [found for _, found in newest.values()], read < limit
 

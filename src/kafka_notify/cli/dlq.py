@@ -107,7 +107,7 @@ def list_(site: Site, codec: Codec, filters: dict[str, Any], limit: int) -> None
                     x.error_code,
                     x.notification.channel if x.notification else "?",
                     show_moment(x.died_at),
-                    x.state.attempt,
+                    x.state.history.attempts,
                     x.redrives,
                     " ".join(
                         name for name, is_so in (("expired", x.expired), ("redacted", x.redacted)) if is_so

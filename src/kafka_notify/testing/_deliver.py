@@ -9,7 +9,7 @@ from typing import Any, Final
 from kafka_notify._base import codes
 from kafka_notify._base.arguments import to_seconds
 from kafka_notify._base.clock import Clock
-from kafka_notify._decision.what_follows import GiveUp, History, Rules, decide
+from kafka_notify._decision.what_follows import GiveUp, Rules, decide
 from kafka_notify._send.attempt import AttemptRunner
 from kafka_notify._send.threads import SendThreads
 from kafka_notify._wire.payload_fields import is_payload_class
@@ -20,7 +20,7 @@ from kafka_notify.notification import Attempt, Category, Notification
 from kafka_notify.outcome import Dead, Outcome, Skipped
 from kafka_notify.policy import LATENCY_RETRY
 from kafka_notify.topology import Topology
-from kafka_notify.wire import decode, encode
+from kafka_notify.wire import History, decode, encode
 
 
 async def deliver(
@@ -89,8 +89,8 @@ async def deliver(
     finally:
         threads.close()
     rules = Rules.of(retry, consumer.unknown_outcome, in_lane=False)
-    follows = decide(outcome, History(attempt - 1, expires), rules, clock.now())
-    return Dead(follows.reason, follows.error) if isinstance(follows, GiveUp) else follows.outcome
+    follows = decide(outcome, History(attempt - 1), expires, rules, clock.now())
+    return Dead(follows.reason, follows.outcome.error) if isinstance(follows, GiveUp) else follows.outcome
 
 
 def travelled(notification: Notification[Any], topology: Topology | None, codec: Codec) -> Notification[Any]:

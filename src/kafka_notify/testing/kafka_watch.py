@@ -112,11 +112,11 @@ class KafkaWatch:
         if state is None or state.group != self.group:
             return None
         return Letter(
-            state.origin_partition,
-            state.origin,
+            state.origin.partition,
+            state.origin.offset,
             state.reason,
             state.payload == "redacted",
-            state.redrives,
+            state.history.redrives,
             _bytes(message.key()),
             _bytes(message.value()),
             headers,
@@ -189,9 +189,17 @@ class KafkaWatch:
             value = message.value()
             self._spills[partition, offset] = (state.writer, value if isinstance(value, bytes) else None)
         elif state is not None:
-            id, _ = identity(headers, self.source, partition, state.origin, message.timestamp()[1])
+            id, _ = identity(headers, self.source, partition, state.origin.offset, message.timestamp()[1])
             self._log.write(
-                Copied(partition, offset, state.origin, id, state.attempt, state.due_ms, state.writer)
+                Copied(
+                    partition,
+                    offset,
+                    state.origin.offset,
+                    id,
+                    state.history.attempts,
+                    state.due_ms,
+                    state.writer,
+                )
             )
 
     def _note(self, source: TopicPartition, retry: TopicPartition) -> None:
