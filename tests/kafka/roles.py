@@ -372,7 +372,7 @@ ROLES: Sequence[Role] = (
             (f"Read topic {SOURCE}", lacks("Describe", f"topic {SOURCE}")),
             (f"Read topic {RETRY}", lacks("Read", f"topic {RETRY}")),
             (f"Write topic {RETRY}", lacks("Write", f"topic {RETRY}")),
-            (f"Describe group {GROUP}", "allow Describe on its groups"),
+            (f"Describe group {GROUP}", "allow Describe on the groups of the lane"),
         ],
         with_letter,
     ),

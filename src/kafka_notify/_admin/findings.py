@@ -71,7 +71,7 @@ def _partitions(
     target = max(lane.partitions, *counts.values())
     steps = [
         f"{_TOPICS} --bootstrap-server {servers} --alter --topic {name} --partitions {target}"
-        for name in (*retries, source)  # the retry topics first: a source partition must never be alone
+        for name in (*retries, source)  # retry topics first: every source partition needs its retry partition
         if counts.get(name, target) < target
     ]
     if target != lane.partitions:

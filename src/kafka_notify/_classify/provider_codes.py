@@ -64,7 +64,7 @@ PROVIDER_CODES: Final[Mapping[str, Codes]] = MappingProxyType(
             (ProviderUnavailableError, "10001 20003 20005 20403 20404 21212 21601 21603 21606 21607 21608"),
             (ProviderUnavailableError, "21659 21660 21661 21701 21703 21704 21705 63002 63007"),
             (ThrottledError, "63017 60728"),
-            (partial(ThrottledError, retry_after=900), "63018 63038"),  # quotas of a day
+            (partial(ThrottledError, retry_after=900), "63018 63038"),  # daily quotas
             (InvalidRecipientError, "21211 21265 21266 21268 21610 21614 21635"),
             (PermanentError, "21408 21602 21612 21617"),
         ),

@@ -17,7 +17,7 @@ COPY_MAX_BYTES: Final = 2_000_000
 _CLIENT: Final[Config] = {
     "client.id": "kafka-notify",
     "socket.keepalive.enable": True,
-    "log.connection.close": False,  # brokers close idle connections all day
+    "log.connection.close": False,  # brokers close idle connections all the time
     # A missing topic must not be created with the broker's default number of partitions. It is
     # reported after 10 s, before a record's own timeout.
     "allow.auto.create.topics": False,
@@ -59,7 +59,7 @@ _CONSUMER: Final[Config] = {
     "auto.offset.reset": "earliest",
     "isolation.level": "read_uncommitted",
     "enable.partition.eof": True,
-    "fetch.queue.backoff.ms": 10,  # the default of 1,000 shows as hiccups of a second
+    "fetch.queue.backoff.ms": 10,  # the default of 1,000 shows as pauses of a second
 }
 _CONSUMER_PROFILE: Final[Mapping[Profile, Config]] = {
     "latency": {"queued.min.messages": 500, "queued.max.messages.kbytes": 4_096, "fetch.wait.max.ms": 100},

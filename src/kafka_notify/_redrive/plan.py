@@ -51,7 +51,7 @@ CREATE TABLE dead_letter (
   key BLOB, value BLOB, headers TEXT,
   PRIMARY KEY (topic, partition, origin, id, created)
 )"""
-# Two deaths of one notification: the later one proves that the earlier one was redriven.
+# Two dead letters of one notification: the later one proves that the earlier one was redriven.
 _INSERT: Final = """
 INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET

@@ -55,7 +55,8 @@ def refusal(own: Reader, others: Mapping[str, Reader], channel: str | None) -> s
         return ""
     heirs = sorted(o.name for o in others.values() if o.works and o.sends(channel))
     if own.committed and not heirs:
-        return ""  # its workers are stopped, and no other consumer has taken over: they will return
+        # its workers are down, and no other consumer has certainly taken over: they are expected back
+        return ""
     state = (
         "no worker is in its group"
         if own.committed
