@@ -1,7 +1,7 @@
 """Limits of the records in memory: when polling is suspended, and which partitions are paused.
 
-Each partition has a share of every limit. One that has much in memory is paused, it alone; one that has little is
-always read, however much the others have.
+Each partition has a share of every limit. A partition with much in memory is paused, it alone; a partition with little
+is always read, however much the others have.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Backpressure:
         partitions: The worker's partitions, by number.
         unread: Records that wait for their share, by partition; shared with intake.
         flow: Tells the fetch thread.
-        settings: What is read, and for whom.
+        settings: The settings of intake.
     """
 
     def __init__(

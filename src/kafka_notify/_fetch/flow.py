@@ -1,4 +1,4 @@
-"""Flow control between fetch thread and event loop: what the thread reads, and how far it may be ahead of the loop."""
+"""Flow control between fetch thread and event loop: the partitions to be read, and how far the thread may be ahead."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Flow:
         """Bytes handed over and not yet taken."""
         self._handed = 0
         self._transit: deque[tuple[int, int]] = deque()
-        """Of each batch that is not taken yet: the count of `taken` by which it will be, and its bytes."""
+        """For each batch that is not taken yet: the value of `taken` once it is, and its bytes."""
         self._awake = threading.Event()
 
     def wake(self) -> None:

@@ -46,8 +46,8 @@ class Intake:
     Args:
         partitions: The worker's partitions, by number.
         budget: Records and bytes that all of them hold in memory.
-        flow: What is shared with the fetch thread.
-        settings: What is read, and for whom.
+        flow: The state shared with the fetch thread.
+        settings: The settings of intake.
         callbacks: Told of what was read.
     """
 

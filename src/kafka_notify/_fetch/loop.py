@@ -36,7 +36,7 @@ class FetchLoop:
         channels: Channels = Channels(frozenset()),  # noqa: B008
     ) -> None:
         self.flow = Flow()
-        """What the thread reads, and how far it may be ahead."""
+        """The state shared with the thread: which partitions it reads, and how far it may be ahead."""
         self._config = dict(config)
         self._member = GroupMember(str(config["group.id"]), (source, retry), channels)
         self._watch = ClusterWatch(self._config, self._member)

@@ -24,7 +24,7 @@ class PartitionFeed:
     """Hands records to their partitions: those of the source, of the retry topic, and marks and errors among them.
 
     Args:
-        settings: What is read, and for whom.
+        settings: The settings of intake.
         callbacks: Told of records that are passed over, of errors, and of partitions that cannot go on.
     """
 

@@ -43,7 +43,7 @@ class PollLoop:
     Args:
         config: A complete consumer configuration.
         member: The worker in its group.
-        flow: What is shared with the event loop.
+        flow: The state shared with the event loop.
         watch: Facts about the cluster.
         requests: Commit requests of the event loop.
         stopping: Set when the loop is to end.

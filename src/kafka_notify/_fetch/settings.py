@@ -16,7 +16,7 @@ from kafka_notify.wire import Headers
 
 @attrs.frozen(eq=False)
 class IntakeSettings:
-    """What is read, and for whom.
+    """The settings of one worker's intake.
 
     Args:
         source: Name of the source topic.
