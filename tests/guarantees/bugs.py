@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from kafka_notify._fetch import intake
+from kafka_notify._fetch import backpressure, partition_feed
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.offsets import OffsetTracker
@@ -43,7 +43,7 @@ def complete_before_acknowledgement() -> None:
 
 def restart_attempts() -> None:
     """A copy that is read again has no attempts behind it."""
-    module: Any = intake
+    module: Any = partition_feed
     read = module.read_retry
 
     def forgetful(*args: Any) -> Any:
@@ -82,7 +82,7 @@ def skip_restore() -> None:
 
 def overtake() -> None:
     """Every notification has a queue of its own, so nobody waits for an earlier one."""
-    intake.Intake._order_key = lambda self, key, headers, origin: (key, origin)  # type: ignore[method-assign]
+    partition_feed.PartitionFeed._order_key = lambda self, key, headers, origin: (key, origin)  # type: ignore[method-assign]
     partition: Any = Partition
     on_source = partition.on_source
 
@@ -104,17 +104,17 @@ def forget_finished() -> None:
 
 def stop_reading_for_all() -> None:
     """All partitions share one room: once it is full, none is read until it is nearly empty."""
-    publish = intake.Intake.publish_wanted
+    publish = backpressure.Backpressure.publish_wanted
     full = False
 
-    def selfish(self: intake.Intake) -> None:
+    def selfish(self: backpressure.Backpressure) -> None:
         nonlocal full
         publish(self)
         full = sum(p.open + len(p.pending) for p in self._partitions.values()) > (100 if full else 1_000)
         if full:
-            self._reading.wanted = frozenset()
+            self._flow.wanted = frozenset()
 
-    intake.Intake.publish_wanted = selfish  # type: ignore[method-assign]
+    backpressure.Backpressure.publish_wanted = selfish  # type: ignore[method-assign]
 
 
 def keep_every_payload() -> None:

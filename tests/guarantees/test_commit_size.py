@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import confluent_kafka
@@ -13,7 +13,10 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from kafka_notify._fetch.loop import CommitRequest, FetchLoop
+from kafka_notify._fetch.channels import Channels
+from kafka_notify._fetch.committer import Committer
+from kafka_notify._fetch.exchange import CommitRequest
+from kafka_notify._fetch.group_member import GroupMember
 from kafka_notify._kafka.config import consumer_config
 from kafka_notify._partition.commit_metadata import Committed, Fence, decode_metadata
 from kafka_notify.testing import LocalKafka
@@ -32,13 +35,13 @@ def test_a_commit_of_many_full_partitions_is_stored(local_kafka: LocalKafka) -> 
         future.result(60)
     full = Committed(7, bytes(rng.choice(b"01") for _ in range(19_999)) + b"1", Fence(9, uuid.uuid4().hex))
     reading = consumer_config(config, "latency", source)
-    loop = FetchLoop(reading, source, retry)
-    loop._started = dict.fromkeys(range(PAIRS), 1)
-    loop._ids = dict.fromkeys(range(PAIRS), ())
-    request = CommitRequest(dict.fromkeys(range(PAIRS), (full, full)), loop._started)
+    member = GroupMember(source, (source, retry), Channels(frozenset()))
+    member.started = dict.fromkeys(range(PAIRS), 1)
+    member.topic_ids = dict.fromkeys(range(PAIRS), ())
+    request = CommitRequest(dict.fromkeys(range(PAIRS), (full, full)), member.started)
     consumer = confluent_kafka.Consumer(reading)
     try:
-        result = loop._commit(consumer, request)
+        result = Committer(member, cast(Any, None)).commit(consumer, request)
         assert (result.error, len(result.confirmed)) == (None, PAIRS)
         asked = [TopicPartition(topic, n) for topic in (source, retry) for n in range(PAIRS)]
         for tp in consumer.committed(asked, 30):

@@ -11,7 +11,8 @@ from typing import Any, Final
 import pytest
 
 from kafka_notify import Worker
-from kafka_notify._fetch import intake, topic_ids
+from kafka_notify._fetch import backpressure, topic_ids
+from kafka_notify._fetch.loop import FetchLoop
 from kafka_notify._worker import report
 from kafka_notify.testing.attempt_log import Accepted, Disturbed, Owned, Produced, Started
 from kafka_notify.testing.guarantees import (
@@ -39,10 +40,15 @@ LATER: Final[Any] = {
 """Retries that surely wait when the worker ends."""
 
 
+def read_to_end(fetch: FetchLoop) -> bool:
+    """Its source is paused, and the event loop has taken all that was polled."""
+    return bool(fetch._member.paused) and fetch.flow._handed == fetch.flow.taken
+
+
 def test_full_table(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker whose table of waiting retries is full reads no more of its source, also after a restart; in the end
     everything is sent, in order."""
-    monkeypatch.setattr(intake, "MAX_HELD", 40)
+    monkeypatch.setattr(backpressure, "MAX_WAITING_RETRIES", 40)
     f = fleet(partitions=1, attributes={"breaker": None})
     gate = f.directory / "open"
     f.produce(f.notification(f"u{n % 30}", n=n, plan=["throttle"], gate=str(gate)) for n in range(100))
@@ -52,7 +58,7 @@ def test_full_table(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
             running = ours._running
             assert running is not None
             f.until(lambda w=ours: w.stats().waiting_retries == 100, "full table")  # type: ignore[misc]
-            f.until(lambda r=running: r.fetch._paused and r.fetch._handed == r.fetch.taken, "end of reading")  # type: ignore[misc]
+            f.until(lambda r=running: read_to_end(r.fetch), "end of reading")  # type: ignore[misc]
             fresh += f.produce(f.notification(f"v{n % 30}", n=n) for n in range(50))
             sends = len(f.all(Started))
             f.until(lambda n=sends: len(f.all(Started)) > n + 90, "three rounds of retries")  # type: ignore[misc]

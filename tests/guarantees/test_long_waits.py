@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from kafka_notify import Notification
-from kafka_notify._fetch import loop
+from kafka_notify._fetch import pair_start
 from kafka_notify._fetch.spills import read_spills
 from kafka_notify._kafka.config import consumer_config
 from kafka_notify._partition.commit_metadata import WINDOW, Committed, decode_metadata
@@ -245,7 +245,7 @@ def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) 
         until_watched(f)  # the watch runs in this process, too
         for module in DECIDING:  # as the workers beside it: they could not keep a bitmap of more
             context.setattr(module, "WINDOW", SMALL_WINDOW)
-        context.setattr(loop, "decode_metadata", released_decode)
+        context.setattr(pair_start, "decode_metadata", released_decode)
         context.setattr(RetryState, "is_spill", False)
 
     with monkeypatch.context() as context:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kafka_notify._fetch import intake
+from kafka_notify._fetch import backpressure
 from kafka_notify._worker import engine
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.hostile import NEWS, SMS, Hostile, Intruder
@@ -90,7 +90,7 @@ def test_partitions_given_away_are_freed(fleet: Fleets, monkeypatch: pytest.Monk
 def test_large_headers(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts against the limit of buffered bytes is all of a record: a flood of large headers stops the
     reading as a flood of large values does."""
-    monkeypatch.setattr(intake, "BUFFER_BYTES", 10 * 2**20)
+    monkeypatch.setattr(backpressure, "BUFFER_BYTES", 10 * 2**20)
     f = fleet(partitions=1)
     gate = f.directory / "open"
     value = b'{"gate": "%s"}' % str(gate).encode()
@@ -100,7 +100,7 @@ def test_large_headers(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
         running = worker._running
         assert running is not None
         f.until(lambda: worker.stats().buffered, "first record")
-        f.until(lambda: not running.fetch.wanted, "end of reading")
+        f.until(lambda: not running.fetch.flow.wanted, "end of reading")
         assert worker.stats().buffered < 100
         gate.touch()
         f.finish()

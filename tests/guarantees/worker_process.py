@@ -15,7 +15,7 @@ from unittest import mock
 import attrs
 
 from kafka_notify import CircuitBreaker, Ordering, RateLimit, RetryPolicy, Topology, Worker, events
-from kafka_notify._fetch import intake, loop
+from kafka_notify._fetch import backpressure, flow
 from kafka_notify._partition import spill, wide
 from kafka_notify._worker import engine
 from kafka_notify.limits import SeenInMemory
@@ -29,8 +29,8 @@ from tests.windows import DECIDING, windows
 BUDGETS: Final[dict[str, tuple[Any, str]]] = {
     "waiting": (engine, "PAYLOAD_BUDGET"),
     "loading": (engine, "LOAD_BUDGET"),
-    "buffered": (intake, "BUFFER_BYTES"),
-    "transit": (loop, "TRANSIT_BYTES"),
+    "buffered": (backpressure, "BUFFER_BYTES"),
+    "transit": (flow, "TRANSIT_BYTES"),
 }
 SMALL_WINDOW: Final = 50
 """Offsets of the bitmap of a worker whose spec is `small`."""
@@ -136,7 +136,7 @@ def tell(worker: Worker) -> None:
     faulthandler.dump_traceback(all_threads=True)
     running: Any = worker._running
     said.info("%s %s", worker.health(), worker.stats())
-    said.info("%s", {k: v for k, v in vars(running.fetch).items() if k not in ("_config", "_intake")})
+    said.info("%s %s", vars(running.fetch._member), vars(running.fetch.flow))
 
 
 if __name__ == "__main__":

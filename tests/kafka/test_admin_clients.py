@@ -56,7 +56,7 @@ ENDS_UNANSWERED = textwrap.dedent(
     gc.disable()
     config = {"bootstrap.servers": sys.argv[1], "group.id": "g"}
     loop = FetchLoop(config, "asked", "asked.retry")
-    loop._retention.settings()
+    loop._watch._retention.settings()
     loop.itself = loop
     del loop
     assert answered.wait(60)

@@ -11,7 +11,7 @@ import pytest
 from kafka_notify import events
 from kafka_notify._decision.what_follows import Kept
 from kafka_notify._fetch.channels import Channels
-from kafka_notify._fetch.loop import Start
+from kafka_notify._fetch.exchange import Start
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.partition import Partition

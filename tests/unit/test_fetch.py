@@ -9,9 +9,12 @@ from confluent_kafka import OFFSET_END, TopicPartition
 
 from kafka_notify import events
 from kafka_notify._base.clock import Clock
-from kafka_notify._fetch import loop
+from kafka_notify._fetch import flow, poll_loop
 from kafka_notify._fetch.commits import Commits
-from kafka_notify._fetch.loop import BATCH, CommitRequest, CommitResult, FetchLoop
+from kafka_notify._fetch.exchange import CommitRequest, CommitResult, Start
+from kafka_notify._fetch.flow import BATCH
+from kafka_notify._fetch.loop import FetchLoop
+from kafka_notify._fetch.pair_start import PairStarter
 from kafka_notify._partition.commit_metadata import Committed
 
 POLL = 0.001
@@ -44,7 +47,7 @@ class Loop:
 
 @pytest.fixture
 def fetch(monkeypatch: pytest.MonkeyPatch) -> FetchLoop:
-    monkeypatch.setattr(loop, "POLL", POLL)
+    monkeypatch.setattr(poll_loop, "POLL", POLL)
     config = {"bootstrap.servers": "", "test.mock.num.brokers": 1, "group.id": "g"}
     fetch = FetchLoop(config, "s", "r")
     fetch._receiver = cast(Any, Loop())
@@ -52,9 +55,10 @@ def fetch(monkeypatch: pytest.MonkeyPatch) -> FetchLoop:
 
 
 def turns(fetch: FetchLoop, reader: Reader, count: int = 20) -> list[tuple[int, int]]:
-    """What was handed over in so many turns."""
+    """All that was handed over, after so many turns more."""
+    polls = fetch._poll_loop()
     for _ in range(count):
-        fetch._turn(cast(Any, reader))
+        polls.turn(cast(Any, reader))
     return cast(Any, fetch._receiver).batches  # type: ignore[no-any-return]
 
 
@@ -62,24 +66,24 @@ def test_small_records_are_bounded_by_their_number(fetch: FetchLoop) -> None:
     """3,000 records and one batch, until the loop has taken some."""
     reader = Reader(100)
     assert turns(fetch, reader) == [(BATCH, BATCH * 100)] * 4
-    fetch.taken = 2 * BATCH
+    fetch.flow.taken = 2 * BATCH
     assert len(turns(fetch, reader)) == 6
 
 
 def test_large_records_are_bounded_by_their_bytes(fetch: FetchLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few batches of large records are too much, and when they are taken, more are read. One always passes."""
-    monkeypatch.setattr(loop, "TRANSIT_BYTES", 1_000_000)
-    fetch.batch = 10
+    monkeypatch.setattr(flow, "TRANSIT_BYTES", 1_000_000)
+    fetch.flow.batch = 10
     reader = Reader(50_000)
     assert turns(fetch, reader) == [(10, 500_000)] * 3
-    assert fetch.transit_bytes == 1_500_000
-    fetch.taken = 20
+    assert fetch.flow.transit_bytes == 1_500_000
+    fetch.flow.taken = 20
     assert len(turns(fetch, reader)) == 5
-    assert fetch.transit_bytes == 1_500_000
-    fetch.taken = 50
+    assert fetch.flow.transit_bytes == 1_500_000
+    fetch.flow.taken = 50
     reader.size = 200_000
     assert turns(fetch, reader)[5:] == [(10, 2_000_000)]
-    assert fetch.transit_bytes == 2_000_000
+    assert fetch.flow.transit_bytes == 2_000_000
 
 
 def test_a_commit_that_a_revoke_overtook_is_no_failure(fetch: FetchLoop) -> None:
@@ -94,9 +98,9 @@ def test_a_commit_that_a_revoke_overtook_is_no_failure(fetch: FetchLoop) -> None
     commits.tick()
     fetch.commit(asked.pop())
     partitions.clear()  # handed back, and perhaps another time ours since
-    fetch._started, fetch._paused = {0: 2}, {0}
+    fetch._member.started, fetch._member.paused = {0: 2}, {0}
     cast(Any, fetch._receiver).committed = commits.answered
-    fetch._turn(cast(Any, Reader(1)))
+    turns(fetch, Reader(1), 1)
     assert (told, commits.error, commits.lease_until) == ([], None, 0.0)
     partitions[1] = lost
     commits.soon()
@@ -141,9 +145,10 @@ def test_no_restored_copy_is_newer_than_the_known_end_of_the_source(fetch: Fetch
     """Both ends are looked up while an earlier owner goes on: each copy below the end of the retry topic names a source
     record below the end of the source. One beyond it would count as another topic's, and would be sent beside it."""
     brokers = Growing()
-    started: list[loop.Start] = []
-    cast(Any, fetch._receiver).started = started.append
-    fetch._start_pairs(cast(Any, brokers), {0})
+    started: list[Start] = []
+    receiver = cast(Any, fetch._receiver)
+    receiver.started = started.append
+    PairStarter({}, fetch._member, fetch._watch, receiver)._start(cast(Any, brokers), [0])
     [start] = started
     restored = brokers.copies[: start.retry_range[1]]
     assert restored

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafka_notify._base.clock import Clock
-from kafka_notify._fetch import intake
-from kafka_notify._fetch.intake import BUSY_PATIENCE, CHUNK, PATIENCE, PAUSE_AT, Intake
-from kafka_notify._fetch.loop import BATCH
+from kafka_notify._fetch import backpressure, intake
+from kafka_notify._fetch.backpressure import BUSY_PATIENCE, PATIENCE, PAUSE_AT
+from kafka_notify._fetch.flow import BATCH, Flow
+from kafka_notify._fetch.intake import CHUNK, Intake
+from kafka_notify._fetch.settings import IntakeCallbacks, IntakeSettings
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.entry import Entry, UserQueue
@@ -36,16 +38,24 @@ HIGH, LOW = 4_000, 2_000
 """Records that all partitions together may have in memory, and below which nobody is limited."""
 
 
+class CountedWakes(Flow):
+    """Counts how often the fetch thread was to be woken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
 class Engine:
     """An intake of some partitions, all of them at work; sends end when they are told to."""
 
     def __init__(self, partitions: int, **how: Any) -> None:
         self.seconds = 0.0
-        self.taken = 0
-        self.batch = 1_000
-        self.polling_suspended = False
-        self.wanted: frozenset[int] = frozenset()
-        self.wakes = self.passed_over = 0
+        self.flow = CountedWakes()
+        self.passed_over = 0
         self.later: list[Callable[[], object]] = []
         self.queued: deque[Entry] = deque()
         self.parked: list[Entry] = []
@@ -57,19 +67,23 @@ class Engine:
         self.intake = Intake(
             self.partitions,
             self.budget,
-            self,
-            concurrency=CONCURRENCY,
-            source=SOURCE,
-            channels=how.get("channels", frozenset()),
-            ordering=how.get("ordering", Ordering.USER),
-            paused=how.get("paused", Paused("l", "")),
-            clock=Clock(lambda: self.seconds, lambda: self.seconds),
-            facts=lambda headers, number, origin, timestamp: (f"id{origin}", 0, None, ""),
-            passed_over=self._pass_over,
-            halt=self._halt,
-            kafka_error=lambda error, topic: self.errors.append(error),
-            fed=self._fed,
-            soon=self.later.append,
+            self.flow,
+            IntakeSettings(
+                source=SOURCE,
+                channels=how.get("channels", frozenset()),
+                ordering=how.get("ordering", Ordering.USER),
+                concurrency=CONCURRENCY,
+                paused=how.get("paused", Paused("l", "")),
+                clock=Clock(lambda: self.seconds, lambda: self.seconds),
+                facts=lambda headers, number, origin, timestamp: (f"id{origin}", 0, None, ""),
+            ),
+            IntakeCallbacks(
+                passed_over=self._pass_over,
+                halt=self._halt,
+                kafka_error=lambda error, topic: self.errors.append(error),
+                fed=self._fed,
+                soon=self.later.append,
+            ),
         )
         for number in range(partitions):
             self.start(number)
@@ -88,10 +102,7 @@ class Engine:
         self.intake.publish_wanted()
         return partition
 
-    # the fetch thread, and the engine's callbacks
-    def wake_thread(self) -> None:
-        self.wakes += 1
-
+    # the engine's callbacks
     def _fed(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             partition.step_blocked(0)
@@ -211,17 +222,17 @@ def test_a_paused_consumer_reads_nothing() -> None:
     """While all of its work is paused no source partition is wanted; afterwards all are again."""
     paused = Paused("l", "")
     e = Engine(2, paused=paused)
-    assert e.wanted == {0, 1}
+    assert e.flow.wanted == {0, 1}
 
     paused.learn(b"consumer/workers", b'{"at": 0}')
     paused.apply(0)
     e.intake.publish_wanted()
-    assert e.wanted == frozenset()
+    assert e.flow.wanted == frozenset()
 
     paused.learn(b"consumer/workers", None)
     paused.apply(0)
     e.intake.publish_wanted()
-    assert e.wanted == {0, 1}
+    assert e.flow.wanted == {0, 1}
 
 
 def test_what_waited_is_sent_in_order() -> None:
@@ -282,14 +293,14 @@ def test_only_the_partition_that_has_too_much_is_paused() -> None:
     e.intake.feed(records(0, range(LOW + 2_000 + PAUSE_AT)))
     e.seconds += BUSY_PATIENCE
     e.intake.look(idle=False)
-    assert e.wanted == {1, 2}
-    assert not e.polling_suspended
+    assert e.flow.wanted == {1, 2}
+    assert not e.flow.polling_suspended
 
-    while e.wanted == {1, 2}:
+    while e.flow.wanted == {1, 2}:
         e.finish(e.queued[0])
         e.intake.look(idle=False)
 
-    assert e.wanted == {0, 1, 2}
+    assert e.flow.wanted == {0, 1, 2}
     assert 0 < e.intake.buffered - e.budget.open <= PAUSE_AT // 4
 
 
@@ -297,13 +308,13 @@ def test_polls_are_held_while_the_prefetch_turns_over() -> None:
     """When much waits the polls are held for a moment, which keeps what is prefetched, and go on when less does."""
     e = Engine(2)
     e.intake.feed([*records(0, range(5_000)), *records(1, range(5_000))])
-    assert e.polling_suspended
-    assert e.wanted == {0, 1}  # held, not paused
+    assert e.flow.polling_suspended
+    assert e.flow.wanted == {0, 1}  # held, not paused
 
-    while e.polling_suspended:
+    while e.flow.polling_suspended:
         e.finish(e.queued[0])
     assert e.intake.buffered - e.budget.open >= LOW // 2 - CHUNK
-    assert e.wakes > 1
+    assert e.flow.wakes > 1
 
 
 @pytest.mark.parametrize(("idle", "patience"), [(True, PATIENCE), (False, BUSY_PATIENCE)])
@@ -314,15 +325,15 @@ def test_a_long_hold_ends(*, idle: bool, patience: float) -> None:
     e.intake.feed([*records(0, range(10_000)), *records(1, range(8_000))])
     e.seconds += patience / 2
     e.intake.look(idle=idle)
-    assert e.polling_suspended
+    assert e.flow.polling_suspended
 
     e.seconds += patience
     e.intake.look(idle=idle)
 
-    assert not e.polling_suspended
+    assert not e.flow.polling_suspended
     e.finish_all()
     e.intake.look(idle=False)
-    assert e.wanted == {0, 1}
+    assert e.flow.wanted == {0, 1}
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 30, 200])
@@ -334,20 +345,20 @@ def test_a_partition_with_little_in_memory_is_always_read(partitions: int) -> No
     for _ in range(3):
         e.seconds += BUSY_PATIENCE
         e.intake.look(idle=False)
-    assert 0 in e.wanted
-    assert not e.polling_suspended
+    assert 0 in e.flow.wanted
+    assert not e.flow.polling_suspended
 
 
 def test_large_headers_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Headers count against the limit of bytes, though few records are measured."""
-    monkeypatch.setattr(intake, "BUFFER_BYTES", 1 << 20)
-    monkeypatch.setattr(intake, "CHECK_AFTER", 1 << 18)
+    monkeypatch.setattr(backpressure, "BUFFER_BYTES", 1 << 20)
+    monkeypatch.setattr(backpressure, "CHECK_AFTER", 1 << 18)
     e = Engine(1)
     e.intake.feed(records(0, range(100), headers=[("x-large", b"x" * (1 << 15))]))
-    assert e.polling_suspended
+    assert e.flow.polling_suspended
     e.finish_all()
     e.intake.look(idle=False)
-    assert not e.polling_suspended
+    assert not e.flow.polling_suspended
 
 
 def test_who_is_behind_a_busy_user_is_read_past_them() -> None:
@@ -378,7 +389,7 @@ def test_less_is_read_ahead_of_busy_senders() -> None:
     for idle in (True, False, True):
         e.seconds += PATIENCE
         e.intake.look(idle=idle)
-        assert e.wanted == ({0, 1} if idle else frozenset())
+        assert e.flow.wanted == ({0, 1} if idle else frozenset())
 
 
 def test_a_busy_user_who_fills_the_window_is_parked_until_others_are_read() -> None:
@@ -464,7 +475,7 @@ def test_restored_origin_is_reached_without_room() -> None:
         e.intake.look(idle=False)
 
     assert e.partitions[1].source.position == 9_000
-    assert 1 in e.wanted
+    assert 1 in e.flow.wanted
 
 
 def test_window_is_kept() -> None:
@@ -547,4 +558,4 @@ def test_nothing_is_lost_or_doubled(moves: list[Feed | str], users: int) -> None
         mine = [offset for n, offset in sent if n == number and offset % users == user]
         assert mine == sorted(mine)
     assert (e.budget.open, sum(p.open_bytes for p in e.partitions.values())) == (0, 0)
-    assert not e.polling_suspended
+    assert not e.flow.polling_suspended

@@ -13,8 +13,8 @@ from kafka_notify import NotifyError
 from kafka_notify._base.clock import Clock, boottime
 from kafka_notify._base.limited_log import Calm, LimitedLog
 from kafka_notify._fetch.commits import Commits
+from kafka_notify._fetch.exchange import CommitRequest, CommitResult
 from kafka_notify._fetch.fatal import is_fatal, missing_right
-from kafka_notify._fetch.loop import CommitRequest, CommitResult
 from kafka_notify._fetch.refusals import Refusals
 from kafka_notify._kafka import client_errors
 from kafka_notify._kafka.rights import RIGHTS, told

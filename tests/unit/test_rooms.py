@@ -15,11 +15,6 @@ PACKAGE = Path(kafka_notify.__file__).parent
 
 # Lines of what is above its limit. They may become fewer, never more.
 TOO_LARGE = {
-    "kafka_notify._fetch.intake": 533,
-    "kafka_notify._fetch.intake:Intake": 426,
-    "kafka_notify._fetch.intake:Intake.feed": 78,
-    "kafka_notify._fetch.loop": 655,
-    "kafka_notify._fetch.loop:FetchLoop": 490,
     "kafka_notify.classify": 471,
     "kafka_notify.consumer:check_consumer": 72,
     "kafka_notify.deadletters": 356,
@@ -37,7 +32,6 @@ TOO_LARGE = {
 
 # Arguments of constructors above their limit. They may become fewer, never more.
 TOO_MANY_ARGUMENTS = {
-    "kafka_notify._fetch.intake:Intake": 15,
     # what users write, by keyword
     "kafka_notify.limits:RateLimit": 8,
     "kafka_notify.notification:Notification": 11,

@@ -23,7 +23,7 @@ from kafka_notify import (
     events,
 )
 from kafka_notify._base.clock import Clock
-from kafka_notify._fetch.loop import MAX_COMMIT, parts
+from kafka_notify._fetch.committer import MAX_COMMIT, parts
 from kafka_notify._send import remember
 from kafka_notify._send.pace import SharedPace
 from kafka_notify.codec import CodecContext, JsonCodec

@@ -10,7 +10,7 @@ from typing import Final
 from kafka_notify import events
 from kafka_notify._base.clock import Clock, boottime
 from kafka_notify._base.limited_log import LimitedLog
-from kafka_notify._fetch.loop import CommitRequest, CommitResult
+from kafka_notify._fetch.exchange import CommitRequest, CommitResult
 from kafka_notify._partition.commit_metadata import Committed
 from kafka_notify._partition.partition import Partition
 

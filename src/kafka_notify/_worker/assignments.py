@@ -12,8 +12,8 @@ import attrs
 from kafka_notify import events
 from kafka_notify._decision.context import Context
 from kafka_notify._fetch.commits import Commits
+from kafka_notify._fetch.exchange import Start
 from kafka_notify._fetch.intake import Intake
-from kafka_notify._fetch.loop import Start
 from kafka_notify._fetch.topic_ids import changed
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.effects import Effects

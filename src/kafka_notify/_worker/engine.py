@@ -19,11 +19,13 @@ from kafka_notify._base.limited_log import LimitedLog
 from kafka_notify._base.where import detail, origin
 from kafka_notify._decision.context import Context
 from kafka_notify._fetch.commits import Commits
+from kafka_notify._fetch.exchange import CommitRequest, CommitResult, Start
 from kafka_notify._fetch.fatal import ended, is_fatal, missing_right
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._fetch.loader import Load
-from kafka_notify._fetch.loop import CommitRequest, CommitResult, FetchLoop, Start
+from kafka_notify._fetch.loop import FetchLoop
 from kafka_notify._fetch.refusals import Refusals
+from kafka_notify._fetch.settings import IntakeCallbacks, IntakeSettings
 from kafka_notify._kafka.rights import is_refusal, told
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Entry
@@ -124,24 +126,23 @@ class Engine:
         )
 
     def _reads(self, context: Context, sender: Sender) -> Intake:
-        consumer = sender.consumer
-        return Intake(
-            self.partitions,
-            self.budget,
-            self._fetch,
-            concurrency=context.concurrency,
+        settings = IntakeSettings(
             source=context.source,
-            channels=frozenset(consumer.channels),
-            ordering=consumer.ordering,
+            channels=frozenset(sender.consumer.channels),
+            ordering=sender.consumer.ordering,
+            concurrency=context.concurrency,
             paused=self.paused,
             clock=context.clock,
             facts=context.facts,
+        )
+        callbacks = IntakeCallbacks(
             passed_over=self._pass_over,
             halt=self._halt,
             kafka_error=self.kafka_error,
             fed=self._look_on,
             soon=self._calls.soon,
         )
+        return Intake(self.partitions, self.budget, self._fetch.flow, settings, callbacks)
 
     # Intake calls these: it is made before the parts that do the work, as they depend on it.
 

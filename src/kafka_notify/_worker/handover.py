@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kafka_notify._base.clock import Clock
+from kafka_notify._fetch.exchange import CommitRequest
 from kafka_notify._fetch.intake import Intake
-from kafka_notify._fetch.loop import CommitRequest
 from kafka_notify._partition.partition import Partition
 from kafka_notify._send.slots import Slots
 from kafka_notify._worker.calls import Calls

@@ -14,7 +14,7 @@ from kafka_notify import events
 from kafka_notify._base.retention import DAY_MS
 from kafka_notify._decision.context import Context
 from kafka_notify._decision.what_follows import Kept
-from kafka_notify._fetch.loop import Start
+from kafka_notify._fetch.exchange import Start
 from kafka_notify._fetch.removed import Removed
 from kafka_notify._partition.entry import Busy, Entry
 from kafka_notify._partition.partition import Partition

@@ -13,8 +13,9 @@ from typing import Final
 import attrs
 
 from kafka_notify._base.clock import boottime
-from kafka_notify._fetch import intake
-from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
+from kafka_notify._fetch import backpressure
+from kafka_notify._fetch.flow import TRANSIT_BYTES
+from kafka_notify._fetch.loop import FetchLoop
 from kafka_notify._settle.copies import CopyWriter
 from kafka_notify._worker.engine import Engine
 from kafka_notify._worker.life import State
@@ -116,7 +117,7 @@ class Report:
             retry_shares=guard.lane.retry_shares,
             partitions=tuple(sorted(p.number for p in partitions if p.active)),
             paused=engine.paused.active(),
-            buffered_bytes=engine.intake.buffered_bytes + self._fetch.transit_bytes,
+            buffered_bytes=engine.intake.buffered_bytes + self._fetch.flow.transit_bytes,
             waiting_bytes=max(budget.used - budget.loaded, 0),
             loading_bytes=budget.loaded,
             table_bytes=TABLE_ENTRY_BYTES * waiting,
@@ -146,7 +147,7 @@ class Report:
             given_away=self._sends.ready.given_away(),
             destinations=self._sends.guard.names_held(),
             budgets={
-                "buffered": [stats.buffered_bytes, intake.BUFFER_BYTES + TRANSIT_BYTES],
+                "buffered": [stats.buffered_bytes, backpressure.BUFFER_BYTES + TRANSIT_BYTES],
                 "waiting": [stats.waiting_bytes, budget.limit],
                 "loading": [stats.loading_bytes, budget.loads],
             },

@@ -18,10 +18,11 @@ from kafka_notify._base.clock import Clock
 from kafka_notify._base.supervised import supervised
 from kafka_notify._base.where import origin
 from kafka_notify._decision.context import Context
-from kafka_notify._fetch import intake, lease
+from kafka_notify._fetch import backpressure, lease
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.control import ControlReader
-from kafka_notify._fetch.loop import TRANSIT_BYTES, FetchLoop
+from kafka_notify._fetch.flow import TRANSIT_BYTES
+from kafka_notify._fetch.loop import FetchLoop
 from kafka_notify._fetch.payload_reloader import PayloadReloader
 from kafka_notify._fetch.periodic_query import let_answered_go
 from kafka_notify._kafka.config import Config, client_bytes
@@ -192,8 +193,9 @@ class Running:
 
     def _memory_limit(self) -> int:
         return (
-            intake.BUFFER_BYTES + TRANSIT_BYTES + engine.PAYLOAD_BUDGET + engine.LOAD_BUDGET
-            + TABLE_ENTRY_BYTES * intake.MAX_HELD + client_bytes(self._plan.reading, self._plan.writing)
+            backpressure.BUFFER_BYTES + TRANSIT_BYTES + engine.PAYLOAD_BUDGET + engine.LOAD_BUDGET
+            + TABLE_ENTRY_BYTES * backpressure.MAX_WAITING_RETRIES
+            + client_bytes(self._plan.reading, self._plan.writing)
         )  # fmt: skip
 
     def _reopen(self) -> ProducerHandle:
