@@ -72,8 +72,8 @@ class Admission:
     # -- before a send --------------------------------------------------------------------------------
 
     def admit(self, place: Place, entry: Entry, notification: Notification[Any]) -> bool | Outcome:
-        """True when the notification's destination lets it start now. Asked when destinations are counted, or when one is
-        held or ramped up.
+        """True when the notification's destination lets it start now. Asked when destinations are counted, or when one
+        is held or ramped up.
 
         Otherwise the notification is put aside, and its sender takes another one. It waits in memory like a queued one,
         up to `concurrency` per destination. Beyond that, and whenever the destination is held, it waits in the retry
@@ -189,7 +189,7 @@ class Admission:
         self._recheck.by(min(of.circuit.ask_again(now), now + LOOK_AGAIN))
 
     def left(self, of: Destination[Entry]) -> None:
-        """A send to a destination has ended, and is not counted any more: let another one start."""
+        """Let another send to a destination start, after one has ended and is not counted any more."""
         if of.fresh or of.tried:
             self.release(of)
         if not of.busy:

@@ -29,6 +29,9 @@ from kafka_notify.testing._commit_checkers import (
     DuplicatesBounded,
     NothingOpenCommitted,
 )
+from kafka_notify.testing._isolation_checker import Isolation, Wait
+from kafka_notify.testing._liveness_checker import Liveness
+from kafka_notify.testing._memory_checker import Memory
 from kafka_notify.testing._send_checkers import (
     AttemptsBounded,
     Conserved,
@@ -38,7 +41,6 @@ from kafka_notify.testing._send_checkers import (
     OnTime,
     OrderKept,
 )
-from kafka_notify.testing._time_checkers import Isolation, Liveness, Memory, Wait
 
 __all__ = [
     "AttemptsBounded",
