@@ -21,7 +21,7 @@ class Wait:
     """The wait of an untroubled user's notification for its first attempt."""
 
     seconds: float
-    """Counted: while its worker could have started it."""
+    """Seconds in which the worker could have started the attempt."""
     id: str
     user: str
     partition: int
@@ -30,20 +30,21 @@ class Wait:
 class Isolation(Timeline):
     """No untroubled user waits longer than the bound while senders are free.
 
-    A user is *untroubled* while no attempt of theirs has failed or is stuck, and nothing of theirs waits for a retry
-    or for a time of its own. A notification waits from when it was produced, or from when the one before it in the
-    queue of its user was settled, until its first attempt, or until it is settled without one. The *bound* is one
+    A user is *untroubled* while no attempt of theirs has failed or is stuck, and none of their notifications waits for
+    a retry or until a time of its own. A notification waits from when it was produced, or from when the one before it
+    in its user's queue was settled, until its first attempt, or until it is settled without one. The *bound* is one
     send (the median of those accepted) + 1 second + `grace`.
 
-    Counted is only the time in which the worker that owns the partition had a free sender, as its samples say: not
-    while it is killed, frozen, restoring or handing over, while a broker is missing, while the lane is held, while
-    something is paused, or while the rate limit decides. A user whose destination fails is not judged meanwhile.
+    Only the time counts in which the worker that owns the partition had a free sender, by its samples. The time does
+    not count while the worker is killed, frozen, restoring or handing over, while a broker is missing, while the lane
+    is held, while something is paused, or while the rate limit decides. A user whose destination fails is not judged
+    meanwhile.
 
     Args:
-        grace: Seconds beyond the promise: other processes use the machine too. On two loaded cores waits of 1 s were
-            measured.
-        handover: Seconds that running sends get before a rebalance: the worker's `drain_timeout`.
-        settle: Seconds after a broker is back, or after a lane is released, that are not counted.
+        grace: Seconds allowed beyond the promise, because other processes use the machine too. On two loaded cores
+            waits of 1 s were measured.
+        handover: Seconds that running sends get before a rebalance, the worker's `drain_timeout`.
+        settle: Seconds after a broker is back, or after a lane is released, that do not count.
     """
 
     def __init__(self, *, grace: float = 4.0, handover: float = 20.0, settle: float = 10.0) -> None:
@@ -62,7 +63,7 @@ class Isolation(Timeline):
         return (statistics.median(self._seconds) if self._seconds else 0.0) + 1.0 + self._grace
 
     def waits(self) -> list[Wait]:
-        """The counted waits of all untroubled users, longest first."""
+        """Return the counted waits of all untroubled users, the longest first."""
         counted = self._counted()
         found = [wait for queue in self.queues() for wait in self._waits_of(queue, counted)]
         return sorted(found, key=lambda wait: -wait.seconds)
@@ -82,7 +83,7 @@ class Isolation(Timeline):
         ]
 
     def _counted(self) -> dict[int, Spans]:
-        """When each partition's owner could have started a send."""
+        """Return when each partition's owner could have started a send."""
         found: dict[int, Spans] = {}
         for worker in self.workers:
             held = Spans((begin, end + self._settle) for begin, end, _ in self.holds(worker))
@@ -93,7 +94,7 @@ class Isolation(Timeline):
 
     def _waits_of(self, queue: list[Story], counted: dict[int, Spans]) -> Iterator[Wait]:
         head = 0
-        trouble = 0  # until when something of the user is open that has failed or waits
+        trouble = 0  # until when a notification of the user that failed or had to wait is open
         for story in queue:
             produced = story.produced
             assert produced is not None
@@ -113,7 +114,8 @@ class Isolation(Timeline):
                 trouble = max(trouble, story.settled)
 
     def _first_look(self, story: Story) -> int | None:
-        """When its first attempt began, or it was settled without one; None when it has to wait by itself."""
+        """Return when the first attempt began, or the notification was settled without one; None when it has to wait
+        for a reason of its own."""
         for line in story.lines:
             match line:
                 case Started() | Skipped() | DeadLettered():

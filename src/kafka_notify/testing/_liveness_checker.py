@@ -1,4 +1,4 @@
-"""The checker of liveness: lanes and destinations are held only while their provider fails, and work goes on.
+"""The checker of liveness: lanes and destinations are held only while their provider fails, and due work is done.
 
 It judges recorded times, by samples that a `WorkerSampler` writes; without samples there is nothing to judge.
 """
@@ -15,34 +15,36 @@ from kafka_notify.testing._timeline import Story, Timeline
 from kafka_notify.testing.attempt_log import Ended
 
 FIRST_WAIT: Final = 1.0
-"""Seconds that an error which asks the whole lane to wait explains, if it names no time: until the first probe."""
+"""Seconds of a hold, until the first probe, that an error explains which asks the whole lane to wait and names no
+time."""
 
 
 class Liveness(Timeline):
-    """A lane or a destination is held only while its provider really fails, and something is attempted whenever
-    something is due.
+    """A lane or a destination is held only while its provider fails, and whenever a notification is due, something is
+    attempted.
 
-    What the provider really does is known from `Failing` lines, and from errors that ask the whole lane to wait: those
-    of a user or destination that is said to be failing ask in vain. Three rules:
+    `Failing` lines say when the provider fails, and so do errors that ask the whole lane to wait, but for those of a
+    user or destination that is known to be failing. There are three rules:
 
-    - While something is due for a user and a destination that the provider serves, a lane is held for at most `release`
-      seconds at a time although the provider works; likewise a destination, while something of its own is due. So a
-      hold that begins wrongly ends within that time, and one that was right ends that soon after the recovery. While
-      nothing but known failures is due, nobody is harmed by a hold, and nobody could tell them from an outage.
-    - Such time is at most `share` of all time in which the provider works (and one `release` more).
-    - While something is due, no worker is without a call of `send` for longer than `stall` seconds, or `probe`
-      seconds while its lane is rightly held.
+    - While a notification is due for a user and a destination that the provider serves, a lane is held for at most
+      `release` seconds at a time although the provider works. The same holds for a destination while one of its own
+      notifications is due. So a wrong hold ends within that time, and a right one within that time after the recovery.
+      While only known failures are due, a hold harms nobody, and nothing could tell these failures from an outage.
+    - Such time is at most `share` of all time in which the provider works, and one `release` more.
+    - While a notification is due, no worker is without a call of `send` for longer than `stall` seconds, or for longer
+      than `probe` seconds while its lane is rightly held.
 
-    Not counted is the time in which a worker is killed, frozen, restoring or handing over, in which a broker is
-    missing, something is paused, or the rate limit decides.
+    The time does not count while a worker is killed, frozen, restoring or handing over, while a broker is missing,
+    while something is paused, or while the rate limit decides.
 
     Args:
-        release: Seconds; the longest wait between two probes and the answers that it takes have to fit in.
-        share: 0 to 1.
-        stall: Seconds.
-        probe: Seconds.
-        handover: Seconds that running sends get before a rebalance: the worker's `drain_timeout`.
-        settle: Seconds after a broker is back that are not counted.
+        release: Seconds for which a lane may be held wrongly at a time. The longest wait between two probes and the
+            answers that a release takes have to fit in.
+        share: Share of the time in which lanes may be held wrongly, 0 to 1.
+        stall: Seconds without a call of `send`.
+        probe: Seconds without a call of `send` while the lane is rightly held.
+        handover: Seconds that running sends get before a rebalance, the worker's `drain_timeout`.
+        settle: Seconds after a broker is back that do not count.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Liveness(Timeline):
 
     @property
     def wrongly_held(self) -> float:
-        """Seconds in which lanes were held although the provider worked and something was due that it serves."""
+        """Seconds in which lanes were held although the provider worked and a notification that it serves was due."""
         fails, due = self._fails(), self._due(served=True)
         return sum(seconds for worker in self.workers for *_, seconds in self._wrong(worker, fails, due))
 
@@ -101,7 +103,8 @@ class Liveness(Timeline):
         return found
 
     def _fails(self, destination: str = "") -> Spans:
-        """When the provider fails for everybody, or has asked everybody to wait; or those of one destination."""
+        """Return when the provider fails for everybody or has asked everybody to wait, or all sends of one
+        destination."""
         asked: list[tuple[int, int]] = []
         for call, end in self._asked:
             story = self.stories[end.id]
@@ -111,7 +114,7 @@ class Liveness(Timeline):
         return self.failing() | Spans(asked)
 
     def _refused(self, story: Story) -> Spans:
-        """When the provider is said to fail for its user or destination."""
+        """Return when the provider is known to fail for a notification's user or destination."""
         produced = story.produced
         if produced is None:
             return Spans()
@@ -121,8 +124,12 @@ class Liveness(Timeline):
         return own
 
     def _due(self, *, served: bool = False, destination: str = "") -> dict[int, Spans]:
-        """When something of each partition, or what goes to one destination of it, could have been attempted; `served`:
-        and accepted."""
+        """Return when a notification of each partition could have been attempted.
+
+        Args:
+            served: True for the time in which the provider would have accepted it, too.
+            destination: The only destination to look at; empty for all.
+        """
         stretches: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         for queue in self.queues():
             head = 0
@@ -142,20 +149,21 @@ class Liveness(Timeline):
         return Spans(self.willing[worker]) - self.cluster_away
 
     def _due_for(self, worker: str, due: dict[int, Spans]) -> Spans:
-        """When something was due that this worker was to attempt."""
+        """Return when a notification was due that this worker had to attempt."""
         owned = self.owned_by(worker)
         parts = (span for n, spans in owned.items() for span in spans & due.get(n, Spans()))
         return Spans(parts) & self._counted(worker)
 
     def _wrong(self, worker: str, fails: Spans, due: dict[int, Spans]) -> Iterator[tuple[int, str, float]]:
-        """Begin and reason of each hold, and its seconds with something due and a provider that works."""
+        """Yield begin and reason of each hold, and its seconds in which the provider worked and a notification was
+        due."""
         blamed = self._due_for(worker, due) - fails
         for begin, end, line in self.holds(worker):
             yield begin, line.reason, blamed.length(begin, end) / 1000
 
     def _wrong_destinations(self, worker: str) -> Iterator[tuple[int, str, float]]:
-        """Begin and name of each hold of a destination, and its seconds in which that works and something is due for
-        it."""
+        """Yield begin and name of each hold of a destination, and its seconds in which the destination worked and one
+        of its notifications was due."""
         for name, held in self.destinations_held[worker].items():
             due = self._due_for(worker, self._due(served=True, destination=name))
             blamed = due - self._fails(name) - self.failing(destination=name)
@@ -163,7 +171,7 @@ class Liveness(Timeline):
                 yield begin, name, blamed.length(begin, end) / 1000
 
     def _rightly(self, worker: str, fails: Spans) -> Spans:
-        """When the lane was held while its provider failed, or a destination while it did."""
+        """Return when the lane was held while its provider failed, or a destination while that failed."""
         found = Spans((begin, end) for begin, end, _ in self.holds(worker)) & fails
         for name, held in self.destinations_held[worker].items():
             found |= Spans(held) & (self._fails(name) | self.failing(destination=name))

@@ -9,7 +9,7 @@ import attrs
 
 
 def now_ms() -> int:
-    """Epoch milliseconds."""
+    """Return epoch milliseconds."""
     return time.time_ns() // 1_000_000
 
 
@@ -67,7 +67,7 @@ class Started(Line):
 
 @attrs.frozen
 class Accepted(Line):
-    """The provider accepted, whatever the worker learns of it."""
+    """The provider accepted, whether the worker learns of it or not."""
 
     worker: str
     id: str
@@ -83,14 +83,14 @@ class Ended(Line):
     attempt: int
     outcome: str
     counted: bool
-    """Whether it was a failure that counts towards `max_attempts`."""
+    """True for a failure that counts towards `max_attempts`."""
     asks: float | None = None
-    """Seconds for which the error asks the whole lane to wait (0: it named no time); None without such an error."""
+    """Seconds for which the error asks the whole lane to wait, 0 if it named no time; None without such an error."""
 
 
 @attrs.frozen
 class Skipped(Line):
-    """Terminal without a send."""
+    """A notification was finished without a send."""
 
     worker: str
     id: str
@@ -119,8 +119,8 @@ class Scheduled(Line):
 
 @attrs.frozen
 class Disturbed(Line):
-    """Something was done to a worker, written just before; an empty `worker` is the cluster, which lacks a broker
-    from `broker` to `broker back`, written just after."""
+    """A worker was disturbed; the line is written just before. An empty `worker` stands for the cluster, which lacks a
+    broker from `broker` to `broker back`, which is written just after."""
 
     worker: str
     how: Literal["killed", "paused", "resumed", "stopped", "fenced", "broker", "broker back"]
@@ -128,7 +128,7 @@ class Disturbed(Line):
 
 @attrs.frozen
 class PausesSeen(Line):
-    """A worker learned what is paused: nothing of it starts after this line."""
+    """A worker learned of the pauses in force; none of their notifications starts after this line."""
 
     worker: str
     paused: list[str]
@@ -136,7 +136,7 @@ class PausesSeen(Line):
 
 @attrs.frozen
 class Uncounted(Line):
-    """A worker found that a failure was the provider's: it cost no attempt."""
+    """A worker found that a failure was the provider's, so that it cost no attempt."""
 
     worker: str
     id: str
@@ -145,7 +145,7 @@ class Uncounted(Line):
 
 @attrs.frozen
 class LaneHeld(Line):
-    """A worker holds its lane, or goes on with it."""
+    """A worker holds its lane, or sends again."""
 
     worker: str
     held: bool
@@ -157,7 +157,7 @@ class LaneHeld(Line):
 
 @attrs.frozen
 class DestinationHeld(Line):
-    """A worker holds one destination, or goes on with it; which one is not told."""
+    """A worker holds a destination, whose name is not logged, or sends to it again."""
 
     worker: str
     held: bool
@@ -165,8 +165,8 @@ class DestinationHeld(Line):
 
 @attrs.frozen
 class Failing(Line):
-    """The state of the provider, written by the test that decides it: just before it begins to fail, and just after
-    it works again. Without `user` and `destination` it fails for everybody."""
+    """The provider begins to fail, or works again. The test that decides this writes the line just before the one and
+    just after the other. Without `user` and `destination` the provider fails for everybody."""
 
     failing: bool
     user: str = ""
@@ -182,26 +182,26 @@ class Sampled(Line):
     """Sends allowed at once; 0 before the worker was started."""
     in_flight: int
     held: bool = False
-    """Only probes may start, as the provider fails."""
+    """True while only probes may start, as the provider fails."""
     paused: bool = False
-    """Something is paused by an operator."""
+    """True while an operator has paused something."""
     limited: bool = False
-    """Notifications are ready, and the rate limit decides when they start."""
+    """True while notifications are ready and the rate limit decides when they start."""
     records: int = 0
     """Notifications in memory or in the table of waiting retries."""
     rss: int = 0
     """Resident memory of the process in bytes; 0 where it is unknown."""
     budgets: dict[str, list[int]] = attrs.field(factory=dict[str, list[int]])
-    """Name of a memory budget to the bytes in use and the bytes allowed."""
+    """Bytes in use and bytes allowed, by the name of the memory budget."""
     given_away: int = 0
-    """Notifications queued for a send although their partition was given away."""
+    """Notifications queued for a send whose partition was given away."""
     destinations: list[str] = attrs.field(factory=list[str])
     """Names of the destinations that are held."""
 
 
 @attrs.frozen
 class Copied(Line):
-    """A record of the retry topic, seen there."""
+    """A record was seen in the retry topic."""
 
     partition: int
     offset: int
@@ -215,7 +215,7 @@ class Copied(Line):
 
 @attrs.frozen
 class Committed(Line):
-    """What the group had committed of a partition pair, after every copy that it may rest on was logged."""
+    """The group's commit of a partition pair, logged after every copy that the commit may rest on."""
 
     partition: int
     source: int

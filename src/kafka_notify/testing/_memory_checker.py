@@ -13,16 +13,16 @@ MEGABYTE: Final = 2**20
 
 
 class Memory(Checker):
-    """The resident memory of a worker's process is what its budgets say.
+    """The resident memory of a worker's process stays within its budgets.
 
-    The process may have what it had before the worker was started, `slack`, `per_record` for each notification that it
-    knew at its busiest, and of each budget what was in use at most, but never more than the budget allows, and a
-    `tolerance` of that. An allocator returns memory late, so the highest use so far counts, not the present one. And
-    no budget is exceeded by more than `tolerance` and `slack`. And nothing of a partition that was given away stays
-    queued for a send: not in two samples in a row.
+    The process may take the sum of these: its memory before the worker was started; `slack`; `per_record` for each
+    notification that it knew at its busiest; the highest use of each budget, up to the budget, with a `tolerance`. The
+    highest use counts and not the present one, because an allocator returns memory late. No budget may be exceeded by
+    more than `tolerance` and `slack`. No notification of a partition that was given away may be queued for a send in
+    two samples in a row.
 
     Args:
-        tolerance: Share of what the budgets say.
+        tolerance: Share of a budget by which it may be exceeded.
         per_record: Bytes that a notification takes besides its key, value and headers.
         slack: Bytes for code, client library, prefetch, queued copies and threads.
     """
@@ -43,7 +43,7 @@ class Memory(Checker):
 
     @property
     def peak(self) -> tuple[int, int]:
-        """Resident bytes at their highest, compared with what was allowed then, and what was allowed."""
+        """Resident bytes and allowed bytes of the sample in which their ratio was highest."""
         worst = max(self._worst.values(), key=lambda found: found[0], default=None)
         return (0, 0) if worst is None else (worst[1].rss, worst[2])
 

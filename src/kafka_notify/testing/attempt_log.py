@@ -1,7 +1,7 @@
-"""What happened to every notification of one consumer group, line by line, in one file that many processes write.
+"""A log of what happened to every notification of one consumer group, in one file that many processes write.
 
-Each line is one `write` to a file opened with O_APPEND: lines of all processes stand in the order in which they
-were written, and a SIGKILL loses none that was. `kafka_notify.testing.guarantees` judges them.
+Each line is one `write` to a file opened with O_APPEND. So the lines of all processes are in the order in which they
+were written, and SIGKILL loses none of them. `kafka_notify.testing.guarantees` judges the lines.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ class AttemptLog:
 
         Worker(Logged, config, lane="high_priority", on_event=LOG.on_event)
 
-    It holds user ids, so keep it where test data may lie; it holds no payload and no recipient.
+    The log contains user ids, so keep it where test data belongs. It contains neither payloads nor recipients.
 
     Args:
-        path: Shared by all processes of one consumer group, on a local disk.
-        worker: Names this process in the lines; unique, also after a restart.
+        path: File on a local disk that all processes of one consumer group share.
+        worker: Name of this process in the lines. It must be unique, after a restart too.
     """
 
     def __init__(self, path: str | os.PathLike[str], worker: str) -> None:
@@ -118,12 +118,12 @@ class AttemptLog:
         )
 
     def attempt(self, notification: Notification[Any], attempt: Attempt) -> Recorded:
-        """A context that notes the start and the end of a call of `send`; leaving it without an exception
-        means that the provider accepted."""
+        """Return a context manager that notes the start and the end of a call of `send`. Leaving it without an
+        exception means that the provider accepted."""
         return Recorded(self, notification, attempt)
 
     def on_event(self, event: events.Event) -> None:
-        """Note what a worker reports; for its `on_event`."""
+        """Note an event of a worker; give this to the worker's `on_event`."""
         match event:
             case events.PartitionStarted():
                 self.write(Owned(self.worker, event.partition))
@@ -181,7 +181,7 @@ class Recorded:
         if e is None:
             self.accepted()
             outcome, counted = "accepted", False
-        elif isinstance(e, asyncio.CancelledError):  # at a deadline it counts, at a hand-over it does not
+        elif isinstance(e, asyncio.CancelledError):  # it counts at a deadline, not at a hand-over
             outcome, counted = "cancelled", False
         else:
             outcome = type(e).__name__
@@ -192,7 +192,7 @@ class Recorded:
 
 
 def _asks(error: BaseException | None) -> float | None:
-    """Seconds for which an error asks the whole lane to wait; None without such an error."""
+    """Return the seconds for which an error asks the whole lane to wait; None without such an error."""
     if not isinstance(error, DeliveryError) or not holds_lane(error):
         return None
     after = error.retry_after if isinstance(error, ThrottledError) else None
@@ -203,7 +203,7 @@ class LogTail:
     """Reads a log while it is being written.
 
     Args:
-        path: It may not exist yet.
+        path: The log file, which need not exist yet.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -211,7 +211,7 @@ class LogTail:
         self._position = 0
 
     def __iter__(self) -> Iterator[Line]:
-        """The lines written since the last time."""
+        """Yield the lines written since the last iteration."""
         if not os.path.exists(self._path):
             return
         with open(self._path, "rb") as file:
