@@ -24,8 +24,6 @@ TOO_LARGE = {
     "kafka_notify.prometheus:Metrics.__init__": 65,
     "kafka_notify.testing._check_sender:check_sender": 72,
     "kafka_notify.testing._deliver:deliver": 68,
-    "kafka_notify.testing._time_checkers": 376,
-    "kafka_notify.testing.attempt_log": 403,
     "kafka_notify.wire": 389,
     "kafka_notify.wire:decode": 71,
 }

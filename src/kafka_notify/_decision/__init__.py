@@ -1,1 +1,1 @@
-"""What the parts of a worker share, and decide without I/O: how a send ended, what follows, what is held."""
+"""How a send ended, what follows, and what is held: decisions without I/O, and what the parts of a worker share."""

@@ -1,4 +1,4 @@
-"""What all parts of a worker need to know: one value that never changes."""
+"""What all parts of a worker need to know, as one frozen value."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from kafka_notify.wire import collapse_of, expiry, identity
 
 @attrs.frozen
 class Context:
-    """One worker's surroundings.
+    """Settings and services that all parts of one worker share.
 
     Args:
-        loop: Runs everything but the fetch thread and the senders' threads.
-        clock: Epoch milliseconds, and monotonic seconds.
+        loop: Event loop of everything but the fetch thread and the senders' threads.
+        clock: Tells epoch milliseconds and monotonic seconds.
         source: Name of the source topic; likewise `retry_topic` and `dead_letter_topic`.
-        group: The consumer group.
-        categories: Of the topology: their ttl and dead-letter policy.
-        codec: Value bytes to data.
-        retry: The policy of the consumer, or of the lane.
+        group: Name of the consumer group.
+        categories: The topology's categories, with their ttl and dead-letter policy.
+        codec: Turns value bytes into data.
+        retry: Retry policy of the consumer, else of the lane.
         send_timeout: Seconds for one send.
-        concurrency: Sends under way at most.
+        concurrency: Sends under way, at most.
         unknown: What follows an unknown outcome.
-        on_event: Told of each event, never raises; None when nobody listens.
+        on_event: Called with each event, and never raises; None when nobody listens.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -52,6 +52,6 @@ class Context:
     def facts(
         self, headers: Headers, partition: int, origin: int, timestamp: int
     ) -> tuple[str, int, int | None, str]:
-        """Id, creation and expiry (epoch ms) of a notification, and what it collapses with, without decoding it."""
+        """ID, creation and expiry (epoch ms) and collapse key of a notification, without decoding its data."""
         id, created = identity(headers, self.source, partition, origin, timestamp)
         return id, created, expiry(headers, created, self.categories), collapse_of(headers)

@@ -1,4 +1,4 @@
-"""What a worker did since its start."""
+"""Counts of what a worker did since its start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import attrs
 
 @attrs.define
 class Counts:
-    """How many notifications, or attempts, ended in which way."""
+    """Numbers of notifications and attempts, by how they ended."""
 
     sent: int = 0
     retried: int = 0
@@ -18,8 +18,8 @@ class Counts:
     passed_over: int = 0
     unknown: int = 0
     assumed: int = 0
-    """Of what counts as sent: nobody said so."""
+    """Those of `sent` that no provider confirmed."""
 
     def accepted(self) -> int:
-        """Sends that a provider accepted."""
+        """The number of sends that a provider accepted."""
         return self.sent - self.assumed

@@ -1,7 +1,7 @@
-"""The circuits of a lane and of a consumer's destinations, shares of the concurrency, and what waits for one. Pure.
+"""The destinations of a consumer: their circuits, their shares of the concurrency, and what waits for them. Pure.
 
-A destination is known while something of it is under way, waits, or fails. The caller keeps the order per user: what
-waits here is the head of its user's queue.
+A destination is known while it has sends under way, waiting items or a circuit. The caller keeps the order per user:
+each waiting item is the head of its user's queue.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from kafka_notify._decision.reserve import Reserve
 from kafka_notify.limits import CircuitBreaker
 
 MOST: Final = 1_000
-"""Circuits kept; beyond, the oldest one is dropped."""
+"""Circuits kept; when there are more, the oldest one is dropped."""
 FAILURES: Final = 5
-"""Score that holds a destination that a consumer names: many have few users."""
+"""Score that holds a destination that a consumer names: many of these have few users."""
 FIRST_WAIT: Final = 0.25
-"""Seconds until its first probe, at most: it has few notifications, and if several users in a row always fail, each
-costs the others a wait. Doubled up to `CircuitBreaker.max_wait`."""
+"""Seconds until the first probe of a named destination, at most, doubled up to `CircuitBreaker.max_wait`. It has few
+notifications, and each user in a row who always fails costs the others a wait."""
 SHARE: Final = 0.25
-"""Of the concurrency that such a destination may take."""
+"""Share of the concurrency that a named destination may take."""
 LOOK_AGAIN: Final = 1.0
 """Seconds after which a destination with room is looked at again: what was released may have ended without a send."""
 SWEEP: Final = 1_000
+"""Waiting items of a destination at which it is first swept."""
 LONGEST_LOOK: Final = 30.0
-"""Seconds after which any other one is, whatever else happens."""
+"""Seconds after which any other destination is looked at again, whatever else happens."""
 NAME: Final = 255
-"""Characters of a name that are told apart."""
+"""Characters by which names are told apart."""
 
 T = TypeVar("T", bound=Hashable)
 
 
 class Destination(Generic[T]):
-    """One of them."""
+    """One destination."""
 
     __slots__ = ("accepted", "busy", "circuit", "fresh", "name", "sweep_at", "tried")
 
@@ -47,30 +48,31 @@ class Destination(Generic[T]):
         self.busy = busy
         """Sends under way."""
         self.accepted = 0
-        """Sends, since it is known."""
+        """Accepted sends since it is known."""
         self.circuit: Circuit | None = None
+        """The circuit; None while nothing of it fails."""
         self.fresh: dict[T, None] = {}
-        """What waits for it and never failed, in order."""
+        """Waiting items that never failed, in order."""
         self.tried: dict[T, None] = {}
-        """What waits for it and failed before."""
+        """Waiting items that failed before, in order."""
         self.sweep_at = SWEEP
-        """How many may wait before those that do not any more are looked for."""
+        """Number of waiting items above which those that do not wait any more are swept."""
 
     @property
     def held(self) -> bool:
-        """Whether it is held."""
+        """True while its circuit holds it."""
         return self.circuit is not None and self.circuit.held
 
 
 class Destinations(Generic[T]):
-    """Those of one worker.
+    """The destinations of one worker.
 
     Args:
-        breaker: Of the consumer; None when failures never hold one.
-        concurrency: Sends at once, of all.
-        share: Of the concurrency that one may take; None is no limit.
-        named: Whether the consumer names them: there may be many, and each is one user for the lane. Otherwise they are
-            its channels.
+        breaker: The consumer's circuit breaker; None when failures never hold a destination.
+        concurrency: Sends at once, to all destinations together.
+        share: Share of the concurrency that one destination may take; None for no limit.
+        named: True when the consumer names them: there may be many, and each is one user for the lane. Otherwise they
+            are its channels.
     """
 
     def __init__(
@@ -89,20 +91,20 @@ class Destinations(Generic[T]):
         self._breaker = breaker
         self._limit = concurrency if share is None else max(1, int(concurrency * share))
         self.counted = named or share is not None
-        """Whether the sends of each have to be counted, as a share of the concurrency limits them."""
+        """True when the sends of each destination are counted, because a share of the concurrency limits them."""
         self.named = named
         self.known: dict[str, Destination[T]] = {}
         self.reserve: Reserve[Destination[T], T] = Reserve()
-        """Of what waits for held ones: those that are in memory, without a copy."""
+        """The items in memory, without a copy, that wait for held destinations."""
         self._failing: dict[str, Destination[T]] = {}
-        """Those with a circuit, the oldest first."""
+        """The destinations with a circuit, the oldest first."""
 
     def get(self, name: str, busy: int = 0) -> Destination[T]:
-        """The destination of this name.
+        """The destination of this name, which is known from now on.
 
         Args:
-            name: Only its first characters count.
-            busy: Its sends under way, when it was not known.
+            name: The name; its first `NAME` characters count.
+            busy: Sends under way, for a destination that was not known.
         """
         name = name[:NAME]
         known = self.known.get(name)
@@ -111,17 +113,17 @@ class Destinations(Generic[T]):
         return known
 
     def room(self, of: Destination[T], now: float) -> int:
-        """How many sends to it may start now."""
+        """The number of sends to a destination that may start now."""
         free = self._limit - of.busy
         return free if of.circuit is None or free <= 0 else min(free, of.circuit.room(now, of.busy))
 
     def start(self, of: Destination[T], now: float) -> int:
-        """A send starts: its token for `Try`."""
+        """Note that a send starts; return its token for `Try`."""
         of.busy += 1
         return 0 if of.circuit is None else of.circuit.start(now)
 
     def accepted(self, of: Destination[T], sent: Try, now: float, *, seen: bool = True) -> bool:
-        """As `Circuit.accepted`."""
+        """Tell the destination's circuit of an accepted send, as `Circuit.accepted`."""
         circuit = of.circuit
         if circuit is None:
             return False
@@ -134,7 +136,11 @@ class Destinations(Generic[T]):
     def failed(
         self, of: Destination[T], sent: Try, kind: Kind, code: str, now: float, asked: float | None
     ) -> tuple[Verdict, Destination[T] | None]:
-        """As `Circuit.failed`; and a destination whose circuit was dropped, whose waiting is to be released."""
+        """Tell the destination's circuit of a failed send, as `Circuit.failed`.
+
+        Returns:
+            The verdict; and a destination whose circuit was dropped, for which waiting items are to be released.
+        """
         dropped = None
         if of.circuit is None:
             of.circuit = Circuit(self._breaker, now, self._limit)
@@ -146,20 +152,20 @@ class Destinations(Generic[T]):
         return verdict, dropped
 
     def forget(self, of: Destination[T]) -> None:
-        """It may have nothing under way, nothing waiting and nothing failing."""
+        """Forget a destination if it has no sends under way, no waiting items and no circuit."""
         if not of.busy and of.circuit is None and not of.fresh and not of.tried:
             self.known.pop(of.name, None)
 
     # -- what waits -----------------------------------------------------------------------------------
 
     def put_aside(self, of: Destination[T], item: T, *, tried: bool, waits: Callable[[T], bool]) -> None:
-        """Let something wait for a destination.
+        """Let an item wait for a destination. An item that waits already changes nothing.
 
         Args:
             of: The destination.
-            item: What waits; twice is once.
-            tried: Whether it failed before.
-            waits: Whether something still waits: what does not is forgotten when twice as many came.
+            item: The item.
+            tried: True when the item failed before.
+            waits: Returns False for an item that does not wait any more. Such items are swept when twice as many came.
         """
         (of.tried if tried else of.fresh)[item] = None
         if len(of.fresh) + len(of.tried) > of.sweep_at:
@@ -168,18 +174,18 @@ class Destinations(Generic[T]):
     def keep(
         self, of: Destination[T], item: T, partition: int, size: int, now: float, copied: Callable[[T], bool]
     ) -> list[T]:
-        """Leave what was put aside for a held destination in memory, as its next probe; what is to be copied now: see
-        `Reserve`."""
+        """Keep an item that was put aside for a held destination in memory, as its next probe: see `Reserve`. Return
+        the items that are to be copied now."""
         self.reserve.keep(of, partition, item, size, now)
         return [item for of, item in self.reserve.to_copy(copied, partition) if of.held]
 
     def push_out(self, now: float, too_far: Callable[[T], bool], copied: Callable[[T], bool]) -> list[T]:
-        """What was in memory for long enough and is to be copied now: see `Reserve`."""
+        """Return the items that have been in memory for long enough and are to be copied now: see `Reserve`."""
         self.reserve.push_out(now, too_far)
         return [item for of, item in self.reserve.to_copy(copied) if of.held]
 
     def sweep(self, waits: Callable[[T], bool]) -> None:
-        """Forget what does not wait any more."""
+        """Forget the items that do not wait any more."""
         for of in self.waiting():
             self._sweep(of, waits)
             self.forget(of)
@@ -194,14 +200,15 @@ class Destinations(Generic[T]):
         of.sweep_at = 2 * (len(of.fresh) + len(of.tried)) + SWEEP
 
     def release(self, of: Destination[T], now: float, set_off: Callable[[T], bool]) -> None:
-        """Let start what may: what never failed first, then the others in rotation. A probe is what came last, of those
-        in memory if there is one: what has waited for long may all be of users who always fail, and somebody else shows
-        that it works.
+        """Let waiting items start as far as there is room: first those that never failed, then the others in rotation.
+
+        A probe is the item that came last, of those in memory if there are any: items that have waited for long may all
+        be of users who always fail, and another user shows that the destination works.
 
         Args:
             of: The destination.
             now: Monotonic seconds.
-            set_off: Starts one; False when it does not wait any more.
+            set_off: Starts an item; returns False when it does not wait any more.
         """
         room = self.room(of, now) if of.fresh or of.tried else 0
         while room > 0 and (waiting := of.fresh or of.tried):
@@ -213,7 +220,8 @@ class Destinations(Generic[T]):
             room -= set_off(item)
 
     def rotate(self, of: Destination[T], most: int, set_off: Callable[[T], bool]) -> None:
-        """Have the first ones looked at, whether they may start or not: those which do not come back as the last."""
+        """Set off the first `most` items of each kind without regard to room. Those that may not start come back at
+        the end."""
         for waiting in (of.tried, of.fresh):
             for item in list(itertools.islice(waiting, most)):
                 del waiting[item]
@@ -221,34 +229,34 @@ class Destinations(Generic[T]):
                 set_off(item)
 
     def waiting(self) -> list[Destination[T]]:
-        """Those for which something waits."""
+        """The destinations with waiting items."""
         return [of for of in self.known.values() if of.fresh or of.tried]
 
     def ask_again(self, of: Destination[T], now: float) -> float:
-        """When what waits for a destination may start, at the latest."""
+        """When to look again at what waits for a destination, at the latest."""
         if of.circuit is None or self.room(of, now) > 0:
             return now + LOOK_AGAIN
         return min(of.circuit.ask_again(now), now + LONGEST_LOOK)
 
     @property
     def held(self) -> list[Circuit]:
-        """Circuits of those that are held."""
+        """The circuits of the destinations that are held."""
         return [
             of.circuit for of in tuple(self._failing.values()) if of.circuit is not None and of.circuit.held
         ]
 
 
 class Circuits(Generic[T]):
-    """The lane's circuit, and those of its destinations.
+    """The circuit of a lane, and those of its destinations.
 
-    A destination that the consumer names is one user for the lane: all of them failing is an outage of the lane. When
-    the destinations are the consumer's channels, only the codec holds the lane.
+    To the lane each destination that the consumer names is one user: when all of them fail, the lane is held. When the
+    destinations are the consumer's channels, only the codec holds the lane.
 
     Args:
-        breaker: Of the consumer; None when only what the provider says holds anything.
+        breaker: The consumer's circuit breaker; None when only claims of the provider hold anything.
         now: Monotonic seconds.
         concurrency: Sends at once.
-        destinations: None when the consumer has none.
+        destinations: The destinations; None when the consumer has none.
     """
 
     def __init__(
@@ -264,24 +272,24 @@ class Circuits(Generic[T]):
     def accepted(
         self, sent: Try, now: float, of: Destination[T] | None = None, of_token: int = 0, *, seen: bool = True
     ) -> bool:
-        """A send was accepted, or answered in a way that shows the provider working.
+        """Take a send that was accepted, or answered in a way that shows the provider working.
 
         Args:
-            sent: What it was, with the lane's token.
+            sent: The send, with the token of the lane's circuit.
             now: Monotonic seconds.
-            of: Its destination, with its token.
-            of_token: Of the destination's circuit.
-            seen: Whether it was accepted.
+            of: The destination of the send, if it has one.
+            of_token: Token of the destination's circuit.
+            seen: True when the send was accepted.
 
         Returns:
-            Whether a refusal of the account is disbelieved with it.
+            True when this send disproves the claim that the account is refused.
         """
         if of is None or self.destinations is None:
             return self.lane.accepted(sent, now, seen=seen)
         here = sent if sent.token == of_token else sent._replace(token=of_token)
         doubted = self.destinations.accepted(of, here, now, seen=seen)
         if not self.destinations.named and not self.lane.gated:
-            return doubted  # what channels answer tells the lane nothing
+            return doubted  # answers of channels are no evidence for the lane
         return self.lane.accepted(sent._replace(who=of.name), now, seen=seen) or doubted
 
     def failed(
@@ -296,21 +304,21 @@ class Circuits(Generic[T]):
         of: Destination[T] | None = None,
         of_token: int = 0,
     ) -> tuple[Verdict, Destination[T] | None]:
-        """A send failed, and that may say something about the provider.
+        """Take a failed send that may say something about the provider.
 
         Args:
-            sent: What it was, with the lane's token.
-            kind: `FAILURE`, or a claim: of the destination, when there is one.
-            code: Of the error.
+            sent: The send, with the token of the lane's circuit.
+            kind: `FAILURE`, or a claim of the destination if there is one, else of the lane's provider.
+            code: The error's code.
             now: Monotonic seconds.
             asked: Seconds that a throttle asked to wait.
             accepted: Sends accepted since the start.
-            of: Its destination, with its token.
-            of_token: Of the destination's circuit.
+            of: The destination of the send, if it has one.
+            of_token: Token of the destination's circuit.
 
         Returns:
-            What it costs the notification; and a destination that lost its circuit, as too many fail: what waits for it
-            is to be released.
+            The verdict; and a destination whose circuit was dropped, because too many fail: what waits for it is to be
+            released.
         """
         lane, destinations = self.lane, self.destinations
         if of is None or destinations is None:
@@ -322,5 +330,7 @@ class Circuits(Generic[T]):
             counted, wait = lane.failed(sent, Kind.FAILURE, code, now, accepted=accepted)
             verdict = Verdict(verdict.counted and counted, max(verdict.wait, wait))
         elif lane.held:
-            lane.accepted(sent._replace(who=of.name), now, seen=False)  # it was decoded: the codec works
+            lane.accepted(
+                sent._replace(who=of.name), now, seen=False
+            )  # the record was decoded, so the codec works
         return verdict, dropped

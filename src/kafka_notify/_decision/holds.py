@@ -1,4 +1,4 @@
-"""What is held, in words and as events."""
+"""Holds of lanes and destinations, as events and as sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("kafka_notify.send")
 
 
 def tell_held(circuit: Circuit, now: float, on_event: events.OnEvent | None, *, lane: bool) -> None:
-    """A lane or a destination is held from monotonic `now` on."""
+    """Tell that a lane or a destination is held from monotonic `now` on."""
     wait = max(circuit.until - now, 0.0)
     what = "the lane" if lane else "a destination"
     log.warning("%s is held: %s (%s); a probe follows in %.1f s", what, circuit.reason, circuit.cause, wait)
@@ -21,7 +21,7 @@ def tell_held(circuit: Circuit, now: float, on_event: events.OnEvent | None, *, 
 
 
 def tell_resumed(circuit: Circuit, now: float, on_event: events.OnEvent | None, *, lane: bool) -> None:
-    """It goes on."""
+    """Tell that a lane or a destination is no longer held."""
     held = now - circuit.since
     what = "the lane" if lane else "a destination"
     log.warning(
@@ -34,5 +34,5 @@ def tell_resumed(circuit: Circuit, now: float, on_event: events.OnEvent | None, 
 
 
 def how(circuit: Circuit, now: float) -> str:
-    """Since when something is held, and why, for health."""
+    """The reason and length of a hold, as text for health."""
     return f"{circuit.reason}, held for {now - circuit.since:.0f} s, {circuit.probes_failed} probes failed"

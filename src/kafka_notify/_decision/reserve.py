@@ -1,9 +1,9 @@
 """Which notifications of held destinations stay in memory without a copy, to be their next probes. Pure.
 
-A notification whose copy is on its way cannot be sent, and one whose payload was evicted has to be read again first. So
-the last ones that came for each held destination, of those that never failed, are not copied yet: each that comes
-pushes out the oldest. What was pushed out is copied, a few at a time: while the retry topic takes nothing the others
-stay fit.
+A notification whose copy is on its way cannot be sent, and an evicted payload has to be read again first. So the last
+few notifications for each held destination that never failed are not copied yet. Each new one pushes out the oldest.
+Those that were pushed out are copied a few at a time: while the retry topic takes nothing, the others can still be
+sent.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import attrs
 
 EACH: Final = 4
-"""Kept for one destination."""
+"""Notifications kept for one destination."""
 MOST: Final = 400
-"""Kept in all."""
+"""Notifications kept for all destinations."""
 BYTES: Final = 16 * 2**20
-"""Of all that are kept."""
+"""Bytes of all notifications that are kept."""
 LONGEST: Final = 60.0
-"""Seconds for which one is kept: what was read after it cannot move the frontier meanwhile."""
+"""Seconds for which a notification is kept: meanwhile it pins its partition's frontier."""
 LOOK_AGAIN: Final = 1.0
-"""Seconds after which what is kept is looked at again."""
+"""Seconds after which the notifications that are kept are looked at again."""
 SOON: Final = 0.05
-"""The same when some were pushed out and are not copied yet: earlier copies may be acknowledged."""
+"""The same while some that were pushed out are not copied yet: earlier copies may be acknowledged by then."""
 ON_THE_WAY: Final = 64
-"""Copies of a partition that are not acknowledged at most, when more were pushed out."""
+"""Unacknowledged copies of a partition at which no more of those that were pushed out are copied."""
 
 D = TypeVar("D", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
@@ -41,23 +41,23 @@ class _Kept(NamedTuple, Generic[D]):
 
 @attrs.define
 class _Own(Generic[T]):
-    """What waits in memory for one destination, the oldest first."""
+    """The items that wait in memory for one destination, the oldest first."""
 
     kept: dict[T, None] = attrs.field(factory=dict[T, None])
     out: dict[T, None] = attrs.field(factory=dict[T, None])
 
 
 class Reserve(Generic[D, T]):
-    """Those of one worker; the same work for each, however many there are."""
+    """The reserve of one worker. Each call does the same work, however many items there are."""
 
     def __init__(self) -> None:
         self._all: dict[T, _Kept[D]] = {}
-        """All in memory."""
+        """All items in memory."""
         self._kept: dict[T, None] = {}
-        """Of these, those that are to stay, the oldest first."""
+        """The items that are to stay, the oldest first."""
         self._own: dict[D, _Own[T]] = {}
         self._out: dict[int, dict[T, None]] = {}
-        """Those that were pushed out, by their partitions."""
+        """The items that were pushed out and not yet copied, by partition."""
         self._copying: dict[int, list[T]] = {}
         self._bytes = 0
 
@@ -65,19 +65,19 @@ class Reserve(Generic[D, T]):
         return len(self._all)
 
     def ask_again(self, now: float) -> float:
-        """When `push_out` and `to_copy` may find something, if nothing else happens; infinity when there is nothing."""
+        """When `push_out` and `to_copy` may find something by themselves; infinity when nothing is in memory."""
         if not self._all:
             return float("inf")
         return now + (SOON if self._out else LOOK_AGAIN)
 
     def keep(self, of: D, partition: int, item: T, size: int, now: float) -> None:
-        """Keep one that never failed.
+        """Keep an item that never failed. An item that is known already changes nothing.
 
         Args:
-            of: The destination that it waits for.
-            partition: Its number.
-            item: Which; twice is once.
-            size: Its bytes in memory.
+            of: The destination that the item waits for.
+            partition: Number of the item's partition.
+            item: The item.
+            size: Bytes that the item takes in memory.
             now: Monotonic seconds.
         """
         if item in self._all:
@@ -93,12 +93,12 @@ class Reserve(Generic[D, T]):
             self._push_out(next(iter(self._kept)))
 
     def newest(self, of: D) -> T | None:
-        """The one of a destination that came last."""
+        """The newest item of a destination; None when it has none here."""
         own = self._own.get(of)
         return None if own is None else next(reversed(own.kept or own.out))
 
     def drop(self, item: T) -> None:
-        """It does not wait in memory any more, if it did."""
+        """Forget an item that does not wait in memory any more, if it is here."""
         kept = self._all.pop(item, None)
         if kept is None:
             return
@@ -115,7 +115,7 @@ class Reserve(Generic[D, T]):
             del self._own[kept.of]
 
     def push_out(self, now: float, too_far: Callable[[T], bool]) -> None:
-        """Push out those that were kept for too long, or of which the caller says that too much was read since."""
+        """Push out the items that were kept too long, and those after which too much of their partition was read."""
         for item in [i for i in self._kept if now - self._all[i].since >= LONGEST or too_far(i)]:
             self._push_out(item)
 
@@ -128,11 +128,11 @@ class Reserve(Generic[D, T]):
         self._out.setdefault(kept.partition, {})[item] = None
 
     def to_copy(self, copying: Callable[[T], bool], partition: int | None = None) -> list[tuple[D, T]]:
-        """Drop those of which copies may be written now; which, and for what they wait.
+        """Drop the items of which copies may be written now. Return each with its destination.
 
         Args:
-            copying: Whether a copy that was to be written is still on its way.
-            partition: Only of this partition.
+            copying: Returns True while the copy of an item is on its way.
+            partition: Number of the only partition to look at; None for all.
         """
         found: list[tuple[D, T]] = []
         for each in tuple(self._out) if partition is None else (partition,):
@@ -147,7 +147,7 @@ class Reserve(Generic[D, T]):
         return found
 
     def sweep(self, waits: Callable[[T], bool]) -> None:
-        """Partitions have ended: keep nothing of the copies of what does not wait any more."""
+        """Forget copies under way of items that do not wait any more, as their partitions have ended."""
         for each, copies in tuple(self._copying.items()):
             self._copying[each] = [item for item in copies if waits(item)]
             if not self._copying[each]:

@@ -1,10 +1,10 @@
-"""What user code returned or raised, as values that everything behind this module can trust. Pure; never raises.
+"""Checks what user code returned or raised, so that all other code can trust it. Pure; never raises.
 
-Behind it types, finiteness and ranges hold: an outcome is exactly one of the four classes, `Retry.after` lies between 0
-and `LONGEST`, an error's code, provider, `retry_after` and scope are what `kafka_notify.errors` says. An object of user
-code is kept only if what it says cannot change any more, so no method of a subclass runs behind this module.
+In a checked value types, finiteness and ranges hold: an outcome is exactly one of the four classes, `Retry.after` is
+between 0 and `LONGEST`, and an error's code, provider, `retry_after` and scope are as `kafka_notify.errors` says. An
+object of user code is kept only if its fields cannot change any more, so that no method of a subclass runs later.
 
-Each function returns what may be used and, as a sentence, what was wrong: classes and fields, never values.
+Each function returns a usable value and a sentence on what was wrong, which names classes and fields, never values.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _Wrong = str
 
 
 def unhandled(value: object) -> str:
-    """The code of a failure of which only the class is known."""
+    """The error code for an exception of which only the class is known."""
     return valid_code(f"{codes.UNHANDLED}{name_of(value)[:53]}") or codes.UNHANDLED_UNKNOWN
 
 
 def is_error(value: object) -> bool:
-    """Whether it is a `DeliveryError`. `isinstance` would run user code: it asks for `__class__`."""
+    """True for a `DeliveryError`. `isinstance` would run user code, because it asks for `__class__`."""
     return issubclass(type(value), DeliveryError)
 
 
@@ -55,14 +55,14 @@ def is_error(value: object) -> bool:
 
 
 def check_outcome(outcome: object) -> tuple[Outcome | None, _Wrong]:
-    """An outcome that may come from a middleware; None when it cannot be used."""
+    """Check an outcome, perhaps of a middleware. The first value is None when it cannot be used."""
     try:
         for kind in _OUTCOMES:
             if issubclass(type(outcome), kind):
                 return _check_outcome(outcome, kind)
     except BaseException:  # a metaclass of user code
         return None, "an outcome cannot be read"
-    return None, f"a {name_of(outcome)} is no outcome"
+    return None, f"a {name_of(outcome)} is not an outcome"
 
 
 def _check_outcome(outcome: Any, kind: type[Outcome]) -> tuple[Outcome | None, _Wrong]:
@@ -102,7 +102,7 @@ def _check_outcome(outcome: Any, kind: type[Outcome]) -> tuple[Outcome | None, _
 
 
 def check_receipt(receipt: object) -> tuple[Receipt | None, _Wrong]:
-    """What `send` returned. Any `Receipt` means that the provider accepted: odd fields of it are replaced."""
+    """Check what `send` returned. Any `Receipt` means that the provider accepted, so invalid fields are replaced."""
     try:
         kind = type(receipt)
         if not issubclass(kind, Receipt):
@@ -125,7 +125,7 @@ def check_receipt(receipt: object) -> tuple[Receipt | None, _Wrong]:
 
 
 def check_error(error: Any) -> tuple[DeliveryError, _Wrong]:
-    """A `DeliveryError` of user code. Its kind stands; a field that cannot be used gets its default."""
+    """Check a `DeliveryError` of user code. Its kind is kept; a field that cannot be used gets its default."""
     try:
         given: object = error
         kind = type(given)
@@ -148,7 +148,7 @@ def _check_error(error: Any, kind: type, known: Any) -> tuple[DeliveryError, _Wr
         clean.retry_after = clamped(found["retry_after"])
     if scope in _SCOPES:
         clean.scope = scope
-    # what became what was meant (a member of an enumeration, a negative wait) is nothing to tell of
+    # a field that was converted as meant (from an enum member, a negative wait) needs no warning
     for name in wrong:
         value = found[name]
         taken = {"code": code, "scope": scope in _SCOPES}.get(name, getattr(clean, name) is not None)
@@ -198,11 +198,11 @@ def _is(name: str, value: object, instead: str) -> _Wrong:
     return f"{name} is missing" if value is _MISSING else f"{name} is a {name_of(value)}, not {instead}"
 
 
-# -- reading what may not want to be read ----------------------------------------------------------------
+# -- reading objects of user code --------------------------------------------------------------------------
 
 
 def _read(value: object, name: str) -> Any:
-    """An attribute; `_MISSING` when there is none, or asking for it raises."""
+    """An attribute; `_MISSING` when it does not exist or reading it raises."""
     try:
         return getattr(value, name, _MISSING)
     except BaseException:  # a property of user code
@@ -210,6 +210,6 @@ def _read(value: object, name: str) -> Any:
 
 
 def _is_plain(kind: type, known: type, fields: Any) -> bool:
-    """Whether a subclass reads these fields as `known` does: then what it says now it says later, too."""
+    """True when a subclass reads these fields as `known` does, so that their values cannot change later."""
     own = kind.__mro__[: kind.__mro__.index(known)]
     return not any(name in vars(base) for base in own for name in (*fields, *_READS))

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 
 class Answers(Parts):
-    """The methods that answer the effects of a partition. Each changes the state first and looks at queues last."""
+    """The methods that answer the effects of a partition.
+
+    Each changes all state first and steps queues last, so that the effects of a step find the state complete.
+    """
 
     __slots__ = ()
 
     # -- payloads -------------------------------------------------------------------------------------
 
     def loaded(self, entry: Entry, record: Record, now: int) -> None:
-        """Take an evicted payload that was read again: for a send, or for the next `carry`."""
+        """Take an evicted payload that was read again for a send or for the next `carry`."""
         entry.load(record)
         retry = entry.retry
         assert retry is not None
@@ -35,7 +38,7 @@ class Answers(Parts):
         self.step(entry.queue, now)
 
     def rest(self, entry: Entry) -> None:
-        """Keep a payload that was read again and is not needed now, if there is room."""
+        """Keep a payload that was read again and is not needed now if there is room; else evict it."""
         self.table.rest(entry)
 
     # -- copies and dead letters ----------------------------------------------------------------------
@@ -51,7 +54,7 @@ class Answers(Parts):
         self.own.begin(entry)
 
     def copied(self, entry: Entry, retry: RetryRecord, now: int) -> None:
-        """Note that a copy was acknowledged: the entry lives at `retry.at` from now on."""
+        """Note that a copy was acknowledged: from now on the entry lives at `retry.at`."""
         origin, table, own = entry.origin, self.table, self.own
         own.moving.pop(origin, None)
         if own.seen:
@@ -68,7 +71,7 @@ class Answers(Parts):
             if old.carried:
                 self.carrying.leave(old)
             self.pending.pop(origin, None)  # as in `EntryTable.replace`
-            # it may have been set apart while its copy was on its way
+            # the entry may have been set apart while its copy was on its way
             retry.foreign, retry.stranger, retry.topic = old.foreign, old.stranger, old.topic
         if retry.at >= self.retry.position:
             own.acknowledged.add(retry.at)
@@ -79,7 +82,7 @@ class Answers(Parts):
         redriven = self.redrives.waiting.get(origin)
         if redriven is not None and redriven.history.redrives > retry.history.redrives:
             assert redriven.retry is not None
-            self.reader.supersede(retry, redriven.retry)  # by a redrive meanwhile
+            self.reader.supersede(retry, redriven.retry)  # by a redriven copy that was read meanwhile
             table.forget(entry)
             table.hold(self.redrives.waiting.pop(origin))
         else:
@@ -91,18 +94,18 @@ class Answers(Parts):
     # -- sends ----------------------------------------------------------------------------------------
 
     def finish(self, entry: Entry, *, accepted: bool, now: int) -> None:
-        """End an entry: it was accepted, skipped, expired or dead-lettered (acknowledged)."""
+        """End an entry that was accepted, skipped or expired, or whose dead letter was acknowledged."""
         origin = entry.origin
         retry = entry.retry
         queue = entry.queue
         table = self.table
         table.forget(entry)
         if retry is None:
-            table.open -= 1  # as `EntryTable.leave_source`, without a call for each send
+            table.open -= 1  # as in `EntryTable.leave_source`, without a call for each send
             table.open_bytes -= entry.size
             table.budget.open -= 1
             self.source.complete(origin)
-            if self.own.moving:  # else nothing was written for it, and nothing read
+            if self.own.moving:  # else no copy was written, and none read
                 self._settle(origin, -1)
         else:
             if self.own.seen:
@@ -120,7 +123,7 @@ class Answers(Parts):
                 self.redrives.end(redriven)
             else:
                 table.hold(redriven)
-                queue = self.queues[queue.key]  # a new one, if nothing else was in it
+                queue = self.queues[queue.key]  # a new queue if `entry` was alone in the old one
         if self.parking.unparked:
             self.scheduler.park_more(now, makes_room=self.makes_room)
         if queue.head is not None:
@@ -132,7 +135,7 @@ class Answers(Parts):
             self.half.end(offset)
 
     def release(self, entry: Entry, now: int) -> None:
-        """Take back an attempt that did not start or was cancelled, as if it had never been asked for."""
+        """Take back an attempt that did not start or was cancelled, as if it had never been queued."""
         entry.busy = Busy.NO
         queue = entry.queue
         if entry.retry is not None:
@@ -142,10 +145,10 @@ class Answers(Parts):
         self.step(queue, now)
 
     def pause(self, entry: Entry, now: int) -> None:
-        """Let an entry wait where it is until `resume`, `unpause` or its expiry: its category or channel is paused, or
-        its destination is held, so that its attempt did not start.
+        """Let an entry whose attempt did not start wait until `resume`, `unpause` or its expiry: its category or
+        channel is paused, or its destination is held.
 
-        An entry that lives in the source alone is marked so that its copy waits: the caller writes that.
+        The caller writes a copy of an entry that lives in the source alone; that copy waits then.
         """
         self.table.pause(entry)
         if entry.retry is None:
@@ -157,16 +160,16 @@ class Answers(Parts):
         self.step(entry.queue, now)
 
     def unpause(self, queue: UserQueue, now: int) -> None:
-        """Let a queue go on: what its head waited for has come."""
+        """Let a queue go on whose head's wait has ended."""
         self.table.unpause(queue)
         self.step(queue, now)
 
     def resume(self) -> None:
-        """Let paused queues go on, as less is paused than before: `step_blocked` looks at them."""
+        """Have `step_blocked` look at the paused queues, as less is paused than before."""
         self.waiting.look_at(self.table.resume())
 
     def unstick(self, queue: UserQueue, now: int) -> None:
-        """Let a user's next send start: the one that outlived its deadline has returned."""
+        """Let a user's next send start, as the one that outlived its deadline has ended."""
         queue.stuck = False
         if queue.head is not None:
             self.step(queue, now)
@@ -176,7 +179,7 @@ class Answers(Parts):
     # -- commits --------------------------------------------------------------------------------------
 
     def spilled(self, written: Spill, offset: int) -> bool:
-        """Name an acknowledged spill in the next snapshot; False when it is not needed any more."""
+        """Name an acknowledged spill in the next snapshot. Return False when it is not needed any more."""
         self.long_waits.spills += 1
         return self.half.acknowledged(written, offset, self.writer)
 
@@ -190,7 +193,7 @@ class Answers(Parts):
             self.waiting.look_at(self.queues.values())
         self.step_blocked(now)
 
-    # -- who is next ----------------------------------------------------------------------------------
+    # -- stepping queues ------------------------------------------------------------------------------
 
     def step(self, queue: UserQueue, now: int) -> None:
         """Start what the queue's head may do at epoch ms `now`; park what waits behind it in the source."""
@@ -198,10 +201,10 @@ class Answers(Parts):
 
     def step_blocked(self, now: int) -> bool:
         """Look again at a few queues that waited for a commit, a read, room in the window or beyond it, the end of a
-        pause or the start; True when there are more."""
+        pause or the start. Return True when there are more."""
         return self.scheduler.step_blocked(now)
 
     def park_more(self, now: int) -> None:
-        """Go on with parking when less is on its way than could be: first what must be parked, then backlogs while
+        """Go on with parking while few copies are on their way: first entries that must be parked, then backlogs while
         they keep others out."""
         self.scheduler.park_more(now, makes_room=self.makes_room)

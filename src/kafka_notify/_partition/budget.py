@@ -1,4 +1,4 @@
-"""The memory that the payloads of a worker's partitions may take."""
+"""The budget of the memory that the payloads of a worker's partitions take."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PayloadBudget:
         self.used = 0
         """Bytes of payloads of waiting retries, kept or read again."""
         self.loaded = 0
-        """Of these, bytes that were read again or are being read."""
+        """Those of `used` that were read again or are being read."""
         self.open = 0
         """Source records in memory that are not finished and have no copy yet."""
 
@@ -47,7 +47,7 @@ class PayloadBudget:
         return self.used + retry.bytes <= self.limit + self.loads // 2
 
     def load(self, retry: RetryRecord, size: int) -> None:
-        """Count a payload that is to be read again, or was: the answer corrects what the request reserved."""
+        """Count a payload that is to be read again, or was read: the answer corrects what the request reserved."""
         self.give(retry)
         retry.size = retry.bytes = size
         retry.loaded = True
@@ -71,7 +71,7 @@ class PayloadBudget:
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
-    """Count the bytes that a record takes in memory, roughly: each part alone can be as large as a record may be."""
+    """Estimate the bytes that a record takes in memory; each part can be as large as a whole record may be."""
     if not headers:
         return 200 + len(key or b"") + len(value or b"")
     try:

@@ -1,4 +1,4 @@
-"""Copies that are written again unchanged, before retention removes them or while they keep the frontier back."""
+"""Writes copies again unchanged, before retention removes them or while they keep the frontier back."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from kafka_notify._partition.wide import LongWaits, RetryHalf
 
 CARRY_BATCH: Final = 200
-"""Entries that one look carries forward at most, so that the window moves on."""
+"""Entries that one look carries forward so that the window moves on, at most."""
 CARRYING: Final = 600
-"""Entries of a partition that are being carried at most, their payloads read again for that included."""
+"""Entries of a partition that are carried at once, at most, those whose payloads are read again for it included."""
 PASSED_OVER: Final = 1_000
-"""Entries in front of those to be carried that one look passes over at most: busy ones, and a few young ones."""
+"""Entries that one look passes over before those to be carried, at most: busy ones, and a few young ones."""
 RECALL_EVERY: Final = 1_000
-"""Milliseconds between two recalls of queued attempts while they keep a partition wide that must become narrow."""
+"""Milliseconds between two recalls of queued attempts that keep a partition wide which must become narrow."""
 DENSITY: Final = 4
 SLACK: Final = 40_000
 """A window longer than `DENSITY` times what waits in it, and this, is sparse: a restore reads all of it."""
@@ -38,14 +38,14 @@ Recall = Callable[[Container[Entry]], list[Entry]]
 
 
 class Carrying:
-    """The entries that are being carried. `Held.carried` marks each of them; `count` is their number.
+    """The entries that are being carried. `RetryRecord.carried` marks each of them; `count` is their number.
 
     Args:
-        half: Of the retry partition.
-        table: What the assignment holds.
+        half: The retry half.
+        table: The entries of the assignment.
         waiting: The queues that wait for room in the window.
         parking: Parks the followers of a recalled attempt.
-        long_waits: Shared by all partitions of a worker.
+        long_waits: Settings and counts that all partitions of a worker share.
         effects: Reads payloads again.
     """
 
@@ -72,18 +72,18 @@ class Carrying:
         self.count = 0
         self._sparse_since: int | None = None
         self._ordered_at = 0
-        """Epoch ms at which the table was put in order, so that what nears retention is found."""
+        """Epoch ms at which the table was last put in order, so that copies near the end of retention are found."""
         self._loaded: deque[Entry] = deque()
-        """Payloads that were read again to be carried."""
+        """Entries whose payload was read again to be carried."""
         self._recalled: dict[UserQueue, None] = {}
-        """Queues whose head's attempt was recalled to be carried: looked at again when nothing is carried."""
+        """Queues whose head's attempt was recalled to be carried. They are looked at again once nothing is carried."""
         self._recall_at = 0
-        """Epoch ms before which nothing is recalled to become narrow."""
+        """Epoch ms before which nothing is recalled to make the partition narrow."""
 
     def carry(self, now: int, recall: Recall) -> Iterator[Entry]:
         """Yield entries to copy forward unchanged at epoch ms `now`. Each is marked busy; the caller writes the copy.
 
-        - Entries that near the end of the retry topic's retention.
+        - Entries whose copy is near the end of the retry topic's retention.
         - Entries at the beginning of a window so sparse that a restore would mostly read finished records.
         - Entries that keep the frontier back, while a head that is due may not be sent beyond the window.
         """
@@ -120,7 +120,7 @@ class Carrying:
             self._recalled.clear()
 
     def loaded(self, entry: Entry) -> None:
-        """Carry an entry at the next look: its payload was read again."""
+        """Carry an entry whose payload was read again at the next look."""
         entry.busy = Busy.COPYING
         self._loaded.append(entry)
 
@@ -135,8 +135,8 @@ class Carrying:
         self._recalled.clear()
 
     def _recall(self, recall: Recall, which: Callable[[RetryRecord], bool]) -> None:
-        """Take queued attempts out of their queues: they would not be carried for as long as the lane is held or
-        paused. They are carried, oldest first, and queued again when their copy is acknowledged."""
+        """Take queued attempts out of their queues: there they could not be carried while the lane is held or paused.
+        They are carried, oldest first, and queued again when their copy is acknowledged."""
         queued = {
             entry
             for entry in self._table.pending.values()
@@ -162,10 +162,10 @@ class Carrying:
         """Mark idle entries as carried, in the order of the table, which is nearly the order of their copies.
 
         Args:
-            reason: For the statistics.
-            most: How many.
-            below: Only those whose copy lies below this offset.
-            written: Only those whose copy is older than this, epoch ms. It stops at a few younger ones.
+            reason: Reason for the statistics.
+            most: Number of entries, at most.
+            below: Only entries whose copy is below this offset.
+            written: Only entries whose copy is older than this, in epoch ms. The search stops after a few younger ones.
         """
         found: list[Entry] = []
         most = min(most, CARRYING - self.count)

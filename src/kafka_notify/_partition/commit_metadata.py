@@ -1,7 +1,7 @@
 """Commit metadata: the finished offsets of a partition, as text.
 
-A commit holds a frontier (every offset below it is finished) and a gap bitmap (what is finished beyond
-it). Forgetting a bit is a duplicate; inventing one is a loss. So decoding is strict: any doubt means no gaps.
+A commit holds a frontier (every offset below it is finished) and a gap bitmap (the finished offsets beyond it). A
+forgotten bit is a duplicate, an invented bit is a loss. So decoding is strict: any doubt means no gaps.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _DONE: Final = ord("1")
 _VERSION: Final = "kn1"
 _WIDE: Final = "kn2"
 _MARK: Final = "w:"
-"""Before the topic ids of both halves while the retry half is wide: a worker that cannot read such a half takes the
-topics for others, and halts the partition instead of sending again what it does not know to be finished."""
+"""Prefix of the topic ids of both halves while the retry half is wide. A worker that cannot read such a half takes the
+topics for other ones and halts the partition, instead of sending again what it cannot know to be finished."""
 _MAX_FENCES: Final = 8  # of at most 53 characters each, beside the bits
 _CHANNELS: Final = "c:"
 _FIELDS: Final = frozenset({"d:", "s:", _CHANNELS})
-"""How the fields after the topic ids begin."""
+"""The beginnings of the fields after the topic ids."""
 _READABLE: Final = ("kn1", "kn2")  # a newer neighbour may append fields; it keeps these
 
 
 @attrs.frozen
 class Fence:
-    """The writers that count in a retry partition: from `end` on `writer` alone, below it those that `before`
+    """The writers whose copies count in a retry partition: from `end` on only `writer`, below it those that `before`
     admits."""
 
     end: int
     writer: str
     before: Fence | None = None
-    """The fence of the assignment before, as long as the bitmap cannot hold which copies it kept out."""
+    """The fence of the assignment before, for as long as the bitmap cannot say which copies it kept out."""
 
     def admits(self, offset: int, writer: str) -> bool:
         """Tell whether a copy at `offset` by `writer` counts."""
@@ -56,7 +56,7 @@ class Wide:
     """All finished offsets of a retry partition that has some beyond the window."""
 
     delta: str = ""
-    """What was finished since the spill, or all when there is none: see `spill.encode_runs`."""
+    """The offsets finished since the spill, or all finished ones when there is no spill: see `spill.encode_runs`."""
     spill: SpillName | None = None
 
 
@@ -66,13 +66,13 @@ class Committed:
 
     frontier: int
     gaps: bytes = b""
-    """One byte per offset from the frontier on: `1` finished, `0` not; ends with a `1`. Of a wide half that was read:
-    those of the delta, and those of the spill once `with_spill` was told of it. One to be written has none."""
+    """One byte per offset from the frontier on: `1` finished, `0` not; ends with a `1`. In a wide half that was read,
+    the bits of the delta, and those of the spill after `with_spill`. A wide half that is to be written has none."""
     fence: Fence | None = None
     topic_ids: tuple[str, ...] = ()
-    """Of source and retry topic when it was committed; empty when that is not known."""
+    """IDs of source and retry topic at the commit; empty when they are not known."""
     channels: tuple[str, ...] = ()
-    """Digests of the channels that the committing worker sends (`_fetch.channels`); empty when that is not known."""
+    """Digests of the channels that the committing worker sends (`_fetch.channels`); empty when they are not known."""
     wide: Wide | None = None
     marked: bool = False
     """True when the retry half of the same commit was wide."""
@@ -83,11 +83,11 @@ class Committed:
         return size - self.gaps[:size].count(_DONE)
 
     def with_spill(self, writer: str, value: bytes | None) -> Committed:
-        """Return the same with the bits of its spill, if a record is that spill; otherwise without the spill.
+        """Return this with the bits of its spill if a record is that spill; otherwise without the spill.
 
         Args:
-            writer: Who wrote the record at the spill's offset, as its header says; empty when there is none.
-            value: The value of that record.
+            writer: Writer of the record at the spill's offset, from its header; empty when there is no record.
+            value: Value of that record.
         """
         wide = self.wide
         if wide is None or wide.spill is None:
@@ -113,16 +113,16 @@ def encode_metadata(
     *,
     marked: bool = False,
 ) -> str:
-    """Write the commit metadata for `committed`, in topics with these ids, by a worker that sends these channels:
-    ASCII, at most 4,095 characters, empty when there is nothing to say.
+    """Write the metadata of one half of a commit: ASCII, at most 4,095 characters, empty when there is nothing to say.
 
     Args:
-        committed: One half of a commit.
-        group: Whose commit it is.
-        topic: Of which topic; likewise `partition`.
-        topic_ids: Of source and retry topic.
-        channels: Their digests.
-        marked: Whether the retry half of this commit is wide.
+        committed: The half.
+        group: Consumer group of the commit; like `topic`, `partition` and the frontier it is part of the checksum.
+        topic: Topic of the half.
+        partition: Partition of the half.
+        topic_ids: IDs of source and retry topic.
+        channels: Digests of the channels that this worker sends.
+        marked: True when the retry half of this commit is wide.
     """
     wide = committed.wide
     said = committed.gaps or committed.fence is not None or topic_ids or channels
@@ -137,13 +137,13 @@ def encode_metadata(
     ends: list[str] = []
     writers: list[str] = []
     fence = committed.fence
-    while fence is not None and len(ends) < _MAX_FENCES:  # the oldest may be forgotten: a duplicate, no loss
+    while fence is not None and len(ends) < _MAX_FENCES:  # forgetting the oldest costs at most a duplicate
         ends.append(str(fence.end))
         writers.append(fence.writer)
         fence = fence.before
     text = f"{_VERSION if wide is None else _WIDE}|{bits}|{','.join(ends)}|{','.join(writers)}"
     if topic_ids or channels or wide is not None:
-        # the versions before take this field for ids, whatever it holds
+        # older versions take the fourth field for topic ids whatever it holds, so it is written even when empty
         text += f"|{','.join(_MARK + id if marked else id for id in topic_ids)}"
     if wide is not None:
         text += f"|d:{wide.delta}"
@@ -155,8 +155,8 @@ def encode_metadata(
 
 
 def decode_metadata(frontier: int, metadata: str | None, group: str, topic: str, partition: int) -> Committed:
-    """Read what was committed at `frontier`. Metadata that is corrupt, foreign or copied from another partition gives
-    the frontier alone."""
+    """Read the commit at `frontier`. Metadata that is corrupt, foreign or copied from another partition gives the
+    frontier alone."""
     plain = Committed(frontier)
     if not metadata or len(metadata) > MAX_METADATA:
         return plain
@@ -184,7 +184,7 @@ def decode_metadata(frontier: int, metadata: str | None, group: str, topic: str,
             wide = Wide(named["d:"], SpillName.read(named["s:"]) if "s:" in named else None)
             gaps = spill.union(gaps, spill.decode_runs(wide.delta))
         except spill.Errors:
-            wide = Wide()  # in doubt neither: it is wide all the same
+            wide = Wide()  # in doubt neither delta nor spill counts, but the half is wide all the same
     return Committed(frontier, gaps, fence, ids, channels, wide, marked)
 
 

@@ -1,4 +1,4 @@
-"""The effects of a partition: what it asks of the worker around it."""
+"""The effects of a partition: its requests to the worker around it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Effects(Protocol[P]):
         """Read an evicted payload again, for a send once one may start, or to copy it; answered by `loaded`."""
 
     def recall(self, partition: P, entries: Container[Entry], /) -> list[Entry]:
-        """Take attempts out of their queues that have not begun, payloads to be read for them included; which."""
+        """Take attempts that have not begun out of their queues, those that wait for a payload included. Return the
+        entries of those that were queued."""
         ...
 
     def dead_letter(self, entry: Entry, /) -> None:
@@ -38,8 +39,8 @@ class Effects(Protocol[P]):
         """Call `step(queue)` at epoch ms `at`."""
 
     def spill(self, partition: P, spill: Spill, /) -> None:
-        """Write a record that says what is finished; answered by `spilled`."""
+        """Write a record that names the finished offsets; answered by `spilled`."""
 
     def identity(self, entry: Entry, /) -> tuple[str, int]:
-        """Id and creation time of an entry that lives in the source alone; rarely asked."""
+        """Return the id and creation time of an entry that lives in the source alone; rarely asked."""
         ...

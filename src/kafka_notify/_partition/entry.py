@@ -1,4 +1,4 @@
-"""A notification that an assignment holds, the queue of its user, and what an assignment is to both."""
+"""A notification that an assignment holds, the queue of its user, and the interface of the assignment to both."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 
 class Assignment(Protocol):
-    """The assignment that holds an entry, as the code sees it that sends, copies, loads and times entries. `Partition`
-    is the only one, and documents each method."""
+    """The assignment that holds an entry, as seen by the code that sends, copies, loads and times entries.
+
+    `Partition` is the only implementation and documents each method.
+    """
 
     number: int
     topic_id: str
@@ -59,7 +61,7 @@ class Assignment(Protocol):
 
 
 class Busy(IntEnum):
-    """The one thing that is under way for an entry; nothing else may start meanwhile."""
+    """The one operation that is under way for an entry. No other may start meanwhile."""
 
     NO = 0
     SENDING = 1
@@ -72,7 +74,7 @@ class Busy(IntEnum):
     """Its evicted payload is to be read again, or is being read."""
 
 
-_NO: Final = Busy.NO  # found 70 ns faster than the member, at each record
+_NO: Final = Busy.NO  # looked up 70 ns faster than the member, for each record
 
 
 class Entry:
@@ -89,11 +91,11 @@ class Entry:
         self.busy = _NO
         self.retry: RetryRecord | None = None
         self.record: Record | None = record
-        """As it came from the broker: one object, where its parts are a dozen for the garbage collector to walk.
-        None once the payload was evicted."""
+        """The record as it came from the broker; None once the payload was evicted. It is kept whole because its parts
+        would be a dozen objects more for the garbage collector to walk."""
         self._headers = headers
         self.size = size
-        """Bytes counted while it lives in the source topic alone."""
+        """Bytes that it counts for while it lives in the source topic alone."""
 
     @property
     def partition(self) -> Assignment:
@@ -102,7 +104,7 @@ class Entry:
 
     @property
     def created(self) -> int:
-        """Creation time, epoch ms; the record's time while the entry lives in the source alone. From any thread."""
+        """Creation time in epoch ms; the record's time while the entry lives in the source alone. For any thread."""
         retry, record = self.retry, self.record
         if retry is not None:
             return retry.created
@@ -127,13 +129,13 @@ class Entry:
 
     @property
     def timestamp(self) -> int:
-        """The record's time, epoch ms. Its payload must not be evicted."""
+        """The record's time in epoch ms, of an entry whose payload is in memory."""
         assert self.record is not None
         return int(self.record.timestamp()[1])
 
     @property
     def collapse(self) -> str:
-        """The key that a newer entry of the queue must share to supersede this one; empty when none can."""
+        """The collapse key by which a newer entry of the queue supersedes this one; empty when none can."""
         if self.retry is not None:
             return self.retry.collapse
         headers = self._headers
@@ -147,11 +149,11 @@ class Entry:
         return NEW if self.retry is None else self.retry.history
 
     def record_size(self) -> int:
-        """Count the bytes of key, value and headers, roughly, for the budgets."""
+        """Estimate the bytes of key, value and headers, for the budgets."""
         return record_size(self.key, self.value, self.headers)
 
     def pack(self) -> int:
-        """Make the payload small, as it may wait for a long time; return the bytes that it takes then."""
+        """Pack the payload, as it may wait for a long time. Return the bytes that it takes then."""
         record = self.record
         assert record is not None
         if not isinstance(record, Packed):
@@ -164,12 +166,12 @@ class Entry:
         self.record = self._headers = None
 
     def load(self, record: Record) -> None:
-        """Take the payload that was read again."""
+        """Take a payload that was read again."""
         self.record, self._headers = record, None
 
 
 class UserQueue:
-    """One user's entries, strictly by origin, wherever each of them lives: the head, and what waits behind it."""
+    """The entries of one user in the order of their origins, wherever each lives: the head, and those behind it."""
 
     __slots__ = ("blocked", "head", "key", "later", "partition", "paused", "stuck", "timer")
 
@@ -178,15 +180,15 @@ class UserQueue:
         self.key = key
         self.head: Entry | None = None
         self.later: Followers[Entry] | None = None
-        """None for nearly every user: few have more than one notification open."""
+        """The entries behind the head; None for nearly every user, as few have more than one notification open."""
         self.timer = 0
         """Epoch ms of the wake-up that was asked for; 0 when there is none."""
         self.blocked: Entry | None = None
         """The head that waits for a commit, a read, or room in the window."""
         self.stuck = False
-        """A send that outlived its deadline still runs: nothing of this user may start."""
+        """True while a send that outlived its deadline still runs, so that nothing of this user may start."""
         self.paused: Entry | None = None
-        """Its category or channel is paused; while it is the head, nothing of this user may start."""
+        """The entry whose category or channel is paused. While it is the head, nothing of this user may start."""
 
     @property
     def entries(self) -> list[Entry]:
@@ -196,7 +198,7 @@ class UserQueue:
         return [self.head] if self.later is None else [self.head, *self.later]
 
     def add(self, entry: Entry) -> None:
-        """Insert by origin; nearly always at the end."""
+        """Insert an entry by its origin, nearly always at the end."""
         head = self.head
         if head is None:
             self.head = entry
@@ -217,10 +219,10 @@ class UserQueue:
             later.overtaken = head
 
     def remove(self, entry: Entry) -> None:
-        """Take out an entry; nearly always the head.
+        """Take out an entry, nearly always the head.
 
         Raises:
-            ValueError: It is not in here.
+            ValueError: The entry is not in this queue.
         """
         later = self.later
         if self.head is not entry:
@@ -237,7 +239,7 @@ class UserQueue:
             self.head, self.later = later.first, None
 
     def replace(self, old: Entry, new: Entry) -> None:
-        """Put `new`, which has the same origin, in the place of `old`: it moves nothing."""
+        """Put `new`, which has the same origin, in the place of `old`. No other entry moves."""
         if self.head is old:
             self.head = new
         else:
@@ -245,17 +247,17 @@ class UserQueue:
             self.later.replace(old, new)
 
     def find(self, origin: int) -> Entry | None:
-        """The entry with this origin."""
+        """Return the entry with this origin; None when there is none."""
         if self.head is not None and self.head.origin == origin:
             return self.head
         return None if self.later is None else self.later.find(origin)
 
     def superseder(self, entry: Entry, now: int) -> Entry | None:
-        """Find the newest entry with the collapse key and channel of `entry`. It supersedes `entry`, which is skipped
-        in its place, without waiting for its due time.
+        """Return the newest entry with the collapse key and channel of `entry`. It supersedes `entry`, which is skipped
+        when it is the head, before its due time.
 
-        Of one that lives in the source nobody has looked at expiry or payload yet: the caller does so before it skips
-        `entry`, and says `will_not_be_sent` if need be.
+        Expiry and payload of an entry that lives in the source have not been checked yet. The caller checks them before
+        it skips `entry`, and calls `will_not_be_sent` if they are not good.
         """
         key = entry.collapse
         if not key:
@@ -274,6 +276,7 @@ class UserQueue:
         return None
 
     def will_not_be_sent(self, entry: Entry) -> None:
-        """Pass over an entry that `superseder` named: it has expired or cannot be decoded, and supersedes nothing."""
+        """Pass over an entry that `superseder` returned: it has expired or cannot be decoded, so it supersedes
+        nothing."""
         if (later := self.later) is not None and later.newest(entry.collapse) is entry:
             later.pass_over_newest(entry.collapse)

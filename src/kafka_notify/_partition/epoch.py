@@ -1,4 +1,4 @@
-"""What is known of an assignment when it begins."""
+"""The facts of an assignment when it begins."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ class Epoch:
     number: int
     """The partition's number in both topics."""
     writer: str
-    """Fresh and unique: marks the copies of this assignment."""
+    """A fresh, unique id that marks the copies of this assignment."""
     serial: int = 0
-    """Which assignment this is, for those who cannot compare objects."""
+    """Number of the assignment, for code on other threads that cannot compare objects."""
     topic_id: str = ""
-    """Of the source topic; empty when it is not known."""
+    """ID of the source topic; empty when it is not known."""
     knows_topics: bool = True
-    """Whether the ids of both topics are known: see `RetryHalf`."""
+    """True when the ids of both topics are known: see `RetryHalf`."""
 
 
 @attrs.frozen
 class Half:
     """The partition in one of the two topics, as the brokers knew it.
 
-    The source's `end` is taken after that of the retry topic, or a copy of its newest record would pass for one of a
-    topic that was created again.
+    The source's `end` is taken after that of the retry topic. Otherwise a copy of the source's newest record would seem
+    to come from a topic that was created again.
     """
 
     committed: Committed
-    """With the fence of the assignment before, in the retry topic."""
+    """The last commit; in the retry topic with the fence of the assignment before."""
     start: int = 0
-    """Where the log starts."""
+    """Start of the log."""
     end: int = 0
-    """Where it ends, read_uncommitted, taken after the assignment."""
+    """End of the log (`read_uncommitted`), taken after the assignment."""

@@ -1,4 +1,4 @@
-"""What waits behind the head of a user's queue, by origin: an event costs the same whether ten wait or a million."""
+"""The entries behind the head of a user's queue, by origin. An event costs the same whether ten wait or a million."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from operator import attrgetter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 PIECE: Final = 256
-"""Entries in a piece of a list; one that insertions have filled twice is cut. An insertion moves what is behind it in
-its piece, not all that wait."""
+"""Entries in a piece of the list; a piece of twice as many is cut. An insertion moves only the entries behind it in its
+piece."""
 SHORT: Final = 16
-"""Followers up to which those that live in the source are looked for when they are asked for. Nearly every queue with
-followers has one or two, and nobody asks: a queue of its own for each would be a kilobyte and a quarter of its time."""
+"""Followers up to which `fresh` is made only when it is asked for. Nearly every queue with followers has one or two and
+is never asked: a deque for each would take a kilobyte and a quarter of the queue's time."""
 _ORIGIN: Final = attrgetter("origin")
 
 
 class Follower(Protocol):
-    """What is asked of an entry."""
+    """The part of an entry that this module needs."""
 
     origin: int
 
@@ -30,7 +30,7 @@ class Follower(Protocol):
 
 
 class HasCollapse(Protocol):
-    """What is asked of a retry record."""
+    """The part of a retry record that this module needs."""
 
     @property
     def collapse(self) -> str: ...
@@ -50,7 +50,7 @@ class ByOrigin(Generic[E]):
 
     def __init__(self) -> None:
         self._pieces: list[list[E]] = [[]]
-        """Never empty; only the first one may be, and only when it is alone."""
+        """The pieces in order, at least one. A piece is empty only when it is the only one."""
         self.count = 0
 
     def __iter__(self) -> Iterator[E]:
@@ -59,12 +59,12 @@ class ByOrigin(Generic[E]):
 
     @property
     def last(self) -> E | None:
-        """The one with the highest origin."""
+        """The entry with the highest origin; None when there is none."""
         piece = self._pieces[-1]
         return piece[-1] if piece else None
 
     def add(self, entry: E) -> None:
-        """Insert by origin; nearly always at the end."""
+        """Insert an entry by its origin, nearly always at the end."""
         self.count += 1
         pieces = self._pieces
         piece = pieces[-1]
@@ -82,19 +82,19 @@ class ByOrigin(Generic[E]):
             del piece[PIECE:]
 
     def pop(self) -> E:
-        """Take out the first."""
+        """Take out the first entry."""
         return self._take(0, 0)
 
     def pop_last(self) -> E:
-        """Take out the last."""
+        """Take out the last entry."""
         at = len(self._pieces) - 1
         return self._take(at, len(self._pieces[at]) - 1)
 
     def remove(self, entry: E) -> None:
-        """Take out this one.
+        """Take out an entry.
 
         Raises:
-            ValueError: It is not in here.
+            ValueError: The entry is not in here.
         """
         at, place = self._place(entry)
         self._take(at, place)
@@ -105,7 +105,7 @@ class ByOrigin(Generic[E]):
         self._pieces[at][place] = new
 
     def find(self, origin: int) -> E | None:
-        """The entry with this origin."""
+        """Return the entry with this origin; None when there is none."""
         piece = self._pieces[self._piece(origin)]
         place = bisect_left(piece, origin, key=_ORIGIN)
         return piece[place] if place < len(piece) and piece[place].origin == origin else None
@@ -127,7 +127,7 @@ class ByOrigin(Generic[E]):
         return at, place
 
     def _piece(self, origin: int) -> int:
-        """The piece that holds `origin`, or would."""
+        """Return the index of the piece in which `origin` belongs."""
         pieces = self._pieces
         if len(pieces) == 1:
             return 0
@@ -135,7 +135,7 @@ class ByOrigin(Generic[E]):
 
 
 class Followers(ByOrigin[E]):
-    """The followers of a queue's head, and what is remembered of them so that nobody has to look through all."""
+    """The followers of a queue's head, with indexes so that no event has to look through all of them."""
 
     __slots__ = ("_fresh", "_keys", "_same", "is_backlog", "overtaken")
 
@@ -143,29 +143,29 @@ class Followers(ByOrigin[E]):
         self._pieces = [[first]]
         self.count = 1
         self.is_backlog = False
-        """Whether the partition has noted that they are many."""
+        """True when the table counts this queue as a backlog."""
         self._fresh: deque[E] | None = None
-        """See `fresh`; None while nobody has asked, and there are few."""
+        """See `fresh`; None while there are few and it was not asked for."""
         self.overtaken: E | None = None
-        """It was the head, and being sent, when an earlier one (redriven) came in front of it."""
+        """The entry that was the head, and being sent, when an earlier (redriven) one came in front of it."""
         self._same: dict[str, ByOrigin[E]] | None = None
-        """Entries by collapse key; None until one of them is known to have one, or somebody asked. What can supersede
-        nothing any more is left out."""
+        """Entries by collapse key, without those that can supersede nothing any more. None until an entry is known to
+        have a key, or `newest` was asked."""
         self._keys: dict[int, str] | None = None
-        """The key under which an entry is in `_same`, by origin: headers are read once."""
+        """Each origin's key in `_same`, so that headers are read once."""
         if (retry := first.retry) is not None and retry.collapse:
             self._index_all()
 
     @property
     def fresh(self) -> deque[E]:
-        """All that live in the source alone and are idle, nearly in the order in which they came; some that are or do
-        so no more. What is taken out is not looked at again."""
+        """All idle entries that live in the source alone, nearly in their order of arrival, and some that no longer are
+        such. An entry that is taken out is not looked at again."""
         if self._fresh is None:
             self._fresh = deque(entry for entry in self if entry.retry is None)
         return self._fresh
 
     def add(self, entry: E) -> None:
-        """Insert by origin; nearly always at the end."""
+        """Insert an entry by its origin, nearly always at the end."""
         piece = self._pieces[-1]
         if piece and len(piece) < PIECE and piece[-1].origin < entry.origin:  # nearly always
             piece.append(entry)
@@ -174,21 +174,21 @@ class Followers(ByOrigin[E]):
             super().add(entry)
         if self._fresh is None:
             if self.count > SHORT:
-                self.fresh  # noqa: B018 - from here on it is kept
+                self.fresh  # noqa: B018 - makes the deque, which is kept from here on
         elif entry.retry is None:
             self._fresh.append(entry)
         if self._same is not None:
             self._index(entry)
         elif (retry := entry.retry) is not None and retry.collapse:
-            self._index_all()  # while there are few, not when the head asks
+            self._index_all()  # now, while there are few, and not when the head asks
 
     @property
     def first(self) -> E:
-        """The one with the lowest origin."""
+        """The entry with the lowest origin."""
         return self._pieces[0][0]
 
     def pop(self) -> E:
-        """Take out the first."""
+        """Take out the first entry."""
         piece = self._pieces[0]
         if self.overtaken is not None or self._keys or (len(piece) == 1 and len(self._pieces) > 1):
             return self._take(0, 0)
@@ -232,18 +232,18 @@ class Followers(ByOrigin[E]):
                     del self._same[key]
 
     def _forget_stale(self) -> None:
-        """Many came in the middle and left."""
+        """Drop entries from `fresh` that have left the queue: many left from its middle."""
         self._fresh = deque(entry for entry in self.fresh if self.find(entry.origin) is entry)
 
     # -- collapse keys --------------------------------------------------------------------------------
 
     def newest(self, key: str) -> E | None:
-        """The one with the highest origin of those with this collapse key."""
+        """Return the entry with the highest origin of those with this collapse key; None when there is none."""
         same = (self._same if self._same is not None else self._index_all()).get(key)
         return None if same is None else same.last
 
     def pass_over_newest(self, key: str) -> None:
-        """It can supersede nothing any more: `newest` does not name it again."""
+        """Have `newest` never return its present entry again, as it can supersede nothing any more."""
         assert self._same is not None
         same = self._same[key]
         same.pop_last()

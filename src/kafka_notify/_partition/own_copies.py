@@ -1,4 +1,4 @@
-"""The copies that an assignment writes itself, from their produce to the record that is read."""
+"""The copies that an assignment writes itself, from their produce until they are read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 class OwnCopies:
     """Copies that are on their way, and copies that were read before or after their acknowledgement.
 
-    A copy is read either after its acknowledgement (*acknowledged* until then: nothing more is to be done with it), or
-    before, while a produce of its origin is outstanding (*seen* until the answer tells whether it is the one that
-    counts). Anything else that is read is the orphan of a failed produce.
+    A copy that is read after its acknowledgement is *acknowledged* until then, and needs nothing more. A copy that is
+    read before, while a produce of its origin is outstanding, is *seen* until the answer tells whether it counts. Any
+    other own copy that is read is the orphan of a failed produce.
     """
 
     __slots__ = ("acknowledged", "moving", "seen")
@@ -32,11 +32,11 @@ class OwnCopies:
             self.moving[entry.origin] = entry
 
     def settle(self, origin: int, keep: int) -> list[int]:
-        """Return the offsets that were read while a produce for `origin` was outstanding, and do not count.
+        """Return the offsets of copies that were read while a produce of `origin` was outstanding, and do not count.
 
         Args:
-            origin: Of the entry.
-            keep: Offset of the copy that does count; -1 when none does, as the entry has ended.
+            origin: The entry's origin.
+            keep: Offset of the copy that counts; -1 when none does because the entry has ended.
         """
         return [offset for offset in self.seen.pop(origin, ()) if offset != keep]
 

@@ -1,4 +1,4 @@
-"""Copies of source records behind an earlier one of their user, so that the source does not wait with the user."""
+"""Parks source records behind an earlier one of their user, so that the source does not wait with the user."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from kafka_notify._partition.table import EntryTable
 
 PARKING: Final = 512
-"""First copies of a partition that are on their way at most, when more could be."""
+"""First copies of a partition that are on their way at once, at most."""
 PARK_AT_ONCE: Final = 64
-"""First copies that one event writes at most (some 3 ms); their acknowledgements write the next ones."""
+"""First copies that one event writes, at most (about 3 ms). Their acknowledgements write the next ones."""
 
 
 class Parking:
     """Parks followers, and remembers the queues that go on with the next acknowledgements.
 
     Args:
-        table: Of the assignment.
-        own: The copies on their way.
-        effects: Writes a copy.
+        table: The entries of the assignment.
+        own: The assignment's own copies.
+        effects: Writes copies.
     """
 
     __slots__ = ("_effects", "_table", "moving", "unparked")
@@ -36,7 +36,7 @@ class Parking:
         """First copies that are on their way, by origin."""
         self._effects = effects
         self.unparked: OrderedDict[UserQueue, None] = OrderedDict()
-        """Queues of which more is to be parked once less is on its way."""
+        """Queues of which more entries are to be parked when fewer copies are on their way."""
 
     @property
     def has_room(self) -> bool:
@@ -44,8 +44,10 @@ class Parking:
         return len(self.moving) <= PARKING // 2
 
     def park_followers(self, queue: UserQueue) -> None:
-        """Park the entries that wait in the source behind the head, or the source would wait with it. Each is looked at
-        once; those without room now go on with the acknowledgements."""
+        """Park the entries that wait in the source behind the head; otherwise the source would wait with the head.
+
+        Each entry is looked at once. Acknowledgements go on with those for which there is no room now.
+        """
         later, partition = queue.later, queue.partition
         if later is None or not partition.active or partition.closing:
             return
@@ -60,14 +62,16 @@ class Parking:
                 self._park(entry)
 
     def park_backlog(self) -> bool:
-        """Park some entries of the next user with a backlog, to make room for others; False when there is no
+        """Park some entries of the next user with a backlog, to make room for others. Return False when there is no
         backlog."""
         backlogs = self._table.backlogs
         if not backlogs:
             return False
         queue = backlogs.popitem(last=False)[0]
         self.park_followers(queue)
-        if queue in self.unparked:  # the rest only if others still need room then, and in turns
+        if (
+            queue in self.unparked
+        ):  # its rest is parked in turns with other backlogs, if room is still needed then
             del self.unparked[queue]
             backlogs[queue] = None
         elif queue.later is not None:

@@ -1,14 +1,14 @@
 """One source partition and its retry partition during one assignment: the ordered-retry protocol.
 
-Pure: records read, answers of the provider and acknowledgements of the broker go in, calls of `Effects` come
-out. The object is the epoch: whoever holds a `Partition` that is no longer `alive` changes nothing with it.
+Pure: records read, answers of the provider and acknowledgements of the broker go in, calls of `Effects` come out. One
+object is one epoch: code that still holds a `Partition` which is no longer `alive` changes nothing with it.
 
-What must hold (docs/design.md tells why):
+The invariants (docs/design.md gives the reasons):
 
 - A user's queue is ordered by origin, whichever topic a record lives in. At most one thing is under way per entry,
   at most one send per queue.
 - A source offset is complete when its notification is terminal or a copy of it was acknowledged. A retry
-  offset is complete when its notification is terminal, a newer copy was acknowledged, or it is nobody's.
+  offset is complete when its notification is terminal, a newer copy was acknowledged, or its copy counts for nothing.
 - A retry entry is sent, expired or skipped only when it is due (or superseded), the confirmed source commit
   covers its origin, and the source was read past it. Without coverage a crash would read the source record as
   new after its retry ran; without reach an earlier record of the user may still be unread.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kafka_notify._partition.record import Record
     from kafka_notify.wire import Headers, RetryState
 
-_SENDING: Final = Busy.SENDING  # found 70 ns faster than the member, at each record
+_SENDING: Final = Busy.SENDING  # looked up 70 ns faster than the member, for each record
 
 
 class Partition(Answers):
@@ -55,12 +55,12 @@ class Partition(Answers):
         """Take a source record that was read.
 
         Args:
-            offset: Its offset.
-            key: Whose order it keeps.
-            record: As it came from the broker.
-            headers: Its headers if they were read already, for they are read once.
-            size: Bytes that it takes in memory.
-            identity: Gives the notification's id and creation time; called only in the rare case of a crash
+            offset: The record's offset.
+            key: The key by which order is kept, which names the user.
+            record: The record as it came from the broker.
+            headers: The record's headers if they were read before; they are read once.
+            size: Bytes that the record takes in memory.
+            identity: Returns the notification's id and creation time. Called only in the rare case of a crash
                 between copy and commit.
             now: Epoch ms.
 
@@ -76,7 +76,7 @@ class Partition(Answers):
                 return
             self.step(copied.queue, now)
         table = self.table
-        table.open += 1  # what the table counts, without a call for each record
+        table.open += 1  # counted here and not by the table, which saves a call for each record
         table.open_bytes += size
         table.budget.open += 1
         queue = self.queues.get(key)
@@ -93,7 +93,7 @@ class Partition(Answers):
         assert head is not None
         if head is entry or (not head.busy and head.retry is None):
             self.scheduler.step(queue, now)
-        elif not head.busy:  # it waits; `step` would look at it again for each record behind it
+        elif not head.busy:  # the head waits; `step` would look at it again for each record behind it
             self.parking.park_followers(queue)
 
     def pass_over(self, offset: int) -> None:
@@ -130,13 +130,13 @@ class Partition(Answers):
         """Take a record of the retry partition that was read.
 
         Args:
-            offset: Its offset.
-            key: Whose order it keeps.
-            state: Its retry headers; None when they cannot be read.
-            record: As it came from the broker.
-            headers: Its headers if they were read already.
-            facts: Gives the notification's id, creation and expiry (epoch ms), and what it collapses with;
-                called when it must be held.
+            offset: The record's offset.
+            key: The key by which order is kept, which names the user.
+            state: The record's retry headers; None when they cannot be read.
+            record: The record as it came from the broker.
+            headers: The record's headers if they were read before.
+            facts: Returns the notification's id, creation and expiry (epoch ms) and collapse key. Called when the
+                notification must be held.
             now: Epoch ms.
 
         Raises:
@@ -147,7 +147,7 @@ class Partition(Answers):
         if state is None:
             entry = Entry(UserQueue(self, ("unreadable", offset)), -1 - offset, record, headers, 0)
             entry.retry = RetryRecord(offset, now, None, "", 0)
-            entry.busy = Busy.DEAD_LETTERING  # before it is held: its payload must not be evicted
+            entry.busy = Busy.DEAD_LETTERING  # set before `hold`, so that the payload is not evicted
             self.table.hold(entry)
             self.effects.dead_letter(entry)
             return
@@ -164,7 +164,7 @@ class Partition(Answers):
                 self.step(queue, now)
 
     def _place_of_own(self, state: RetryState, facts: Callable[[], tuple[str, int, int | None, str]]) -> int:
-        """Find the place in the table of an own copy's entry: a stranger is not at its origin."""
+        """Find the place in the table of the entry of an own copy. A stranger is not at its origin."""
         if state.history.redrives or state.origin.topic_id not in (None, self.topic_id):
             id, created, _, _ = facts()
             apart = place(state.origin.offset, id, created)
@@ -173,8 +173,8 @@ class Partition(Answers):
         return state.origin.offset
 
     def on_spill(self, offset: int) -> None:
-        """Complete a spill that was read, whoever wrote it: the one that the commit names was read before all else. It
-        is an end: an older version must not restore a partition that still holds it.
+        """Complete a spill that was read, whoever wrote it: the spill that the commit names was read before all else.
+        It counts as an end, as an older version must not restore a partition that still holds it.
 
         Raises:
             OffsetRewound: The partition went back.
@@ -183,8 +183,8 @@ class Partition(Answers):
             self.half.end(offset)
 
     def reads_own(self, offset: int) -> bool:
-        """Tell whether a retry record that was read is an own copy that was acknowledged before: everything in it is
-        known then, and it needs nothing more.
+        """Take a retry record that was read if it is an own copy that was acknowledged before: everything in it is
+        known then, and nothing more is needed. Return False for any other record.
 
         Raises:
             OffsetRewound: The partition went back.
@@ -197,10 +197,10 @@ class Partition(Answers):
         return True
 
     def on_retry_end(self, offset: int) -> None:
-        """Note that the retry partition was read up to `offset`: its last offsets may be control records."""
+        """Note that the retry partition was read up to `offset`; its last offsets may be control records."""
         self.retry.skip_to(offset)
 
-    # -- how far it may be read -----------------------------------------------------------------------
+    # -- how far the source may be read ---------------------------------------------------------------
 
     @property
     def source_end(self) -> int:
@@ -226,7 +226,7 @@ class Partition(Answers):
         """Tell whether the next source record may be let in. Records that came before wait beside the partition.
 
         Args:
-            room: Whether there is room for more records at all. A restored origin must be reached even without.
+            room: True when there is room for more records at all. A restored origin must be reached even without room.
         """
         return (room and self.source.has_window) or self.source.must_read
 
@@ -242,7 +242,7 @@ class Partition(Answers):
 
     @property
     def has_backlog(self) -> bool:
-        """True while a user has so much in memory that parking it may make room for others."""
+        """True while a user has so many notifications in memory that parking them may make room for others."""
         return bool(self.table.backlogs)
 
     # -- what is to be written ------------------------------------------------------------------------
@@ -253,18 +253,18 @@ class Partition(Answers):
         fenced, started = self.half.snapshot(fence, active=self.active)
         if started is not None:
             self.effects.spill(self, started)
-        # not before the fence holds: the source must not cover what only this restore has admitted
+        # until the fence holds, the source half must not cover a copy that only this restore has admitted
         return self.source.snapshot() if self.active else self.source.confirmed, fenced
 
     @property
     def window(self) -> int:
-        """Offsets of the retry partition between its frontier and the last finished one that a commit has to name, when
-        they are more than the bitmap holds; else 0."""
+        """Offsets of the retry partition from its frontier to the last finished one that a commit has to name, when
+        the bitmap cannot hold so many; else 0."""
         return self.half.length
 
     @property
     def spilling(self) -> bool:
-        """True while a spill is on its way: what is committed meanwhile is older."""
+        """True while a spill is on its way: meanwhile commits repeat an older half."""
         return self.half.spilling
 
     def carry(self, now: int) -> Iterator[Entry]:
@@ -275,7 +275,7 @@ class Partition(Answers):
     # -- users ----------------------------------------------------------------------------------------
 
     def stick(self, key: Hashable) -> UserQueue:
-        """Keep a user from starting: a send of an earlier assignment outlived it and still runs here."""
+        """Let nothing of a user start: a send of an earlier assignment still runs here."""
         queue = self.queues.setdefault(key, UserQueue(self, key))
         queue.stuck = True
         return queue

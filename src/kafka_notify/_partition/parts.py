@@ -29,12 +29,12 @@ class Parts:
     """The parts of a partition, each with its own state, and the flags of the assignment.
 
     Args:
-        epoch: Which assignment of which partition.
+        epoch: The assignment.
         source: The source partition as the assignment begins.
-        retry: The same of the retry partition.
+        retry: The retry partition as the assignment begins.
         effects: Carries out what this object decides.
-        budget: Shared by all partitions of a worker.
-        long_waits: Shared as well.
+        budget: The payload budget that all partitions of a worker share.
+        long_waits: Settings and counts that all partitions of a worker share.
     """
 
     __slots__ = (
@@ -58,17 +58,17 @@ class Parts:
         self.restore_end = retry.end
         self.alive = True
         self.active = False
-        """Restored and fenced: sends may start."""
+        """True once it is restored and fenced, so that sends may start."""
         self.closing = False
-        """Being handed over: nothing new starts."""
+        """True while it is handed over, so that nothing new starts."""
         self.outstanding = 0
-        """Sends and copies that were started and not answered; kept by the caller."""
+        """Sends and copies that were started and not answered; counted by the caller."""
         self.makes_room = False
         """True while backlogs of single users are parked, so that others can be read; set by the caller."""
         self.new: deque[Entry] = deque()
-        """Queued attempts of entries that live in the source alone, for the turns between partitions."""
+        """Queued attempts of entries that live in the source alone; `Ready` takes from it in turns with others."""
         self.due: deque[Entry] = deque()
-        """Queued attempts of entries that live in the retry topic, and never failed."""
+        """Queued attempts of entries that live in the retry topic and never failed."""
         self.failed: deque[Entry] = deque()
         """Queued attempts of entries that failed before."""
         self.effects = effects
@@ -87,9 +87,9 @@ class Parts:
         self.carrying = Carrying(self.half, table, waiting, self.parking, long_waits, effects)
 
     def close(self) -> None:
-        """End the assignment. Code that still holds this object changes nothing with it, and finds nothing in it.
+        """End the assignment. Code that still holds this object can change nothing with it and finds it empty.
 
-        A send that still runs keeps its own entry, and a wake-up its queue; neither keeps a payload or another entry.
+        A send that still runs keeps its own entry, and a wake-up its queue. Neither keeps a payload or another entry.
         """
         self.alive = self.active = False
         for part in (self.table, self.own, self.redrives, self.waiting, self.parking, self.carrying):

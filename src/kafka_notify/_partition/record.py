@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Record(HasHeaders, Protocol):
-    """What an entry needs of a `confluent_kafka.Message`."""
+    """The part of `confluent_kafka.Message` that an entry needs."""
 
     def key(self, /) -> Any: ...
     def value(self, /) -> Any: ...
@@ -20,8 +20,8 @@ class Record(HasHeaders, Protocol):
 
 
 class Packed:
-    """A record that waits in memory, as four objects: as it came from Kafka it is a dozen and more, with a tuple for
-    each header, which the garbage collector walks again and again."""
+    """A record that waits in memory, as four objects. As it came from Kafka it has more than a dozen, with a tuple for
+    each header, which the garbage collector would walk again and again."""
 
     __slots__ = ("_headers", "_key", "_time", "_value", "size")
 
@@ -31,7 +31,7 @@ class Packed:
         self._time: tuple[int, int] = record.timestamp()
         self._headers = marshal.dumps(headers) if headers else b""
         self.size = 300 + len(self._key or b"") + len(self._value or b"") + len(self._headers)
-        """Bytes that it takes in memory, roughly."""
+        """Bytes that it takes in memory, estimated."""
 
     def key(self) -> bytes | None:
         """As `confluent_kafka.Message.key`; the others likewise."""
@@ -45,5 +45,5 @@ class Packed:
 
     def headers(self) -> Headers | None:
         """A list that belongs to the caller."""
-        packed = self._headers  # made above, of what came from Kafka: no bytes from elsewhere are unpacked
+        packed = self._headers  # packed above by `marshal.dumps`: bytes from Kafka itself are never unpacked
         return marshal.loads(packed) if packed else None  # noqa: S302

@@ -1,4 +1,4 @@
-"""Redriven copies that wait for the generation before, and generations that have ended in this assignment."""
+"""Redriven copies that wait for the generation before them, and generations that have ended in this assignment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Redrives:
-    """Redriven copies by origin: at most one of each waits, the newest generation."""
+    """Redriven copies by origin. For each origin at most one copy waits, that of the newest generation."""
 
     __slots__ = ("ended", "waiting")
 
@@ -20,15 +20,15 @@ class Redrives:
         """The newest generation that has ended, by origin and identity."""
 
     def has_ended(self, entry: Entry) -> bool:
-        """Tell whether this generation, or a newer one, has ended."""
+        """Tell whether the generation of `entry`, or a newer one, has ended."""
         return self.ended.get(_notification(entry), -1) >= entry.history.redrives
 
     def end(self, entry: Entry) -> None:
-        """Note that this generation has ended."""
+        """Note that the generation of `entry` has ended."""
         self.ended[_notification(entry)] = entry.history.redrives
 
     def wait(self, entry: Entry) -> Entry | None:
-        """Let `entry` wait; return the copy of the same origin that does not count any more."""
+        """Let `entry` wait. Return the copy of the same origin that does not count any more, if there is one."""
         waiting = self.waiting.get(entry.origin)
         if waiting is None:
             self.waiting[entry.origin] = entry

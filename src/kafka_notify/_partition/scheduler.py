@@ -1,4 +1,4 @@
-"""The next step of a user's queue: what its head may do now, and which queues are looked at again."""
+"""The next step of a user's queue: what its head may do now, and when the queue is looked at again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kafka_notify._partition.waiting import Waiting
     from kafka_notify._partition.wide import RetryHalf
 
-_SENDING: Final = Busy.SENDING  # found 70 ns faster than the member, at each record
+_SENDING: Final = Busy.SENDING  # looked up 70 ns faster than the member, for each record
 
 
 class Action(IntEnum):
@@ -28,9 +28,9 @@ class Action(IntEnum):
     LOAD = 1
     """Read its payload again."""
     WAIT_UNTIL_DUE = 2
-    """Look again when it is due, or expires."""
+    """Look again when it is due or expires."""
     WAIT_FOR_PAUSE = 3
-    """Look again when it expires; the end of a pause is told by `resume` or `unpause`."""
+    """Look again when it expires. `resume` and `unpause` tell the end of a pause."""
     WAIT_UNTIL_REACHED = 4
     """Look again when the source was read past its origin."""
     WAIT_UNTIL_COVERED = 5
@@ -38,25 +38,25 @@ class Action(IntEnum):
     WAIT_FOR_ORPHANS = 6
     """Look again when the retry partition was read past its copy."""
     WAIT_FOR_WINDOW = 7
-    """Look again when its copy has come into the window, or beyond it there is room."""
+    """Look again when its copy has come into the window, or there is room beyond the window."""
     NOTHING = 8
-    """Leave it alone: another send of its user is under way, and is answered later."""
+    """Leave it alone: another send of its user is under way, and its answer steps the queue."""
 
 
-_SEND: Final = Action.SEND  # as `_SENDING`
+_SEND: Final = Action.SEND  # for the same reason
 _LOAD: Final = Action.LOAD
 _UNTIL_DUE: Final = Action.WAIT_UNTIL_DUE
 _NOTHING: Final = Action.NOTHING
 
 
 class Scheduler:
-    """Decides what an idle head may do, from state alone, and then does it: no effect answers before it returns.
+    """Decides from state alone what an idle head may do, and then does it. No effect is answered before it returns.
 
     Args:
-        source: Coverage and reach of origins.
-        half: What of the retry partition a commit can say.
+        source: Knows which origins are covered and reached.
+        half: Knows which ends of the retry partition a commit can say.
         waiting: Queues that wait for an offset.
-        parking: Parks what waits behind a head.
+        parking: Parks the entries behind a head.
         effects: Carries out the decision.
     """
 
@@ -83,7 +83,7 @@ class Scheduler:
             return
         retry = head.retry
         if retry is None:
-            if not queue.stuck:  # decided here, without a call for each send
+            if not queue.stuck:  # decided here to save each send a call
                 head.busy = _SENDING
                 self._effects.send(head)
                 return
@@ -116,7 +116,7 @@ class Scheduler:
             return Action.WAIT_FOR_PAUSE
         later = queue.later
         if later is not None and later.overtaken is not None and later.overtaken.busy is _SENDING:
-            return _NOTHING  # redriven in front of a later one that is being sent
+            return _NOTHING  # this head was redriven, and came in front of a later entry that is being sent
         missing = self._missing(head, retry)
         if missing is not None:
             return missing
@@ -132,7 +132,9 @@ class Scheduler:
                 return Action.WAIT_UNTIL_COVERED
         last = retry.last
         if retry.tainted and self._half.tracker.position <= last:
-            return Action.WAIT_FOR_ORPHANS  # of a failed produce: any lies before the acknowledged copy
+            return (
+                Action.WAIT_FOR_ORPHANS
+            )  # an orphan of the failed produce can only be before the acknowledged copy
         return None if self._half.can_say(last) else Action.WAIT_FOR_WINDOW
 
     def _wake(self, queue: UserQueue, at: int | None) -> None:
@@ -141,7 +143,7 @@ class Scheduler:
             self._effects.wake(queue, at)
 
     def _wait(self, queue: UserQueue, head: Entry, retry: RetryRecord, action: Action) -> None:
-        """Let a queue wait for what its head needs: each event looks only at the queues that it may have freed."""
+        """Let a queue wait for what its head needs, so that each event looks only at the queues that it may free."""
         if queue.blocked is head:
             return
         queue.blocked = head
@@ -157,7 +159,7 @@ class Scheduler:
 
     def step_blocked(self, now: int) -> bool:
         """Look again at a few queues that waited for a commit, a read, room in the window or beyond it, the end of a
-        pause or the start; True when there are more."""
+        pause or the start. Return True when there are more."""
         waiting = self._waiting
         if waiting.is_empty:
             return False
@@ -168,11 +170,11 @@ class Scheduler:
         return more or bool(agenda)
 
     def park_more(self, now: int, *, makes_room: bool) -> None:
-        """Go on with parking when less is on its way than could be: first what must be parked, then backlogs.
+        """Go on with parking while few copies are on their way: first entries that must be parked, then backlogs.
 
         Args:
             now: Epoch ms.
-            makes_room: Whether backlogs keep others out.
+            makes_room: True while backlogs keep others out.
         """
         parking, moving = self._parking, self._parking.moving
         before = len(moving)

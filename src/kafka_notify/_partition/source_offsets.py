@@ -1,4 +1,4 @@
-"""A source partition during one assignment: what was read, what is confirmed, and how far it may be read."""
+"""The offsets of a source partition during one assignment: read, confirmed, and how far it may be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kafka_notify._partition.commit_metadata import WINDOW, Committed
 from kafka_notify._partition.offsets import OffsetTracker
 
 READ_WINDOW: Final = 18_000
-"""Source records read beyond the frontier; below WINDOW, so that one more batch still fits the bitmap."""
+"""Source records read beyond the frontier, at most; below WINDOW, so that one more batch still fits the bitmap."""
 
 
 class SourceOffsets(OffsetTracker):
@@ -17,9 +17,9 @@ class SourceOffsets(OffsetTracker):
     An origin is *reached* when the source was read past it, and *covered* when a confirmed commit includes it.
 
     Args:
-        committed: As it was fetched.
-        log_start: Where the log starts.
-        end: Where it ended when this assignment began.
+        committed: The last commit, as it was fetched.
+        log_start: Start of the log.
+        end: End of the log when this assignment began.
     """
 
     __slots__ = ("confirmed", "end", "end_seen", "farthest")
@@ -30,9 +30,9 @@ class SourceOffsets(OffsetTracker):
         """The newest commit that the broker has stored."""
         self.end = end
         self.farthest = -1
-        """Highest origin that the restore brought: the source must be read past it."""
+        """Highest origin that the restore brought; the source must be read past it."""
         self.end_seen = -1
-        """Where the partition ended when its end was last reached."""
+        """End of the partition when it was last reached."""
 
     def close(self) -> None:
         """Forget all but the frontier."""
@@ -46,8 +46,8 @@ class SourceOffsets(OffsetTracker):
 
     @property
     def must_read(self) -> bool:
-        """True while a restored origin has to be reached, as its user's queue could not move otherwise. The source is
-        not read beyond the bitmap for that: the frontier moves on without, as copies are always written."""
+        """True while a restored origin has to be reached, as its user's queue could not move otherwise. Even for that
+        the source is not read beyond the bitmap: the frontier moves anyway, as copies are always written."""
         return self.position <= self.farthest and self.position - self.frontier < WINDOW
 
     @property

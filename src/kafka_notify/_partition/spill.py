@@ -1,8 +1,8 @@
-"""Finished offsets that are too many for the commit metadata: in few characters of it, or in a record of their own.
+"""Finished offsets too many for a bitmap: as runs in the commit metadata, or in a record of their own.
 
-A *spill* is a record of the retry partition itself. The commit metadata names it by offset, writer, base and checksum,
-after the broker acknowledged it; no other spill is believed. Forgetting a bit is a duplicate, inventing one is a loss:
-so decoding is strict here, too.
+A *spill* is a record of the retry partition itself. The commit metadata names it by offset, writer, base and checksum
+after the broker acknowledged it. No other spill is believed. A forgotten bit is a duplicate, an invented bit is a loss.
+So decoding is strict here, too.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ import attrs
 from kafka_notify._wire.hops import SPILL_WRITER
 
 MAX_WINDOW: Final = 4_000_000
-"""Offsets of a retry partition beyond its frontier that may be finished at most: a spill of 500 kB."""
+"""Offsets beyond the frontier of a retry partition among which finished ones are named, at most: a spill of 500 kB."""
 DELTA_CHARS: Final = 3_200
-"""Characters of the commit metadata for what was finished since the spill. What else may be in it (eight fences, marked
-topic ids, the name of a spill, and 200 characters for others) fits beside them whatever it is."""
+"""Characters of the commit metadata for the offsets finished since the spill. Everything else that may be in it (eight
+fences, marked topic ids, the name of a spill, and 200 characters for others) always fits beside them."""
 
 _HEAD: Final = 9  # bytes of a spill before its bits
 _runs_of: Final = re.compile(rb"1+").finditer
 
 
 class Doubt(ValueError):
-    """What was read is not what was written."""
+    """The text or record is not as it was written."""
 
 
 @attrs.frozen
 class SpillName:
-    """Which spill counts: what the commit metadata says of it."""
+    """The spill that counts, as the commit metadata names it."""
 
     offset: int
     writer: str
-    """Of the assignment that wrote it."""
+    """Writer id of the assignment that wrote the spill."""
     base: int
-    """The offset that its bits are counted from."""
+    """Offset of the spill's first bit."""
     checksum: int
-    """CRC-32 of its value."""
+    """CRC-32 of the spill's value."""
 
     def __str__(self) -> str:
         return f"{self.offset},{self.writer},{self.base},{self.checksum:08x}"
 
     @classmethod
     def read(cls, text: str) -> SpillName:
-        """The name in a text.
+        """Read a name that `str` has written.
 
         Raises:
-            ValueError: It is not the name of a spill.
+            ValueError: The text is not the name of a spill.
         """
         offset, writer, base, checksum = text.split(",")
         if not writer or len(checksum) != 8:
@@ -64,15 +64,15 @@ class SpillName:
 
 
 def encode_runs(offsets: Iterable[int], frontier: int) -> str | None:
-    """Offsets as text; None when that takes more than `DELTA_CHARS`.
+    """Encode offsets as text. Return None when that takes more than `DELTA_CHARS`.
 
     Args:
-        offsets: Ascending, each once, none below the frontier.
-        frontier: Where they are counted from.
+        offsets: The offsets, ascending, each once, none below the frontier.
+        frontier: Offset from which they are counted.
     """
     packed = bytearray()
-    start = end = frontier  # of the run so far
-    limit = 4 * DELTA_CHARS  # even compressed no more would fit
+    start = end = frontier  # the present run
+    limit = 4 * DELTA_CHARS  # more would not fit even when compressed
     last = frontier
     for offset in offsets:
         if offset == end:
@@ -97,10 +97,10 @@ def encode_runs(offsets: Iterable[int], frontier: int) -> str | None:
 
 
 def decode_runs(text: str) -> bytes:
-    """The offsets of `encode_runs`, one byte per offset from the frontier on: `1` or `0`; ends with a `1`.
+    """Decode a text of `encode_runs`: one byte per offset from the frontier on, `1` or `0`; ends with a `1`.
 
     Raises:
-        ValueError, binascii.Error, zlib.error: It is not what `encode_runs` has written.
+        ValueError, binascii.Error, zlib.error: The text was not written by `encode_runs`.
     """
     if not text:
         return b""
@@ -122,7 +122,7 @@ def decode_runs(text: str) -> bytes:
 
 
 def offsets_of(gaps: bytes, frontier: int) -> list[int]:
-    """The offsets of the ones in `gaps`, ascending."""
+    """Return the offsets of the `1` bytes in `gaps`, ascending."""
     found: list[int] = []
     for run in _runs_of(gaps):
         found.extend(range(frontier + run.start(), frontier + run.end()))
@@ -149,11 +149,11 @@ def _take(body: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-# -- all of them, as a record ---------------------------------------------------------------------------
+# -- all offsets, as a record ---------------------------------------------------------------------------
 
 
 def pack(base: int, gaps: bytes) -> bytes:
-    """The value of a spill: which offsets from `base` on are finished."""
+    """Return the value of a spill that says which offsets from `base` on are finished."""
     bits = b""
     if gaps:
         bits = int(gaps[::-1], 2).to_bytes((len(gaps) + 7) // 8, "little")
@@ -163,10 +163,10 @@ def pack(base: int, gaps: bytes) -> bytes:
 
 
 def unpack(value: bytes) -> tuple[int, bytes]:
-    """Base and bits of a spill.
+    """Return base and bits of a spill's value.
 
     Raises:
-        ValueError, zlib.error: It is not a spill.
+        ValueError, zlib.error: The value is not that of a spill.
     """
     if len(value) < _HEAD:
         raise Doubt("too short for a spill")
@@ -182,13 +182,13 @@ def unpack(value: bytes) -> tuple[int, bytes]:
 
 
 def believed(name: SpillName, writer: str, value: bytes | None, frontier: int) -> bytes | None:
-    """The bits of a record, counted from `frontier`, if it is the spill of that name; None when it is not.
+    """Return the bits of a record, from `frontier` on, if it is the spill of that name; None when it is not.
 
     Args:
-        name: From the commit metadata.
-        writer: Who wrote the record, as its header says.
-        value: Of the record.
-        frontier: Of the commit that names it.
+        name: The name in the commit metadata.
+        writer: The record's writer, from its header.
+        value: The record's value.
+        frontier: Frontier of the commit that names the spill.
     """
     if (
         value is None
@@ -205,11 +205,11 @@ def believed(name: SpillName, writer: str, value: bytes | None, frontier: int) -
 
 
 def union(one: bytes, other: bytes) -> bytes:
-    """What is finished in either; both are counted from the same offset."""
+    """Return the offsets that are finished in either. Both are counted from the same offset."""
     if not one or not other:
         return one or other
     size = max(len(one), len(other))
-    # "0" and "1" differ in the lowest bit alone
+    # "0" and "1" differ only in the lowest bit
     both = int.from_bytes(one.ljust(size, b"0"), "little") | int.from_bytes(other.ljust(size, b"0"), "little")
     return both.to_bytes(size, "little")
 
@@ -223,4 +223,4 @@ def _inflated(body: bytes, limit: int) -> bytes:
 
 
 Errors: Final = (ValueError, binascii.Error, zlib.error)
-"""What decoding raises when in doubt."""
+"""The exceptions that decoding raises when in doubt."""

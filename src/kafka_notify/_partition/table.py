@@ -1,4 +1,4 @@
-"""The entries of an assignment: each in its user's queue, and by origin when it lives in the retry topic."""
+"""The entries of an assignment: each in its user's queue, and also by origin when it lives in the retry topic."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from kafka_notify._partition.budget import PayloadBudget
 
 DEEP: Final = 8
-"""Notifications of one user in memory from which on they count as a backlog, which may be parked for others."""
+"""Notifications of one user in memory from which on they are a backlog, which may be parked to make room for others."""
 PACKED_FROM: Final = 16 * 2**20
-"""Bytes of waiting payloads from which on they are packed: that costs 8 us a retry, and pays where many wait."""
+"""Bytes of waiting payloads from which on payloads are packed. That costs 8 us a retry, and pays where many wait."""
 
 
 class EntryTable:
-    """Entries, their queues, and the memory that they count for.
+    """The entries, their queues, and the memory that they count for.
 
-    An entry that lives in the source alone counts in `open`, one that lives in the retry topic is in `pending`. A queue
-    is in `queues` while it has an entry, or a send that outlived its deadline.
+    An entry that lives in the source alone counts in `open`; one that lives in the retry topic is in `pending`. A queue
+    is in `queues` while it has an entry, or while a send of its user that outlived its deadline still runs.
 
     Args:
-        budget: Shared by all partitions of a worker.
+        budget: The payload budget that all partitions of a worker share.
     """
 
     __slots__ = ("backlogs", "budget", "open", "open_bytes", "paused", "pending", "queues")
@@ -36,7 +36,7 @@ class EntryTable:
         self.budget = budget
         self.queues: dict[Hashable, UserQueue] = {}
         self.pending: dict[int, Entry] = {}
-        """Nearly in the order of their copies."""
+        """Entries that live in the retry topic by origin, nearly in the order of their copies."""
         self.open = 0
         """Source records in memory that are not finished and have no copy yet."""
         self.open_bytes = 0
@@ -58,18 +58,18 @@ class EntryTable:
     def released(self, queue: UserQueue, entry: Entry) -> None:
         """Let an entry whose attempt did not start be parked again, unless it is the head."""
         if queue.head is not entry and queue.later is not None:
-            queue.later.fresh.append(entry)  # an earlier one came in front of it
+            queue.later.fresh.append(entry)  # an earlier entry came in front of it
             if queue.later.count >= DEEP:
                 self.backlogs[queue] = None
 
     def leave_source(self, entry: Entry) -> None:
-        """Count an entry of the source no longer: it has ended, or has a copy now."""
+        """Stop counting an entry of the source, which has ended or has a copy now."""
         self.open -= 1
         self.open_bytes -= entry.size
         self.budget.open -= 1
 
     def find_source(self, key: Hashable, origin: int) -> Entry | None:
-        """Find the entry of a user with this origin."""
+        """Return the entry of a user with this origin; None when there is none."""
         queue = self.queues.get(key)
         return queue.find(origin) if queue else None
 
@@ -81,7 +81,7 @@ class EntryTable:
         entry.queue = queue
         queue.add(entry)
         if (later := queue.later) is not None and later.count >= DEEP and later.fresh:
-            self.backlogs[queue] = None  # it came in front of them
+            self.backlogs[queue] = None  # the entry came in front of source records
         self.pending[entry.origin] = entry
         self.keep_payload(entry)
 
@@ -93,13 +93,15 @@ class EntryTable:
         new.queue = queue
         if queue.paused is old:
             queue.paused = None
-        del self.pending[new.origin]  # to the end of the table: it is in the order of the copies
+        del self.pending[
+            new.origin
+        ]  # the new copy goes to the end of the table, which is in the order of copies
         self.pending[new.origin] = new
         self.budget.give(retry)
         self.keep_payload(new)
 
     def keep_payload(self, entry: Entry) -> None:
-        """Keep the payload of a waiting retry if it fits."""
+        """Keep the payload of a waiting retry if it fits the budget; else evict it, unless the entry is busy."""
         retry = entry.retry
         assert retry is not None
         if entry.record is None or retry.size:
@@ -109,7 +111,7 @@ class EntryTable:
             entry.evict()
 
     def rest(self, entry: Entry) -> None:
-        """Keep a payload that was read again and is not needed now, if there is room."""
+        """Keep a payload that was read again and is not needed now if there is room; else evict it."""
         retry = entry.retry
         assert retry is not None
         if retry.loaded and not self.budget.rest(retry):
@@ -117,18 +119,18 @@ class EntryTable:
             entry.evict()
 
     def order(self) -> None:
-        """Put `pending` in the order of the copies. It mostly is; what was set apart, or redriven and read after an own
-        copy beyond it was acknowledged, came to its end."""
+        """Put `pending` in the order of the copies. It mostly is. Entries that were set apart went to its end, and so
+        did redriven ones that were read after an own copy beyond them had been acknowledged."""
         places = [entry.retry.at for entry in self.pending.values()]  # type: ignore[union-attr]
         if any(map(operator.gt, places, itertools.islice(places, 1, None))):
             in_order = sorted(self.pending.items(), key=lambda item: item[1].retry.at)  # type: ignore[union-attr]
-            self.pending.clear()  # in place: the partition refers to it
+            self.pending.clear()  # changed in place, as the partition refers to it
             self.pending.update(in_order)
 
     # -- both -----------------------------------------------------------------------------------------
 
     def forget(self, entry: Entry) -> None:
-        """Take an entry out of its queue and the table; its offset is the caller's to complete."""
+        """Take an entry out of its queue and the table. The caller completes its offset."""
         queue = entry.queue
         if queue.later is None and queue.head is entry:
             queue.head = None
@@ -146,7 +148,7 @@ class EntryTable:
                 self.unpause(queue)
 
     def pause(self, entry: Entry) -> None:
-        """Let nothing of a user start while this is the head of their queue, until `unpause` or `resume`."""
+        """Let nothing of a user start while this entry is the head of their queue, until `unpause` or `resume`."""
         entry.queue.paused = entry
         self.paused[entry.queue] = None
 
@@ -164,7 +166,7 @@ class EntryTable:
         return queues
 
     def clear(self) -> None:
-        """Forget everything, and what it counts."""
+        """Forget all entries, and stop counting them."""
         for queue in self.queues.values():
             for entry in queue.entries:
                 if entry.retry is None:

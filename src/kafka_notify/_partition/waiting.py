@@ -1,4 +1,4 @@
-"""Users' queues whose head is due and has to wait for an offset, so that each event looks only at those it frees."""
+"""Users' queues whose head is due and waits for an offset. So each event looks only at the queues that it frees."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
     from kafka_notify._partition.entry import UserQueue
 
 STEP_AT_ONCE: Final = 64
-"""Queues that one event looks at; the rest stays on the agenda."""
+"""Queues that one event looks at, at most; the rest stays on the agenda."""
 
 Heap = list[tuple[int, int, "UserQueue"]]
-"""Queues by the offset that they wait for; of those that wait for the same one, first come, first served."""
+"""Queues by the offset that they wait for; those that wait for the same offset are in order of arrival."""
 
 
 class Waiting:
     """Queues by the offset that they wait for, and the agenda of queues that are to be looked at.
 
-    `UserQueue.blocked` is the head that waits here. A queue whose head has changed since is looked at in vain, once.
+    `UserQueue.blocked` is the head that waits here. A queue whose head has changed since is looked at once in vain.
     """
 
     __slots__ = ("_order", "agenda", "beyond", "tainted", "uncovered", "unreached")
 
     def __init__(self) -> None:
         self.agenda: deque[UserQueue] = deque()
-        """To be looked at, a few at each event."""
+        """Queues to be looked at, a few at each event."""
         self.unreached: Heap = []
-        """Until the source was read past an offset."""
+        """Queues that wait until the source was read past an offset."""
         self.tainted: Heap = []
-        """Until the retry partition was read past an offset."""
+        """Queues that wait until the retry partition was read past an offset."""
         self.beyond: Heap = []
-        """Until a retry offset comes into the window."""
+        """Queues that wait until a retry offset comes into the window."""
         self.uncovered: list[UserQueue] = []
-        """Until a commit is confirmed."""
+        """Queues that wait until a commit is confirmed."""
         self._order = itertools.count()
 
     def wait(self, heap: Heap, offset: int, queue: UserQueue) -> None:
@@ -56,13 +56,13 @@ class Waiting:
         self.agenda.extend(uncovered)
 
     def free(self, source: int, retry: int, sayable: int) -> bool:
-        """Put on the agenda the queues that waited for these offsets, as many as an event looks at; True when there are
-        more.
+        """Put on the agenda the queues that waited for these offsets, as many as one event looks at. Return True when
+        there are more.
 
         Args:
-            source: Below which the source was read.
-            retry: The same of the retry partition.
-            sayable: Below which a retry may be sent.
+            source: Offset below which the source was read.
+            retry: Offset below which the retry partition was read.
+            sayable: Retry offset below which a notification may be sent.
         """
         agenda, more = self.agenda, False
         for heap, offset in ((self.unreached, source), (self.tainted, retry), (self.beyond, sayable)):

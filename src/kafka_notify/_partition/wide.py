@@ -1,9 +1,9 @@
-"""The retry half of a commit, however far its finished offsets lie from its frontier.
+"""The retry half of a commit, however far its finished offsets are from its frontier.
 
-*Far* is beyond the window of the bitmap. An *end* is a finished offset that no newer copy and no fence explains to the
-next owner: a notification's last copy, an orphan of a failed produce, a spill. While no end is far the half is
-*narrow*, in the format that every version reads. Otherwise it is *wide*: it names everything finished, a delta in the
-metadata and the rest in a spill.
+*Far* means beyond the window of the bitmap. An *end* is a finished offset that neither a newer copy nor a fence
+explains to the next owner: a notification's last copy, an orphan of a failed produce, a spill. While no end is far, the
+half is *narrow*, in the format that every version reads. Otherwise it is *wide* and names every finished offset: a
+delta in the metadata, and the rest in a spill.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from kafka_notify._partition.retry_record import RetryRecord
 
 ROOM: Final = 5_000
-"""Notifications of a wide partition that are under way, or have ended without a half or a spill that can say so: what a
-crash repeats of them at most."""
+"""Notifications of a wide partition that are under way, or have ended without a half or a spill that can say so, at
+most. A crash may repeat all of them."""
 
 DELTA_OFFSETS: Final = 4_000
-"""Finished offsets since the last spill after which another one is due, however few runs they are: each commit sorts
+"""Finished offsets since the last spill after which another one is due, however few runs they are, as each commit sorts
 them."""
 
 
@@ -36,38 +36,39 @@ class LongWaits:
     """Settings and counts of long waits that all partitions of a worker share."""
 
     wide: bool = False
-    """True when a retry partition may become wide; otherwise what lies in front of a far notification is carried."""
+    """True when a retry partition may become wide. Otherwise entries in front of a far notification are carried."""
     retention_ms: int | None = None
-    """How long the retry topic keeps a record; None when it keeps all."""
+    """Milliseconds for which the retry topic keeps a record; None when it keeps all."""
     carried: Counter[str] = attrs.field(factory=lambda: Counter[str]())
-    """Copies written again as they are, by reason: `window`, `retention`, `sparse`."""
+    """Copies written again unchanged, by reason: `window`, `retention`, `sparse`."""
     spills: int = 0
     """Spills that were acknowledged."""
     spill_failures: int = 0
-    """Spills that were not; they are written again."""
+    """Spills that were not acknowledged and are written again."""
 
 
 @attrs.frozen(eq=False)
 class Spill:
-    """A record to be written into the retry partition, and how it will be named."""
+    """A spill to be written into the retry partition, with what will name it."""
 
     value: bytes
     base: int
     checksum: int
     fence: Fence
     said: int
-    """How many of the tracker's `since` it holds."""
+    """Number of the offsets in the tracker's `since` that it holds."""
 
 
 class RetryTracker(OffsetTracker):
-    """A tracker that notes what was finished since a certain moment."""
+    """A tracker that also notes the offsets finished since the named spill."""
 
     __slots__ = ("since",)
 
     def __init__(self, committed: Committed, log_start: int = 0) -> None:
         super().__init__(committed, log_start)
         self.since: list[int] | None = None
-        """Finished since the named spill, or since the frontier when there is none; None while nobody asks."""
+        """Offsets finished since the named spill, or all beyond the frontier when there is no spill; None while no
+        delta is counted."""
 
     def complete(self, offset: int) -> None:
         """Note that `offset` is finished."""
@@ -76,20 +77,20 @@ class RetryTracker(OffsetTracker):
         OffsetTracker.complete(self, offset)
 
     def close(self) -> None:
-        """Forget all but the frontier."""
+        """Forget all but the frontier, as the assignment is over."""
         super().close()
         self.since = None
 
 
 class RetryHalf:
-    """Decides between narrow and wide, and when a spill is due; one spill is on its way.
+    """Decides between narrow and wide, and when a spill is due. At most one spill is on its way.
 
     Args:
-        committed: As it was fetched, with the bits of its spill.
-        tracker: Of the same partition.
-        long_waits: Shared by all partitions of a worker.
-        knows_topics: Whether the ids of both topics are known: without them a worker of an older version could not be
-            told that the retry half is wide, so it does not become so.
+        committed: The last commit, as it was fetched, with the bits of its spill.
+        tracker: Tracker of the same partition.
+        long_waits: Settings and counts that all partitions of a worker share.
+        knows_topics: True when the ids of both topics are known. Without them a worker of an older version could not be
+            told that the retry half is wide, so the half does not become wide.
     """
 
     __slots__ = (
@@ -110,19 +111,21 @@ class RetryHalf:
         self._long_waits = long_waits or LongWaits()
         self._knows_topics = knows_topics
         self.last_end = -1
-        """The highest end: all of them lie within the window when this one does."""
+        """The highest end: all ends are within the window when this one is."""
         self._ready: Committed | None = None
-        """The newest half that could be said, narrow ones included: an older one would forget."""
+        """The newest half that could be said, narrow ones included, as an older one would forget bits."""
         self._spilling: Spill | None = None
+        """The spill on its way."""
         self._looked: tuple[int, int, Fence] | None = None
-        """Of what `_ready` was made, when it says everything."""
+        """The state from which `_ready` was made, when it names every finished offset."""
         self._unsaid_before = 0
+        """`unsaid` when the spill on its way was made."""
         self.spill: SpillName | None = None
-        """Acknowledged, and what the delta is counted from."""
+        """The acknowledged spill from which the delta is counted."""
         self.unsaid = 0
-        """Notifications that have ended since the newest half, or spill, that can say so, while it is wide."""
+        """Notifications that have ended since the newest half or spill that can say so, while the half is wide."""
         self.under_way = 0
-        """Those that are being sent or dead-lettered, and far ones while it is narrow."""
+        """Notifications that are being sent or dead-lettered; while the half is narrow, only far ones."""
         wide = committed.wide
         if wide is not None:
             self.last_end = committed.frontier + len(committed.gaps) - 1
@@ -137,7 +140,7 @@ class RetryHalf:
 
     @property
     def length(self) -> int:
-        """Offsets from the frontier to the highest end when that is far; else 0."""
+        """Offsets from the frontier to the highest end when that end is far; else 0."""
         return self.last_end + 1 - self.tracker.frontier if self.is_wide else 0
 
     @property
@@ -147,42 +150,42 @@ class RetryHalf:
 
     @property
     def has_room(self) -> bool:
-        """True while one more may be sent."""
+        """True while one more far notification may be sent."""
         return self.unsaid + self.under_way < ROOM
 
     @property
     def goes_far(self) -> bool:
-        """True when notifications beyond the window are sent; otherwise what lies in front of them is carried."""
+        """True when notifications beyond the window are sent. Otherwise the entries in front of them are carried."""
         return self._long_waits.wide and self._knows_topics
 
     @property
     def sayable(self) -> int:
-        """The retry offset below which a notification's last copy must lie to be sent: a commit will be able to say
-        that it has ended, or its end is one of a bounded number that a crash would repeat."""
+        """The retry offset below which a notification's last copy must be for its send: either a commit will be able to
+        say that it has ended, or its end is one of the bounded number that a crash may repeat."""
         if self.has_room:
             return self.tracker.frontier + (spill.MAX_WINDOW if self.goes_far else WINDOW)
         return -1 if self.is_wide else self.tracker.frontier + WINDOW
 
     def can_say(self, last: int) -> bool:
-        """Tell whether a notification whose last copy lies at `last` may be sent."""
+        """Tell whether a notification whose last copy is at `last` may be sent."""
         edge = self.tracker.frontier + WINDOW
         return (last < edge and self.last_end < edge) or last < self.sayable
 
     def begin(self, retry: RetryRecord) -> None:
-        """Count a notification that is sent from its copy, if its end may be far."""
+        """Count a notification that is sent from the retry topic, if its end may be far."""
         edge = self.tracker.frontier + WINDOW
         if self.last_end >= edge or retry.last >= edge:
             retry.counted = True
             self.under_way += 1
 
     def leave(self, retry: RetryRecord) -> None:
-        """Count a notification that is not under way any more, if `begin` did."""
+        """Stop counting a notification that is not under way any more, if `begin` counted it."""
         if retry.counted:
             retry.counted = False
             self.under_way -= 1
 
     def finish(self, retry: RetryRecord) -> None:
-        """Complete what the retry partition holds of a notification that has ended."""
+        """Complete the retry offsets of a notification that has ended."""
         last = retry.last
         if last != retry.at:
             self.tracker.complete(retry.at)
@@ -193,26 +196,26 @@ class RetryHalf:
             self.unsaid += 1
 
     def close(self) -> None:
-        """Forget all but the frontier: the assignment is over. After `tracker.close`."""
+        """Forget all but the frontier, as the assignment is over. Call it after `tracker.close`."""
         self._fetched = Committed(self.tracker.frontier)
         self.last_end, self.unsaid, self.under_way = -1, 0, 0
         self._ready = self._spilling = self._looked = self.spill = None
 
     def end(self, offset: int) -> None:
-        """Complete an offset of which nothing else tells the next owner."""
+        """Complete an offset that nothing else explains to the next owner."""
         self.tracker.complete(offset)
         if offset > self.last_end:
             self.last_end = offset
 
     def snapshot(self, fence: Fence, *, active: bool) -> tuple[Committed, Spill | None]:
-        """Return the newest half that the broker can be told now, and a spill to be written for the next one.
+        """Return the newest half that a commit can say now, and a spill to be written for the next one.
 
-        While a spill is on its way this is an older half: within one owner any mix of an older retry half and a newer
-        source half is safe, but a half must never be older than the one before it.
+        While a spill is on its way this is an older half. Within one owner any mix of an older retry half and a newer
+        source half is safe, but a half must never be older than the one committed before it.
 
         Args:
-            fence: Of this assignment.
-            active: Whether that fence holds: before, nothing is written.
+            fence: The fence of this assignment.
+            active: True once that fence holds. Before that no spill is written.
         """
         tracker = self.tracker
         frontier = tracker.advance()
@@ -221,7 +224,7 @@ class RetryHalf:
             self.unsaid = 0
             self._ready = Committed(frontier, tracker.gaps(WINDOW), fence)
             return self._ready, None
-        if self._ready is None:  # of an assignment that could not say more yet than the one before
+        if self._ready is None:  # this assignment could not say more yet than the one before
             was = self._fetched
             self._ready = Committed(was.frontier, b"" if was.wide else was.gaps, fence, wide=was.wide)
         if self._spilling is not None:
@@ -250,7 +253,7 @@ class RetryHalf:
         return self._ready, self._spilling
 
     def acknowledged(self, written: Spill, offset: int, writer: str) -> bool:
-        """Name an acknowledged spill from now on; False when it is not needed any more."""
+        """Name an acknowledged spill from now on. Return False when it is not needed any more."""
         if written is not self._spilling:
             return False
         self._spilling = self._looked = None
@@ -259,7 +262,7 @@ class RetryHalf:
         assert tracker.since is not None
         del tracker.since[: written.said]
         self.unsaid -= self._unsaid_before
-        # nothing newer was said while it was on its way, and what is finished since then may not fit again
+        # no newer half was said while it was on its way, and the offsets finished since then may not fit again
         self._ready = Committed(written.base, b"", written.fence, wide=Wide("", self.spill))
-        self.end(offset)  # its own, before it is read
+        self.end(offset)  # the spill's own offset, which has not been read yet
         return True

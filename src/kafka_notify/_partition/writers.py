@@ -1,4 +1,4 @@
-"""Whose copies count in a retry partition: the fence between one assignment and the next."""
+"""Which writers' copies count in a retry partition: the fence between one assignment and the next."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kafka_notify.wire import REDRIVE_WRITER
 
 
 class Whose(Enum):
-    """The writer of a copy, as far as that decides what the copy means."""
+    """The kinds of writers of a copy."""
 
     RESTORED = "restored"
-    """An earlier assignment, or the redrive tool, before this assignment began: it counts."""
+    """An earlier assignment or the redrive tool, before this assignment began: the copy counts."""
     ZOMBIE = "zombie"
-    """An assignment that had ended: its record is known from another copy, or from the source."""
+    """An assignment that had ended: the notification is known from another copy or from the source."""
     REDRIVE = "redrive"
     """The redrive tool, since this assignment began."""
     OWN = "own"
@@ -25,9 +25,9 @@ class Writers:
     """Tells copies apart by their writers. No fence stops the redrive tool.
 
     Args:
-        me: Of this assignment; fresh and unique.
-        restore_end: Where the retry partition ended after the assignment.
-        before: The fence of the assignment before.
+        me: Writer id of this assignment, fresh and unique.
+        restore_end: End of the retry partition after the assignment.
+        before: Fence of the assignment before; None when there is none.
     """
 
     __slots__ = ("before", "me", "restore_end")
@@ -43,13 +43,15 @@ class Writers:
             before = self.before
             if before is None or writer == REDRIVE_WRITER or before.admits(offset, writer):
                 return Whose.RESTORED
-            return Whose.ZOMBIE  # written after the owner before had dropped it
+            return (
+                Whose.ZOMBIE
+            )  # written after its assignment had lost the partition; the owner before ignored it
         if writer == REDRIVE_WRITER:
             return Whose.REDRIVE
         return Whose.OWN if writer == self.me else Whose.ZOMBIE
 
     def fence(self, frontier: int) -> Fence:
-        """Return the fence of a commit with this retry frontier: with older fences until the bits say what they kept
-        out."""
+        """Return the fence of a commit with this retry frontier. It includes older fences until the bits can say which
+        copies those kept out."""
         before = self.before if self.restore_end > frontier + WINDOW else None
         return Fence(self.restore_end, self.me, before)

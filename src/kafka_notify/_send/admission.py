@@ -189,7 +189,7 @@ class Admission:
         self._recheck.by(min(of.circuit.ask_again(now), now + LOOK_AGAIN))
 
     def left(self, of: Destination[Entry]) -> None:
-        """A send to a destination has ended, and is not counted any more: let another one start."""
+        """Let another send to a destination start, after one has ended and is not counted any more."""
         if of.fresh or of.tried:
             self.release(of)
         if not of.busy:

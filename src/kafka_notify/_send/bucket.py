@@ -13,20 +13,20 @@ from typing import Final
 from kafka_notify.limits import RateLimit
 
 SLOWEST: Final = 1 / 64
-"""The part of its rate that throttles leave."""
+"""The smallest part of the rate that throttles leave."""
 MARGIN: Final = 1.04
-"""What is remembered for longer than the limit's period: calls take different times to the provider, and must not
-crowd there."""
+"""Factor by which starts are remembered for longer than the limit's period: calls take different times to reach the
+provider, and must stay within the limit there."""
 
 
 class Bucket:
-    """The rate limit of one worker; the caller brings the time, in monotonic seconds.
+    """The rate limit of one worker. The caller brings the time, in monotonic seconds.
 
-    It begins empty: a process that is started again and again gets no burst each time, and what another worker
-    used of the limit before a rebalance fades as this one's share builds up.
+    The bucket begins empty: a process that restarts often gets no burst each time, and after a rebalance the calls of
+    the former owner leave the window while this worker's share builds up.
 
     Args:
-        limit: What all workers may use.
+        limit: The limit of all workers together.
         now: Monotonic seconds.
     """
 
@@ -37,27 +37,27 @@ class Bucket:
         self._at = now
         self._starts: deque[float] = deque()
         self._low = 1.0
-        """The factor that the last throttle left, and when that was."""
+        """The factor that the last throttle left."""
         self._throttled_at = -math.inf
 
     def set_share(self, share: float, now: float) -> None:
-        """From now on this worker may use that part of the limit, 0 to 1."""
+        """Let this worker use a part of the limit, 0 to 1, from now on."""
         self._refill(now)
         self._share = share
 
     def throttled(self, now: float) -> None:
-        """The provider asked to slow down: halve the rate."""
+        """Halve the rate, because the provider asked to slow down."""
         if self._limit.adaptive:
             self._refill(now)
             self._low = max(SLOWEST, self.factor(now) / 2)
             self._throttled_at = now
 
     def factor(self, now: float) -> float:
-        """The part of its rate that throttles have left by now, up to 1."""
+        """The part of the rate that may be used after throttles: it recovers to 1."""
         return min(1.0, self._low + (now - self._throttled_at) / self._limit.recovery)
 
     def room(self, now: float) -> int:
-        """Sends that may start now."""
+        """The number of sends that may start now."""
         self._refill(now)
         calls, window = self._window(now)
         starts = self._starts
@@ -66,18 +66,18 @@ class Bucket:
         return max(0, min(int(self._tokens), calls - len(starts)))
 
     def spend(self, now: float) -> None:
-        """A send starts, whoever allowed it."""
+        """Count a send that starts, whoever allowed it."""
         self._refill(now)
         self._tokens = max(self._tokens - 1, 0.0)
         self._starts.append(now)
 
     def empty(self, now: float) -> None:
-        """Begin with nothing again: somebody else allowed starts until now, and may have allowed others more."""
+        """Begin empty again: a shared limiter allowed the starts until now, and may have allowed others more."""
         self._refill(now)
         self._tokens = 0.0
 
     def give_back(self, start: float) -> None:
-        """Nothing was sent at `start` after all."""
+        """Give back the start at `start`, as nothing was sent."""
         for i in range(1, len(self._starts) + 1):
             if self._starts[-i] == start:
                 del self._starts[-i]
@@ -85,7 +85,7 @@ class Bucket:
                 return
 
     def wait(self, now: float) -> float:
-        """Seconds until there may be room; infinite without a share."""
+        """Seconds until there may be room; infinity without a share."""
         if self._share <= 0:
             return math.inf
         calls, window = self._window(now)
@@ -97,7 +97,7 @@ class Bucket:
         return until - now
 
     def _window(self, now: float) -> tuple[int, float]:
-        """Whole calls in a window, and its length: longer than `per` when the share is below one call."""
+        """Whole calls in a window, and its length in seconds: longer than `per` when the share is below one call."""
         limit = self._limit
         calls = limit.calls * self._share * self.factor(now)
         if calls >= 1:

@@ -1,4 +1,4 @@
-"""From a record to its notification, and what follows when it has none now or never. Runs on the event loop."""
+"""Decodes records to notifications, and settles those that cannot be decoded now or ever. Runs on the event loop."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from kafka_notify.wire import ContentTypeUnread, DlqReason, Undecodable, decode
 log = logging.getLogger("kafka_notify.send")
 
 FEW: Final = 3
-"""Users whose records the codec cannot decode, in a row, before the lane waits."""
+"""Users in a row whose records the codec cannot decode before the lane waits."""
 
 
 class Decoder:
     """Decodes the records of one lane.
 
     Args:
-        context: Of the worker.
-        outcomes: Settles what cannot be decoded.
-        guard: Told when the codec's service is away.
-        ready: Where an entry goes back to.
+        context: The worker's context.
+        outcomes: Settles records that cannot be decoded.
+        guard: Holds the lane when the codec's service is unavailable.
+        ready: Takes back an entry that waits for the codec with its lane.
     """
 
     def __init__(self, context: Context, outcomes: Outcomes, guard: Guard, ready: Ready) -> None:
@@ -48,7 +48,7 @@ class Decoder:
         """Users whose records the codec could not decode since it last decoded one."""
 
     def read(self, slot: Slot, entry: Entry, partition: Assignment) -> Notification[Any] | None:
-        """The notification; None when it has none and its dead letter is on its way, or when it must wait."""
+        """The notification of an entry; None when the entry was dead-lettered or has to wait instead."""
         record = entry.record
         assert record is not None
         reason: DlqReason
@@ -76,10 +76,10 @@ class Decoder:
             reason, code, unavailable = "undecodable", "", codes.CONTENT_TYPE_UNREAD
         except CodecUnavailableError:
             reason, code, unavailable = "undecodable", "", codes.CODEC_UNAVAILABLE
-        except BaseException as e:  # SystemExit and its like; `decode` takes the rest
+        except BaseException as e:  # such as SystemExit; `decode` handles every Exception
             reason, code, unavailable = "undecodable", f"{codes.CODEC}{name_of(e)[:50]}", ""
-        # not while the exception is handled: a produce that is refused would keep it, with this frame and its entry,
-        # for ever (docs/upstream/exception-context.md)
+        # outside of the except blocks: a produce that is refused would keep the exception, with this frame and its
+        # entry, for as long as the process lives (docs/upstream/exception-context.md)
         if unavailable:
             self._codec_unavailable(slot, entry, unavailable)
         else:
@@ -88,7 +88,7 @@ class Decoder:
         return None
 
     def decode(self, entry: Entry) -> Notification[Any]:
-        """The notification of an entry whose payload is in memory; raises as `wire.decode`."""
+        """The notification of an entry whose payload is in memory. Raises what `wire.decode` raises."""
         record = entry.record
         assert record is not None
         return decode(
@@ -104,16 +104,18 @@ class Decoder:
         )
 
     def _codec_unavailable(self, slot: Slot, entry: Entry, code: str) -> None:
-        """One record that cannot be decoded now waits alone; the lane waits when those of a few users in a row cannot.
+        """Let one record wait that cannot be decoded now; hold the lane when this happens to a few users in a row.
 
-        A probe that cannot be decoded waits alone, too, or it would be the next probe again, for ever.
+        A probe that cannot be decoded waits by itself, too: at the front of its queue it would be every next probe.
         """
         undecided = self._undecided
         if len(undecided) < FEW:
             undecided.add(entry.key)
         if len(undecided) >= FEW:
             if not slot.token and not self._guard.lane.held:
-                log.warning("the codec cannot decode the records of %d users now", FEW)
+                log.warning(
+                    "the codec cannot decode the records of %d users in a row; check its service", FEW
+                )
             probe = slot.token
             if self._guard.codec_unavailable(slot, entry, code) and not probe:
                 self._ready.add(entry)
@@ -123,18 +125,18 @@ class Decoder:
     # -- what supersedes what -------------------------------------------------------------------------
 
     def will_be_sent(self, entry: Entry, now: int) -> bool:
-        """Whether a record that waits can be decoded and has not expired; also when its payload is not in memory, as it
-        was looked at when it was parked."""
+        """True when a waiting record can be decoded and has not expired. One whose payload was evicted counts as such:
+        it was checked when it was parked."""
         if entry.record is None:
             return True
         try:
             notification = self.decode(entry)
-        except BaseException:  # the codec's own code runs here; it says so again when its turn comes
+        except BaseException:  # any error of the codec; it is reported when the record's own turn comes
             return False
         return notification._expires_ms is None or notification._expires_ms > now
 
     def superseded(self, entry: Entry, now: int) -> bool:
-        """Whether a newer notification with its collapse key is sent instead."""
+        """True when a newer notification with the same collapse key is sent instead."""
         partition = entry.queue.partition
         while (other := partition.superseder(entry, now)) is not None:
             if self.will_be_sent(other, now):

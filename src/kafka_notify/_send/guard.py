@@ -11,8 +11,6 @@ import random
 from collections.abc import Callable, Collection
 from typing import Any
 
-import attrs
-
 from kafka_notify import events
 from kafka_notify._base import codes
 from kafka_notify._decision.circuit import Circuit
@@ -23,7 +21,7 @@ from kafka_notify._decision.holds import how, tell_held, tell_resumed
 from kafka_notify._decision.what_follows import Ruling
 from kafka_notify._partition.entry import Entry
 from kafka_notify._send.admission import Admission
-from kafka_notify._send.place import Place, Senders
+from kafka_notify._send.place import Place, Probes, Senders
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.recheck import Recheck
 from kafka_notify._settle.publisher import CopyPublisher
@@ -33,14 +31,6 @@ from kafka_notify.outcome import Dead, Outcome, Retry
 from kafka_notify.policy import is_deferred
 
 log = logging.getLogger("kafka_notify.send")
-
-
-@attrs.define
-class Probes:
-    """Counts of the probes that were answered or failed."""
-
-    made: int = 0
-    failed: int = 0
 
 
 class Guard:

@@ -1,4 +1,4 @@
-"""The consumer's hooks around sends: their failures are reported, and never repeat a send."""
+"""Runs the consumer's hooks around sends. A failed hook is reported and never repeats a send."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ GRACE: Final = 5.0
 
 
 class Hooks:
-    """Calls those hooks that the team's consumer defines; each within `timeout` seconds."""
+    """Calls the hooks that a team's consumer overrides, each with a time limit.
+
+    Args:
+        consumer: The team's consumer.
+        runner: Calls hooks on the event loop or on a thread.
+        timeout: Seconds for one hook.
+        on_event: Told of hooks that failed; None when nobody listens.
+    """
 
     def __init__(
         self, consumer: Consumer, runner: AttemptRunner, timeout: float, on_event: events.OnEvent | None
@@ -76,7 +83,7 @@ class Hooks:
                     f"{name} did not return within {self._timeout:g} s", f"notification {id}"
                 )
         finally:
-            task.cancel()  # also when the caller is: it must not outlive the worker
+            task.cancel()  # also when the caller is cancelled: the hook must not outlive the worker
         if not task.done():
             await asyncio.wait({task}, timeout=GRACE)
         if not task.done():
@@ -88,7 +95,7 @@ class Hooks:
     async def _outcome(
         self, name: str, id: str | None, hook: Callable[..., Any], args: tuple[Any, ...]
     ) -> str:
-        """The class of what the hook raised, empty when nothing: a task that never fails, whatever user code does."""
+        """Run a hook; return the class of the exception that it raised, else ''. So its task never fails."""
         try:
             await self._runner.call(hook, *args)
         except BaseException as e:
@@ -100,9 +107,9 @@ class Hooks:
 
 
 async def absorb(task: asyncio.Task[Any] | None) -> None:
-    """Take a cancellation that a send asked for of its own task: it comes out at the next wait, whosever that is."""
+    """Swallow a cancellation that user code requested of its own task: it would be raised at the next `await`."""
     known: Any = task
-    # new in 3.11; before, the task ends, and another takes its place
+    # new in Python 3.11; before that the task ends, and another takes its place
     while getattr(known, "cancelling", int)():
         try:
             await asyncio.sleep(0)

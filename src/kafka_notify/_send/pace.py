@@ -1,6 +1,7 @@
-"""When the next send may start under a rate limit, and who wakes the tasks then. Runs on the event loop.
+"""Decides when the next send may start under a rate limit, and wakes the senders then. Runs on the event loop.
 
-`Pace` knows the worker's static share; `SharedPace` asks a limiter that all workers share, and falls back to it.
+`Pace` uses the worker's static share. `SharedPace` asks a limiter that all workers share, and falls back to the static
+share while the limiter does not answer.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from kafka_notify.limits import Grant, Limiter, Quota, RateLimit
 log = logging.getLogger("kafka_notify.send")
 
 PATIENCE: Final = 0.5
-"""Seconds for an answer of a shared limiter."""
+"""Seconds that a shared limiter has to answer."""
 AWAY: Final = 1.0
-"""Seconds before one that did not answer is asked again."""
+"""Seconds before a limiter that did not answer is asked again."""
 GOOD_FOR: Final = 0.025
-"""Seconds after the question within which granted calls must start: later they would crowd with those that others
+"""Seconds after the request within which granted calls must start: later they would add to the calls that other workers
 are granted."""
 MARGIN_USED: Final = 0.03
-"""The part of a period that this may be at most: limiters keep a little more distance."""
+"""The largest part of a period that `GOOD_FOR` may be: limiters leave a slightly larger margin."""
 AT_ONCE: Final = 100
-"""Calls asked for at most in one request."""
+"""Calls asked for in one request, at most."""
 
 
 class Pace:
     """The rate limit of one worker.
 
     Args:
-        limit: The consumer's.
-        lane_share: The part of it that this lane may use.
+        limit: The consumer's rate limit.
+        lane_share: The part of the limit that this lane may use.
         loop: Runs the timer.
         clock: Monotonic seconds.
         kick: Called when sends may start again.
@@ -58,17 +59,17 @@ class Pace:
         self._timer: asyncio.TimerHandle | None = None
 
     def set_share(self, owned: int, partitions: int) -> None:
-        """This worker owns so many partitions of the source topic."""
+        """Set this worker's share by how many partitions of the source topic it owns."""
         share = self._lane_share * min(1.0, owned / partitions) if partitions else 0.0
         self._bucket.set_share(share, self._clock.monotonic())
         self._kick()
 
     def throttled(self) -> None:
-        """The provider asked to slow down."""
+        """Slow down, because the provider asked for it."""
         self._bucket.throttled(self._clock.monotonic())
 
     def room(self, wanted: int) -> int:
-        """How many of `wanted` sends may start now; when none may, it kicks once one may."""
+        """The number of the `wanted` sends that may start now. When it is 0, a timer kicks once one may."""
         now = self._clock.monotonic()
         room = self._bucket.room(now)
         if room <= 0:
@@ -76,10 +77,10 @@ class Pace:
         return min(room, wanted)
 
     def take(self, wanted: int) -> float:
-        """Start a send: when that was, for `give_back`; 0 when none may start.
+        """Start a send. Return its start in monotonic seconds, for `give_back`; 0 when none may start.
 
         Args:
-            wanted: How many would like to start, this one included.
+            wanted: The number of sends that could start, this one included.
         """
         if self.room(wanted) <= 0:
             return 0.0
@@ -88,7 +89,7 @@ class Pace:
         return now
 
     def give_back(self, start: float) -> None:
-        """Nothing was sent after all."""
+        """Give back a start, as nothing was sent."""
         self._bucket.give_back(start)
 
     def _wake(self, wait: float) -> None:
@@ -100,18 +101,18 @@ class Pace:
         self._kick()
 
     async def close(self) -> None:
-        """The worker has ended."""
+        """Cancel the timer: the worker has ended."""
         if self._timer is not None:
             self._timer.cancel()
 
 
 class SharedPace(Pace):
-    """The same, out of a limit that processes share.
+    """The rate limit of one worker, taken from a limit that processes share.
 
     Args:
-        limiter: Shares it.
-        quota: What this lane may take.
-        limit: The consumer's; likewise `lane_share`, `loop`, `clock` and `kick`.
+        limiter: Grants calls to all processes.
+        quota: The calls that this lane may take.
+        limit: As for `Pace`, for the static share; likewise `lane_share`, `loop`, `clock` and `kick`.
     """
 
     def __init__(
@@ -130,16 +131,16 @@ class SharedPace(Pace):
         self._granted = 0
         self._good_until = 0.0
         self._granted_at = 0.0
-        """When the limiter answered last; a call that was taken before is not of this grant."""
+        """When the limiter last answered. A call that was taken before is not of this grant."""
         self._used = 0
-        """Calls taken of this grant."""
+        """Calls taken from this grant."""
         self._asking: asyncio.Task[Any] | None = None
         self._away_until = 0.0
         self.away = False
-        """The limiter does not answer: the static share is used."""
+        """True while the limiter does not answer and the static share is used."""
 
     def room(self, wanted: int) -> int:
-        """As `Pace.room`; asks the limiter when nothing is granted any more."""
+        """As `Pace.room`; asks the limiter when no granted calls are left."""
         now = self._clock.monotonic()
         if self._granted and now <= self._good_until:
             return min(self._granted, wanted)
@@ -158,7 +159,7 @@ class SharedPace(Pace):
         return start
 
     def give_back(self, start: float) -> None:
-        """As `Pace.give_back`: what was granted, and is still good, may be used for another send."""
+        """As `Pace.give_back`; a granted call that is still valid may be used for another send."""
         super().give_back(start)
         if self._used and start >= self._granted_at and self._clock.monotonic() <= self._good_until:
             self._used -= 1
@@ -178,7 +179,8 @@ class SharedPace(Pace):
             if not self.away:
                 self._bucket.empty(now)
                 log.warning(
-                    "the shared rate limit %s does not answer (%s): each worker uses its static share",
+                    "the shared rate limit %s does not answer (%s), so this worker uses its static share; check the "
+                    "limiter's server",
                     self._quota.key,
                     type(e).__name__,
                 )
@@ -197,18 +199,18 @@ class SharedPace(Pace):
             self._wake(grant.wait)
 
     async def close(self) -> None:
-        """The worker has ended."""
+        """Close the limiter: the worker has ended."""
         await super().close()
         if self._asking is not None:
             self._asking.cancel()
         try:
             await asyncio.wait_for(self._limiter.close(), PATIENCE)
         except Exception as e:
-            log.warning("closing the shared rate limit %s: %s", self._quota.key, type(e).__name__)
+            log.warning("closing the shared rate limit %s failed: %s", self._quota.key, type(e).__name__)
 
 
 def _checked(grant: Grant, wanted: int) -> Grant:
-    """What a limiter of the team's own says, or an exception: a limiter that says nonsense is away."""
+    """A limiter's grant, made valid. Raises when it is not a grant: such a limiter counts as unavailable."""
     wait = clamped(grant.wait)
     if wait is None:
         raise ValueError("Grant.wait is not a number of seconds")
@@ -216,7 +218,7 @@ def _checked(grant: Grant, wanted: int) -> Grant:
 
 
 def _slowed(quota: Quota, factor: float) -> Quota:
-    """A quota after throttles of the provider."""
+    """A quota that is reduced by `factor` after throttles of the provider."""
     if factor >= 1:
         return quota
     return Quota(

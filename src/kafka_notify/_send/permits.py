@@ -1,4 +1,4 @@
-"""What may keep sends from starting: circuits, a rate limit, pauses, and the lease on the partitions."""
+"""What may keep sends from starting, as one value: circuits, a rate limit, pauses, and the lease on the partitions."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from kafka_notify._wire.pause import Paused
 
 
 class Lease(Protocol):
-    """Until when sends may start."""
+    """The time until which this worker surely owns its partitions, so that sends may start."""
 
     lease_until: float
-    """`boottime`."""
+    """Seconds of `boottime`."""
 
     def tell_lease(self) -> None:
-        """A send would have started without it."""
+        """Report that a send did not start because the lease had ended."""
 
 
 @attrs.frozen
 class Permits:
-    """The four, as the parts that make sends ask them.
+    """What is asked before a send.
 
     Args:
         guard: The circuits of the lane and of its destinations.
-        pace: The rate limit, when the consumer has one.
-        paused: What must not be sent now.
-        lease: Until when the partitions are surely this worker's.
+        pace: The rate limit; None when the consumer has none.
+        paused: The pauses in force.
+        lease: The lease on the partitions.
     """
 
     guard: Guard
@@ -40,5 +40,5 @@ class Permits:
 
     @property
     def closed(self) -> bool:
-        """Whether no send may start at all: a confirmed commit, or a resume, wakes the senders again."""
+        """True while no send may start at all. A confirmed commit or a resume wakes the senders again."""
         return bool(self.paused.whole) or boottime() > self.lease.lease_until

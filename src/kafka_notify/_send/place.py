@@ -1,4 +1,4 @@
-"""What the circuits know of a sender and its current send."""
+"""What the circuits know of a sender and its current send, and what they need of those who send."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ class Place:
         """The destination of the send, when its sends are counted or it has failed."""
         self.of_token = 0
         """Token of the destination's circuit."""
+
+
+@attrs.define
+class Probes:
+    """Counts of the probes that were answered or failed."""
+
+    made: int = 0
+    failed: int = 0
 
 
 @attrs.frozen

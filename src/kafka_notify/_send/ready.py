@@ -1,4 +1,4 @@
-"""What may be sent now. Pure."""
+"""The queue of attempts that may start now. Pure."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from kafka_notify._partition.entry import Assignment, Entry
 
 
 class Ready:
-    """Queued attempts: of new notifications, of copies that are due, and of those that failed before. New ones and
-    the others take turns; within each kind the partitions take turns, and within a partition it is first come, first
-    served.
+    """The queued attempts of new notifications, of copies that are due, and of copies that failed before.
 
-    A lane has at most one attempt queued, so within a partition users take turns by themselves.
+    New notifications and copies take turns. Within each kind the partitions take turns, and each partition is served in
+    order of arrival. A user has at most one attempt queued, so the users of a partition take turns by themselves.
     """
 
     __slots__ = ("_failed_next", "_newest_next", "_retry_next", "due", "failed", "new", "row")
 
     def __init__(self) -> None:
         self.new: deque[deque[Entry]] = deque()
-        """The queues of partitions that have something: the first one is next."""
+        """The partitions' queues that are not empty; the first one is next. `due` and `failed` alike."""
         self.due: deque[deque[Entry]] = deque()
         self.failed: deque[deque[Entry]] = deque()
         self.row = 1
-        """Probes that failed in a row, and one at the beginning of a hold, as the caller counts; and those that came
-        last, as they are chosen."""
+        """Counts towards the next probe from the end: 1 at the beginning of a hold, and 1 for each failed probe, as the
+        caller counts; 1 more when a probe from the end is chosen."""
         self._retry_next = True
         self._failed_next = True
         self._newest_next = False
@@ -37,7 +36,7 @@ class Ready:
         return bool(self.new or self.due or self.failed)
 
     def up_to(self, most: int) -> int:
-        """How many are queued, counted no further than `most`."""
+        """The number of queued attempts, counted no further than `most`."""
         queued = 0
         for ring in (self.due, self.new, self.failed):
             for queue in ring:
@@ -47,7 +46,7 @@ class Ready:
         return queued
 
     def add(self, entry: Entry) -> None:
-        """Queue it behind those of its kind and partition."""
+        """Queue an attempt behind those of its kind and partition."""
         if entry.retry is None:
             queue = entry.queue.partition.new
             if not queue:
@@ -63,18 +62,19 @@ class Ready:
         queue.append(entry)
 
     def choose_probe(self) -> None:
-        """The next one is to find out whether the provider works: bring it to the front of its queue. It never failed,
-        if there is one, and has waited for longest. But those in front may all be ones that fail whatever the provider
-        does: nobody knows that of those whose failure could not be written down. So the second probe of a hold, and
-        each fourth one after failed ones, is the one that came last.
+        """Bring to the front the attempt that is to find out whether the provider works.
 
-        When all have failed, the one that is due longest and the one that became due last are chosen by turns: these
-        differ in what they failed of.
+        It is one that never failed, if there is one, and the one that has waited longest. But those in front may all be
+        of notifications that fail whatever the provider does: a failure whose copy could not be written is forgotten.
+        So the second probe of a hold, and every fourth one that follows failed ones, is the attempt that came last.
+
+        When all have failed before, the attempt that has been due longest and the one that became due last take turns,
+        as they differ in how often they failed.
         """
         ring = self.new or self.due
         if ring:
             newest = self.row % 5 == 2
-            self.row += newest  # should it not be sent after all, the next one is from the front again
+            self.row += newest  # if it is not sent, the next probe is from the front again
         else:
             ring = self.failed
             newest = self._newest_next = not self._newest_next
@@ -82,10 +82,10 @@ class Ready:
             ring[0].rotate(1)
 
     def pop(self, *, probe: bool = False) -> Entry:
-        """The next one; an IndexError when there is none.
+        """Take out the next attempt. Raises IndexError when there is none.
 
         Args:
-            probe: It is what `choose_probe` chose.
+            probe: True to take what `choose_probe` chose.
         """
         ring = self.new
         if probe:
@@ -105,7 +105,7 @@ class Ready:
         return entry
 
     def recall(self, partition: Assignment, entries: Container[Entry]) -> list[Entry]:
-        """Take these retries out, wherever they are queued; which of them were."""
+        """Take these retries out of their queues. Return those that were queued."""
         found: list[Entry] = []
         for ring, queue in ((self.due, partition.due), (self.failed, partition.failed)):
             taken = [entry for entry in queue if entry in entries]
@@ -122,19 +122,19 @@ class Ready:
         return found
 
     def given_away(self) -> int:
-        """Queued attempts of partitions that were given away; from any thread, for the test kit."""
+        """The number of queued attempts of partitions that were given away. For the test kit, from any thread."""
         count = 0
         for ring in (self.new, self.due, self.failed):
-            for queue in tuple(ring):  # copied in one step: the event loop goes on changing it
+            for queue in tuple(ring):  # copied in one step, as the event loop goes on changing the ring
                 try:
-                    first = queue[0]  # all of a queue are of one partition
-                except IndexError:  # the event loop was quicker
+                    first = queue[0]  # a queue belongs to one partition
+                except IndexError:  # the event loop emptied it meanwhile
                     continue
                 count += 0 if first.partition.alive else len(queue)
         return count
 
     def drop(self, partition: Assignment) -> None:
-        """Its assignment has ended."""
+        """Drop the attempts of a partition whose assignment has ended."""
         for ring, queue in (
             (self.new, partition.new),
             (self.due, partition.due),

@@ -1,4 +1,4 @@
-"""Asks a `SeenStore` without ever depending on it: bounded in time, and left alone while it does not answer."""
+"""Asks a `SeenStore` without depending on it: each call has a time limit, and a store that hangs is left alone."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from kafka_notify.notification import SendKey
 log = logging.getLogger("kafka_notify.send")
 
 PATIENCE: Final = 1.0
-"""Seconds for an answer of the store."""
+"""Seconds that the store has to answer."""
 AWAY: Final = 5.0
-"""Seconds before one that did not answer is asked again."""
+"""Seconds before a store that did not answer is asked again."""
 MAX_LEFT: Final = 100
-"""Calls that ignored their cancellation and still run; while there are so many, the store is not asked."""
+"""Calls that ignored their cancellation and still run, at which the store is not asked any more."""
 
 
 class Remember:
-    """One consumer's store. Nothing here raises, but the cancellation of the caller while `seen` is asked.
+    """The store of one consumer. Nothing here raises but CancelledError, when the caller of `seen` is cancelled.
 
     Args:
-        store: The team's.
+        store: The team's store.
     """
 
     def __init__(self, store: SeenStore) -> None:
@@ -37,11 +37,12 @@ class Remember:
         self._left: set[asyncio.Task[Any]] = set()
 
     async def seen(self, key: SendKey) -> bool:
-        """Whether it was accepted before; False when the store does not say."""
+        """True when a notification was accepted before; False when the store does not answer."""
         return bool(await self._ask("seen", key, "is sent"))
 
     async def add(self, key: SendKey) -> None:
-        """It was accepted: whatever happens here, a cancellation included, does not change that any more."""
+        """Remember a notification that was accepted. Nothing that happens here, a cancellation included, undoes its
+        send."""
         try:
             await self._ask("add", key, "is not remembered")
         except asyncio.CancelledError:
@@ -60,7 +61,7 @@ class Remember:
             if not task.done():
                 self._left.add(task)
                 task.add_done_callback(self._left.discard)
-                # an `add` whose caller was cancelled has the rest of its time
+                # an `add` whose caller was cancelled keeps the rest of its time
                 asyncio.get_running_loop().call_later(PATIENCE if what == "add" else 0.0, task.cancel)
         if task.done():
             answer, error = task.result()
@@ -83,7 +84,7 @@ class Remember:
 
 
 async def _answer(call: Awaitable[Any]) -> tuple[Any, str]:
-    """What the store says, and the class of what it raised: a task that never fails."""
+    """The store's answer and the class of its exception, else ''. So its task never fails."""
     try:
         return bool(await call), ""
     except (asyncio.CancelledError, GeneratorExit):

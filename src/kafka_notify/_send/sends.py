@@ -1,4 +1,4 @@
-"""Everything that sends of one worker need, put together: the pool of senders, one delivery, and what becomes of it."""
+"""The sending half of a worker: makes the parts of `_send` and connects them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ MakePace = Callable[[Clock, Callable[[], object]], Pace | None]
 
 @attrs.frozen
 class Sender:
-    """What the team brings.
+    """The parts that a team provides.
 
     Args:
-        consumer: Its consumer.
-        middleware: Outermost first.
-        channels: How many channels the consumer sends.
-        pace: Makes the rate limit, if there is one, from what wakes the senders.
+        consumer: The team's consumer.
+        middleware: The middleware, outermost first.
+        channels: Number of channels that the consumer sends.
+        pace: Makes the rate limit, or None, from the clock and a function that wakes the senders.
     """
 
     consumer: Consumer
@@ -58,13 +58,13 @@ class Host:
     """What sends need of the rest of their worker.
 
     Args:
-        lease: Until when sends may start.
-        paused: What must not be sent now.
-        budget: Of payloads in memory.
-        load: Requests that an evicted payload is read again.
-        spawn: Runs a coroutine, and keeps it alive.
-        on_room: Called after a source record was finished.
-        fail: Called when the worker cannot go on.
+        lease: The lease on the partitions.
+        paused: The pauses in force.
+        budget: The budget of payloads in memory.
+        load: Requests that an evicted payload be read again.
+        spawn: Runs a coroutine as a task that is kept alive.
+        on_room: Called with its assignment after a source record was finished.
+        fail: Called with the exception after which the worker cannot go on.
     """
 
     lease: Lease
@@ -77,13 +77,13 @@ class Host:
 
 
 class Sends:
-    """The sending half of a worker: what is queued is sent, and what became of it is settled.
+    """Sends queued notifications, and settles them.
 
     Args:
-        context: Of the worker.
-        sender: What the team brings.
-        writer: Writes copies until acknowledged.
-        host: What this needs of the rest of the worker.
+        context: The worker's context.
+        sender: The parts that the team provides.
+        writer: Writes copies until the broker acknowledges them.
+        host: The rest of the worker.
     """
 
     def __init__(self, context: Context, sender: Sender, writer: CopyWriter, host: Host) -> None:
@@ -106,7 +106,7 @@ class Sends:
         self.publisher = CopyPublisher(context, writer, told, host.spawn)
         self.slots = Slots(context, self.threads, self.hooks, self._wake)
         self.pace = sender.pace(context.clock, self._wake)
-        """The rate limit, when the consumer has one."""
+        """The rate limit; None when the consumer has none."""
         circuits = Circuits(
             consumer.breaker,
             context.clock.monotonic(),
@@ -127,13 +127,13 @@ class Sends:
         self.decoder = Decoder(context, self.outcomes, self.guard, self.ready)
         delivery = Delivery(context, permits, runner, self.decoder, self.outcomes, self.slots, self._again)
         self.loader = Loader(host.budget, host.load, lambda: self.pool.loads_wanted())
-        """Reads evicted payloads again before they are queued here."""
+        """Reads evicted payloads again before their attempts are queued."""
         self.pool = SenderPool(context, self.ready, self.loader, self.slots, permits, delivery, host.fail)
         self.kick = self.pool.kick
-        """See that somebody works."""
+        """Wake senders for what is queued."""
 
     def _wake(self) -> None:
-        # for those that are made before the pool
+        # for the parts that are made before the pool
         self.pool.kick()
 
     def _again(self, entry: Entry) -> None:
@@ -155,7 +155,7 @@ def _nothing() -> None:
 
 
 def _destinations(consumer: Consumer, channels: int) -> Destinations[Entry] | None:
-    """What the answers of a provider hold alone: what the consumer names, or its channels when it has several."""
+    """The destinations that can be held alone: those that the consumer names, else its channels if it has several."""
     named = "destination" in consumer._overridden
     if not named and channels < 2:
         return None

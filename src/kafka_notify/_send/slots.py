@@ -1,7 +1,7 @@
-"""The sends that are under way: which run, which hang, and whom those block. Runs on the event loop.
+"""The sends under way: which of them run, which hang, and which users those block. Runs on the event loop.
 
-A send that ignored its cancellation goes on; nothing stops it. So its user waits for its end on this worker, whatever
-assignment comes, and another sender takes its place, up to as many as may run at once.
+Nothing can stop a send that ignores its cancellation. So on this worker its user waits until it ends, in every later
+assignment too, and another sender takes its place. At most `concurrency` sends are replaced so.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from kafka_notify._send.threads import SendThreads
 log = logging.getLogger("kafka_notify.send")
 
 CANCEL_GRACE: Final = 5.0
-"""Seconds that an async send may go on after it was cancelled before it counts as stuck."""
+"""Seconds that an async send may run on after its cancellation before it counts as stuck."""
 FOREVER: Final = float("inf")
 
 _Place = tuple[int, Hashable]
 
 
 class Slot(Place):
-    """A sender: a task, and the send that it makes now."""
+    """A sender: a task, and its current send."""
 
     __slots__ = ("deadline", "ends", "place", "reason", "start", "stuck", "task")
 
@@ -37,66 +37,66 @@ class Slot(Place):
         self.deadline = FOREVER
         """Monotonic seconds at which the send is cancelled."""
         self.reason = ""
-        """Why it was cancelled: `deadline`, `handover`, `close`; empty when it was not by us."""
+        """Why this worker cancelled the send: `deadline`, `handover` or `close`; empty when it did not."""
         self.place: _Place | None = None
-        """Partition and user that wait here until its send has really ended."""
+        """Partition and user that wait until the send has ended."""
         self.stuck = False
-        """Its send ignored its cancellation: it was left behind and replaced."""
+        """True when the send ignored its cancellation, so that the sender was left behind and replaced."""
         self.ends = False
-        """It takes nothing more."""
+        """True when the task takes no more entries."""
         self.start = 0.0
-        """When the rate limit let its send start."""
+        """When the rate limit let the send start, in monotonic seconds."""
 
 
 class Slots:
     """All senders of a worker.
 
     Args:
-        context: Of the worker.
-        threads: Of plain senders: some may be stuck.
-        hooks: Some may be stuck, too.
-        kick: Called when a user may go on.
+        context: The worker's context.
+        threads: Threads of plain senders, of which some may be stuck.
+        hooks: The consumer's hooks, of which some may be stuck.
+        kick: Called when a user who was blocked may go on.
     """
 
     def __init__(
         self, context: Context, threads: SendThreads, hooks: Hooks, kick: Callable[[], object]
     ) -> None:
         self.running: set[Slot] = set()
-        """Those that take entries; the pool adds them."""
+        """The senders that take entries; the pool adds them."""
         self.lost: set[Slot] = set()
         """Async sends that ignored their cancellation and still run."""
         self.grace = CANCEL_GRACE
         self._clock = context.clock
         self.concurrency = context.concurrency
-        """Sends under way at most."""
+        """Sends under way, at most."""
         self._threads = threads
         self._hooks = hooks
         self._kick = kick
         self._blocked: dict[_Place, UserQueue] = {}
-        """Lanes that wait for a send to end, by partition and user: whichever assignment they belong to."""
+        """Queues of users who wait for a send to end, by partition and user, in the newest assignment."""
 
     # -- how many -------------------------------------------------------------------------------------
 
     def in_flight(self) -> int:
-        """Sends under way."""
+        """The number of sends under way."""
         return sum(slot.entry is not None for slot in tuple(self.running))
 
     def stuck(self) -> int:
-        """Sends that outlived their deadline and still run."""
+        """The number of sends and hooks that outlived their deadline and still run."""
         return self._threads.stuck + len(self.lost) + self._hooks.stuck
 
     def strays(self) -> int:
-        """Of `stuck`, async sends that ignored a hand-over: the next owner may be sending the same."""
+        """Those of `stuck` that ignored a hand-over: the next owner may be sending the same notification."""
         return sum(slot.reason == "handover" for slot in tuple(self.lost))
 
     def allowed(self) -> int:
-        """Sends that may be under way: as many may be stuck beside them, those beyond that take their places."""
+        """The number of sends that may be under way: `concurrency`, less the stuck ones beyond as many."""
         return max(0, self.concurrency - max(0, self.stuck() - self.concurrency))
 
     # -- cancellation ---------------------------------------------------------------------------------
 
     def overdue(self) -> list[Slot]:
-        """Cancel sends that outlived their deadline; those that ignored that, which have to be left behind."""
+        """Cancel sends that outlived their deadline. Return those that ignored it, to be left behind."""
         now = self._clock.monotonic()
         ignored: list[Slot] = []
         for slot in tuple(self.running):
@@ -111,36 +111,38 @@ class Slots:
         return ignored
 
     def cancel(self, which: Callable[[Assignment], bool]) -> None:
-        """Cancel the sends of partitions that are handed over: no attempts."""
+        """Cancel the sends of partitions that are handed over: these are no attempts."""
         until = self._clock.monotonic() + self.grace
         for slot in tuple(self.running):
             if slot.entry is None or slot.task is None or not which(slot.entry.partition):
                 continue
             if not slot.reason:
-                slot.task.cancel()  # once: a second time would end what it does about the first
+                slot.task.cancel()  # once: a second cancellation would interrupt its handling of the first
             slot.reason = "handover"
             slot.deadline = min(slot.deadline, until)
             self._block(slot, slot.entry)
 
     def cancelled(self, slot: Slot, entry: Entry) -> None:
-        """A send that was cancelled has ended, or its thread was given up; whatever user code made of that."""
+        """Free the user of a cancelled send that has ended, however user code reacted; block them while its thread
+        still runs."""
         slot.reason = ""
-        lane = entry.queue
-        place = lane.partition.number, lane.key
+        queue = entry.queue
+        place = queue.partition.number, queue.key
         if self._threads.take_over(slot.task, lambda: self._unstick(place)):
-            lane.stuck = True
-            self._blocked.setdefault(place, lane)  # it may be the lane of a newer assignment already
+            queue.stuck = True
+            self._blocked.setdefault(place, queue)  # a newer assignment may have put its own there
             slot.place = None
             slot.ends = len(self.running) > self.allowed()
         else:
             self._release(slot)
 
     def leave_behind(self, slot: Slot) -> Entry:
-        """An async send ignored its cancellation: another task takes its place, and its user waits until it ends.
+        """Give up an async send that ignored its cancellation: another sender takes its place, its user waits until it
+        ends.
 
         Returns:
-            Its entry. When that belongs to this worker still, it has to be settled now, or it would hold back the
-            offset of its partition for as long as it runs.
+            The entry. If its partition still belongs to this worker, settle the entry now: it would hold back the
+            partition's offset for as long as the send runs.
         """
         entry = slot.entry
         assert entry is not None
@@ -154,7 +156,7 @@ class Slots:
         return entry
 
     def ended(self, slot: Slot) -> None:
-        """A task has ended."""
+        """Forget a sender whose task has ended, and free the user whom it blocked."""
         self.running.discard(slot)
         if slot.stuck:
             self.lost.discard(slot)
@@ -162,7 +164,7 @@ class Slots:
             self._kick()
 
     async def close(self) -> None:
-        """End all tasks."""
+        """Cancel all tasks and wait a second for their end."""
         slots = (*self.running, *self.lost)
         tasks = {slot.task for slot in slots if slot.task is not None}
         for slot in slots:
@@ -176,16 +178,16 @@ class Slots:
     # -- users who wait for the end of a send ---------------------------------------------------------
 
     def keep_blocked(self, partition: Assignment) -> None:
-        """A partition came (back) to this worker: users of whom a send still runs here wait for its end."""
+        """Block users of a new assignment whose send of an earlier one still runs here."""
         for place in self._blocked:
             if place[0] == partition.number:
                 self._blocked[place] = partition.stick(place[1])
 
     def _block(self, slot: Slot, entry: Entry) -> None:
-        """Nothing of this user starts here until the send has ended, should the partition come back before."""
-        lane = entry.queue
-        slot.place = place = lane.partition.number, lane.key
-        self._blocked[place] = lane
+        """Let nothing of this user start here until the send has ended, even if the partition comes back before."""
+        queue = entry.queue
+        slot.place = place = queue.partition.number, queue.key
+        self._blocked[place] = queue
 
     def _release(self, slot: Slot) -> None:
         place, slot.place = slot.place, None
@@ -193,7 +195,7 @@ class Slots:
             self._unstick(place)
 
     def _unstick(self, place: _Place) -> None:
-        lane = self._blocked.pop(place, None)
-        if lane is not None and lane.partition.alive:
-            lane.partition.unstick(lane, self._clock.now())
+        queue = self._blocked.pop(place, None)
+        if queue is not None and queue.partition.alive:
+            queue.partition.unstick(queue, self._clock.now())
             self._kick()

@@ -26,18 +26,23 @@ class _Job:
         self.started = False
         self.stuck = False
         self.task: asyncio.Task[Any] | None = None
-        """On whose behalf it was given up, until somebody took it over."""
+        """The task on whose behalf it was given up, until `take_over`."""
         self.late: Callable[[], object] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
 
 
 class SendThreads:
-    """At most `size` busy threads, started as they are needed; methods run on the event loop.
+    """Up to `size` busy threads, started as they are needed. All methods run on the event loop.
 
-    A thread cannot be killed. One whose caller gave up is replaced, so that hanging sends do not
-    starve the others; `stuck` counts them. There are never more than twice `size` threads: when as many as that hang,
-    nothing more is run until one of them returns.
+    A thread cannot be killed. A thread whose caller gave up is replaced, so that hanging sends do not starve the
+    others; `stuck` counts them. There are at most twice `size` threads: when all of them hang, nothing more runs until
+    one returns.
+
+    Args:
+        size: Busy threads, without those that are stuck.
+        loop: The event loop on which results are handed back.
+        ended: Called with the exception that ended a thread.
     """
 
     def __init__(
@@ -60,7 +65,7 @@ class SendThreads:
         """Threads whose caller gave up and that have not returned."""
 
     def run(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Call it on a thread, with the caller's context variables; a future of its result."""
+        """Call a function on a thread, with the caller's context variables. Return a future of its result."""
         future = self._loop.create_future()
         job = _Job(call, args, future)
         self._running[future] = job
@@ -72,19 +77,19 @@ class SendThreads:
         return future
 
     def give_up(self, future: asyncio.Future[Any], task: asyncio.Task[Any] | None) -> None:
-        """Stop waiting for a job, on behalf of `task`; its thread goes on, as it cannot be stopped."""
+        """Stop waiting for a job, on behalf of `task`. Its thread runs on, as a thread cannot be stopped."""
         job = self._running.get(future)
         if job is None:
             return
         future.cancel()
-        if job.started:  # else no thread has it, and none will run it
+        if job.started:  # else no thread has taken it, and none will run it
             self.stuck += 1
             job.stuck = True
             job.task = task
             self._given_up[task] = job
 
     def take_over(self, task: asyncio.Task[Any] | None, late: Callable[[], object]) -> bool:
-        """Have `late` called on the loop when the thread that `task` gave up returns; whether there is one."""
+        """Have `late` called on the loop when the thread that `task` gave up returns; False when there is none."""
         job = self._given_up.pop(task, None)
         if job is None:
             return False
@@ -93,25 +98,29 @@ class SendThreads:
         return True
 
     def close(self) -> None:
-        """Let idle threads end; busy ones end with their job (they are daemons)."""
+        """Let idle threads end. Busy ones end with their job; they are daemon threads."""
         for _ in range(self._threads):
             self._jobs.put(None)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job.started = True  # before the look: either `give_up` sees it, or this sees that it was given up
+            job.started = (
+                True  # before the check: either `give_up` sees this, or the check sees its cancellation
+            )
             try:
                 if not job.future.cancelled():
                     job.result = job.context.run(job.call, *job.args)
-            except BaseException as e:  # whatever user code raises is the send's outcome, also SystemExit
+            except (
+                BaseException
+            ) as e:  # anything that user code raises is the send's outcome, SystemExit included
                 job.error = e
             self._finished.append(job)
-            del job  # it holds the notification, and the wait for the next one may be long
+            del job  # it refers to the notification, and the wait for the next job may be long
             if not self._woken:
                 self._woken = True
                 try:
                     self._loop.call_soon_threadsafe(self._take)
-                except RuntimeError:  # the loop is closed: nobody waits any more
+                except RuntimeError:  # the loop is closed, so nothing waits for results
                     return
 
     def _take(self) -> None:

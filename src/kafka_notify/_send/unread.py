@@ -1,4 +1,4 @@
-"""Content types that a worker met and that its codec does not read: said in the log and in health."""
+"""Content types of records that the worker's codec does not read, for the log and for health."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from kafka_notify._base.clock import boottime
 from kafka_notify._base.limited_log import LimitedLog
 from kafka_notify._wire.headers import ContentTypeUnread
 
-"""The code of what waits for another codec."""
 MAX_TYPES: Final = 5
+"""Content types remembered."""
 FRESH: Final = 300.0
-"""Seconds for which one is in health: a record that waits is looked at again within a minute."""
+"""Seconds for which health reports a content type. A record that waits is tried again within a minute."""
 
 
 class Unread:
-    """What was met lately; from any thread."""
+    """The content types met lately. May be called from any thread."""
 
     def __init__(self) -> None:
         self._log = LimitedLog(logging.getLogger("kafka_notify.send"))
         self._met: dict[str, tuple[float, str]] = {}
 
     def met(self, error: ContentTypeUnread) -> None:
-        """A record waits: its content type is not read."""
+        """Note a record that waits because its content type is not read."""
         self._met.pop(error.content_type, None)
         if len(self._met) >= MAX_TYPES:
             del self._met[next(iter(self._met))]
         self._met[error.content_type] = boottime(), error.reads
-        self._log.error(_sentence(error.content_type, error.reads), "it is not dead-lettered before a day")
+        self._log.error(_sentence(error.content_type, error.reads), "each waits for up to a day")
 
     def problems(self) -> list[str]:
-        """A sentence for each."""
+        """Sentences for `Health.problems`, one for each content type."""
         since = boottime() - FRESH
         return [_sentence(kind, reads) for kind, (at, reads) in list(self._met.items()) if at > since]
 

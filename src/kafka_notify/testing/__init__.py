@@ -1,9 +1,9 @@
-"""What a team needs to test its notifications: `deliver`, providers, and brokers that start from Python.
+"""The test kit for teams: `deliver`, providers, and brokers that start from Python.
 
-`deliver` runs one attempt of a consumer without Kafka. `check_sender` sees whether a sender gets right what all
-senders have to; `HttpStub` is the provider it talks to, `FakeProvider` one without a network. `MockKafka` is a mock
-inside the process, `LocalKafka` is Apache Kafka itself. The fixtures `mock_kafka`, `local_kafka` and
-`local_kafka_cluster` come with the pytest plugin.
+`deliver` runs one attempt of a consumer without Kafka. `check_sender` checks the requirements that every sender has to
+meet. `HttpStub` is a provider for it over HTTP, `FakeProvider` one without a network. `MockKafka` is a mock inside the
+process, `LocalKafka` is Apache Kafka itself. The fixtures `mock_kafka`, `local_kafka` and `local_kafka_cluster` come
+with the pytest plugin.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
     "lognormal",
 ]
 
-# Imported on first use, because pytest loads this package in every run of everyone who installs us.
+# Imported on first use, because pytest loads this package in every run of everyone who installs the library.
 _HOME: Final = {
     "FakeClock": "_fake_clock",
     "FakeDelivery": "_fake_provider",

@@ -1,4 +1,4 @@
-"""What a broker finds on disk when it starts: its configuration and a formatted data directory."""
+"""The files that a broker starts from: its configuration and a formatted data directory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def write(
     more_listeners: Sequence[str],
     config: Mapping[str, str],
 ) -> None:
-    """Writes `server.properties`, and below `log` what Kafka's storage tool would: that tool takes a second.
+    """Write `server.properties`, and below `log` the files of Kafka's storage tool, which would take a second itself.
 
     Args:
-        controller_ports: One for each node of the cluster, by node id.
+        controller_ports: Controller port of each node of the cluster, by node id.
         bootstrap_checkpoint: The file that the storage tool writes, which is the same for every node.
-        more_listeners: Beside the one for clients and that for controllers.
-        config: Server properties that go before the ones chosen here.
+        more_listeners: Listeners besides those for clients and controllers.
+        config: Server properties that take precedence over the ones chosen here.
     """
     log_dir = directory / "log"
     log_dir.mkdir(parents=True)
@@ -43,7 +43,7 @@ def write(
 
 
 def kafka_uuid() -> str:
-    """A random id, in the form in which Kafka writes them."""
+    """Return a random id in the form in which Kafka writes ids."""
     return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
@@ -61,7 +61,7 @@ def _server_config(node_id: int, port: int, controller_ports: Sequence[int], log
         "controller.quorum.voters": voters,
         "log.dirs": str(log_dir),
         "auto.create.topics.enable": "false",
-        # Durable where there are brokers enough.
+        # Replicated where there are enough brokers.
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,
         "offsets.topic.replication.factor": replicas,
@@ -69,13 +69,13 @@ def _server_config(node_id: int, port: int, controller_ports: Sequence[int], log
         "transaction.state.log.min.isr": in_sync,
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
-        # Small: these topics hold next to nothing, and a broker's heap is 512 MB.
+        # Small, because these topics hold next to nothing and a broker's heap is 512 MB.
         "offsets.topic.num.partitions": "5",
         "transaction.state.log.num.partitions": "5",
         "share.coordinator.state.topic.num.partitions": "5",
         "log.cleaner.dedupe.buffer.size": "4194304",
         "log.index.size.max.bytes": "1048576",
-        # Quick: members, their deaths and a broker's are noticed within seconds.
+        # Quick, so that new members and the deaths of members and brokers are noticed within seconds.
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
         "group.consumer.assignment.interval.ms": "0",

@@ -1,4 +1,4 @@
-"""Strings that must not be said, and everything that a process says."""
+"""Strings that must not leak, and everything that a process logs or prints."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import attrs
 from kafka_notify._wire.payload_kinds import is_list, is_object
 
 MIN_LENGTH: Final = 6
-"""Characters; shorter ones stand in log lines by chance."""
+"""Characters of the shortest string that is looked for: shorter ones are in log lines by chance."""
 
 
 @attrs.frozen
 class Canaries:
-    """What to look for, by what it is; never shown."""
+    """The strings to look for, by a description of each. The strings themselves are never shown."""
 
     _by_name: Mapping[str, str] = attrs.field(repr=False)
 
     @classmethod
     def of(cls, recipient: str | None, data: object, secrets: Iterable[str]) -> Canaries:
-        """All strings of these that are long enough.
+        """Make canaries of all strings that are long enough.
 
         Raises:
-            ValueError: There is none in recipient and data.
+            ValueError: Recipient and data hold no such string.
         """
         found = {f"data ({path})": text for path, text in _strings(data, "") if len(text) >= MIN_LENGTH}
         if recipient is not None and len(recipient) >= MIN_LENGTH:
@@ -41,7 +41,8 @@ class Canaries:
         return cls({**found, **{f"secret {n}": secret for n, secret in enumerate(secrets, 1)}})
 
     def found_in(self, texts: Iterable[str]) -> str:
-        """Which of them stand in these texts, also as parts of URLs; empty when none does."""
+        """Return the descriptions of the canaries in these texts, URL-quoted ones included; empty when there are
+        none."""
         said = "\n".join(texts)
         names = [
             name
@@ -64,7 +65,7 @@ def _strings(value: object, path: str) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def overheard(level: int) -> Generator[list[str], None, None]:
-    """What is logged at `level` or above by any logger of the process, and what is printed."""
+    """Collect everything that the process logs at `level` or above, by any logger, and everything that it prints."""
     texts: list[str] = []
     printed = io.StringIO()
     make = logging.getLogRecordFactory()
@@ -90,7 +91,7 @@ def overheard(level: int) -> Generator[list[str], None, None]:
 def _said(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
-    except Exception:  # arguments that do not fit: logging itself prints both
+    except Exception:  # the arguments do not fit the message: logging itself would print both
         text = f"{record.msg} {record.args}"
     if record.exc_info and record.exc_info[1] is not None:
         text += "".join(traceback.format_exception(record.exc_info[1]))

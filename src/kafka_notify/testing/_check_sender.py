@@ -1,4 +1,4 @@
-"""What every sender has to get right, checked on a team's own one against a provider that answers as told."""
+"""Checks a team's sender for what every sender has to do, against a provider that answers as it is told."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ EXPECTED: Final[Mapping[str, type[DeliveryError]]] = MappingProxyType(
         "throttled": ThrottledError,
         "permanent": PermanentError,
         "invalid_recipient": InvalidRecipientError,
-        "unavailable": ProviderUnavailableError,  # our key is refused
+        "unavailable": ProviderUnavailableError,  # the account's key is refused
         "unknown": UnknownOutcomeError,  # a server error: the message may have been sent
-        "html_page": UnknownOutcomeError,  # one whose body is not what the client expects
+        "html_page": UnknownOutcomeError,  # a server error with a body that the client does not expect
         "hang_up": UnknownOutcomeError,  # the connection is closed after the request
         "hang": UnknownOutcomeError,
     }
 )
-"""What a sender makes of each answer, besides `accepted`."""
+"""The error class that a sender should raise for each answer but `accepted`."""
 CHECKS: Final = (
     "outcome", "provider", "retry_after", "one_request", "idempotency_key", "remaining_ttl", "deadline",
     "blocking", "cancellation", "recovery", "leaks",
@@ -51,10 +51,10 @@ _NO_KINDS: Final[Mapping[str, type[DeliveryError]]] = MappingProxyType({})
 
 @attrs.frozen
 class SenderReport:
-    """What `check_sender` has looked at, and what it has found."""
+    """The checks that `check_sender` made, and its findings."""
 
     checked: tuple[str, ...]
-    """Check and answer: `outcome [throttled]`."""
+    """Each check with its answer, for example `outcome [throttled]`."""
     findings: tuple[SenderFinding, ...]
 
     def verify(self) -> None:
@@ -75,40 +75,41 @@ async def check_sender(
     patience: Seconds = 4.0,
     log_level: int = logging.INFO,
 ) -> SenderReport:
-    """Send through a team's consumer while its provider answers in every documented way, and judge what it does.
+    """Send through a team's consumer while its provider answers in every documented way, and check each send.
 
-    One consumer goes through all answers: `setup`, the sends, `teardown`. It is checked that
+    One consumer goes through all answers: `setup`, the sends, `teardown`. The checks are:
 
-    - `outcome`: it returns a `Receipt` for `accepted`, and for each other answer raises the class in `EXPECTED`, by
-      itself, by its `classify` or by the built-in table; when an earlier attempt may have been sent (`maybe_sent`), a
-      `PermanentError` without a request is right, too;
-    - `provider`: receipts and errors name one and the same provider;
-    - `retry_after`: a throttle says how long, when the provider does;
-    - `one_request`: a send is one request, so no client repeats it by itself;
-    - `idempotency_key`: the request holds the key, at the second attempt too;
-    - `remaining_ttl`: it holds the seconds that are left;
-    - `deadline`: a provider that says nothing is given up after `attempt.timeout`, without being cancelled;
-    - `blocking`: an async send lets the event loop go on while it waits;
-    - `cancellation`: an async send that is cancelled ends as cancelled;
-    - `recovery`: after that, and after each lost connection, the next send works;
-    - `leaks`: no data, recipient or secret stands in an exception (its text, its causes), a log record or on stdout.
+    - `outcome`: it returns a `Receipt` for `accepted`. For each other answer it raises the class in `EXPECTED`, by
+      itself, by its `classify` or by the built-in table. When an earlier attempt may have been sent (`maybe_sent`), a
+      `PermanentError` without a request is right, too.
+    - `provider`: all receipts and errors name the same provider.
+    - `retry_after`: a throttle says for how long, when the provider does.
+    - `one_request`: a send is one request, so no client repeats it by itself.
+    - `idempotency_key`: the request holds the key, at the second attempt too.
+    - `remaining_ttl`: the request holds the seconds that are left.
+    - `deadline`: a send to a provider that does not answer ends after `attempt.timeout`, without being cancelled.
+    - `blocking`: an async send lets the event loop go on while it waits.
+    - `cancellation`: an async send that is cancelled ends as cancelled.
+    - `recovery`: after that, and after each lost connection, the next send works.
+    - `leaks`: no data, recipient or secret is in an exception (its text or its causes), a log record or on stdout.
 
-    It takes about a second. A plain `send` runs on a thread; one that never ends is left behind. What is logged and
-    printed is watched in the whole process, so run nothing beside it.
+    The call takes about a second. A plain `send` runs on a thread; one that never ends is left behind. All logging and
+    printing of the process is watched, so run nothing beside it.
 
     Args:
         make: Makes the consumer.
         stub: The provider, with the answers `accepted`, those in `EXPECTED`, and those in `expects`.
-        notification: With strings of 6 characters or more, that stand nowhere else, in recipient and data. Let the
-            stub's answers hold them as the provider's do: many error messages quote the recipient.
+        notification: A notification whose recipient and data hold strings of 6 characters or more that are unlikely
+            anywhere else. Let the stub's answers contain them as the provider's do: many error messages quote the
+            recipient.
         retry_after: Seconds that the answer `throttled` asks for; None when this provider names no time.
-        expects: Other readings of an answer, or answers of this provider alone, for example
+        expects: Error classes that differ from `EXPECTED`, or for answers of this provider alone, for example
             `{"opted_out": InvalidRecipientError}`.
-        secrets: Credentials the consumer was given.
-        without: Answers and checks that this provider has no use for, for example `remaining_ttl` for e-mail.
-        patience: Seconds that a send may go on when its time (0.25 s where the provider does not answer) is over: below
-            the default time-outs of clients, which are 5 s and more, and well above what a busy machine needs.
-        log_level: What production logs at; client libraries that log at this level are heard.
+        secrets: Credentials that the consumer was given.
+        without: Answers and checks that do not apply to this provider, for example `remaining_ttl` for e-mail.
+        patience: Seconds that a send may run on after its time (0.25 s where the provider does not answer). The default
+            is below the time-outs of most clients, 5 s and more, and well above what a busy machine needs.
+        log_level: Log level of production. Messages of client libraries at this level or above are checked.
 
     Raises:
         ConfigError: A worker would refuse this consumer, or a `Category` the class of the data.

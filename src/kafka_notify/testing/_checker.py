@@ -1,4 +1,4 @@
-"""What the checkers of guarantees look at, and what they have in common."""
+"""The observations that the checkers of guarantees judge, and the base classes of the checkers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Letter:
     """A record of the dead-letter topic that this group wrote."""
 
     partition: int
-    """Of the origin, as `origin`."""
+    """Source partition of `origin`."""
     origin: int
     reason: str
     redacted: bool
@@ -42,7 +42,7 @@ class Letter:
 
 @attrs.frozen
 class LogEnds:
-    """Where the source and retry partition ended when nothing was under way any more."""
+    """The ends of a source partition and its retry partition when nothing was under way any more."""
 
     partition: int
     source: int
@@ -53,7 +53,7 @@ Observation = Line | SourceRecord | Letter | LogEnds
 
 
 class Checker:
-    """Judges one promise. `violations` may be asked at any time, and again later."""
+    """Judges one promise. `violations` may be called at any time, and more than once."""
 
     def __init__(self) -> None:
         self.line = 0
@@ -68,22 +68,24 @@ class Checker:
         raise NotImplementedError
 
     def violations(self) -> Sequence[str]:
-        """What was wrong, one sentence each; empty when the promise held."""
+        """The violations of the promise, one sentence each; empty when it held."""
         raise NotImplementedError
 
 
 @attrs.define
 class Call:
+    """One call of `send`."""
+
     started: Started
     line: int
     thawed: bool = False
-    """The first one since its worker was frozen: it may have been decided on before, and only logged after."""
+    """True for the first call after its worker was frozen: it may have been decided before, and only logged after."""
     ended: int = NEVER
     end: Ended | None = None
 
     @property
     def known(self) -> bool:
-        """Whether the worker could learn that the provider had accepted."""
+        """True when the worker could learn that the provider had accepted."""
         seconds = (self.end.at - self.started.at) / 1000 if self.end else 0.0
         return (self.end is None or self.end.outcome == "accepted") and seconds < self.started.timeout
 
@@ -94,9 +96,9 @@ class CallChecker(Checker):
     def __init__(self) -> None:
         super().__init__()
         self._running: dict[tuple[str, str], Call] = {}
-        """By worker and id."""
+        """The calls under way, by worker and id."""
         self._thawed: set[str] = set()
-        """Workers that have started nothing since they were frozen."""
+        """Workers that have started no call since they were frozen."""
         self._disturbances: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
 
     def _observe(self, seen: Observation, /) -> None:
@@ -127,7 +129,7 @@ class CallChecker(Checker):
     def disturbed(
         self, worker: str, after: int, before: int, *, cluster: bool = False, but: Sequence[str] = ()
     ) -> bool:
-        """Whether something was done to `worker` (with `cluster`: or a broker was away) between two lines."""
+        """True when `worker` was disturbed between two lines; with `cluster` also when a broker was missing."""
         if cluster and self._broker_away(after, before):
             return True
         return any(after < line < before and how not in but for line, how in self._disturbances[worker])

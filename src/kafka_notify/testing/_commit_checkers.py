@@ -1,4 +1,4 @@
-"""Checkers of what was committed: never what is open, never less than before, and nothing again after it."""
+"""Checkers of commits: nothing open is committed, nothing committed is forgotten, and nothing is sent after it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class _Commits(Checker):
 
 
 class NothingOpenCommitted(_Commits):
-    """A committed offset rests on something: its notification is terminal, or a copy of it was in the retry
-    topic that the next owner of the partition will find."""
+    """A committed offset is safe: its notification is terminal, or the retry topic held a copy that the next owner of
+    the partition will find."""
 
     def violations(self) -> Sequence[str]:
         found: list[str] = []
@@ -76,8 +76,11 @@ class NothingOpenCommitted(_Commits):
 
 
 class CommitsOnlyGrow(_Commits):
-    """What was committed once stays committed, whoever owns the partition. A retry's copy may be left out again while
-    its next owner knows from elsewhere that it is finished: from a newer copy that is open, or from a fence."""
+    """A finished offset that was committed once stays committed, whoever owns the partition.
+
+    A retry offset may be left out again while the next owner knows by other means that it is finished: from a newer
+    copy that is open, or from a fence.
+    """
 
     def violations(self) -> Sequence[str]:
         found: list[str] = []
@@ -105,7 +108,7 @@ class CommitsOnlyGrow(_Commits):
         return found
 
     def _known(self, partition: int, line: int, retry: Offsets) -> set[int]:
-        """Offsets of the retry partition that the next owner finds finished, whatever the commit's bits say of them."""
+        """Offsets of the retry partition that the next owner takes for finished, whatever the commit's bits say."""
         known: set[int] = set()
         for (number, _), copies in self._copies.items():
             written = [copy for at, copy in copies if at < line] if number == partition else ()
@@ -120,15 +123,17 @@ class CommitsOnlyGrow(_Commits):
 
 
 class DuplicatesBounded(_Commits):
-    """Accepted twice is only what was in flight, or finished since the last commit, when something happened to
-    its worker, and what the provider left unknown. `duplicates` counts them, `exposed` what could have become one;
-    nothing is sent again once its completion was seen committed."""
+    """A notification is accepted twice only if it was in flight, or finished since the last commit, when its worker was
+    disturbed, or if the provider left its outcome unknown. It is never sent again after its completion was committed.
+
+    `duplicates` counts such acceptances, `exposed` those that could have become duplicates.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._calls = _AcceptedCalls()
         self._begun: defaultdict[int, list[int]] = defaultdict(list)
-        """Where a worker began to work on a partition."""
+        """The lines at which a worker began to work on a partition."""
 
     def _observe(self, seen: Observation, /) -> None:
         super()._observe(seen)
@@ -138,13 +143,13 @@ class DuplicatesBounded(_Commits):
 
     @property
     def duplicates(self) -> int:
-        """Acceptances beyond the first of each notification."""
+        """The number of acceptances beyond the first of each notification."""
         return sum(len(calls) - 1 for calls in self._calls.accepted.values())
 
     @property
     def exposed(self) -> int:
-        """The bound of `duplicates`: acceptances that the worker could not learn of, or that something happened to
-        and whose partition began anew before their commit was seen."""
+        """The bound of `duplicates`: acceptances that the worker could not learn of, and those whose worker was
+        disturbed and whose partition began again before their commit was seen."""
         settled = self._settled()
         begun = {
             id: self._begun[partition]
@@ -174,7 +179,7 @@ class DuplicatesBounded(_Commits):
         return found
 
     def _settled(self) -> dict[str, int]:
-        """Where the completion of each notification was first seen committed."""
+        """The line at which each notification's completion was first seen committed."""
         settled: dict[str, int] = {}
         for partition, commits in self._commits.items():
             unsettled = dict(self._origins[partition])
@@ -212,24 +217,24 @@ class _AcceptedCalls(CallChecker):
 
     def excused(self, first: Call, second: Call) -> bool:
         if not first.known or first.thawed or second.thawed:
-            return True  # it raised, was cancelled or took too long, after the provider had accepted
+            return True  # the call raised, was cancelled or took too long after the provider had accepted
         one, other = sorted((first, second), key=lambda call: call.line)
         return self._hit(one, other.line if one.ended == NEVER else max(other.line, one.ended))
 
     def exposed(self, call: Call, until: int, begun: Iterable[int]) -> bool:
-        """Whether a call may be followed by another one, as its completion was committed at that line."""
+        """True when another call may follow, given the line `until` at which the completion was committed."""
         if not call.known or call.thawed:
             return True
         return any(call.line < line < until for line in begun) and self._hit(call, until)
 
     def _hit(self, call: Call, until: int) -> bool:
-        # a worker that was stopped in good order has committed what had ended
+        # a worker that was stopped in an orderly way has committed every call that had ended
         orderly = () if call.ended == NEVER else ("stopped",)
         return self.disturbed(call.started.worker, call.line, until, cluster=True, but=orderly)
 
 
 class CaughtUp(_Commits):
-    """In the end everything is committed: no lag in the source and retry partitions."""
+    """In the end everything is committed, without lag in the source and retry partitions."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One attempt of a consumer, without Kafka: how a team tests its own `send`."""
+"""One attempt of a consumer without Kafka, for a team's tests of its own `send`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def deliver(
     topology: Topology | None = None,
     codec: Codec | None = None,
 ) -> Outcome:
-    """Run one attempt of `consumer` as a worker would, and say what would become of the notification.
+    """Run one attempt of `consumer` as a worker would, and return what would follow for the notification.
 
         async def test_a_busy_provider_is_asked_again() -> None:
             outcome = await deliver(Sms(client_answering(503)), notification)
@@ -49,12 +49,12 @@ async def deliver(
     this call cancels the send.
 
     Args:
-        consumer: Without a `retry` of its own it gets the policy of a latency lane.
-        notification: What to send; an expired one is dead without a send.
-        attempt: Number of this attempt, 1-based; a failure of the last one is dead, not a retry.
-        maybe_sent: Whether an earlier attempt ended with an unknown outcome.
-        topology: Names the payload class of the notification's category; by default it is the class of the data.
-        codec: As for `Producer` and `Worker`; JSON when None.
+        consumer: The consumer. Without a `retry` of its own it gets the policy of a latency lane.
+        notification: The notification. One that has expired is dead without a send.
+        attempt: Number of this attempt, from 1. A counted failure of the last one is dead and not a retry.
+        maybe_sent: True when an earlier attempt ended with an unknown outcome.
+        topology: The topology, for the payload class of the notification's category; by default the class of the data.
+        codec: The codec, as for `Producer` and `Worker`; JSON when None.
 
     Returns:
         `Sent`; `Retry`; `Dead` with the reason that the dead letter would have; or `Skipped`, also
@@ -69,7 +69,7 @@ async def deliver(
     retry = consumer.retry or LATENCY_RETRY
     if not 1 <= attempt <= retry.max_attempts:
         raise ValueError(
-            f"attempt must lie between 1 and max_attempts, which is {retry.max_attempts}, not {attempt}"
+            f"attempt must be between 1 and max_attempts, which is {retry.max_attempts}, not {attempt}"
         )
     if consumer.channels and notification.channel not in consumer.channels:
         return Skipped("other_channel")
@@ -94,10 +94,10 @@ async def deliver(
 
 
 def travelled(notification: Notification[Any], topology: Topology | None, codec: Codec) -> Notification[Any]:
-    """The notification as a worker gets it from its record.
+    """Return the notification as a worker would get it from its record.
 
     Args:
-        topology: Names the payload class of its category; when None it is the class of the data.
+        topology: The topology, for the payload class of the category; when None, the class of the data.
 
     Raises:
         InvalidNotificationError, ConfigError: As for `deliver`.
@@ -118,7 +118,7 @@ _TOPIC: Final = "deliver"
 
 
 async def _run(runner: AttemptRunner, notification: Notification[Any], attempt: Attempt) -> Outcome:
-    """The attempt within its deadline."""
+    """Run the attempt within its deadline."""
     task = asyncio.ensure_future(_attempt(runner, notification, attempt))
     try:
         _, overdue = await asyncio.wait({task}, timeout=attempt.timeout)
@@ -134,7 +134,8 @@ async def _run(runner: AttemptRunner, notification: Notification[Any], attempt: 
 
 
 async def _attempt(runner: AttemptRunner, notification: Notification[Any], attempt: Attempt) -> Outcome:
-    """The attempt, whatever user code makes of it: asyncio would let SystemExit end the caller's loop."""
+    """Run the attempt; return an outcome whatever user code raises. asyncio would let SystemExit end the caller's
+    loop."""
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
     try:
         return runner.checked(await runner.run(notification, attempt), attempt)
@@ -142,5 +143,5 @@ async def _attempt(runner: AttemptRunner, notification: Notification[Any], attem
         raise
     except BaseException as e:
         if issubclass(type(e), GeneratorExit) and asyncio.current_task(loop) is not this:
-            raise  # this coroutine is closed, with its loop
+            raise  # this coroutine is being closed, together with its loop
         return runner.failed(e, attempt)

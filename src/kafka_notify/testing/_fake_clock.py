@@ -10,10 +10,10 @@ from typing import Protocol
 
 
 class ProviderClock(Protocol):
-    """What a `FakeProvider` tells the time by, and waits with."""
+    """The clock by which a `FakeProvider` tells the time and waits."""
 
     def now(self) -> float:
-        """Seconds since some moment; never goes back."""
+        """Seconds since some moment; they never decrease."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -42,13 +42,13 @@ class RealClock:
 
 
 class FakeClock:
-    """Time that passes only when somebody waits for it, and then at once.
+    """A clock whose time passes only when somebody waits, and then at once.
 
-    Tasks that sleep at the same time wake in the order of their times, as they would in real time, on one event loop.
-    Threads that sleep move the time on, one after the other.
+    Tasks of one event loop that sleep at the same time wake in the order of their times, as in real time. Threads that
+    sleep advance the time one after the other.
 
     Args:
-        now: Where it starts, in seconds.
+        now: Seconds at the start.
     """
 
     def __init__(self, now: float = 0.0) -> None:
@@ -57,7 +57,7 @@ class FakeClock:
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """Seconds; the start, and what was slept and advanced since."""
+        """Seconds at the start, and those slept and advanced since."""
         return self._now
 
     def advance(self, seconds: float) -> None:
@@ -70,12 +70,12 @@ class FakeClock:
         self.advance(max(seconds, 0.0))
 
     async def asleep(self, seconds: float) -> None:
-        """Give way to all tasks that wake earlier, then let time pass until this one does."""
+        """Let all tasks run that wake earlier, then let time pass until this one wakes."""
         due = self._now + max(seconds, 0.0)
         heapq.heappush(self._sleepers, due)
         try:
             await asyncio.sleep(0)
-            while self._sleepers[0] < due and self._now < due:  # noqa: ASYNC110 - gives the earlier ones their turn
+            while self._sleepers[0] < due and self._now < due:  # noqa: ASYNC110 - lets the earlier ones run
                 await asyncio.sleep(0)
             self._now = max(self._now, due)
         finally:

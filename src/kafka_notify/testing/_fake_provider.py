@@ -1,4 +1,4 @@
-"""A provider without a network: scripted, seeded, with limits and outages."""
+"""A provider without a network, with scripts, a seed, limits and outages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FakeAnswer = Literal[
     "hang",  # no answer at all, and not sent
 ]
 Latency = float | Callable[[random.Random], float]
-"""Seconds until the answer, or what draws them."""
+"""Seconds until the answer, or a function that draws them."""
 
 _ANSWERS: Final = frozenset(get_args(FakeAnswer))
 _KINDS: Final[Mapping[str, type[DeliveryError]]] = MappingProxyType(
@@ -59,8 +59,8 @@ _NO_SHARES: Final[Mapping[FakeAnswer, float]] = MappingProxyType({})
 
 
 def lognormal(median: Seconds, p99: Seconds) -> Callable[[random.Random], float]:
-    """A latency with a long tail, as providers have: half of the answers take less than `median` seconds, one in a
-    hundred more than `p99`."""
+    """Return a latency with a long tail, as providers have: half of the answers take less than `median` seconds, one in
+    a hundred more than `p99`."""
     middle, tail = to_seconds(median, "median"), to_seconds(p99, "p99")
     if not 0 < middle <= tail:
         raise ConfigError(f"lognormal needs 0 < median <= p99, not {middle} and {tail}")
@@ -70,12 +70,12 @@ def lognormal(median: Seconds, p99: Seconds) -> Callable[[random.Random], float]
 
 @attrs.frozen
 class Outage:
-    """When a provider answers everybody the same.
+    """A time in which a provider answers every request the same.
 
     Args:
         start: Seconds since the provider was made.
         end: Seconds since the provider was made.
-        answer: What it answers.
+        answer: The answer.
     """
 
     start: float
@@ -85,18 +85,18 @@ class Outage:
 
 @attrs.frozen
 class FakeReply:
-    """What a provider does with one request."""
+    """The reaction of a provider to one request."""
 
     answer: FakeAnswer
     seconds: float
-    """Until the answer; infinite when there is none."""
+    """Seconds until the answer; infinity when there is none."""
     message_id: str | None = None
     retry_after: float | None = None
 
 
 @attrs.frozen
 class FakeDelivery:
-    """What a provider has sent to somebody."""
+    """A message that a provider has delivered."""
 
     key: str
     message_id: str
@@ -114,24 +114,24 @@ class FakeProvider:
             async def send(self, notification, attempt):
                 return await provider.send(notification, attempt)
 
-    It decides in this order: an outage; its rate limit; what it has accepted under this key before; the recipient's
-    script; its shares; else it accepts. With one seed, the same notifications, and one clock the answers and the
-    times they take are the same in every run, whatever runs beside: they depend on the key and on how often it was
-    asked, not on who came first. A rate limit depends on time, so it needs a `FakeClock` for that.
+    It decides in this order: an outage; its rate limit; a message that it accepted under this key before; the
+    recipient's script; its shares; else it accepts. With the same seed, notifications and clock the answers and their
+    times are the same in every run, whatever runs beside it: they depend on the key and on how often it was asked, not
+    on the order of requests. A rate limit depends on time, so it needs a `FakeClock` for that.
 
-    Usable from any thread and any event loop. What it delivered is kept, so a million sends take some 300 MB.
+    Safe to use from any thread and any event loop. Deliveries are kept, so a million sends take about 300 MB.
 
     Args:
-        name: In receipts and error codes: lower-case letters, digits, `_`, `-`.
-        latency: Seconds until an answer, or what draws them, for example `lognormal(0.2, 1)`.
-        rate: Requests per second that it takes; others are throttled until there is room. None: no limit.
-        burst: How many it takes at once; by default one second's worth.
-        outages: When it is away.
-        shares: How often it answers otherwise than `accepted`, 0 to 1 each, for recipients without a script.
-        remembers: Seconds for which a key is known: a second send answers as the first and delivers nothing. None:
-            it takes no keys, as Twilio, FCM, SendGrid and SMTP do not.
-        seed: Of everything that is drawn.
-        clock: `FakeClock()`, for tests that do not wait.
+        name: Name in receipts and error codes: lower-case letters, digits, `_`, `-`.
+        latency: Seconds until an answer, or a function that draws them, for example `lognormal(0.2, 1)`.
+        rate: Requests per second that it takes; others are throttled until there is room. None for no limit.
+        burst: Requests that it takes at once; by default those of one second.
+        outages: The times in which it is unavailable.
+        shares: Share of each answer other than `accepted`, 0 to 1, for recipients without a script.
+        remembers: Seconds for which a key is known: a second send gets the answer of the first and delivers nothing.
+            None when it takes no keys, as Twilio, FCM, SendGrid and SMTP do not.
+        seed: Seed of everything that is drawn.
+        clock: The clock; `FakeClock()` for tests that do not wait.
 
     Raises:
         ConfigError: A value is out of range.
@@ -165,13 +165,13 @@ class FakeProvider:
         self.name = name
         self.clock: ProviderClock = clock or RealClock()
         self.calls = 0
-        """Requests that it was sent, whatever it made of them."""
+        """Requests received, whatever their answers."""
         self.delivered: list[FakeDelivery] = []
-        """What reached somebody, in this order."""
+        """Messages delivered, in their order."""
         self._latency = latency
         self._interval = 0.0 if rate is None else 1 / rate
         self._tolerance = self._interval * (max(1, int(rate or 1) if burst is None else burst) - 1)
-        self._next = -math.inf  # when the rate limit would let the next one pass, if all came evenly
+        self._next = -math.inf  # when the rate limit would let the next request pass if they came evenly
         self._shares = dict(shares)
         self._draws = bool(shares) or callable(latency)  # seeding takes 10 us
         self._remembers = None if remembers is None else to_seconds(remembers, "remembers")
@@ -183,43 +183,43 @@ class FakeProvider:
         self._lock = threading.Lock()
         self._began = self.clock.now()
 
-    # -- what it is told --------------------------------------------------------------------------
+    # -- set-up -----------------------------------------------------------------------------------
 
     def script(self, recipient: str, *answers: FakeAnswer) -> None:
-        """Answer the next requests for this recipient so, one after the other."""
+        """Give these answers to the next requests for this recipient, one after the other."""
         _check_answers(*answers)
         with self._lock:
             self._scripts[recipient].extend(answers)
 
     def always(self, recipient: str, answer: FakeAnswer) -> None:
-        """Answer every request for this recipient so, once its script is over."""
+        """Give this answer to every request for this recipient once its script has ended."""
         _check_answers(answer)
         with self._lock:
             self._always[recipient] = answer
 
-    # -- what it is asked -------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------------
 
     async def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
-        """A stand-in for an async `send`: waits, and returns or raises as a good sender does.
+        """Stand in for an async `send`: wait, then return or raise as a good sender does.
 
         The recipient is the notification's, or its user's id when it has none. An answer that takes longer than
         `attempt.timeout` is an unknown outcome after that time, although it may have been delivered.
 
         Raises:
-            DeliveryError: It did not accept; the code is the provider's name and the answer.
+            DeliveryError: It did not accept. The code is the provider's name and the answer.
         """
         reply = self.receive(notification.recipient or notification.user_id, attempt.idempotency_key)
         await self.clock.asleep(min(reply.seconds, attempt.timeout))
         return self._result(reply, attempt.timeout)
 
     def send_blocking(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt:
-        """The same for a plain `send`: waits on the thread."""
+        """Stand in for a plain `send`: as `send`, but wait on the thread."""
         reply = self.receive(notification.recipient or notification.user_id, attempt.idempotency_key)
         self.clock.sleep(min(reply.seconds, attempt.timeout))
         return self._result(reply, attempt.timeout)
 
     def receive(self, recipient: str, key: str) -> FakeReply:
-        """What it does with one request, without waiting: for a test's own server in front of it."""
+        """Return the reaction to one request without waiting, for a test's own server in front of this provider."""
         with self._lock:
             now = self.clock.now()
             self.calls += 1
@@ -248,7 +248,7 @@ class FakeProvider:
             return FakeReply(answer, seconds, retry_after=wait or None)
 
     def _over_limit(self, now: float) -> float:
-        """Seconds until there is room; 0 when there is, which is then taken."""
+        """Seconds until there is room; 0 when there was, which this call has taken."""
         if not self._interval:
             return 0.0
         wait = self._next - self._tolerance - now
@@ -279,11 +279,11 @@ class FakeProvider:
             raise ThrottledError(code, retry_after=reply.retry_after, provider=self.name)
         raise _KINDS[reply.answer](code, provider=self.name)
 
-    # -- what it has done -------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------
 
     @property
     def duplicates(self) -> Mapping[str, int]:
-        """How often each key was delivered, for those delivered more than once."""
+        """The number of deliveries of each key that was delivered more than once."""
         counted = Counter(delivery.key for delivery in self.delivered)
         return {key: times for key, times in counted.items() if times > 1}
 

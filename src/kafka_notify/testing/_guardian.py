@@ -1,8 +1,8 @@
-"""Owns the broker processes of one `LocalKafka`, so that none outlives the process that asked for them.
+"""A script that owns the broker processes of one `LocalKafka`, so that none outlives the process that asked for them.
 
-Run as a script, with the standard library alone: it starts in milliseconds and imports nothing of its
-owner. A request is a JSON line on stdin, its answer a JSON line on stdout. The owner's death, however
-sudden, closes the pipe; then the brokers are killed and their directory is removed.
+It uses only the standard library and imports nothing of its owner, so it starts in milliseconds. A request is a JSON
+line on stdin, its answer a JSON line on stdout. The owner's death, however sudden, closes the pipe. Then the brokers
+are killed and their directory is removed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OWNER_CHECK_SECONDS = 0.5
 
 
 class Guardian:
-    """Starts, signals and reaps brokers; as their parent it can never signal a reused process id."""
+    """Starts, signals and reaps brokers. As their parent it can never signal a process id that was reused."""
 
     def __init__(self) -> None:
         self.brokers: dict[int, subprocess.Popen[bytes]] = {}
@@ -61,7 +61,7 @@ class Guardian:
 
 
 def serve(guardian: Guardian, owner: int) -> None:
-    """Answers requests until the owner closes the pipe or is gone."""
+    """Answer requests until the owner closes the pipe or has ended."""
     pending = b""
     while True:
         readable, _, _ = select.select([0], [], [], _OWNER_CHECK_SECONDS)

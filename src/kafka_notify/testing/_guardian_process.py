@@ -1,4 +1,4 @@
-"""The owner's end of the pipe to the guardian that owns the brokers."""
+"""The owner's end of the pipe to the guardian, which owns the brokers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kafka_notify.testing._kafka_distribution import LocalKafkaUnavailable
 
 
 class GuardianProcess:
-    """This end of the pipe to the process that owns the brokers."""
+    """The guardian of one `LocalKafka`, as its owner sees it."""
 
     def __init__(self, directory: Path, *, keep: bool) -> None:
         self._owner = os.getpid()
@@ -55,5 +55,5 @@ class GuardianProcess:
         return json.loads(answer)
 
     def close(self) -> None:
-        """Ends the brokers and waits until they and their data are gone."""
+        """End the brokers and wait until they and their data are gone."""
         self._process.communicate()

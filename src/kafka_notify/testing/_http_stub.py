@@ -1,4 +1,4 @@
-"""An HTTP server on the loopback interface that answers like a provider, as it is told."""
+"""An HTTP server on the loopback interface that answers like a provider, in the way it is told to."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class HttpAnswer:
     """One HTTP response.
 
     Args:
-        status: Its status.
-        body: A mapping or list goes out as JSON, a string as HTML.
-        headers: Of the response, for example `{"Retry-After": "7"}`.
+        status: Status code.
+        body: A mapping or list, which is sent as JSON, or a string, which is sent as HTML.
+        headers: Response headers, for example `{"Retry-After": "7"}`.
     """
 
     status: int
@@ -42,7 +42,7 @@ class HttpRequest:
     body: bytes = attrs.field(repr=False)
 
     def json(self) -> Any:
-        """The body, decoded."""
+        """Return the body, decoded from JSON."""
         return json.loads(self.body)
 
 
@@ -50,18 +50,18 @@ HTML_PAGE: Final = HttpAnswer(502, "<html><head><title>502</title></head><body>B
 
 
 class HttpStub:
-    """A provider's HTTP interface for tests: answers every request as it was told last, and keeps the request.
+    """A provider's HTTP interface for tests. It gives every request the answer set last, and keeps the request.
 
         with HttpStub({"accepted": HttpAnswer(201, {"id": "m1"}), ...}) as stub:
             report = await check_sender(lambda: Sms(stub.url), stub, notification, retry_after=7)
 
-    It serves in threads, so async and plain senders can be tested alike. Besides the answers it is given it knows
-    `html_page` (a 502 that is no JSON), `hang` (reads, and says nothing until it is told otherwise), `hang_up` (reads,
-    and closes the connection).
+    It serves in threads, so it can test async and plain senders alike. Besides the answers that it is given it knows
+    `html_page` (a 502 with a page instead of JSON), `hang` (reads the request and does not answer until another answer
+    is set) and `hang_up` (reads the request and closes the connection).
 
     Args:
-        answers: By name. Let them hold what the provider's really hold: the recipient, for one.
-        always: Answers by path that hold at all times and are not counted: where a sender fetches its access token.
+        answers: Answers by name. Let them contain what the provider's contain, such as the recipient.
+        always: Answers by path that always apply and are not counted, such as where a sender fetches its access token.
     """
 
     def __init__(
@@ -71,23 +71,23 @@ class HttpStub:
         self._always = always
         self._kind = "accepted"
         self._came = threading.Condition()
-        self._told = threading.Event()  # set when what a hanging request waits for has come
+        self._told = threading.Event()  # set when requests that hang may end
         self.requests: list[HttpRequest] = []
-        """Those since the last `answer`."""
+        """The requests since the last `answer`."""
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="http-stub")
         self._thread.start()
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:<port>`."""
+        """The address, `http://127.0.0.1:<port>`."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(self, kind: str, /) -> None:
-        """Answer so from now on; forget the requests so far; requests that hang are closed.
+        """Give this answer from now on. Forget the requests so far, and close those that hang.
 
         Raises:
-            KeyError: There is no such answer.
+            KeyError: There is no answer of this name.
         """
         if kind not in self._answers and kind not in ("hang", "hang_up"):
             raise KeyError(
@@ -100,7 +100,7 @@ class HttpStub:
             self.requests = []
 
     def received(self) -> Sequence[bytes]:
-        """The requests since the last `answer`: path, headers and body as they came."""
+        """Return the requests since the last `answer`: path, headers and body as they came."""
         return [
             b"\n".join(
                 [
@@ -113,10 +113,10 @@ class HttpStub:
         ]
 
     def wait_for_requests(self, count: int = 1, timeout: float = 30.0) -> None:
-        """Block until so many requests have come since the last `answer`, also those that hang.
+        """Block until `count` requests have come since the last `answer`, those that hang included.
 
         Raises:
-            TimeoutError: They have not, after `timeout` seconds.
+            TimeoutError: Fewer requests came within `timeout` seconds.
         """
         with self._came:
             if not self._came.wait_for(lambda: len(self.requests) >= count, timeout):
@@ -177,7 +177,7 @@ class _Server(ThreadingHTTPServer):
         for connection in list(self._open):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # the client was faster
+            except OSError:  # the client closed it first
                 pass
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -1,8 +1,8 @@
-"""Where `LocalKafka` gets Java and Apache Kafka from: found once, then remembered in the user's cache.
+"""Finds Java and Apache Kafka for `LocalKafka`, once, and remembers them in the user's cache.
 
-Three things are kept, in `$XDG_CACHE_HOME/kafka-notify/kafka-<version>` (default `~/.cache`): the paths of
-the jars, the metadata a freshly formatted broker starts from, and an ahead-of-time cache of Kafka's loaded
-classes, which more than halves the time and the CPU of every later start.
+Three things are kept in `$XDG_CACHE_HOME/kafka-notify/kafka-<version>` (default `~/.cache`): the paths of the jars, the
+metadata from which a freshly formatted broker starts, and an ahead-of-time cache of Kafka's loaded classes, which more
+than halves the time and the CPU of every later start.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class LocalKafkaUnavailable(NotifyError):
-    """Apache Kafka could not be brought up on this machine; the text says what is missing or went wrong."""
+    """Apache Kafka could not be started on this machine. The text says what is missing or went wrong."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Java:
 
 @dataclass(frozen=True)
 class Distribution:
-    """What it takes to run a broker."""
+    """Everything that is needed to run a broker."""
 
     java: Java
     classpath: tuple[str, ...]
@@ -77,15 +77,15 @@ class Distribution:
 
 
 def install(train: Callable[[Distribution, Path], None]) -> Distribution:
-    """Finds Java and Kafka, and prepares on first use what makes later starts quick.
+    """Find Java and Kafka. The first use also prepares what makes later starts quick.
 
-    The first call on a machine downloads about 46 MB; processes that call it meanwhile wait for that one.
+    The first call on a machine downloads about 46 MB. Processes that call it meanwhile wait for that.
 
     Args:
         train: Runs a broker whose loaded classes Java writes to the given path.
 
     Raises:
-        LocalKafkaUnavailable: Java or the jars cannot be had.
+        LocalKafkaUnavailable: Java or the jars are missing and cannot be downloaded.
     """
     java = _find_java()
     home = _cache_directory()
@@ -131,7 +131,9 @@ def _java(program: Path) -> Java:
     try:
         text = release.read_text()
     except OSError as error:
-        raise LocalKafkaUnavailable(f"{program} is no Java runtime that LocalKafka knows: {error}") from error
+        raise LocalKafkaUnavailable(
+            f"{program} is not a Java runtime that LocalKafka knows: {error}; set JAVA_HOME to another one"
+        ) from error
     version = re.search(r'^JAVA_VERSION="(\d+)', text, re.MULTILINE)
     major = int(version[1]) if version else 0
     if major < _OLDEST_JAVA:
@@ -193,7 +195,7 @@ def _resolve_jars(home: Path) -> tuple[str, ...]:
 
 
 def _format(distribution: Distribution) -> bytes:
-    """The metadata that Kafka's own storage tool gives to a new broker; the same for every one."""
+    """Return the metadata that Kafka's own storage tool writes for a new broker; it is the same for every broker."""
     with tempfile.TemporaryDirectory(prefix="kafka-notify-") as directory:
         properties = Path(directory, "server.properties")
         properties.write_text(

@@ -36,24 +36,24 @@ class LocalKafka:
             producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
             kafka.kill(0)
 
-    Needs `pip install 'kafka-notify[local-kafka]'`. The first start on a machine downloads Kafka (46 MB) and
-    prepares it, which takes about a minute; later ones take one to a few seconds. Topics are not created
-    automatically. With three brokers or more, topics have three replicas, of which two must be in sync.
-    Group timings are set low, so that tests see rebalances and dead members soon.
+    It needs `pip install 'kafka-notify[local-kafka]'`. The first start on a machine downloads Kafka (46 MB) and
+    prepares it, which takes about a minute; later starts take one to a few seconds. Topics are not created
+    automatically. With three brokers or more, topics have three replicas, of which two must be in sync. Group timings
+    are set low, so that tests see rebalances and dead members soon.
 
-    A broker's number is its id in Kafka, from 0. `start`, `stop`, `kill`, `pause` and `resume` may be called
-    from any thread, but only in the process that entered the block. No broker and no data outlive that
-    process, even when it is killed; a process forked from it may come and go.
+    A broker's number is its id in Kafka, from 0. `start`, `stop`, `kill`, `pause` and `resume` may be called from any
+    thread, but only in the process that entered the block. No broker and no data outlive that process, even when it is
+    killed. Processes forked from it may start and end meanwhile.
 
     Args:
-        brokers: How many brokers there are: 1 or 3 in most cases.
-        config: Kafka's server properties, instead of the ones chosen here.
-        more_listeners: Further ones of each broker, such as `CLIENTS://127.0.0.1:9999`, for a cluster of one broker;
-            `config` says their security. LocalKafka itself asks the first listener, without credentials.
-        java_options: Added to each broker's command line, for example `-Xmx2g`.
+        brokers: Number of brokers, 1 or 3 in most cases.
+        config: Kafka server properties, which take precedence over the ones chosen here.
+        more_listeners: Further listeners of each broker, such as `CLIENTS://127.0.0.1:9999`, for a cluster of one
+            broker; `config` sets their security. LocalKafka itself uses the first listener, without credentials.
+        java_options: Options added to each broker's command line, for example `-Xmx2g`.
         data_dir: An existing directory under which the data is kept; the system's temporary one by default.
-        keep: Whether the data stays on disk afterwards, for a look at it.
-        start_timeout: How many seconds brokers may take to become ready.
+        keep: True to leave the data on disk afterwards.
+        start_timeout: Seconds that brokers may take to become ready.
 
     Raises:
         ValueError: `brokers` is not positive.
@@ -101,7 +101,7 @@ class LocalKafka:
 
     @property
     def data_dir(self) -> Path:
-        """Where the brokers keep their data and logs, one directory for each."""
+        """The directory of the brokers' data and logs, with a directory for each broker."""
         if self._directory is None:
             raise RuntimeError("this LocalKafka has not been started: use `with LocalKafka() as kafka:`")
         return self._directory
@@ -112,13 +112,13 @@ class LocalKafka:
         return {broker: pid for broker, pid in dict(self._pids).items() if self._runs(broker)}
 
     def start(self, *brokers: int) -> None:
-        """Starts brokers again, with their data, and waits until they and all others that run are ready.
+        """Start brokers again with their data, and wait until they and all others that run are ready.
 
         They may not have caught up with their partitions yet. Brokers that run already are left alone.
 
         Raises:
-            LocalKafkaUnavailable: A broker died, or was not ready within `start_timeout`; for one, because
-                no majority of the cluster's brokers runs.
+            LocalKafkaUnavailable: A broker died, or was not ready within `start_timeout`, for example because no
+                majority of the cluster's brokers runs.
         """
         guardian = self._running_cluster()
         deadline = time.monotonic() + self._start_timeout
@@ -136,27 +136,27 @@ class LocalKafka:
             self._await_ready(guardian, broker, deadline)
 
     def stop(self, *brokers: int, timeout: float = 30.0) -> None:
-        """Shuts brokers down in good order (SIGTERM) and waits for their end; kills them after `timeout` s."""
+        """Shut brokers down in an orderly way (SIGTERM) and wait for their end; kill them after `timeout` seconds."""
         self._end(brokers, signal.SIGTERM, timeout)
 
     def kill(self, *brokers: int) -> None:
-        """Ends brokers at once (SIGKILL), as a crash would."""
+        """End brokers at once (SIGKILL), as a crash would."""
         self._end(brokers, signal.SIGKILL, self._start_timeout)
 
     def pause(self, *brokers: int) -> None:
-        """Freezes brokers (SIGSTOP): connections stay open, nothing answers."""
+        """Freeze brokers (SIGSTOP): connections stay open, and nothing answers."""
         for broker in brokers:
             self._signal(broker, signal.SIGSTOP)
             self._paused.add(broker)
 
     def resume(self, *brokers: int) -> None:
-        """Lets paused brokers go on."""
+        """Let paused brokers go on."""
         for broker in brokers:
             self._signal(broker, signal.SIGCONT)
             self._paused.discard(broker)
 
     def log_tail(self, broker: int, lines: int = 20) -> str:
-        """The last lines of what a broker logged: warnings and errors."""
+        """Return the last lines of a broker's log, which holds warnings and errors."""
         log = self._log_of(self._known(broker))
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
@@ -211,7 +211,7 @@ class LocalKafka:
         self.start(*self.brokers)
 
     def _close(self) -> None:
-        # A process forked inside the block leaves it too: the brokers are not its to end.
+        # A process forked inside the block leaves it too, and must not end the brokers.
         if self._guardian is not None and self._guardian.is_mine:
             guardian, self._guardian = self._guardian, None
             self._pids.clear()
@@ -242,7 +242,7 @@ class LocalKafka:
             time.sleep(_POLL_SECONDS)
 
     def _is_ready(self, broker: int) -> bool:
-        """Whether a broker answers, as a member of this cluster, and sees every other one that runs."""
+        """True when a broker answers as a member of this cluster and sees every other broker that runs."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
@@ -250,7 +250,7 @@ class LocalKafka:
             socket.create_connection(("127.0.0.1", self._ports[broker]), timeout=1).close()
         except OSError:
             return False
-        # A new client each time: one that knows the whole cluster might ask another broker.
+        # A new client each time, as one that knows the whole cluster might ask another broker.
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers_of(broker), "log_level": 0})
         try:
             seen = admin.list_topics(timeout=2)
@@ -260,7 +260,7 @@ class LocalKafka:
         return seen.cluster_id == self._cluster_id and expected <= seen.brokers.keys()
 
     def _runs(self, broker: int) -> bool:
-        """Whether a broker runs now: it may have ended without our doing."""
+        """True when a broker runs now. It may have ended by itself."""
         guardian = self._running_cluster()
         if self._known(broker) in self._pids and guardian.ask("poll", broker=broker) is not None:
             self._forget(broker)
@@ -280,7 +280,7 @@ class LocalKafka:
         ending = [broker for broker in brokers if self._runs(broker)]
         for broker in ending:
             guardian.ask("signal", broker=broker, number=int(number))
-            if broker in self._paused:  # it would not notice a SIGTERM
+            if broker in self._paused:  # a frozen broker would not notice SIGTERM
                 guardian.ask("signal", broker=broker, number=int(signal.SIGCONT))
         deadline = time.monotonic() + timeout
         while any(self._runs(broker) for broker in ending):
@@ -307,7 +307,7 @@ class LocalKafka:
 
 
 def _train(distribution: Distribution, aot_cache: Path) -> None:
-    """Runs a broker whose loaded classes Java writes to a file when it ends."""
+    """Run a broker whose loaded classes Java writes to a file when it ends."""
     kafka = LocalKafka(java_options=[f"-XX:AOTCacheOutput={aot_cache}"])
     kafka._distribution = distribution
     with kafka:
@@ -317,7 +317,7 @@ def _train(distribution: Distribution, aot_cache: Path) -> None:
 def _free_ports(count: int) -> tuple[int, ...]:
     with ExitStack() as held:
         ports: list[int] = []
-        # Not the shared generator: parallel runs of a seeded test suite would all draw the same ports.
+        # Not from the shared generator: parallel runs of a seeded test suite would all draw the same ports.
         for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
             candidate = held.enter_context(socket.socket())
             try:

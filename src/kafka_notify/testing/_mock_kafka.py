@@ -1,4 +1,4 @@
-"""A Kafka cluster inside this process: librdkafka's own mock."""
+"""A Kafka cluster inside the process: librdkafka's own mock."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ if TYPE_CHECKING:
 
 
 class MockKafka:
-    """A mock Kafka cluster, ready in milliseconds, for first runs and for tests near the unit.
+    """A mock Kafka cluster, ready in milliseconds, for first runs and small tests.
 
         with MockKafka() as kafka:
             producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
 
-    It is librdkafka's mock, not Kafka. Every topic has 4 partitions. There are those of `topology`, and those that
-    `create` makes; another one comes into being when a client asks for it that may create topics, which those of this
-    library never may. Nothing can be altered or deleted. A partition keeps 5 MB and then drops its oldest records.
-    The broker's limits, on the metadata of a commit for one, are not enforced. A group's first member waits 3 seconds
-    for its partitions; fetching is quicker with `fetch.wait.max.ms=5`. Use `LocalKafka` for whatever must hold on the
-    real thing.
+    It is librdkafka's mock, not Kafka. Every topic has 4 partitions. The topics of `topology` exist from the start;
+    `create` makes others, and so does any client that may create topics, which the clients of this library may not.
+    Nothing can be altered or deleted. A partition keeps 5 MB and then drops its oldest records. The limits of a broker,
+    such as that on commit metadata, are not enforced. A group's first member waits 3 seconds for its partitions.
+    Fetching is quicker with `fetch.wait.max.ms=5`. Use `LocalKafka` for everything that must hold on real Kafka.
 
-    The brokers listen on the loopback interface, so processes of their own can use them too. They are gone
-    when the block ends, or when the process that entered it does.
+    The brokers listen on the loopback interface, so other processes can use them too. They end with the block, or with
+    the process that entered it.
 
     Args:
-        brokers: How many brokers there are.
-        topology: Whose topics there are from the start; `Topology.default()` by default.
-        consumers: Names of the consumers that need retry topics; the unnamed one by default.
+        brokers: Number of brokers.
+        topology: The topology whose topics exist from the start; `Topology.default()` by default.
+        consumers: Names of the consumers that need retry topics; "" is the unnamed one, the default.
 
     Raises:
         ValueError: `brokers` is not positive.
@@ -69,14 +68,14 @@ class MockKafka:
         return self
 
     def create(self, topology: Topology | None = None, *, consumers: Iterable[str] = ("",)) -> None:
-        """Make the topics of a topology.
+        """Create the topics of a topology.
 
         Args:
-            topology: `Topology.default()` by default.
+            topology: The topology; `Topology.default()` by default.
             consumers: Names of the consumers that need retry topics; "" is the unnamed one.
 
         Raises:
-            RuntimeError: It is not running.
+            RuntimeError: The cluster is not running.
         """
         from kafka_notify._admin.wanted import wanted_topics
         from kafka_notify.topology import Topology
@@ -84,7 +83,7 @@ class MockKafka:
         if self._owner is None:
             raise RuntimeError("this MockKafka is not running: use `with MockKafka() as kafka:`")
         for topic in wanted_topics(topology or Topology.default(), sorted(consumers)):
-            self._owner.list_topics(topic, timeout=10)  # the mock makes what it is asked about
+            self._owner.list_topics(topic, timeout=10)  # the mock creates each topic that it is asked about
 
     def __exit__(
         self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /

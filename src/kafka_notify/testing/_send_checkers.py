@@ -1,4 +1,4 @@
-"""Checkers of what was sent: loss, order, overlap, time, number of attempts, and what became of dead letters."""
+"""Checkers of sends and dead letters: loss, order, overlap, time, number of attempts, faithful dead letters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kafka_notify.wire import DlqReason
 
 
 class NothingLost(Checker):
-    """Every notification that Kafka acknowledged was accepted, skipped, or lies in the dead-letter topic."""
+    """Every notification that Kafka acknowledged was accepted, skipped, or is in the dead-letter topic."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class OrderKept(Checker):
     """A notification is first accepted only when every earlier one of its user is terminal.
 
     Args:
-        key: Whose order is kept; by default the user's.
+        key: Returns the key by which order is kept; by default the user.
     """
 
     def __init__(self, key: Callable[[Produced], Hashable] = lambda p: p.user) -> None:
@@ -92,12 +92,14 @@ class OrderKept(Checker):
 
 
 class OneAtATime(CallChecker):
-    """A user never has two sends at once, but between a worker that was killed, stopped, paused or fenced in
-    the middle of a send and the one that took over, or when the partition was handed over while a plain send,
-    which nothing can cancel, outlived its deadline: those are counted in `tolerated`.
+    """A user never has two sends at once.
+
+    Two exceptions are counted in `tolerated`: a send of a worker that was killed, stopped, frozen or fenced meanwhile
+    may overlap with one of the worker that took over; and so may a plain send, which nothing can cancel, that outlived
+    its deadline when its partition was handed over.
 
     Args:
-        key: Whose sends exclude one another; by default the user's.
+        key: Returns the key whose sends exclude one another; by default the user.
     """
 
     def __init__(self, key: Callable[[Started], Hashable] = lambda s: s.user) -> None:
@@ -123,7 +125,7 @@ class OneAtATime(CallChecker):
 
     @property
     def tolerated(self) -> int:
-        """Sends that overlap with one of the worker that took over."""
+        """The number of sends that overlapped with one of the worker that took over."""
         return len({first.line for first, second in self._overlaps if self._excused(first, second)})
 
     def violations(self) -> Sequence[str]:
@@ -139,8 +141,8 @@ class OnTime(Checker):
     """No attempt starts before it is due, and none after its notification has expired.
 
     Args:
-        grace: Milliseconds between the worker's look at the clock and the line in the log: a loaded machine may
-            suspend a process in between.
+        grace: Milliseconds allowed between the worker's look at the clock and the line in the log, as a loaded machine
+            may suspend a process in between.
     """
 
     def __init__(self, *, grace: int = 100) -> None:
@@ -152,7 +154,7 @@ class OnTime(Checker):
 
     def _observe(self, seen: Observation, /) -> None:
         match seen:
-            case Copied():  # after a crash there may be several: the first one is due first
+            case Copied():  # after a crash there may be several copies; the earliest due time counts
                 place = (seen.id, seen.attempts)
                 self._due[place] = min(seen.due, self._due.get(place, NEVER))
             case Produced() if seen.expires_at is not None:
@@ -175,10 +177,10 @@ class OnTime(Checker):
 
 
 class AttemptsBounded(CallChecker):
-    """Attempts count up, across restarts too, and never beyond the limit.
+    """Attempt numbers grow, across restarts too, and never exceed the limit.
 
     Args:
-        max_attempts: Of the retry policy.
+        max_attempts: The limit of the retry policy.
     """
 
     def __init__(self, max_attempts: int) -> None:
@@ -187,11 +189,9 @@ class AttemptsBounded(CallChecker):
         self._made: dict[str, tuple[int, str, int]] = {}
         """Counted attempts by id, with the worker that made the last one, and the line where it started."""
         self._durable: dict[str, int] = {}
-        """Counted attempts by id, as acknowledged copies say."""
-        self._doubtful: set[str] = set()
-        """Workers that were frozen or fenced: their later copies may be a zombie's, which count for nothing."""
+        """Counted attempts by id, from acknowledged copies."""
         self._uncounted: set[int] = set()
-        """Calls, by their line, that were judged before they ended: a plain send that outlived its deadline."""
+        """Lines of calls that were judged before they ended: plain sends that outlived their deadline."""
         self._suspects: list[tuple[Call, str, int]] = []
         self._found: list[str] = []
 
@@ -216,13 +216,14 @@ class AttemptsBounded(CallChecker):
         self._uncounted.discard(call.line)
 
     def _on_other(self, seen: Observation) -> None:
-        if isinstance(seen, Uncounted):  # it was the provider's
+        if isinstance(seen, Uncounted):  # the failure was the provider's
             call = self._running.get((seen.worker, seen.id))
             if call is not None and call.started.attempt == seen.attempt:
                 self._uncounted.add(call.line)
             elif self._made.get(seen.id, (0, "", 0))[0] == seen.attempt:
                 del self._made[seen.id]
         elif isinstance(seen, Scheduled):
+            # the copies of a worker that was frozen or fenced may be a zombie's, which count for nothing
             doubtful = any(how in ("paused", "fenced") for _, how in self._disturbances[seen.worker])
             if not doubtful:
                 self._durable[seen.id] = max(seen.attempts, self._durable.get(seen.id, 0))
@@ -237,8 +238,8 @@ class AttemptsBounded(CallChecker):
 
 
 class Conserved(Checker):
-    """Nothing is invented: what is sent, copied or dead-lettered was produced, by that user, at that place; and
-    what a worker reports as dead-lettered lies in the dead-letter topic."""
+    """Nothing is invented: each send, copy and dead letter is of a notification that was produced for that user, at
+    that offset. A notification that a worker reports as dead-lettered is in the dead-letter topic."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -261,7 +262,7 @@ class Conserved(Checker):
 
     def violations(self) -> Sequence[str]:
         found: list[str] = []
-        buried: set[str] = set()
+        in_topic: set[str] = set()
         for seen in self._seen:
             if isinstance(seen, Started):
                 origin = self._produced.get(seen.id)
@@ -272,17 +273,21 @@ class Conserved(Checker):
             if isinstance(seen, Letter):
                 if id is None:
                     found.append(f"a dead letter names origin {seen.origin} of partition {seen.partition}")
-                buried.add(id or "")
+                in_topic.add(id or "")
             elif id != seen.id:
                 found.append(f"a retry copy of {seen.id} names the origin of {id}")
-        found += [f"{id} is reported dead, but is not in the dead-letter topic" for id in self._dead - buried]
+        found += [
+            f"{id} is reported dead, but is not in the dead-letter topic" for id in self._dead - in_topic
+        ]
         return found
 
 
 class LettersFaithful(Checker):
-    """A dead letter is the record that its origin names, byte for byte, or says that its value was redacted;
-    its own headers stand in front of those of the library, which must not be forged. One that says that it was
-    too large may lack all its own headers, and its key."""
+    """A dead letter is the record at its origin, byte for byte, or says that its value was redacted.
+
+    The record's own headers come before those of the library, which cannot be forged. A dead letter that says that it
+    was too large may lack its key and all headers of its own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -307,7 +312,7 @@ class LettersFaithful(Checker):
                 found.append(f"{where} has no original")
                 continue
             if letter.reason not in get_args(DlqReason):
-                found.append(f"{where} gives the reason {letter.reason!r}, which nobody knows")
+                found.append(f"{where} gives the unknown reason {letter.reason!r}")
             cut = letter.redacted and (h.LAST_ERROR_CODE, codes.RECORD_TOO_LARGE.encode()) in letter.headers
             if letter.key != record.key and not (cut and letter.key is None):
                 found.append(f"{where} has another key")
@@ -320,5 +325,5 @@ class LettersFaithful(Checker):
                 found.append(f"{where} has other headers")
             added = [name for name, _ in letter.headers[len(own) :]]
             if len(set(added)) != len(added) or set(added) - h.HOP_HEADERS - {h.ID, h.CREATED_AT}:
-                found.append(f"{where} has headers that nobody knows, or one of them twice")
+                found.append(f"{where} has unknown headers, or one header twice")
         return found

@@ -34,26 +34,26 @@ KINDS: Final = (
     ProviderUnavailableError,
 )  # fmt: skip
 SHORT: Final = 0.25
-"""Seconds that a send is given against a provider that does not answer."""
+"""Seconds that a send has when the provider does not answer."""
 TTL: Final = 28_657
-"""Seconds of remaining time that are looked for in a request: below every provider's cap, and unlikely elsewhere."""
+"""Seconds of remaining time that are looked for in a request: below every provider's limit, and unlikely by chance."""
 
 
 class ProviderStub(Protocol):
     """The provider of a sender under test. `HttpStub` is one; write your own for other protocols."""
 
     def answer(self, kind: str, /) -> object:
-        """Answer every request so from now on, and forget those so far. May be async."""
+        """Give this answer to every request from now on, and forget the requests so far. May be async."""
         ...
 
     def received(self) -> Sequence[bytes]:
-        """One entry for each request to send since the last `answer`, with all that it held."""
+        """Return the whole content of each request to send since the last `answer`."""
         ...
 
 
 @attrs.frozen
 class SenderFinding:
-    """Something that a sender gets wrong."""
+    """One requirement that a sender does not meet."""
 
     check: str
     answer: str
@@ -104,7 +104,7 @@ class SenderTrial:
             await self._cancelled()
 
     def expect(self, check: str, answer: str, wrong: str | None) -> None:
-        """Note the check, and what is wrong."""
+        """Note a check, and a finding when something is wrong."""
         if check in self._without:
             return
         self.checked.append(f"{check} [{answer}]")
@@ -118,7 +118,7 @@ class SenderTrial:
             await called(self._stub.answer, "accepted")
             result = await self._send(number=number, maybe_sent=maybe_sent)
             if maybe_sent and isinstance(result, PermanentError) and not self._stub.received():
-                return  # it leaves that to a person, whose redrive says False
+                return  # the sender leaves the decision to a person, whose redrive says maybe_sent=False
             if not isinstance(result, Receipt):
                 self.expect("outcome", "accepted", f"it ends with {_told(result)}, not a Receipt")
                 return
@@ -128,7 +128,7 @@ class SenderTrial:
             self.expect("leaks", "accepted", f"the Receipt holds {leaked}" if leaked else None)
             self._counted("accepted")
             sent = b"\n".join(self._stub.received())
-            key = re.escape(self._notification.id.encode()) + rb"(?![A-Za-z0-9_-])"  # not one made longer
+            key = re.escape(self._notification.id.encode()) + rb"(?![A-Za-z0-9_-])"  # the whole key
             wrong = None if re.search(key, sent) else f"attempt {number} does not pass it on"
             self.expect("idempotency_key", "accepted", wrong)
             ttl = str(TTL).encode()
@@ -149,7 +149,7 @@ class SenderTrial:
         return error
 
     async def _hang(self, expected: type[DeliveryError]) -> bool:
-        """Whether it gave up by itself."""
+        """Check a provider that does not answer. Return True when the send ends by itself."""
         await called(self._stub.answer, "hang")
         ticks = _Ticks()
         result: object = None
@@ -196,7 +196,7 @@ class SenderTrial:
         self.expect("cancellation", "hang", wrong)
         await self._recovers("cancellation")
 
-    # -- what became of it ------------------------------------------------------------------------
+    # -- judging a result -------------------------------------------------------------------------
 
     def _judged(self, kind: str, result: object, expected: type[DeliveryError]) -> object:
         error = result
@@ -231,7 +231,7 @@ class SenderTrial:
     async def _send(
         self, *, number: int = 1, timeout: float | None = None, maybe_sent: bool = False
     ) -> object:
-        """What `send` returns or raises; `_PENDING` when it does not end in time."""
+        """Return what `send` returns or raises; `_PENDING` when it does not end in time."""
         attempt = self._attempt(number, timeout, maybe_sent=maybe_sent)
         send = self.consumer.send
         if inspect.iscoroutinefunction(send):
@@ -252,7 +252,7 @@ _PENDING: Final = object()
 
 
 class _Ticks:
-    """How often the event loop came round."""
+    """Counts the turns of the event loop."""
 
     async def __aenter__(self) -> None:
         self.count = 0
@@ -268,7 +268,7 @@ class _Ticks:
 
 
 def _on_thread(call: Callable[[], object]) -> asyncio.Future[object]:
-    """A thread of its own, which keeps no process alive: a send that never ends is what this is to find."""
+    """Call a function on a daemon thread of its own: a send that never ends must not keep the process alive."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[object] = loop.create_future()
 
@@ -288,7 +288,7 @@ def _on_thread(call: Callable[[], object]) -> asyncio.Future[object]:
             error = e
         try:
             loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:  # it ended after the loop did, and nobody waits for it
+        except RuntimeError:  # the loop is closed, so nothing waits for the result
             pass
 
     context = contextvars.copy_context()  # as on a worker's threads
@@ -297,7 +297,7 @@ def _on_thread(call: Callable[[], object]) -> asyncio.Future[object]:
 
 
 async def called(hook: Callable[..., Any], *args: object) -> None:
-    """Call it, and await what it returns when that has to be awaited."""
+    """Call a function, and await its result if it is awaitable."""
     done = hook(*args)
     if inspect.isawaitable(done):
         await done
@@ -308,12 +308,12 @@ def _kind(error: DeliveryError) -> type[DeliveryError]:
 
 
 def _kind_of(cls: type[DeliveryError]) -> type[DeliveryError]:
-    """The library's own class that a worker goes by; subclasses of it count as it."""
+    """Return the library's own class by which a worker treats an error of class `cls`."""
     return next((kind for kind in KINDS if issubclass(cls, kind)), cls)
 
 
 def _told(result: object) -> str:
-    """An ending, without its text."""
+    """Describe a result without its text."""
     if result is _PENDING:
         return "nothing in time"
     return repr(result) if isinstance(result, DeliveryError) else type(result).__name__

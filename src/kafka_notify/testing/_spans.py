@@ -9,14 +9,14 @@ from typing import Final
 
 FOREVER: Final = 1 << 62
 Span = tuple[int, int]
-"""A stretch from its first millisecond up to, but without, its last one."""
+"""A stretch as its first millisecond and the one after its last."""
 
 
 class Spans:
     """An immutable set of moments.
 
     Args:
-        stretches: In any order; they may overlap. An empty or inverted one holds no moment.
+        stretches: The stretches, in any order; they may overlap. An empty or inverted one holds no moment.
     """
 
     __slots__ = ("_begins", "_ends", "_sums")
@@ -49,13 +49,13 @@ class Spans:
         return self & Spans(pair for n, pair in enumerate(pairwise(edges)) if n % 2 == 0)
 
     def within(self, begin: int, end: int) -> Iterator[Span]:
-        """The stretches cut down to those between two moments."""
+        """Yield the stretches between two moments, cut off there."""
         first = bisect_right(self._ends, begin)
         for n in range(first, bisect_left(self._begins, end)):
             yield max(begin, self._begins[n]), min(end, self._ends[n])
 
     def length(self, begin: int = -FOREVER, end: int = FOREVER) -> int:
-        """Milliseconds of the set between two moments."""
+        """Return the milliseconds of the set between two moments."""
         if end <= begin:
             return 0
         first, last = bisect_right(self._ends, begin), bisect_left(self._begins, end)

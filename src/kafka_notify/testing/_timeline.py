@@ -1,4 +1,4 @@
-"""The observations of a run as stretches of time: who owned what, what could be sent, who was disturbed."""
+"""The observations of a run as stretches of time: ownership, free senders, startable notifications, disturbances."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from kafka_notify.testing.attempt_log import (
 )
 
 SAMPLE_GAP: Final = 1_500
-"""Milliseconds between two samples beyond which the process had no processor, or was frozen: nobody is to blame."""
+"""Milliseconds between two samples beyond which the time does not count: the process was frozen or had no processor."""
 BUSY: Final = 0.9
-"""Share of all senders that run when all count as busy: between two sends a sender is free for a moment."""
+"""Share of running senders from which on all count as busy, as between two sends a sender is free for a moment."""
 DEFERRAL: Final = 50
-"""Milliseconds by which a retry record is due in the future when its notification waits: one that is put behind an
-earlier one of its user is due at once."""
+"""Milliseconds from which on the due time of a copy means that its notification waits: a parked one is due at once."""
 
 
 @attrs.define(eq=False)
 class Story:
-    """Everything that was seen of one notification, in the order of the log."""
+    """All observations of one notification, in the order of the log."""
 
     produced: Produced | None = None
     lines: list[Line] = attrs.field(factory=list[Line])
     accepted: bool = False
     failed: bool = False
-    """An attempt did not end with an acceptance, or it had to wait for a retry or for a time of its own."""
+    """True when an attempt ended without an acceptance, or the notification had to wait for a retry or until a time of
+    its own."""
     settled: int = FOREVER
-    """When the worker knew that it was terminal; the last time, if several workers did."""
+    """When a worker knew that the notification was terminal; the last time if there are several."""
 
     def add(self, line: Line) -> None:
         """Take the next line."""
@@ -66,18 +66,18 @@ class Story:
                 pass
 
     def goes_to(self, destination: str) -> bool:
-        """Whether this server or channel receives it; everything goes to the one without a name."""
+        """True when this server or channel receives the notification. An empty name stands for all."""
         produced = self.produced
         return not destination or (
             produced is not None and destination == (produced.destination or produced.channel)
         )
 
     def startable(self, head: int, end: int) -> Iterator[tuple[int, int]]:
-        """The stretches in which an attempt might have been started.
+        """Yield the stretches in which an attempt could have been started.
 
         Args:
-            head: When it was the first one of its user; epoch milliseconds, like `end`.
-            end: When the log ends.
+            head: When the notification became the first of its user, in epoch milliseconds.
+            end: End of the log, in epoch milliseconds.
         """
         since: int | None = head
         running = False
@@ -89,9 +89,9 @@ class Story:
                     since, running = None, isinstance(line, Started)
                 case Ended():
                     running = False
-                    if line.outcome == "cancelled":  # by a hand-over: the next owner sends it
+                    if line.outcome == "cancelled":  # by a hand-over, so that the next owner sends it
                         since = line.at
-                case Copied() if self.settled > line.at and not running:  # else the watch was late
+                case Copied() if self.settled > line.at and not running:  # else the watch saw it late
                     if since is not None:
                         yield since, line.at
                     since = max(line.due, line.at, head)
@@ -105,8 +105,8 @@ class Timeline(CallChecker):
     """Base of checkers that judge by recorded times.
 
     Args:
-        handover: Seconds before a rebalance took partitions, in which their worker may have been letting sends end.
-        settle: Seconds after a broker is back in which clients still find their way.
+        handover: Seconds before a rebalance took partitions in which their worker may have waited for its sends to end.
+        settle: Seconds after a broker is back in which clients may still be reconnecting.
     """
 
     def __init__(self, *, handover: float, settle: float) -> None:
@@ -117,17 +117,17 @@ class Timeline(CallChecker):
         """Epoch milliseconds of the last line."""
         self.stories: defaultdict[str, Story] = defaultdict(Story)
         self.owned: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-        """By worker and partition."""
+        """The stretches of ownership, by worker and partition."""
         self.sampled: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         """When a worker's process is known to have run."""
         self.free: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-        """When it might have started a send besides."""
+        """When a worker could have started one more send."""
         self.willing: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-        """When neither an operator nor the rate limit kept it from that."""
+        """When neither an operator nor the rate limit kept a worker from sends."""
         self.running: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         """When at least one call of `send` was under way."""
         self.destinations_held: defaultdict[str, dict[str, list[tuple[int, int]]]] = defaultdict(dict)
-        """By worker and name: when two samples in a row found it held."""
+        """When two samples in a row found a destination held, by worker and name."""
         self._owners: dict[int, tuple[str, int]] = {}
         self._holds: defaultdict[str, list[tuple[int, int, LaneHeld]]] = defaultdict(list)
         self._held: dict[str, LaneHeld] = {}
@@ -196,7 +196,9 @@ class Timeline(CallChecker):
         if before is None:
             return
         stretch, both = (before.at, seen.at), (before, seen)
-        for name in {*before.destinations} & {*seen.destinations}:  # also while it had no processor: one hold
+        for name in {*before.destinations} & {
+            *seen.destinations
+        }:  # also across a gap in the samples: it is one hold
             self.destinations_held[worker].setdefault(name, []).append(stretch)
         if seen.at - before.at > SAMPLE_GAP:
             return
@@ -208,7 +210,7 @@ class Timeline(CallChecker):
         if max(peak, *(s.in_flight for s in both)) < limit and not any(s.held for s in both):
             self.free[worker].append(stretch)
 
-    # -- who may work ---------------------------------------------------------------------------------
+    # -- ownership and disturbances -------------------------------------------------------------------
 
     def _disown(self, partition: int, at: int, worker: str = "") -> None:
         owner, since = self._owners.get(partition, ("", 0))
@@ -248,27 +250,27 @@ class Timeline(CallChecker):
 
     @property
     def workers(self) -> list[str]:
-        """Workers that were sampled at least once."""
+        """The workers that were sampled at least once."""
         return list(self._last)
 
     def owned_by(self, worker: str) -> dict[int, Spans]:
-        """When a worker owned each of its partitions."""
+        """Return when a worker owned each of its partitions."""
         now = {n: [(since, self.end)] for n, (owner, since) in self._owners.items() if owner == worker}
         past = {n: stretches for (owner, n), stretches in self.owned.items() if owner == worker}
         return {n: Spans([*past.get(n, ()), *now.get(n, ())]) for n in {*past, *now}}
 
     def holds(self, worker: str) -> list[tuple[int, int, LaneHeld]]:
-        """Begin, end and first line of each time that a worker's lane was held."""
+        """Return begin, end and first line of each hold of a worker's lane."""
         open_ = self._held.get(worker)
         return [*self._holds[worker], *([(open_.at, self._last[worker].at, open_)] if open_ else [])]
 
     def under_way(self, worker: str) -> Spans:
-        """When at least one call of `send` was under way."""
+        """Return when at least one call of `send` was under way."""
         since = self._since.get(worker)
         return Spans([*self.running[worker], *([] if since is None else [(since, self.end)])])
 
     def failing(self, user: str = "", destination: str = "") -> Spans:
-        """When the provider failed for everybody, for a user, or for a destination."""
+        """Return when the provider failed for everybody, for a user, or for a destination."""
         return Spans(self._failing[user, destination])
 
     @property
@@ -277,7 +279,7 @@ class Timeline(CallChecker):
         return Spans(self._away)
 
     def queues(self) -> Iterable[list[Story]]:
-        """The notifications of each user and partition, in their order."""
+        """Yield the notifications of each user and partition, in their order."""
         queues: defaultdict[tuple[int, str], list[Story]] = defaultdict(list)
         for story in self.stories.values():
             if story.produced is not None:

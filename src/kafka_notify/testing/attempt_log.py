@@ -1,7 +1,7 @@
-"""What happened to every notification of one consumer group, line by line, in one file that many processes write.
+"""A log of what happened to every notification of one consumer group, in one file that many processes write.
 
-Each line is one `write` to a file opened with O_APPEND: lines of all processes stand in the order in which they
-were written, and a SIGKILL loses none that was. `kafka_notify.testing.guarantees` judges them.
+Each line is one `write` to a file opened with O_APPEND. So the lines of all processes are in the order in which they
+were written, and SIGKILL loses none of them. `kafka_notify.testing.guarantees` judges the lines.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 from collections.abc import Iterator
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 
@@ -20,234 +19,56 @@ from kafka_notify.errors import DeliveryError, ThrottledError
 from kafka_notify.notification import Attempt, Notification
 from kafka_notify.policy import holds_lane
 from kafka_notify.producer import RecordMetadata
+from kafka_notify.testing._log_lines import (
+    KINDS,
+    Accepted,
+    Committed,
+    Copied,
+    DeadLettered,
+    DestinationHeld,
+    Disturbed,
+    Ended,
+    Failing,
+    LaneHeld,
+    Line,
+    Owned,
+    PausesSeen,
+    Produced,
+    Released,
+    Sampled,
+    Scheduled,
+    Skipped,
+    Started,
+    Uncounted,
+    now_ms,
+)
 
+__all__ = [
+    "Accepted",
+    "AttemptLog",
+    "Committed",
+    "Copied",
+    "DeadLettered",
+    "DestinationHeld",
+    "Disturbed",
+    "Ended",
+    "Failing",
+    "LaneHeld",
+    "Line",
+    "LogTail",
+    "Owned",
+    "PausesSeen",
+    "Produced",
+    "Recorded",
+    "Released",
+    "Sampled",
+    "Scheduled",
+    "Skipped",
+    "Started",
+    "Uncounted",
+    "now_ms",
+]
 
-def now_ms() -> int:
-    """Epoch milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-@attrs.frozen
-class Line:
-    """Base of all lines."""
-
-    at: int = attrs.field(factory=now_ms, kw_only=True)
-    """Epoch milliseconds."""
-
-
-@attrs.frozen
-class Produced(Line):
-    """The broker acknowledged a notification; `offset` is its origin."""
-
-    id: str
-    user: str
-    partition: int
-    offset: int
-    expires_at: int | None = None
-    """Epoch milliseconds."""
-    channel: str = ""
-    destination: str = ""
-    """Server that receives it, for a provider of many servers."""
-
-
-@attrs.frozen
-class Owned(Line):
-    """A worker began to work on a partition."""
-
-    worker: str
-    partition: int
-
-
-@attrs.frozen
-class Released(Line):
-    """A rebalance took partitions from a worker, after their running sends had ended or were cancelled."""
-
-    worker: str
-    partitions: list[int]
-
-
-@attrs.frozen
-class Started(Line):
-    """A call of `send` began."""
-
-    worker: str
-    id: str
-    user: str
-    attempt: int
-    timeout: float = 3600.0
-    """Seconds after which the worker takes the outcome for unknown."""
-    maybe_sent: bool = False
-
-
-@attrs.frozen
-class Accepted(Line):
-    """The provider accepted, whatever the worker learns of it."""
-
-    worker: str
-    id: str
-    attempt: int
-
-
-@attrs.frozen
-class Ended(Line):
-    """A call of `send` ended; `outcome` is `accepted`, `cancelled`, or the class of what it raised."""
-
-    worker: str
-    id: str
-    attempt: int
-    outcome: str
-    counted: bool
-    """Whether it was a failure that counts towards `max_attempts`."""
-    asks: float | None = None
-    """Seconds for which the error asks the whole lane to wait (0: it named no time); None without such an error."""
-
-
-@attrs.frozen
-class Skipped(Line):
-    """Terminal without a send."""
-
-    worker: str
-    id: str
-    reason: str
-
-
-@attrs.frozen
-class DeadLettered(Line):
-    """A worker saw the acknowledgement of a dead letter."""
-
-    worker: str
-    id: str
-    reason: str
-
-
-@attrs.frozen
-class Scheduled(Line):
-    """A worker saw the acknowledgement of a retry copy."""
-
-    worker: str
-    id: str
-    attempts: int
-    """Counted attempts made."""
-    offset: int
-
-
-@attrs.frozen
-class Disturbed(Line):
-    """Something was done to a worker, written just before; an empty `worker` is the cluster, which lacks a broker
-    from `broker` to `broker back`, written just after."""
-
-    worker: str
-    how: Literal["killed", "paused", "resumed", "stopped", "fenced", "broker", "broker back"]
-
-
-@attrs.frozen
-class PausesSeen(Line):
-    """A worker learned what is paused: nothing of it starts after this line."""
-
-    worker: str
-    paused: list[str]
-
-
-@attrs.frozen
-class Uncounted(Line):
-    """A worker found that a failure was the provider's: it cost no attempt."""
-
-    worker: str
-    id: str
-    attempt: int
-
-
-@attrs.frozen
-class LaneHeld(Line):
-    """A worker holds its lane, or goes on with it."""
-
-    worker: str
-    held: bool
-    wait: float = 0.0
-    """Seconds until the first probe."""
-    reason: str = ""
-    """Code of the error."""
-
-
-@attrs.frozen
-class DestinationHeld(Line):
-    """A worker holds one destination, or goes on with it; which one is not told."""
-
-    worker: str
-    held: bool
-
-
-@attrs.frozen
-class Failing(Line):
-    """The state of the provider, written by the test that decides it: just before it begins to fail, and just after
-    it works again. Without `user` and `destination` it fails for everybody."""
-
-    failing: bool
-    user: str = ""
-    destination: str = ""
-
-
-@attrs.frozen
-class Sampled(Line):
-    """The state of a worker and its process at one moment: see `WorkerSampler`."""
-
-    worker: str
-    concurrency: int
-    """Sends allowed at once; 0 before the worker was started."""
-    in_flight: int
-    held: bool = False
-    """Only probes may start, as the provider fails."""
-    paused: bool = False
-    """Something is paused by an operator."""
-    limited: bool = False
-    """Notifications are ready, and the rate limit decides when they start."""
-    records: int = 0
-    """Notifications in memory or in the table of waiting retries."""
-    rss: int = 0
-    """Resident memory of the process in bytes; 0 where it is unknown."""
-    budgets: dict[str, list[int]] = attrs.field(factory=dict[str, list[int]])
-    """Name of a memory budget to the bytes in use and the bytes allowed."""
-    given_away: int = 0
-    """Notifications queued for a send although their partition was given away."""
-    destinations: list[str] = attrs.field(factory=list[str])
-    """Names of the destinations that are held."""
-
-
-@attrs.frozen
-class Copied(Line):
-    """A record of the retry topic, seen there."""
-
-    partition: int
-    offset: int
-    origin: int
-    id: str
-    attempts: int
-    due: int
-    """Epoch milliseconds."""
-    writer: str
-
-
-@attrs.frozen
-class Committed(Line):
-    """What the group had committed of a partition pair, after every copy that it may rest on was logged."""
-
-    partition: int
-    source: int
-    source_gaps: str
-    """One character per offset from `source` on: 1 finished, 0 not."""
-    retry: int
-    retry_gaps: str
-    fence_end: int
-    fence_writer: str
-
-
-_KINDS: Final[dict[str, type[Line]]] = {
-    kind.__name__: kind
-    for kind in (
-        Produced, Owned, Released, LaneHeld, DestinationHeld, Uncounted, Started, Accepted, Ended, Skipped,
-        DeadLettered, Scheduled, Disturbed, Failing, PausesSeen, Copied, Committed, Sampled,
-    )
-}  # fmt: skip
 _UNCOUNTED: Final = frozenset({"ThrottledError", "ProviderUnavailableError"})
 
 
@@ -263,11 +84,11 @@ class AttemptLog:
 
         Worker(Logged, config, lane="high_priority", on_event=LOG.on_event)
 
-    It holds user ids, so keep it where test data may lie; it holds no payload and no recipient.
+    The log contains user ids, so keep it where test data belongs. It contains neither payloads nor recipients.
 
     Args:
-        path: Shared by all processes of one consumer group, on a local disk.
-        worker: Names this process in the lines; unique, also after a restart.
+        path: File on a local disk that all processes of one consumer group share.
+        worker: Name of this process in the lines. It must be unique, after a restart too.
     """
 
     def __init__(self, path: str | os.PathLike[str], worker: str) -> None:
@@ -297,12 +118,12 @@ class AttemptLog:
         )
 
     def attempt(self, notification: Notification[Any], attempt: Attempt) -> Recorded:
-        """A context that notes the start and the end of a call of `send`; leaving it without an exception
-        means that the provider accepted."""
+        """Return a context manager that notes the start and the end of a call of `send`. Leaving it without an
+        exception means that the provider accepted."""
         return Recorded(self, notification, attempt)
 
     def on_event(self, event: events.Event) -> None:
-        """Note what a worker reports; for its `on_event`."""
+        """Note an event of a worker; give this to the worker's `on_event`."""
         match event:
             case events.PartitionStarted():
                 self.write(Owned(self.worker, event.partition))
@@ -360,7 +181,7 @@ class Recorded:
         if e is None:
             self.accepted()
             outcome, counted = "accepted", False
-        elif isinstance(e, asyncio.CancelledError):  # at a deadline it counts, at a hand-over it does not
+        elif isinstance(e, asyncio.CancelledError):  # it counts at a deadline, not at a hand-over
             outcome, counted = "cancelled", False
         else:
             outcome = type(e).__name__
@@ -371,7 +192,7 @@ class Recorded:
 
 
 def _asks(error: BaseException | None) -> float | None:
-    """Seconds for which an error asks the whole lane to wait; None without such an error."""
+    """Return the seconds for which an error asks the whole lane to wait; None without such an error."""
     if not isinstance(error, DeliveryError) or not holds_lane(error):
         return None
     after = error.retry_after if isinstance(error, ThrottledError) else None
@@ -382,7 +203,7 @@ class LogTail:
     """Reads a log while it is being written.
 
     Args:
-        path: It may not exist yet.
+        path: The log file, which need not exist yet.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -390,7 +211,7 @@ class LogTail:
         self._position = 0
 
     def __iter__(self) -> Iterator[Line]:
-        """The lines written since the last time."""
+        """Yield the lines written since the last iteration."""
         if not os.path.exists(self._path):
             return
         with open(self._path, "rb") as file:
@@ -400,4 +221,4 @@ class LogTail:
                     return
                 self._position += len(raw)
                 fields = json.loads(raw)
-                yield _KINDS[fields.pop("kind")](**fields)
+                yield KINDS[fields.pop("kind")](**fields)

@@ -1,8 +1,8 @@
-"""What the library promises, as checkers that judge what happened: for suites and soak runs of your own.
+"""The promises of the library as checkers that judge what happened, for your own suites and soak runs.
 
-Each checker is given everything that was observed (`observe`), in order, and then says what was wrong
-(`violations`). Three sources feed them: the attempt log (`attempt_log`), which workers and the producing
-side write; `kafka_watch`, which adds what the group committed and copied; and its final look at the topics.
+Each checker is given every observation in order (`observe`), and then lists what was wrong (`violations`). There are
+three sources of observations: the attempt log (`attempt_log`), which workers and the producing side write; lines of
+`kafka_watch` about the group's commits and copies; and its final look at the topics.
 
     held = Guarantees.all(max_attempts=4)
     for line in LogTail("attempts.jsonl"):
@@ -11,9 +11,10 @@ side write; `kafka_watch`, which adds what the group committed and copied; and i
         held.observe(seen)
     held.verify()
 
-Order is the log's, not the clock's: a line stands after another when it was written after it. `OnTime`, `Isolation`
-and `Liveness` judge recorded times too, as their promises are about time; the last two and `Memory` need the samples
-of `kafka_notify.testing.worker_samples`. One log and one set of checkers judge one consumer group.
+The order is that of the log, not of the clock: a line comes after another when it was written after it. `OnTime`,
+`Isolation` and `Liveness` judge recorded times too, as their promises are about time. `Isolation`, `Liveness` and
+`Memory` need the samples of `kafka_notify.testing.worker_samples`. One log and one set of checkers judge one consumer
+group.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from kafka_notify.testing._commit_checkers import (
     DuplicatesBounded,
     NothingOpenCommitted,
 )
+from kafka_notify.testing._isolation_checker import Isolation, Wait
+from kafka_notify.testing._liveness_checker import Liveness
+from kafka_notify.testing._memory_checker import Memory
 from kafka_notify.testing._send_checkers import (
     AttemptsBounded,
     Conserved,
@@ -38,7 +42,6 @@ from kafka_notify.testing._send_checkers import (
     OnTime,
     OrderKept,
 )
-from kafka_notify.testing._time_checkers import Isolation, Liveness, Memory, Wait
 
 __all__ = [
     "AttemptsBounded",
@@ -69,7 +72,7 @@ class Guarantees:
     """Several checkers over the same observations.
 
     Args:
-        checkers: Each is given every observation.
+        checkers: The checkers. Each is given every observation.
     """
 
     def __init__(self, checkers: Iterable[Checker]) -> None:
@@ -84,11 +87,11 @@ class Guarantees:
         liveness: Liveness | None = None,
         memory: Memory | None = None,
     ) -> Self:
-        """Every checker there is, for a consumer with `Ordering.USER`.
+        """Return all checkers, for a consumer with `Ordering.USER`.
 
         Args:
-            max_attempts: Of its retry policy.
-            isolation: One with other arguments than its defaults; likewise `liveness` and `memory`.
+            max_attempts: The limit of the consumer's retry policy.
+            isolation: The checker of isolation, if not the default one; likewise `liveness` and `memory`.
         """
         return cls(
             [
@@ -104,7 +107,7 @@ class Guarantees:
             checker.observe(seen)
 
     def violations(self) -> Sequence[str]:
-        """What every checker has to say, each with its name."""
+        """Return the violations of all checkers, each with the checker's name."""
         return [f"{type(c).__name__}: {text}" for c in self.checkers for text in c.violations()]
 
     def verify(self) -> None:

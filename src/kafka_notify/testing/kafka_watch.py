@@ -1,4 +1,4 @@
-"""Watches a consumer group from outside: what it committed, what it copied, what lies in its topics in the end."""
+"""Watches a consumer group from outside: its commits, its copies, and its topics at the end."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ _PATIENCE: Final = 60.0
 
 
 class KafkaWatch:
-    """Writes `Copied` and `Committed` lines while its block runs, about ten times a second; joins no group.
+    """Writes `Copied` and `Committed` lines about ten times a second while its block runs, without joining a group.
 
-    A `Committed` line stands after every copy that was acknowledged before the commit: first the commits are
-    fetched, then the ends of the retry topic, then it is read up to there.
+    A `Committed` line comes after every copy that was acknowledged before the commit: the commits are fetched first,
+    then the ends of the retry topic, and then the retry topic is read up to there.
 
     Args:
         config: librdkafka properties of the cluster.
-        topology: Names the topics.
-        lane: Whose group; with `consumer`.
-        log: Where the lines go.
+        topology: The topology, which names topics and groups.
+        lane: Name of the lane.
+        log: The log to write to.
+        consumer: Name of the consumer.
     """
 
     def __init__(
@@ -52,9 +53,9 @@ class KafkaWatch:
         self._log = log
         self._read = dict.fromkeys(self._partitions, 0)
         self._spills: dict[tuple[int, int], tuple[str, bytes | None]] = {}
-        """Writer and value, by partition and offset."""
+        """Writer and value of each spill, by partition and offset."""
         self.named: set[tuple[int, int]] = set()
-        """Partition and offset of each spill that a commit was seen to name."""
+        """Partition and offset of each spill that a commit has named."""
         self._known: dict[int, tuple[object, ...]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch {self.group}", daemon=True)
@@ -73,7 +74,7 @@ class KafkaWatch:
         """Look once more, then stop.
 
         Raises:
-            BaseException: What ended the watch before its time.
+            BaseException: The error that ended the watch early.
         """
         self._stopping.set()
         self._thread.join()
@@ -82,7 +83,7 @@ class KafkaWatch:
             raise error
 
     def final(self) -> Iterator[Observation]:
-        """Everything in source and dead-letter topic, and where the partitions end."""
+        """Yield all records of source and dead-letter topic, and the ends of the partitions."""
         with LogReader(self._config, self.group) as reader:
             ends = {
                 (topic, n): reader.extent(topic, n)
@@ -145,9 +146,8 @@ class KafkaWatch:
                     self._look(consumer)
                     if last:
                         return
-                except (
-                    KafkaException
-                ) as e:  # brokers come and go while this watches: the last look waits for them, too
+                except KafkaException as e:
+                    # brokers come and go during the watch, and the last look waits for them, too
                     patience -= time.monotonic() - began + _INTERVAL if last else 0.0
                     if patience > 0:
                         continue

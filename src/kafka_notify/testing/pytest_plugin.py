@@ -1,6 +1,6 @@
 """Fixtures for tests that need Kafka: `mock_kafka`, `local_kafka`, `local_kafka_cluster`.
 
-pytest loads this module in every run of everyone who installs us, so brokers are imported where they start.
+pytest loads this module in every run of everyone who installs the library, so brokers are imported where they start.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import pytest
 if TYPE_CHECKING:
     from kafka_notify.testing import LocalKafka, MockKafka
 
-# Never the variable that production reads.
+# A variable of its own, so that tests never use the cluster of production.
 BOOTSTRAP_VARIABLE: Final = "KAFKA_NOTIFY_TEST_BOOTSTRAP"
 
 
 @dataclass(frozen=True)
 class ExternalKafka:
-    """A cluster that somebody else runs: it can be used, not started or killed."""
+    """A cluster that somebody else runs. Tests can use it, and cannot start or kill it."""
 
     bootstrap_servers: str
 
@@ -37,9 +37,9 @@ def mock_kafka() -> Iterator[MockKafka]:
 
 @pytest.fixture(scope="session")
 def local_kafka() -> Iterator[LocalKafka | ExternalKafka]:
-    """Apache Kafka with one broker, for the whole session: use topics and groups of the test's own.
+    """Apache Kafka with one broker, for the whole session. Each test uses topics and groups of its own.
 
-    The cluster that `KAFKA_NOTIFY_TEST_BOOTSTRAP` names is used instead when that variable is set.
+    When `KAFKA_NOTIFY_TEST_BOOTSTRAP` is set, the cluster that it names is used instead.
     """
     bootstrap_servers = os.environ.get(BOOTSTRAP_VARIABLE)
     if bootstrap_servers:
@@ -53,7 +53,7 @@ def local_kafka() -> Iterator[LocalKafka | ExternalKafka]:
 
 @pytest.fixture(scope="session")
 def local_kafka_cluster() -> Iterator[LocalKafka]:
-    """Apache Kafka with three brokers, for the whole session: a test that stops one starts it again."""
+    """Apache Kafka with three brokers, for the whole session. A test that stops a broker starts it again."""
     from kafka_notify.testing import LocalKafka
 
     with LocalKafka(brokers=3) as kafka:

@@ -1,4 +1,4 @@
-"""Samples of a worker's state in the attempt log: what `Isolation`, `Memory` and `Liveness` judge by."""
+"""Samples of a worker's state in the attempt log, for the checkers `Isolation`, `Memory` and `Liveness`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _STATUS: Final = Path("/proc/self/status")
 
 
 class WorkerSampler:
-    """Writes a `Sampled` line now, and then a few times a second until its block ends.
+    """Writes a `Sampled` line at once, and then a few times a second until its block ends.
 
-    Enter it before the worker is started: the first line tells how much memory the process takes without one. It runs
-    in a thread of its own, so it goes on while the worker's event loop is blocked, and stops while the process is
-    frozen. Only one worker runs in the process, or its resident memory says nothing about that worker.
+    Enter it before the worker is started, as the first line tells how much memory the process takes without a worker.
+    It runs in a thread of its own, so it goes on while the worker's event loop is blocked, and stops while the process
+    is frozen. Run only one worker in the process, or its resident memory says nothing about that worker.
 
         worker = Worker(Logged, config, lane="high_priority", on_event=LOG.on_event)
         with WorkerSampler(LOG, worker):
             worker.run()
 
     Args:
-        log: Where the lines go.
-        worker: Started or not.
+        log: The log to write to.
+        worker: The worker, started or not.
         interval: Seconds between two lines.
     """
 
@@ -57,11 +57,11 @@ class WorkerSampler:
 
 
 def sample(name: str, worker: Worker) -> Sampled:
-    """The state of a worker of this process now.
+    """Return the present state of a worker of this process.
 
     Args:
-        name: What the worker is called in the log.
-        worker: Started or not.
+        name: Name of the worker in the log.
+        worker: The worker, started or not.
     """
     stats, inside = worker.stats(), worker._sample()
     return Sampled(
@@ -80,7 +80,7 @@ def sample(name: str, worker: Worker) -> Sampled:
 
 
 def resident() -> int:
-    """Resident memory of this process in bytes; 0 on systems without `/proc`."""
+    """Return the resident memory of this process in bytes; 0 on systems without `/proc`."""
     try:
         status = _STATUS.read_text()
     except OSError:
