@@ -20,7 +20,10 @@ def entry(name: str, where: Any, kind: str = "new") -> Any:
     """New, due (parked or deferred), or failed before."""
     held = None if kind == "new" else object()
     return SimpleNamespace(
-        name=name, queue=SimpleNamespace(partition=where), retry=held, failed=kind == "failed"
+        name=name,
+        queue=SimpleNamespace(partition=where),
+        retry=held,
+        history=SimpleNamespace(failed=kind == "failed"),
     )
 
 
