@@ -21,7 +21,6 @@ TOO_LARGE = {
     "kafka_notify._fetch.loop": 655,
     "kafka_notify._fetch.loop:FetchLoop": 490,
     "kafka_notify.classify": 471,
-    "kafka_notify.consumer:check_consumer": 72,
     "kafka_notify.deadletters": 356,
     "kafka_notify.deadletters:DeadLetters.redrive": 74,
     "kafka_notify.notification": 527,
