@@ -6,8 +6,6 @@ import asyncio
 import datetime as dt
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
@@ -20,6 +18,7 @@ from kafka_notify._base.units import Seconds, from_millis
 from kafka_notify._kafka import client_errors
 from kafka_notify._kafka import handle as _handle
 from kafka_notify._kafka.handle import ProducerHandle, log, reason
+from kafka_notify._kafka.mailbox import mailbox_of
 from kafka_notify._kafka.rights import is_missing_right, told
 from kafka_notify.errors import NotifyError, ProduceError
 
@@ -31,17 +30,23 @@ Apache Kafka 4.3.1: such records were missing). One request in flight per connec
 
 @attrs.frozen
 class RecordMetadata:
-    """Where the broker wrote a record."""
+    """Place of a record that the broker has written.
+
+    Args:
+        topic: Name of the topic.
+        partition: Number of the partition.
+        offset: Offset in the partition.
+        timestamp: Time of the record, UTC; by the producer's clock unless the topic says otherwise.
+    """
 
     topic: str
     partition: int
     offset: int
     timestamp: dt.datetime
-    """UTC; of the producer's clock unless the topic says otherwise."""
 
 
 class SendTimeout(ProduceError, TimeoutError):
-    """No acknowledgement in time; it may still come."""
+    """The acknowledgement did not come in time; it may still come."""
 
 
 class PendingSend:
@@ -79,7 +84,14 @@ class PendingSend:
         Raises:
             ProduceError: As for `result`.
         """
-        return self.on_loop().__await__()
+        if self._report is None:
+            reported, wake = self._on_loop()
+            try:
+                yield from reported
+            finally:
+                if self._report is None:  # cancelled
+                    self._forget(wake)
+        return self._outcome()
 
     def result(self, timeout: Seconds | None = None) -> RecordMetadata:
         """Wait for the acknowledgement. Blocks the thread: on an event loop `await` the send instead.
@@ -152,42 +164,40 @@ class PendingSend:
         if error is None:
             self._report = record
         else:
-            object.__setattr__(self, "__class__", _Unseen)  # first: whoever finds the report says `seen`
+            object.__setattr__(self, "__class__", _Unseen)  # first: whoever finds the report says `_seen`
             self._report = error
         if self._callbacks:
             self._call_back()
 
-    def seen(self) -> None:
-        """Somebody looks at how it ended: nothing need be logged."""
+    def _seen(self) -> None:
+        """Note that somebody looks at how the send ended, so that its failure is not logged."""
         if type(self) is _Unseen:
             object.__setattr__(self, "__class__", PendingSend)
 
-    async def on_loop(self, timeout: float | None = None, given: float | None = None) -> RecordMetadata:
-        """What `__await__` and `Producer.asend` wait for.
-
-        Args:
-            timeout: Seconds that are left.
-            given: Seconds that the caller gave, for the text of the error.
-        """
+    async def _within(self, timeout: float, given: float) -> RecordMetadata:
+        """Await the acknowledgement for `timeout` seconds; the error tells of the `given` ones."""
         if self._report is None:
-            self._check_process()
-            loop = asyncio.get_running_loop()
-            mailbox, reported = _mailbox(loop), loop.create_future()
-
-            def wake(_: PendingSend) -> None:
-                mailbox.put(reported)
-
-            self.add_done_callback(wake)
+            reported, wake = self._on_loop()
             try:
-                if timeout is None:
-                    await reported
-                else:
-                    await asyncio.wait({reported}, timeout=timeout)
+                await asyncio.wait({reported}, timeout=timeout)
             finally:
-                self._forget(wake)
+                if self._report is None:
+                    self._forget(wake)
             if self._report is None:
                 raise self._timed_out(given)
         return self._outcome()
+
+    def _on_loop(self) -> tuple[asyncio.Future[None], Callable[[PendingSend], object]]:
+        """A future of the running loop that is done when the report comes, and the callback that sees to it."""
+        self._check_process()
+        loop = asyncio.get_running_loop()
+        mailbox, reported = mailbox_of(loop), loop.create_future()
+
+        def wake(_: PendingSend) -> None:
+            mailbox.put(reported)
+
+        self.add_done_callback(wake)
+        return reported, wake
 
     def _wait(self, timeout: Seconds | None) -> None:
         limit = None if timeout is None else to_seconds(timeout, "timeout")
@@ -209,7 +219,7 @@ class PendingSend:
     def _check_process(self) -> None:
         if self._handle.inherited:
             raise NotifyError(
-                f"{self._topic}: sent before a fork, by the parent process: its result is there"
+                f"{self._topic}: the parent process sent it before the fork; ask for the result there"
             )
 
     def _forget(self, fn: Callable[[PendingSend], object]) -> None:
@@ -220,12 +230,12 @@ class PendingSend:
 
     def _call_back(self) -> None:
         callbacks = self._callbacks or []
-        while True:
+        while callbacks:
             with _handle.exclusive():
                 if not callbacks:
                     return
                 fn = callbacks.pop(0)
-            self.seen()
+            self._seen()
             try:
                 fn(self)
             except Exception as e:
@@ -240,7 +250,7 @@ class PendingSend:
     def _end(self) -> RecordMetadata | ProduceError:
         report = self._report
         assert report is not None
-        self.seen()
+        self._seen()
         if isinstance(report, KafkaError):
             return ProduceError(f"{self._topic}: not acknowledged: {_why(report, self._topic)}")
         offset = written_at(report)
@@ -269,7 +279,7 @@ class _Unseen(PendingSend):
         report = self._report
         if isinstance(report, KafkaError):
             _failures.error(
-                f"{self._topic}: a notification was not acknowledged, and nobody looked at what its send returned: "
+                f"{self._topic}: a notification was not acknowledged, and nobody looked at its result: "
                 f"{_why(report, self._topic)}",
                 f"id {self._id}",
             )
@@ -305,45 +315,3 @@ def _why(error: KafkaError, topic: str) -> str:
         return f"{told(error, 'Write', f'topic {topic}')}, and send it again with the same id"
     waited = error.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE)
     return f"{reason(error)}{_refusal() if waited else ''}; send it again with the same id if it must arrive"
-
-
-class _Mailbox:
-    """Brings reports from the serving threads to one event loop: one wake-up for all that came meanwhile."""
-
-    __slots__ = ("_awake", "_loop", "_reported")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)  # it is the key of the dictionary that holds this
-        self._reported: deque[asyncio.Future[None]] = deque()
-        self._awake = False
-
-    def put(self, reported: asyncio.Future[None]) -> None:
-        """From any thread."""
-        self._reported.append(reported)
-        if not self._awake:
-            self._awake = True
-            loop = self._loop()
-            try:
-                if loop is not None:
-                    loop.call_soon_threadsafe(self._empty)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                self._reported.clear()
-
-    def _empty(self) -> None:
-        # Cleared before the deque is emptied: what is put after the last look wakes the loop again.
-        self._awake = False
-        reported = self._reported
-        while reported:
-            future = reported.popleft()
-            if not future.done():  # else its task was cancelled
-                future.set_result(None)
-
-
-_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = weakref.WeakKeyDictionary()
-
-
-def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    found = _mailboxes.get(loop)
-    if found is None:
-        found = _mailboxes[loop] = _Mailbox(loop)
-    return found

@@ -116,8 +116,7 @@ async def check_sender(
         InvalidNotificationError: `Producer.send` would refuse the data.
         ValueError: `without` names something unknown, or nothing could be looked for in logs.
     """
-    unknown = set(without) - set(CHECKS) - set(EXPECTED)
-    if unknown:
+    if unknown := set(without) - set(CHECKS) - set(EXPECTED):
         raise ValueError(
             f"without: unknown {', '.join(sorted(unknown))}; known: {', '.join((*CHECKS, *EXPECTED))}"
         )
