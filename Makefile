@@ -3,7 +3,7 @@
 #   make demo                        see it work
 #   make demo KAFKA=real             the same, on Apache Kafka started for it
 #   make test ARGS="-k order -x"     pass arguments to pytest
-#   make test SPREAD=1               in several processes, for machines with more than two cores
+#   make test ARGS="-n 0 -s -k chaos"  in one process, which shows what tests print
 #   make test PYTHON=python3.13      choose the interpreter (after `make clean`)
 
 PYTHON ?= python3
@@ -26,14 +26,15 @@ export UV_PYTHON_DOWNLOADS := never
 # On slow networks the 30 seconds that uv allows by default are not enough for the larger wheels.
 export UV_HTTP_TIMEOUT ?= 300
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Else each of the hundreds of processes that the tests start would compile what it imports, three times its own work.
+export PYTHONDONTWRITEBYTECODE :=
 
 PYTEST := $(BIN)/python -m pytest
-# In several processes (`tests/spread.py` says how many, and which tests stay together): what needs no broker by default,
-# everything on a machine with more than two cores.
-PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
+# In several processes: `tests/spread.py` says how many, and which tests stay together.
+SPREAD := --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format types docs bench simulation soak requirements clean
+.PHONY: help setup demo test test-fast lint format types docs nox bench simulation soak requirements clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -44,10 +45,10 @@ demo: $(READY)  ## see lanes, retries and dead letters work, on a Kafka started 
 	$(BIN)/python -m kafka_notify.demo $(if $(KAFKA),--kafka $(KAFKA)) $(ARGS)
 
 test: $(READY)  ## run all tests, those on real Apache Kafka included
-	$(PYTEST) $(if $(SPREAD),$(PARALLEL)) $(ARGS)
+	$(PYTEST) -n auto $(SPREAD) $(ARGS)
 
-test-fast: $(READY)  ## run the tests that need no Kafka, in two minutes
-	$(PYTEST) $(PARALLEL) -m "not kafka" $(ARGS)
+test-fast: $(READY)  ## run the tests that need no Kafka, in a minute; `make types` checks tests/typing
+	$(PYTEST) -n logical $(SPREAD) -m "not kafka" --ignore=tests/typing $(ARGS)
 
 lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
@@ -65,6 +66,9 @@ types: $(READY)  ## mypy --strict, pyright, and that each public name has a comp
 docs: $(READY)  ## run and type-check the Python blocks of README.md and docs/
 	$(BIN)/python scripts/check_docs.py
 
+nox: $(READY)  ## every Python that this machine has, the oldest dependencies, each extra alone: ARGS="-s unit-3.13"
+	PATH="$(CURDIR)/.uv/bin:$$PATH" $(BIN)/nox $(ARGS)
+
 bench: $(READY)  ## measure throughput and latency on this machine
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -72,7 +76,8 @@ simulation: $(READY)  ## the circuits in all simulated worlds: ARGS="--seeds 20 
 	$(BIN)/python -m tests.simulation $(ARGS)
 
 soak: $(READY)  ## more worlds of the model; then kill, freeze and stop workers and brokers at random: ARGS="--minutes 60"
-	KAFKA_NOTIFY_TEST_MODEL_SEEDS=4000 $(PYTEST) tests/model/test_ordered_retry.py
+	KAFKA_NOTIFY_TEST_MODEL_SEEDS=4000 $(PYTEST) -n logical $(SPREAD) tests/model/test_ordered_retry.py
+	KAFKA_NOTIFY_TEST_SOAK=1 $(PYTEST) -n 0 -m soak
 	$(BIN)/python -m tests.simulation
 	$(BIN)/python -m tests.guarantees.soak $(ARGS)
 
@@ -81,7 +86,7 @@ requirements: $(UV)  ## pin the dependencies anew, with hashes
 	$(call compile,dev,--all-extras pyproject.toml requirements/dev.in)
 
 clean:  ## remove what the targets above made
-	rm -rf .uv .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .uv .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .nox build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One set of pins for every supported Python and platform; no index address ends up in the files.

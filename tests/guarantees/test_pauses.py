@@ -182,7 +182,7 @@ class PausingChaos(Chaos):
             self._switch.resume(pause.kind, pause.name)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_pauses_while_workers_and_brokers_are_killed(
     cluster_fleet: Fleets, local_kafka_cluster: LocalKafka, seed: int
 ) -> None:

@@ -18,8 +18,7 @@ from kafka_notify import CircuitBreaker, Ordering, RateLimit, RetryPolicy, Topol
 from kafka_notify._fetch import backpressure, flow
 from kafka_notify._partition import spill, wide
 from kafka_notify._worker import engine
-from kafka_notify.limits import SeenInMemory
-from kafka_notify.redis import RedisLimiter
+from kafka_notify.limits import Limiter, SeenInMemory
 from kafka_notify.testing.attempt_log import AttemptLog
 from kafka_notify.testing.worker_samples import WorkerSampler
 from tests.guarantees import bugs
@@ -75,7 +74,7 @@ def consumer_class(name: str, attributes: dict[str, Any], switches: str) -> Any:
     if "rate_limit" in values:
         limit = dict(values["rate_limit"])
         url = limit.pop("redis", None)
-        values["rate_limit"] = RateLimit(**limit, shared=RedisLimiter(url) if url else None)
+        values["rate_limit"] = RateLimit(**limit, shared=_redis(url) if url else None)
     if values.get("breaker"):
         values["breaker"] = CircuitBreaker(**values["breaker"])
     if values.pop("dedupe", False):
@@ -84,6 +83,12 @@ def consumer_class(name: str, attributes: dict[str, Any], switches: str) -> Any:
         if each in values:
             values[each] = frozenset(values[each])
     return type(name, (CONSUMERS[name],), values)
+
+
+def _redis(url: str) -> Limiter:
+    from kafka_notify.redis import RedisLimiter  # a third of what a worker imports, and few need it
+
+    return RedisLimiter(url)
 
 
 def make_worker(spec: Spec, log: AttemptLog) -> Worker:

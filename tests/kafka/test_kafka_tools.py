@@ -56,12 +56,6 @@ def documented() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def kafka() -> Iterator[LocalKafka]:
-    with LocalKafka(brokers=3) as kafka:
-        yield kafka
-
-
-@pytest.fixture(scope="module")
 def tools_jar() -> str:
     """The jar that a broker does without."""
     jgo = pytest.importorskip("jgo")
@@ -75,21 +69,20 @@ def tools_jar() -> str:
 
 
 @pytest.fixture
-def run(kafka: LocalKafka, tools_jar: str, tmp_path: Path) -> Callable[..., str]:
+def run(local_kafka_cluster: LocalKafka, tools_jar: str, tmp_path: Path) -> Callable[..., str]:
     """Runs a command in a directory of its own."""
     (tmp_path / "client.properties").write_text("security.protocol=PLAINTEXT\n")
 
     def run(command: str, **names: str) -> str:
-        known = {"HOST:PORT": kafka.bootstrap_servers, **names}
+        known = {"HOST:PORT": local_kafka_cluster.bootstrap_servers, **names}
         command = _PLACEHOLDER.sub(lambda found: known.get(found[0], found[0]), command)
         unknown = [found[0] for found in _PLACEHOLDER.finditer(command)]
         assert not unknown, f"{unknown} in: {command}"
         line, _, into = command.partition(" > ")
         tool, *arguments = shlex.split(line)
-        distribution: Any = kafka._distribution
+        distribution: Any = local_kafka_cluster._distribution
         program, *rest = distribution.command(TOOLS[tool], *arguments)
         rest[rest.index("-cp") + 1] += f":{tools_jar}"
-        rest = [word for word in rest if not word.startswith("-XX:AOTCache")]
         done = subprocess.run(
             [program, *rest], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
         )
@@ -164,22 +157,24 @@ def test_every_documented_command_is_tried() -> None:
     assert documented() == list(EFFECTS)
 
 
-def test_documented_commands_do_what_is_said(kafka: LocalKafka, run: Callable[..., str]) -> None:
+def test_documented_commands_do_what_is_said(
+    local_kafka_cluster: LocalKafka, run: Callable[..., str]
+) -> None:
     """As they stand, with nothing but their placeholders filled in."""
-    cluster = Cluster(kafka)
+    cluster = Cluster(local_kafka_cluster)
     for command in documented():
         said = run(command, OLD_GROUP=OLD, NEW_GROUP=NEW)
         until(lambda: EFFECTS[command](cluster, said), lambda: f"no effect: {command}\n{said}")  # noqa: B023
 
 
 def test_what_check_prints_mends_what_it_found(
-    kafka: LocalKafka, run: Callable[..., str], tmp_path: Path
+    local_kafka_cluster: LocalKafka, run: Callable[..., str], tmp_path: Path
 ) -> None:
     """Each finding is gone once its commands have run."""
     site = Topology(
         lanes=[Lane("low", partitions=2)], categories=[Category("a", "low")], channels=["sms"], prefix="off"
     )
-    config: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers}
+    config: dict[str, Any] = {"bootstrap.servers": local_kafka_cluster.bootstrap_servers}
     bad = {
         "cleanup.policy": "compact",
         "max.message.bytes": "1000",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import attrs
+import httpx
 import httpx2
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -55,7 +56,7 @@ class AvroCodec:
     def decode(self, value: bytes, context: CodecContext, /) -> Any:
         try:
             return self._deserialize(value, SerializationContext(context.topic, MessageField.VALUE))
-        except httpx2.TransportError as e:
+        except (httpx2.TransportError, httpx.TransportError) as e:  # older confluent-kafka: httpx
             raise CodecUnavailableError(f"the schema registry is away ({type(e).__name__})") from e
 
 

@@ -29,7 +29,7 @@ from kafka_notify._wire.undecoded import collapse_of
 from kafka_notify.wire import Headers, History, Origin, RetryState
 from tests.model.promises import Bytes
 
-FEW, MANY = 1_000, 20_000
+FEW, MANY = 1_000, 6_000
 NOW = 1_000_000
 
 
@@ -402,7 +402,7 @@ def steps(method: Callable[[Bench, int], Iterator[None]], count: int, restores: 
 def test_steps_do_not_grow_with_the_queue(
     method: Callable[[Bench, int], Iterator[None]], restores: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With twenty times as many in the queue of one user an event takes as many steps, but for a logarithm."""
+    """With six times as many in the queue of one user an event takes as many steps, but for a logarithm."""
     monkeypatch.setattr(partitions, "Entry", Counted)
     few, most_of_few = steps(method, FEW, restores)
     many, most_of_many = steps(method, MANY, restores)

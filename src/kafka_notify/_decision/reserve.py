@@ -9,9 +9,10 @@ sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 import attrs
+from typing_extensions import NamedTuple  # a generic one, on Python 3.10 too
 
 EACH: Final = 4
 """Notifications kept for one destination."""
