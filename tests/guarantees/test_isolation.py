@@ -140,7 +140,7 @@ def test_others_in_other_partitions(site: Callable[[int], Site], protocol: str) 
     with s.worker(sender, **{"group.protocol": protocol, **how}) as worker:
         fetch: Any = worker._running.fetch  # type: ignore[union-attr]
         polled(
-            lambda: bool(fetch._paused & {0}) and worker.stats().in_flight == 1,
+            lambda: bool(fetch._member.paused & {0}) and worker.stats().in_flight == 1,
             "the busy partition is paused",
         )
         ids = s.produce(s.users(OTHERS, "other", lambda n: n != 0))
@@ -190,7 +190,7 @@ def test_rebalance_while_partitions_are_paused(site: Callable[[int], Site]) -> N
     first = Sender(s.accepted, s.go)
     with s.worker(first, **{"session.timeout.ms": 6_000}) as worker:
         fetch: Any = worker._running.fetch  # type: ignore[union-attr]
-        polled(lambda: len(fetch._paused) == 4, "all partitions are paused")
+        polled(lambda: len(fetch._member.paused) == 4, "all partitions are paused")
         second = Sender(s.accepted, s.go)
         second.new = first.new
         with s.worker(second, **{"session.timeout.ms": 6_000}) as other:

@@ -105,7 +105,7 @@ def test_unread_records_are_removed_meanwhile(fleet: Fleets, goes_on: str) -> No
         intake = running.engine.intake
         running.engine.post(setattr, intake, "publish_wanted", lambda: None)
         running.engine.post(setattr, running.fetch, "wanted", frozenset())
-        f.until(lambda: running.fetch._paused, "pause")
+        f.until(lambda: running.fetch._member.paused, "pause")
         f.produce(f.notification("u", n=n) for n in range(9))
         f.remove_before(f.source, 6)
         ours_said = f"up to 5 records of {f.source}[0] before they were read"
