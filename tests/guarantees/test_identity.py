@@ -193,7 +193,7 @@ def test_worker_that_sends_more_channels_goes_on(fleet: Fleets, caplog: pytest.L
     with f.worker_here(attributes=BOTH):
         sent = pushes(f, 10)
         f.until(lambda: {p.id for p in sent} <= f.terminal, "end of all")
-    assert f"{f.source}[0]: push is sent from offset 10 on" in caplog.text
+    assert f"{f.source}[0]: this worker sends push from offset 10 on" in caplog.text
 
 
 def committed(f: Fleet) -> int | None:

@@ -352,7 +352,7 @@ def test_letters_of_a_consumer_that_nobody_runs_are_left_out(site: Site) -> None
     assert "nobody reads the retry topic of texts" in report.advice[0]
     with pytest.raises(ConfigError, match="no worker of that consumer has ever run"):
         site.redrive(site.found(), to="new")
-    with pytest.raises(ConfigError, match="no retry topic of that consumer; there are: new, sms, texts"):
+    with pytest.raises(ConfigError, match="no retry topic of that consumer; name one of: new, sms, texts"):
         site.redrive(site.found(), to="nobody")
     site.ran("high", "new")
     assert site.redrive(site.found(), dry_run=False, to="new").redriven == 1

@@ -35,7 +35,7 @@ class Rules:
         max_attempts: Counted attempts before the dead-letter topic.
         max_wait_ms: `RetryPolicy.max_wait` in milliseconds.
         unknown: What follows an unknown outcome.
-        in_lane: Whether the notification waits in a lane whose circuits rule. Without them nobody knows how long a
+        in_lane: True when the notification waits in a lane whose circuits rule. Without them nobody knows how long a
             wait of the whole lane takes, so no notification expires in it.
     """
 
@@ -46,7 +46,7 @@ class Rules:
 
     @classmethod
     def of(cls, retry: RetryPolicy, unknown: UnknownOutcome, *, in_lane: bool = True) -> Rules:
-        """Those of a policy."""
+        """The rules of a policy."""
         most = None if retry.max_wait is None else round(retry.max_wait * 1000)
         return cls(retry.max_attempts, most, unknown, in_lane)
 
@@ -58,7 +58,7 @@ class Kept:
     longest_wait_ms: int | None = keepable(RETRY_DEFAULT_MS)
     """How long one copy is surely kept; None is for ever."""
     any_wait: bool = False
-    """Whether a retry may wait for longer: it is known that its copy is written again in time."""
+    """True when a retry may wait for longer: its copy is known to be written again in time."""
 
     @classmethod
     def by(cls, retention_ms: int) -> Kept:
@@ -71,9 +71,9 @@ class Ruling:
     """What the circuits make of a failure that may be the provider's.
 
     Args:
-        counted: Whether it counts as an attempt.
+        counted: True when the failure counts as an attempt.
         wait: Seconds before the provider should be asked again.
-        claim: Whether the failure says that the account, the sender or the provider is refused or throttled.
+        claim: True when the failure says that the account, the sender or the provider is refused or throttled.
         backoff: Seconds of the retry policy.
         spread: Seconds that a failure which does not count waits beyond that, or all that failed in an outage would
             be due together.
@@ -137,13 +137,13 @@ def decide(
     expiry, how long the retry topic keeps a copy, and how long a notification may be throttled.
 
     Args:
-        outcome: Of the attempt, or of what kept it from being made.
+        outcome: The outcome of the attempt, or of what kept it from being made.
         history: What happened to the notification before.
         expires: Epoch ms when it expires; None if never.
-        rules: Of the team.
+        rules: The team's rules.
         now: Epoch milliseconds.
         kept: How long a retry may wait in its topic; by default as long as it likes.
-        ruling: Of the circuits; None when the outcome says nothing about the provider.
+        ruling: The circuits' ruling; None when the outcome says nothing about the provider.
     """
     if isinstance(outcome, Retry):
         ruled = _ruled(outcome, ruling, history, now)
@@ -162,7 +162,7 @@ def decide(
 
 
 def _ruled(outcome: Retry, ruling: Ruling | None, history: History, now: int) -> Retry:
-    """Whether the attempt counts, and how long the notification waits."""
+    """The outcome after the circuits' ruling: if the attempt counts, and how long the notification waits."""
     if ruling is None:
         if outcome.counted:
             return outcome

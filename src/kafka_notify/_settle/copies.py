@@ -64,9 +64,9 @@ class Copy:
     )  # fmt: skip
 
     outlives: ClassVar[bool] = False
-    """Whether its acknowledgement matters also after the assignment has ended."""
+    """True when its acknowledgement matters also after the assignment has ended."""
     gives_way: ClassVar[bool] = False
-    """Whether `too_large` is asked when it is refused for a size beyond `FITS_EVERYWHERE`."""
+    """True when `too_large` is asked once a topic refuses more than `FITS_EVERYWHERE` bytes."""
 
     def __init__(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
@@ -85,7 +85,7 @@ class Copy:
         """Nobody waits for its answer any more."""
 
     def wanted(self) -> bool:
-        """Whether to go on: asked before each further try. The assignment may have ended."""
+        """True while it is still to be written: asked before each further try. The assignment may have ended."""
         raise NotImplementedError
 
     def acknowledged(self, offset: int) -> None:
@@ -106,7 +106,7 @@ class Copy:
         self.headers = []
 
     def hopeless(self) -> bool:
-        """Whether it was refused for a size that no setting of a topic has to allow."""
+        """True when it was refused for a size that no setting of a topic has to allow."""
         if self.abandoned or self.reason not in _REFUSED_FOR_SIZE:
             return False
         size = len(self.key or b"") + len(self.value or b"")
@@ -120,7 +120,7 @@ class CopyWriter:
         handle: Where records are produced.
         loop: The worker's event loop.
         on_event: Told of each failure.
-        reopen: Gives another handle when this one has failed for good.
+        reopen: Gives another handle when this one has failed permanently.
         guarded: Runs callbacks; a worker's ends the worker when one raises.
     """
 

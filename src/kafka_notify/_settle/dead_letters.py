@@ -1,4 +1,4 @@
-"""What is written of a notification that died: all of it, or as much as a topic takes; and what follows then."""
+"""Dead letters: the whole record, or as much of it as a topic takes, and what follows the acknowledgement."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Form:
     """One way to write a dead letter: how much of its record is kept."""
 
     payload: DlqPayload
-    """Whether the value is kept."""
+    """`intact` when the value is kept."""
     headers: bool = True
-    """Whether the record's own headers are kept, and a key that is no user id."""
+    """True keeps the record's own headers, and a key that is not a user id."""
     code: str | None = None
-    """The error code that goes before its own."""
+    """The error code that it says instead of the last failure's."""
 
     def key(self, entry: Entry) -> bytes | None:
-        """The letter's key."""
+        """The key of the dead letter."""
         key = entry.key
         return key if self.headers or len(key or b"") <= MAX_USER_ID_BYTES else None
 
@@ -49,10 +49,10 @@ _SMALLEST: Final = Form("redacted", headers=False, code=codes.RECORD_TOO_LARGE)
 def payload_policy(
     entry: Entry, notification: Notification[Any] | None, categories: Mapping[str, Category[Any]]
 ) -> DlqPayload:
-    """Whether the value is kept.
+    """`intact` when the value is kept.
 
-    A known category decides; one of a newer producer counts as sensitive; what is no notification at all must
-    be inspected as it is.
+    A known category decides. A category of a newer producer counts as sensitive. A record that is not a notification
+    is kept for inspection.
     """
     if entry.record is None:
         return "redacted"  # removed from its topic before anybody could read it again
@@ -64,10 +64,10 @@ def payload_policy(
 
 
 def forms(payload: DlqPayload) -> list[Form]:
-    """The letter as it should be, then what is tried when a topic refuses that for its size.
+    """The forms of a dead letter, from the largest to the one that every topic takes.
 
-    First without the value, then without the record's own headers and a key that is no user id: that fits
-    everywhere, as it holds nothing of unknown length.
+    The second is without the value, the last without the record's own headers and a key that is not a user id: it
+    holds nothing of unknown length.
     """
     if payload == "intact":
         return [Form(payload), _WITHOUT_VALUE, _SMALLEST]
@@ -80,17 +80,17 @@ class DeadLetterCopy(PartitionCopy):
     When no topic takes it, it is written without its value, and if need be without key and headers.
 
     Args:
-        context: Of the worker.
+        context: The worker's context.
         entry: Whose dead letter it is.
         retry: What it says of the notification and of earlier attempts.
         reason: Why it is dead-lettered.
         notification: None when it cannot be decoded.
-        hook: `on_dead_letter`: awaited after the acknowledgement, before completion: at least once. None costs nothing.
+        hook: `on_dead_letter`, awaited at least once: after the acknowledgement, before completion.
         spawn: Runs the hook.
     """
 
     __slots__ = ("_context", "_entry", "_forms", "_hook", "_notification", "_retry", "_spawn", "_state")
-    outlives = True  # `on_dead_letter` is told of a letter that was written
+    outlives = True  # `on_dead_letter` is told of a dead letter that was written
     gives_way = True
 
     def __init__(

@@ -31,10 +31,9 @@ class CopyPublisher:
     """Writes the copies of one worker.
 
     Args:
-        context: Of the worker.
+        context: The worker's context.
         writer: Writes until acknowledged.
-        on_dead_letter: Awaited after the acknowledgement of each dead letter, before completion: at least once. None
-            costs nothing.
+        on_dead_letter: Awaited at least once for each dead letter: after its acknowledgement, before completion.
         spawn: Runs it.
     """
 
@@ -53,7 +52,7 @@ class CopyPublisher:
         """Put a source record behind an earlier one of its user: a copy with its attempts, due now.
 
         Args:
-            entry: Which.
+            entry: The source record.
             will_be_sent: Says whether it can be sent at that epoch ms, so that it supersedes older ones with its
                 collapse key: later its payload may not be in memory any more. Asked only when it has one.
         """

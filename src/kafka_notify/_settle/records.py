@@ -54,9 +54,9 @@ class PartitionCopy(Copy):
 
     Args:
         of: The assignment that it belongs to.
-        topic: Where to.
-        number: Of the partition there; -1 lets the key decide.
-        key: Of the record; likewise `value` and `headers`.
+        topic: The topic that it is written to.
+        number: The partition there; -1 lets the key decide.
+        key: The record's key; likewise `value` and `headers`.
     """
 
     __slots__ = ("_of",)
@@ -79,7 +79,7 @@ class PartitionCopy(Copy):
         return self._of.alive
 
     def _answered(self) -> bool:
-        """Nobody waits for it any more; whether its assignment lives."""
+        """Note that nobody waits for it any more; return True while its assignment lives."""
         self._of.outstanding -= 1
         return self._of.alive
 
@@ -96,7 +96,7 @@ class RetryCopy(PartitionCopy):
     """A record of the retry topic: the entry lives there once the broker has it.
 
     Args:
-        context: Of the worker.
+        context: The worker's context.
         entry: Whose copy it is.
         retry: What it says.
         notification: None where nobody decoded it.

@@ -23,9 +23,9 @@ class SourceRecord:
     """What became of the record that a dead letter's notification came in."""
 
     state: Literal["kept", "gone", "different"]
-    """`kept`: it is still in its topic, and says the same as the letter. `gone`: retention removed it, its topic was
-    deleted, or nobody can tell whether it is the letter's. `different`: another record is in its place, so the letter
-    is forged or foreign."""
+    """`kept`: it is still in its topic, and says the same as the dead letter. `gone`: retention removed it, its topic
+    was deleted, or nobody can tell whether it is the dead letter's. `different`: another record is in its place, so the
+    dead letter is forged or foreign."""
     kept_until: dt.datetime | None = None
     """Its topic surely keeps it until then; None when that is not known."""
 
@@ -35,7 +35,7 @@ class DeadLetter:
     """A notification that a consumer gave up on, and why. Its `repr` hides user, data and raw bytes."""
 
     id: str
-    """Of the notification; derived from its origin when it has none."""
+    """ID of the notification; derived from its origin when it has none."""
     reason: str
     """permanent, invalid_recipient, max_attempts, expired, undecodable, unsupported_schema, throttle_timeout,
     unknown_outcome, wait_too_long or removed."""
@@ -43,31 +43,31 @@ class DeadLetter:
     """Code of the last failure, such as `twilio.21610`."""
     user_id: str | None = attrs.field(repr=False)
     notification: Notification[Any] | None = attrs.field(repr=False)
-    """None when it cannot be decoded. Of a redacted letter the data is an empty mapping."""
+    """None when it cannot be decoded. The data of a redacted one is an empty mapping."""
     raw: bytes | None = attrs.field(repr=False)
     """The record's value, as the producer wrote it; None when redacted."""
     topic: str
     partition: int
-    """Where it lies in the dead-letter topic, with `offset`; -1 in `on_dead_letter`, where nobody has looked."""
+    """Its place in the dead-letter topic, with `offset`; -1 in `on_dead_letter`, where it is not known."""
     offset: int
     died_at: dt.datetime
     consumer: str
     """Name of the consumer that gave up; `workers` is the one without a name."""
     expired: bool
-    """Whether it had expired when it was read."""
+    """True when it had expired when it was read."""
     redacted: bool
     redrives: int
-    """How often it was redriven before it died this time."""
+    """How often it was redriven before it was dead-lettered this time."""
     key: bytes | None = attrs.field(repr=False)
     headers: tuple[tuple[str, bytes], ...] = attrs.field(repr=False)
-    """As they lie in the dead-letter topic."""
+    """Its headers in the dead-letter topic."""
     state: wire.DeadLetterState = attrs.field(repr=False)
     """Origin, group, attempts and last error, as the consumer left them."""
     source: SourceRecord | None = None
     """Its source record, when that was looked for: see `DeadLetters.restored`."""
 
     def to_dict(self, *, personal: bool = False) -> dict[str, object]:
-        """As plain data for JSON: what died, why and where.
+        """Return it as plain data for JSON: what was dead-lettered, why and where.
 
         Args:
             personal: Also user id, recipient, headers and value: as text where they are UTF-8, else as
@@ -135,12 +135,12 @@ class DeadLetter:
 
         Args:
             timestamp_ms: The record's.
-            categories: Those of the topology.
+            categories: The topology's categories.
             notification: When the caller has it decoded already; a redacted one's data is then there too.
 
         Raises:
-            Undecodable: The record is no dead letter.
-            CodecUnavailableError: The codec's service is away: try again.
+            Undecodable: The record is not a dead letter.
+            CodecUnavailableError: The codec's service is unavailable: try again.
         """
         state = wire.read_dead_letter(headers)
         if state is None:
@@ -179,17 +179,17 @@ class DeadLetter:
         categories: Mapping[str, Category[Any]],
         source: SourceRecord,
     ) -> DeadLetter:
-        """The same letter with the whole of its notification.
+        """Return the same dead letter with the whole of its notification.
 
         Args:
-            key: Of the source record; likewise `value` and `timestamp_ms`.
-            headers: Its own, and those that the letter adds.
+            key: The source record's key; likewise `value` and `timestamp_ms`.
+            headers: Its own headers, and those that the dead letter adds.
             codec: Reads the value.
-            categories: Those of the topology.
+            categories: The topology's categories.
             source: What is known of the record.
 
         Raises:
-            CodecUnavailableError: The codec's service is away: try again.
+            CodecUnavailableError: The codec's service is unavailable: try again.
         """
         state = attrs.evolve(self.state, payload="intact")
         notification = _decoded(state, key, value, headers, timestamp_ms, codec, categories)

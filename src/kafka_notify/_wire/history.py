@@ -1,4 +1,4 @@
-"""What retry copies and dead letters hand on: where a notification began, and what happened to it so far."""
+"""Origin and history of a notification: the values that retry copies and dead letters hand on."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class History:
 
         Args:
             error: The failure; None changes the number of attempts alone.
-            counted: Whether it counts as an attempt.
+            counted: True when it counts as an attempt.
         """
         attempts = self.attempts + counted
         if error is None:

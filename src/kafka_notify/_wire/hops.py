@@ -70,7 +70,7 @@ def read_retry(headers: Headers | None, origin_topic: str, origin_partition: int
     """The state of a record of our own retry topic.
 
     Args:
-        headers: Of the record.
+        headers: The record's headers.
         origin_topic: The source topic that this retry topic belongs to, as `origin_partition`: a header never
             routes anywhere else.
 
@@ -95,7 +95,10 @@ def retry_copy(headers: Headers | None, state: RetryState, id: str, created_ms: 
     """The headers of a retry copy: the record's own, untouched and in order, and `state` instead of an older one.
 
     Args:
-        id: Of the notification, written when the record has none; as `created_ms`.
+        headers: The record's headers.
+        state: The state that the copy says.
+        id: ID of the notification, written when the record has none; likewise `created_ms`.
+        created_ms: Its creation time, epoch milliseconds.
     """
     copy = own_headers(headers, id, created_ms)
     copy += _origin_and_history(state)
@@ -196,7 +199,7 @@ class DeadLetterState:
     group: str
     """The consumer group that gave up."""
     payload: DlqPayload
-    """Whether the value is the original's bytes."""
+    """`intact` when the value is the original's bytes."""
 
 
 def dead_letter(
@@ -205,7 +208,7 @@ def dead_letter(
     """The headers of a dead letter: the record's own, untouched and in order, and `state` instead of an older one.
 
     Args:
-        headers: Of the record.
+        headers: The record's headers.
         state: Why it was dead-lettered, and what happened before.
         id: ID of the notification when it could be decoded, written when the record has none; likewise `created_ms`.
         created_ms: Its creation time, epoch milliseconds.
