@@ -1,1 +1,1 @@
-"""Decisions without I/O: how a send ended, what follows, what is held. Also the values that all parts of a worker share."""
+"""Decisions without I/O: how a send ended, what follows, what is held. And the values that parts of a worker share."""
