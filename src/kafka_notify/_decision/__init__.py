@@ -1,1 +1,1 @@
-"""How a send ended, what follows, and what is held: decisions without I/O, and what the parts of a worker share."""
+"""Decisions without I/O: how a send ended, what follows, what is held. And the values that parts of a worker share."""

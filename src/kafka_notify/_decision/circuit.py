@@ -1,4 +1,4 @@
-"""When a lane or destination is held because its provider fails, and which failures count. Pure.
+"""The circuit of a lane or destination: when it is held as its provider fails, and which failures count. Pure.
 
 A circuit keeps a *score*: a failed first send adds 1, an accepted send subtracts `CircuitBreaker.accepted`, and at
 `CircuitBreaker.failures` the lane is held. The same score releases it at 0. Two rules keep notifications that always

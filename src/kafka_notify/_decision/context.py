@@ -1,4 +1,4 @@
-"""What all parts of a worker need to know, as one frozen value."""
+"""The context of a worker: settings and services that all its parts share, as one frozen value."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Counts:
     passed_over: int = 0
     unknown: int = 0
     assumed: int = 0
-    """Those of `sent` that no provider confirmed."""
+    """The part of `sent` that no provider confirmed."""
 
     def accepted(self) -> int:
         """The number of sends that a provider accepted."""

@@ -1,4 +1,4 @@
-"""What the end of a send says about its provider, and what a failure costs its notification. Pure."""
+"""Evidence about a provider from the end of a send, and the cost of a failure to its notification. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONGEST_LEAST: Final = 30.0
 
 
 class Kind(Enum):
-    """What an outcome other than `Sent` says about the provider."""
+    """The evidence about the provider in an outcome other than `Sent`."""
 
     NOTHING = "nothing"
     """The provider was not asked, or the failure is a bug on this side."""
@@ -73,7 +73,7 @@ class Try(NamedTuple):
     started: float
     """Monotonic seconds."""
     token: int = 0
-    """What `Circuit.start` returned: 0 unless the send was a probe."""
+    """The token that `Circuit.start` returned: 0 unless the send was a probe."""
     attempts: int = 0
     """Counted attempts before this one."""
     tried: bool = False
@@ -85,7 +85,7 @@ class Try(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a failure costs its notification."""
+    """The cost of a failure to its notification."""
 
     counted: bool
     wait: float

@@ -1,4 +1,4 @@
-"""Which notifications of held destinations stay in memory without a copy, to be their next probes. Pure.
+"""The notifications of held destinations that stay in memory without a copy, to be their next probes. Pure.
 
 A notification whose copy is on its way cannot be sent, and an evicted payload has to be read again first. So the last
 few notifications for each held destination that never failed are not copied yet. Each new one pushes out the oldest.

@@ -1,4 +1,4 @@
-"""Which share of sends fails, and which share of retries is accepted: moving averages of one circuit. Pure."""
+"""The shares of failed sends and of accepted retries, as moving averages of one circuit. Pure."""
 
 from __future__ import annotations
 

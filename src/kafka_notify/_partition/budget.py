@@ -25,7 +25,7 @@ class PayloadBudget:
         self.used = 0
         """Bytes of payloads of waiting retries, kept or read again."""
         self.loaded = 0
-        """Those of `used` that were read again or are being read."""
+        """The part of `used` that was read again or is being read."""
         self.open = 0
         """Source records in memory that are not finished and have no copy yet."""
 

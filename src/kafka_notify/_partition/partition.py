@@ -204,7 +204,7 @@ class Partition(Answers):
 
     @property
     def source_end(self) -> int:
-        """Where the source partition ended when this assignment began."""
+        """End of the source partition when this assignment began."""
         return self.source.end
 
     @property

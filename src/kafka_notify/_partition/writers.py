@@ -1,4 +1,4 @@
-"""Which writers' copies count in a retry partition: the fence between one assignment and the next."""
+"""The writers whose copies count in a retry partition, and the fence between one assignment and the next."""
 
 from __future__ import annotations
 

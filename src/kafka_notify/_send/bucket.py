@@ -1,4 +1,4 @@
-"""How many sends may start now: a sliding window that holds the limit, and a token bucket that smooths. Pure.
+"""The number of sends that may start now: a sliding window that holds the limit, and a token bucket that smooths. Pure.
 
 The window remembers the start of each send of the last period, so that no stretch of that length ever sees more.
 A token bucket alone would allow its burst on top.

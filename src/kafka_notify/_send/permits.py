@@ -1,4 +1,4 @@
-"""What may keep sends from starting, as one value: circuits, a rate limit, pauses, and the lease on the partitions."""
+"""The permits of sends, as one value: circuits, a rate limit, pauses, and the lease on the partitions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Lease(Protocol):
 
 @attrs.frozen
 class Permits:
-    """What is asked before a send.
+    """The parts that are asked before a send.
 
     Args:
         guard: The circuits of the lane and of its destinations.

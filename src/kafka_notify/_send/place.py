@@ -1,4 +1,4 @@
-"""What the circuits know of a sender and its current send, and what they need of those who send."""
+"""A sender and its current send as the circuits see them, and the interface of the parts that send."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Probes:
 
 @attrs.frozen
 class Senders:
-    """What a guard needs of the parts that send.
+    """The interface of the parts that send, for a guard.
 
     Args:
         places: Places of all sends under way.

@@ -55,7 +55,7 @@ class Sender:
 
 @attrs.frozen
 class Host:
-    """What sends need of the rest of their worker.
+    """The interface of the rest of the worker.
 
     Args:
         lease: The lease on the partitions.

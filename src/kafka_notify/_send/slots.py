@@ -86,7 +86,7 @@ class Slots:
         return self._threads.stuck + len(self.lost) + self._hooks.stuck
 
     def strays(self) -> int:
-        """Those of `stuck` that ignored a hand-over: the next owner may be sending the same notification."""
+        """The number of `stuck` sends that ignored a hand-over: the next owner may be sending the same notification."""
         return sum(slot.reason == "handover" for slot in tuple(self.lost))
 
     def allowed(self) -> int:

@@ -99,9 +99,8 @@ async def check_sender(
     Args:
         make: Makes the consumer.
         stub: The provider, with the answers `accepted`, those in `EXPECTED`, and those in `expects`.
-        notification: A notification whose recipient and data hold strings of 6 characters or more that are unlikely
-            anywhere else. Let the stub's answers contain them as the provider's do: many error messages quote the
-            recipient.
+        notification: Its recipient and data hold strings of 6 characters or more that are nowhere else. Let the stub's
+            answers contain them as the provider's do: many error messages quote the recipient.
         retry_after: Seconds that the answer `throttled` asks for; None when this provider names no time.
         expects: Error classes that differ from `EXPECTED`, or for answers of this provider alone, for example
             `{"opted_out": InvalidRecipientError}`.
