@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -27,6 +27,7 @@ from kafka_notify._admin.findings import (
     unsent_channels,
 )
 from kafka_notify._admin.wanted import Compression, ConsumerLike, name_of, topic_config, wanted_topics
+from kafka_notify._base.arguments import check_choice
 from kafka_notify._base.names import has_prefix, of_retry_topic
 from kafka_notify._kafka.client_errors import metadata
 from kafka_notify._kafka.config import Config, client_config, is_secured, opened
@@ -67,6 +68,7 @@ def create_topics(
         ConfigError: The cluster refused a topic; the text says which and why.
         NotifyError: No broker answered.
     """
+    check_choice(compression, get_args(Compression), "compression")
     admin: Any = opened(AdminClient, client_config(config))
     listed = _metadata(admin)
     replicas = replication_factor or min(3, len(listed.brokers))

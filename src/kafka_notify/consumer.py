@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from collections.abc import Awaitable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
 
-from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.arguments import check_choice, names_of, to_seconds
 from kafka_notify._base.names import DEFAULT_CONSUMER, check_name
 from kafka_notify._base.units import Seconds
 from kafka_notify.errors import ConfigError, DeliveryError
@@ -62,6 +63,7 @@ class Consumer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _refuse_misspelt(cls, vars(cls))
         hooks = ("destination", "should_send", "on_sent", "on_dead_letter", "classify", "setup", "teardown")
         cls._overridden = frozenset(h for h in hooks if getattr(cls, h) is not getattr(Consumer, h))
 
@@ -112,26 +114,47 @@ class Consumer:
 
 
 def check_consumer(consumer: Consumer, topology: Topology) -> None:
-    """Raise a `ConfigError` for a consumer whose class attributes contradict each other or the topology."""
+    """Raise a `ConfigError` for a consumer whose settings are wrong, or contradict each other or the topology."""
     kind = type(consumer).__name__
     if type(consumer).send is Consumer.send:
         raise ConfigError(f"{kind} must define send(self, notification, attempt)")
-    if isinstance(consumer.channels, str):
+    _refuse_misspelt(type(consumer), vars(consumer))
+    _check_channels(consumer, kind, topology)
+    _check_name(consumer, kind)
+    _check_limits(consumer, kind, topology)
+    if inspect.iscoroutinefunction(consumer.destination):
+        raise ConfigError(f"{kind}.destination must be a plain function: it is asked before each send starts")
+    check_choice(consumer.unknown_outcome, get_args(UnknownOutcome), f"{kind}.unknown_outcome")
+    if not isinstance(consumer.ordering, Ordering):
+        known = ", ".join(str(each) for each in Ordering)
+        raise ConfigError(f"{kind}.ordering must be an Ordering ({known}), not {consumer.ordering!r}")
+    if consumer.retry is not None and not isinstance(consumer.retry, RetryPolicy):
+        raise ConfigError(f"{kind}.retry must be a RetryPolicy, not {consumer.retry!r}")
+    if consumer.dedupe is not None and not (
+        inspect.iscoroutinefunction(getattr(consumer.dedupe, "seen", None))
+        and inspect.iscoroutinefunction(getattr(consumer.dedupe, "add", None))
+    ):
         raise ConfigError(
-            f"{kind}.channels must be a set of channel names, not a str: {{{consumer.channels!r}}}"
+            f"{kind}.dedupe must have `async def seen(id)` and `async def add(id)`, "
+            f"not be a {type(consumer.dedupe).__name__}"
         )
-    unknown = sorted(set(consumer.channels) - topology.channels)
-    if unknown:
-        known = ", ".join(sorted(topology.channels))
+
+
+def _check_channels(consumer: Consumer, kind: str, topology: Topology) -> None:
+    channels = names_of(consumer.channels, f"{kind}.channels")
+    dropped = names_of(consumer.dropped_channels, f"{kind}.dropped_channels")
+    if unknown := sorted(channels - topology.channels):
         raise ConfigError(
-            f"{kind}.channels: unknown {', '.join(map(repr, unknown))}; known channels: {known}"
+            f"{kind}.channels: unknown {', '.join(map(repr, unknown))}; "
+            f"known channels: {', '.join(sorted(topology.channels))}"
         )
-    if isinstance(consumer.dropped_channels, str):
-        raise ConfigError(f"{kind}.dropped_channels must be a set of channel names, not a str")
-    if both := sorted(set(consumer.channels) & set(consumer.dropped_channels)):
+    if both := sorted(channels & dropped):
         raise ConfigError(f"{kind}.dropped_channels must not name what is in `channels`: {', '.join(both)}")
-    if consumer.dropped_channels and not consumer.channels:
+    if dropped and not channels:
         raise ConfigError(f"{kind}.dropped_channels needs `channels`: without them it sends every channel")
+
+
+def _check_name(consumer: Consumer, kind: str) -> None:
     if consumer.channels and not consumer.name:
         raise ConfigError(
             f"{kind} reads only some channels, so it needs a `name` for a consumer group of its own: "
@@ -143,12 +166,12 @@ def check_consumer(consumer: Consumer, topology: Topology) -> None:
             raise ConfigError(
                 f"{kind}.name must not be {DEFAULT_CONSUMER!r}: that is the group of unnamed consumers"
             )
-    if (
-        isinstance(consumer.concurrency, bool)
-        or not isinstance(consumer.concurrency, int)
-        or consumer.concurrency < 1
-    ):
-        raise ConfigError(f"{kind}.concurrency must be a whole number >= 1, not {consumer.concurrency!r}")
+
+
+def _check_limits(consumer: Consumer, kind: str, topology: Topology) -> None:
+    many, share = consumer.concurrency, consumer.destination_share
+    if isinstance(many, bool) or not isinstance(many, int) or many < 1:
+        raise ConfigError(f"{kind}.concurrency must be a whole number >= 1, not {many!r}")
     if to_seconds(consumer.send_timeout, f"{kind}.send_timeout") <= 0:
         raise ConfigError(f"{kind}.send_timeout must be > 0")
     if consumer.rate_limit is not None:
@@ -159,27 +182,30 @@ def check_consumer(consumer: Consumer, topology: Topology) -> None:
         consumer.rate_limit.lane_share("", topology.lanes)
     if consumer.breaker is not None and not isinstance(consumer.breaker, CircuitBreaker):
         raise ConfigError(f"{kind}.breaker must be a CircuitBreaker or None, not {consumer.breaker!r}")
-    if inspect.iscoroutinefunction(consumer.destination):
-        raise ConfigError(f"{kind}.destination must be a plain function: it is asked before each send starts")
-    share = consumer.destination_share
     if share is not None and (
         isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1
     ):
         raise ConfigError(
             f"{kind}.destination_share must be None, or a number above 0 and at most 1, not {share!r}"
         )
-    if consumer.unknown_outcome not in get_args(UnknownOutcome):
-        known = ", ".join(map(repr, get_args(UnknownOutcome)))
-        raise ConfigError(f"{kind}.unknown_outcome must be one of {known}, not {consumer.unknown_outcome!r}")
-    if consumer.dedupe is not None and not (
-        inspect.iscoroutinefunction(getattr(consumer.dedupe, "seen", None))
-        and inspect.iscoroutinefunction(getattr(consumer.dedupe, "add", None))
-    ):
-        raise ConfigError(
-            f"{kind}.dedupe must have `async def seen(id)` and `async def add(id)`, "
-            f"not be a {type(consumer.dedupe).__name__}"
-        )
-    if not isinstance(consumer.ordering, Ordering):
-        raise ConfigError(f"{kind}.ordering must be an Ordering, not {consumer.ordering!r}")
-    if consumer.retry is not None and not isinstance(consumer.retry, RetryPolicy):
-        raise ConfigError(f"{kind}.retry must be a RetryPolicy, not {consumer.retry!r}")
+
+
+_SIMILAR: Final = 0.9
+"""How alike two names are, of 1, that differ by a letter dropped, doubled or, in a long name, mistaken."""
+
+
+def _refuse_misspelt(cls: type[Consumer], own: Iterable[str]) -> None:
+    """Raise a `ConfigError` for an attribute that is nearly one of `Consumer`, which would have no effect.
+
+    Other names are the team's. So is one like a setting that the class sets as well: `channel` beside `channels`.
+    """
+    known = [name for name in vars(Consumer) if not name.startswith("_")]
+    for name in own:
+        if name.startswith("_") or name in known:
+            continue
+        for meant in difflib.get_close_matches(name, known, 1, _SIMILAR):
+            if getattr(cls, meant) is getattr(Consumer, meant):
+                raise ConfigError(
+                    f"{cls.__name__}.{name} is not a setting or hook of Consumer: did you mean `{meant}`? "
+                    f"If it is your own, name it less alike, `_{name}` for example"
+                )

@@ -7,9 +7,10 @@ of `DeliveryError`; only its `code` ever reaches headers, events and logs.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from kafka_notify._base import codes
+from kafka_notify._base.text import either
 from kafka_notify._base.units import Seconds, clamped
 
 _CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
@@ -17,6 +18,7 @@ MAX_PROVIDER: Final = 128
 """Characters of a provider's name that are kept."""
 
 ThrottleScope = Literal["recipient", "sender", "provider"]
+_SCOPES: Final = get_args(ThrottleScope)
 
 
 class NotifyError(Exception):
@@ -47,8 +49,9 @@ class CodecUnavailableError(NotifyError):
 class DeliveryError(NotifyError):
     """How a send failed. Raise one of the subclasses.
 
-    Making one never raises, whatever a sender computed for its arguments: a negative `retry_after` is 0; one that is
-    not a duration up to 366 days and a provider that is not text are left out, and the worker's log says so.
+    Making one never raises, whatever a sender computed for `code`, `provider` and `retry_after`: a negative
+    `retry_after` is 0; one that is not a duration up to 366 days and a provider that is not text are left out, and the
+    worker's log says so.
 
     Args:
         code: A short token such as `http.504` or `smtp.451`: letters, digits, `_`, `.`, `-`, at most 64.
@@ -113,6 +116,9 @@ class ThrottledError(DeliveryError):
     Args:
         retry_after: Seconds that the provider asked to wait.
         scope: Who has to wait: only this `recipient`, everything of this `sender`, or of the `provider`.
+
+    Raises:
+        ConfigError: `scope` is none of these: a misspelt "recipient" must not hold everybody's notifications.
     """
 
     def __init__(
@@ -126,6 +132,8 @@ class ThrottledError(DeliveryError):
     ) -> None:
         super().__init__(code, detail=detail, provider=provider)
         self.retry_after = _wait(self, retry_after)
+        if scope not in _SCOPES:
+            raise ConfigError(f"ThrottledError.scope must be {either(_SCOPES)}, not {scope!r}")
         self.scope: ThrottleScope = scope
 
 

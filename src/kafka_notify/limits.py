@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.arguments import check_flag, to_seconds
 from kafka_notify._base.frozen import put
 from kafka_notify._base.names import DEFAULT_CONSUMER
 from kafka_notify._base.units import Seconds
@@ -129,6 +129,7 @@ class RateLimit:
         seconds = to_seconds(per, "RateLimit.per")
         if seconds <= 0:
             raise ConfigError("RateLimit.per must be > 0")
+        check_flag(adaptive, "RateLimit.adaptive")
         kept = dict(reserved or {})
         if any(not 0 < share < 1 for share in kept.values()) or sum(kept.values()) > 1:
             raise ConfigError(
@@ -139,7 +140,7 @@ class RateLimit:
             calls=calls,
             per=seconds,
             burst=burst,
-            adaptive=bool(adaptive),
+            adaptive=adaptive,
             recovery=max(to_seconds(recovery, "RateLimit.recovery"), 0.001),
             reserved=kept,
             shared=shared,

@@ -15,7 +15,7 @@ import attrs
 from attrs.exceptions import FrozenInstanceError
 from typing_extensions import TypeVar
 
-from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.arguments import check_choice, check_flag, to_seconds
 from kafka_notify._base.names import check_name
 from kafka_notify._base.units import Seconds, from_millis, to_millis
 from kafka_notify._wire.ids import derived_id
@@ -95,8 +95,8 @@ class Category(Generic[D]):
     ) -> None:
         check_name("Category.name", name)
         check_name("Category.lane", lane)
-        if dlq_payload not in (None, "keep", "redact"):
-            raise ConfigError(f"Category.dlq_payload must be 'keep' or 'redact', not {dlq_payload!r}")
+        check_flag(sensitive, f"sensitive of category {name!r}")
+        check_choice(dlq_payload, ("keep", "redact", None), f"dlq_payload of category {name!r}")
         seconds = None if ttl is None else to_seconds(ttl, f"ttl of category {name!r}")
         if seconds == 0:
             raise ConfigError(f"ttl of category {name!r} must be > 0: with 0 nothing would ever be sent")

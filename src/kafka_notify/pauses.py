@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from typing import Final
+from typing import Final, get_args
 
 from confluent_kafka import KafkaError, Message
 
+from kafka_notify._base.arguments import check_choice
 from kafka_notify._base.names import is_name, tool_group
 from kafka_notify._base.units import UTC
 from kafka_notify._kafka.client_errors import why_not_written
@@ -71,10 +72,11 @@ class Pauses:
             by: Who did it.
 
         Raises:
-            ConfigError: The name is unknown, `until` has gone by, or there is no control topic.
+            ConfigError: `kind` or name is unknown, `until` has gone by, or there is no control topic.
             ProduceError: The brokers did not acknowledge it: it may or may not hold.
             NotifyError: The brokers do not answer.
         """
+        check_choice(kind, get_args(PauseKind), "kind")
         now = dt.datetime.now(UTC)
         if until is not None and until.tzinfo is None:
             raise ConfigError(
@@ -98,10 +100,11 @@ class Pauses:
             Whether it was paused.
 
         Raises:
-            ConfigError: There is no control topic.
+            ConfigError: `kind` is unknown, or there is no control topic.
             ProduceError: The brokers did not acknowledge it.
             NotifyError: The brokers do not answer.
         """
+        check_choice(kind, get_args(PauseKind), "kind")
         key = pause_key(kind, name, lane)
         if key not in self._read():
             return False
@@ -154,8 +157,6 @@ class Pauses:
                 raise ConfigError(
                     f"unknown {kind} {name!r}; known: {', '.join(sorted(known[kind])) or 'none'}"
                 )
-        elif kind != "consumer":
-            raise ConfigError(f"a category, a channel or a consumer can be paused, not a {kind!r}")
         elif not is_name(name) or not any(
             reader.partitions(topology.retry_topic(each, name)) for each in lanes
         ):

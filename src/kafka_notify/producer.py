@@ -163,8 +163,9 @@ class Producer:
                 continue  # a fork or a fatal error: the lane opens another one
             else:
                 break
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        return await pending.on_loop(left, limit)
+        if limit is None or deadline is None:
+            return await pending
+        return await pending.within(max(0.0, deadline - time.monotonic()), limit)
 
     # -- life cycle ------------------------------------------------------------------------------
 

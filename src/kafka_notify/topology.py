@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import attrs
 
 from kafka_notify._base import names as _names
+from kafka_notify._base.arguments import check_choice, names_of
 from kafka_notify._base.frozen import put
 from kafka_notify._base.names import check_name
 from kafka_notify.errors import ConfigError
@@ -54,8 +55,9 @@ class Lane:
             )
         if isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1:
             raise ConfigError(f"Lane({name!r}).partitions must be a whole number >= 1, not {partitions!r}")
-        if profile not in ("latency", "throughput"):
-            raise ConfigError(f"Lane({name!r}).profile must be 'latency' or 'throughput', not {profile!r}")
+        check_choice(profile, get_args(Profile), f"Lane({name!r}).profile")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise ConfigError(f"Lane({name!r}).retry must be a RetryPolicy or None, not {retry!r}")
         default = LATENCY_RETRY if profile == "latency" else THROUGHPUT_RETRY
         put(self, name=name, partitions=partitions, profile=profile, retry=retry or default, dlq=dlq)
 
@@ -97,7 +99,7 @@ class Topology:
                 raise ConfigError(
                     f"category {category.name!r} names the lane {category.lane!r}; known lanes: {_listed(by_name)}"
                 )
-        names = frozenset(channels)
+        names = names_of(channels, "Topology.channels")
         for channel in names:
             check_name("a channel", channel)
         put(self, lanes=by_name, categories=known, channels=names, prefix=prefix)
@@ -131,7 +133,7 @@ class Topology:
         return Topology(
             lanes={**self.lanes, **_unique("lane", lanes)}.values(),
             categories={**self.categories, **_unique("category", categories)}.values(),
-            channels=self.channels | frozenset(channels),
+            channels=self.channels | names_of(channels, "channels"),
             prefix=self.prefix,
         )
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from types import FrameType, TracebackType
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, Final
 
 from typing_extensions import Self
 
-from kafka_notify._base.arguments import to_seconds
+from kafka_notify._base.arguments import check_flag, to_seconds
 from kafka_notify._base.units import Seconds
 from kafka_notify._base.where import origin
 from kafka_notify._kafka.config import Config, consumer_config, producer_config, with_drain
@@ -23,6 +21,7 @@ from kafka_notify._worker.collector import collector
 from kafka_notify._worker.life import Life, State
 from kafka_notify._worker.report import Sample, failure
 from kafka_notify._worker.running import SLICE, Running, StoppedEarly, WorkerPlan
+from kafka_notify._worker.signals import signals
 from kafka_notify._worker.stats import Health as Health
 from kafka_notify._worker.stats import WorkerStats as WorkerStats
 from kafka_notify.codec import DEFAULT_CODEC, Codec
@@ -93,6 +92,7 @@ class Worker:
         self._middleware = tuple(middleware)
         self._listeners: tuple[OnEvent, ...] = () if on_event is None else (on_event,)
         self._drain_timeout = to_seconds(drain_timeout, "drain_timeout")
+        check_flag(wide_retries, "wide_retries")
         self._wide_retries = wide_retries
         self._loop_factory = loop_factory
         self._lock = threading.Lock()
@@ -294,7 +294,14 @@ def run(*workers: Worker, gc_threshold: tuple[int, int, int] | None = GC_THRESHO
     Raises:
         NotifyError: A worker could not start, or could not go on.
     """
-    with _signals(workers) as asked, collector(gc_threshold):
+
+    def on_signal(count: int) -> None:
+        for worker in workers:
+            worker._life.stop_asked = True
+            if count > 1 and worker._running is not None:
+                worker._running.hurry(0.0)
+
+    with signals(on_signal) as asked, collector(gc_threshold):
         started: list[Worker] = []
         try:
             with contextlib.suppress(StoppedEarly):
@@ -320,31 +327,3 @@ def run(*workers: Worker, gc_threshold: tuple[int, int, int] | None = GC_THRESHO
 def _going(worker: Worker) -> bool:
     running = worker._running
     return worker._life.state is State.RUNNING and running is not None and running.going()
-
-
-@contextmanager
-def _signals(workers: Sequence[Worker]) -> Generator[Callable[[], bool]]:
-    """Whether a signal came. It ends starts that are under way; a second one skips the drain."""
-    count = 0
-
-    def asked() -> bool:
-        return count > 0
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-        for worker in workers:
-            worker._life.stop_asked = True
-            if count > 1 and worker._running is not None:
-                worker._running.hurry(0.0)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -218,7 +218,7 @@ def anything(value: object) -> Any:
         ),
         (
             lambda: Category("otp", "high_priority", dlq_payload=anything("hide")),
-            "dlq_payload must be 'keep' or 'redact'",
+            "dlq_payload of category 'otp' must be 'keep', 'redact' or None",
         ),
         (lambda: Lane("High", partitions=1), "Lane.name must be lower-case letters"),
         (lambda: Lane("high", partitions=0), r"Lane\('high'\).partitions must be a whole number >= 1"),
@@ -400,7 +400,7 @@ def consumer(**attributes: object) -> Consumer:
     ("attributes", "rule"),
     [
         ({"send": Consumer.send}, r"Sms must define send\(self, notification, attempt\)"),
-        ({"channels": "sms"}, "Sms.channels must be a set of channel names, not a str"),
+        ({"channels": "sms"}, "Sms.channels must be a set of names, not a str"),
         (
             {"channels": {"sms", "fax"}},
             "Sms.channels: unknown 'fax'; known channels: email, push, sms, webhook",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Iterable
 
+from kafka_notify._base.text import either
 from kafka_notify._base.units import Seconds
 from kafka_notify.errors import ConfigError
 
@@ -24,3 +26,23 @@ def to_seconds(value: Seconds, name: str) -> float:
     ):
         raise ConfigError(f"{name} must be a duration >= 0 in seconds (or a timedelta), not {value!r}")
     return float(seconds)
+
+
+def check_choice(value: object, choices: Iterable[object], name: str) -> None:
+    """Raise a `ConfigError` that lists the choices unless `value` is one of them."""
+    known = tuple(choices)
+    if value not in known:
+        raise ConfigError(f"{name} must be {either(known)}, not {value!r}")
+
+
+def check_flag(value: object, name: str) -> None:
+    """Raise a `ConfigError` unless `value` is a bool: the text "false" of a config file would count as true."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, not {value!r}")
+
+
+def names_of(values: Iterable[str], name: str) -> frozenset[str]:
+    """`values` as a set; a `ConfigError` for one str, whose letters would count as names."""
+    if isinstance(values, str):
+        raise ConfigError(f"{name} must be a set of names, not a str: write {{{values!r}}}")
+    return frozenset(values)

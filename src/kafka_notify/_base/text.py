@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 # C0 and C1 controls (terminals obey U+009B like ESC [), marks that change the direction of writing, line and paragraph
@@ -33,6 +34,12 @@ def printable(text: str, most: int = MAX_SHOWN) -> str:
 def printable_lines(text: str) -> str:
     """The same for a text of this library, which may quote one from Kafka: newlines stay, and nothing is cut."""
     return _UNSAFE_BUT_NEWLINE.sub(_escape, text)
+
+
+def either(choices: Iterable[object]) -> str:
+    """`'a', 'b' or 'c'`: the values that an argument may have."""
+    *first, last = map(repr, choices)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def json_line(value: object, **how: Any) -> str:

@@ -6,8 +6,6 @@ import asyncio
 import datetime as dt
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
@@ -20,6 +18,7 @@ from kafka_notify._base.units import Seconds, from_millis
 from kafka_notify._kafka import client_errors
 from kafka_notify._kafka import handle as _handle
 from kafka_notify._kafka.handle import ProducerHandle, log, reason
+from kafka_notify._kafka.mailbox import mailbox_of
 from kafka_notify._kafka.rights import is_missing_right, told
 from kafka_notify.errors import NotifyError, ProduceError
 
@@ -79,7 +78,14 @@ class PendingSend:
         Raises:
             ProduceError: As for `result`.
         """
-        return self.on_loop().__await__()
+        if self._report is None:
+            reported, wake = self._on_loop()
+            try:
+                yield from reported
+            finally:
+                if self._report is None:  # cancelled
+                    self._forget(wake)
+        return self._outcome()
 
     def result(self, timeout: Seconds | None = None) -> RecordMetadata:
         """Wait for the acknowledgement. Blocks the thread: on an event loop `await` the send instead.
@@ -162,32 +168,30 @@ class PendingSend:
         if type(self) is _Unseen:
             object.__setattr__(self, "__class__", PendingSend)
 
-    async def on_loop(self, timeout: float | None = None, given: float | None = None) -> RecordMetadata:
-        """What `__await__` and `Producer.asend` wait for.
-
-        Args:
-            timeout: Seconds that are left.
-            given: Seconds that the caller gave, for the text of the error.
-        """
+    async def within(self, timeout: float, given: float) -> RecordMetadata:
+        """Await the acknowledgement for `timeout` seconds; the error tells of the `given` ones."""
         if self._report is None:
-            self._check_process()
-            loop = asyncio.get_running_loop()
-            mailbox, reported = _mailbox(loop), loop.create_future()
-
-            def wake(_: PendingSend) -> None:
-                mailbox.put(reported)
-
-            self.add_done_callback(wake)
+            reported, wake = self._on_loop()
             try:
-                if timeout is None:
-                    await reported
-                else:
-                    await asyncio.wait({reported}, timeout=timeout)
+                await asyncio.wait({reported}, timeout=timeout)
             finally:
-                self._forget(wake)
+                if self._report is None:
+                    self._forget(wake)
             if self._report is None:
                 raise self._timed_out(given)
         return self._outcome()
+
+    def _on_loop(self) -> tuple[asyncio.Future[None], Callable[[PendingSend], object]]:
+        """A future of the running loop that is done when the report comes, and the callback that sees to it."""
+        self._check_process()
+        loop = asyncio.get_running_loop()
+        mailbox, reported = mailbox_of(loop), loop.create_future()
+
+        def wake(_: PendingSend) -> None:
+            mailbox.put(reported)
+
+        self.add_done_callback(wake)
+        return reported, wake
 
     def _wait(self, timeout: Seconds | None) -> None:
         limit = None if timeout is None else to_seconds(timeout, "timeout")
@@ -220,7 +224,7 @@ class PendingSend:
 
     def _call_back(self) -> None:
         callbacks = self._callbacks or []
-        while True:
+        while callbacks:
             with _handle.exclusive():
                 if not callbacks:
                     return
@@ -305,45 +309,3 @@ def _why(error: KafkaError, topic: str) -> str:
         return f"{told(error, 'Write', f'topic {topic}')}, and send it again with the same id"
     waited = error.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE)
     return f"{reason(error)}{_refusal() if waited else ''}; send it again with the same id if it must arrive"
-
-
-class _Mailbox:
-    """Brings reports from the serving threads to one event loop: one wake-up for all that came meanwhile."""
-
-    __slots__ = ("_awake", "_loop", "_reported")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)  # it is the key of the dictionary that holds this
-        self._reported: deque[asyncio.Future[None]] = deque()
-        self._awake = False
-
-    def put(self, reported: asyncio.Future[None]) -> None:
-        """From any thread."""
-        self._reported.append(reported)
-        if not self._awake:
-            self._awake = True
-            loop = self._loop()
-            try:
-                if loop is not None:
-                    loop.call_soon_threadsafe(self._empty)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                self._reported.clear()
-
-    def _empty(self) -> None:
-        # Cleared before the deque is emptied: what is put after the last look wakes the loop again.
-        self._awake = False
-        reported = self._reported
-        while reported:
-            future = reported.popleft()
-            if not future.done():  # else its task was cancelled
-                future.set_result(None)
-
-
-_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = weakref.WeakKeyDictionary()
-
-
-def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    found = _mailboxes.get(loop)
-    if found is None:
-        found = _mailboxes[loop] = _Mailbox(loop)
-    return found
