@@ -57,9 +57,10 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(READY)  ## mypy --strict and pyright
+types: $(READY)  ## mypy --strict, pyright, and that each public name has a complete type
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python scripts/check_types_complete.py
 
 docs: $(READY)  ## run and type-check the Python blocks of README.md and docs/
 	$(BIN)/python scripts/check_docs.py

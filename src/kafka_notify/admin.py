@@ -38,7 +38,7 @@ from kafka_notify.topology import Topology
 
 __all__ = ["Compression", "ConsumerLike", "Finding", "check_topics", "create_topics"]
 
-log = logging.getLogger("kafka_notify.topics")
+log: Final = logging.getLogger("kafka_notify.topics")
 
 _TIMEOUT: Final = 30.0
 

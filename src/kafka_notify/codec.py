@@ -35,7 +35,7 @@ class CodecContext:
         headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]],
         plain: dict[str, Any] | None = None,
     ) -> None:
-        self.topic = topic
+        self.topic: str = topic
         self._headers = headers
         self._plain = plain  # what the check of the payload class made of the data: JSON needs no second pass
 

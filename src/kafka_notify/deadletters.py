@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import IO, cast
+from typing import IO, Final, cast
 
 import attrs
 from confluent_kafka import Message
@@ -27,7 +27,7 @@ from kafka_notify.topology import Topology
 
 __all__ = ["DeadLetter", "DeadLetters", "RedriveProgress", "RedriveReport", "SourceRecord"]
 
-log = logging.getLogger("kafka_notify.dead_letters")
+log: Final = logging.getLogger("kafka_notify.dead_letters")
 
 
 @attrs.frozen

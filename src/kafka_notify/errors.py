@@ -65,12 +65,12 @@ class DeliveryError(NotifyError):
     """Arguments that were not what they have to be, with the class that they were: a worker says so in its log."""
 
     def __init__(self, code: str, *, detail: str = "", provider: str | None = None) -> None:
-        self.code = token = valid_code(code) or codes.INVALID_CODE
-        self.detail = detail
-        self.provider = plain_text(provider)
+        self.code: str = valid_code(code) or codes.INVALID_CODE
+        self.detail: str = detail
+        self.provider: str | None = plain_text(provider)
         if provider is not None and not issubclass(type(provider), str):
             self._left_out += (("provider", type(provider)),)
-        super().__init__(token)
+        super().__init__(self.code)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.code!r}, provider={self.provider!r})"
@@ -107,7 +107,7 @@ class TransientError(DeliveryError):
         self, code: str, *, detail: str = "", provider: str | None = None, retry_after: Seconds | None = None
     ) -> None:
         super().__init__(code, detail=detail, provider=provider)
-        self.retry_after = _wait(self, retry_after)
+        self.retry_after: float | None = _wait(self, retry_after)
 
 
 class ThrottledError(DeliveryError):
@@ -131,7 +131,7 @@ class ThrottledError(DeliveryError):
         provider: str | None = None,
     ) -> None:
         super().__init__(code, detail=detail, provider=provider)
-        self.retry_after = _wait(self, retry_after)
+        self.retry_after: float | None = _wait(self, retry_after)
         if scope not in _SCOPES:
             raise ConfigError(f"ThrottledError.scope must be {either(_SCOPES)}, not {scope!r}")
         self.scope: ThrottleScope = scope

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import attrs
 
-log = logging.getLogger("kafka_notify")
+log: Final = logging.getLogger("kafka_notify")
 log.addHandler(logging.NullHandler())
 
 

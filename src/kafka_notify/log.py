@@ -23,10 +23,9 @@ from kafka_notify._base import where
 from kafka_notify._base.limited_log import Repeats
 from kafka_notify._base.text import json_line
 from kafka_notify._base.units import UTC
+from kafka_notify._base.where import show_tracebacks as show_tracebacks
 from kafka_notify.events import Event, Observable
 from kafka_notify.worker import Worker
-
-show_tracebacks = where.show_tracebacks
 
 LOGGER: Final = "kafka_notify.events"
 

@@ -34,8 +34,8 @@ try:
         use_span,
     )
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-except ModuleNotFoundError as e:
-    raise missing(e, "otel") from None
+except ModuleNotFoundError as _e:
+    raise missing(_e, "otel") from None
 
 from kafka_notify import __version__
 from kafka_notify._base.units import Seconds

@@ -25,8 +25,8 @@ try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import Collector
-except ModuleNotFoundError as e:
-    raise missing(e, "prometheus") from None
+except ModuleNotFoundError as _e:
+    raise missing(_e, "prometheus") from None
 
 from kafka_notify import events
 from kafka_notify._base.names import of_group

@@ -13,8 +13,8 @@ from kafka_notify._base.extras import missing
 
 try:
     from redis import asyncio as aioredis
-except ModuleNotFoundError as e:
-    raise missing(e, "redis") from None
+except ModuleNotFoundError as _e:
+    raise missing(_e, "redis") from None
 
 from kafka_notify._base.arguments import to_seconds
 from kafka_notify._base.units import Seconds

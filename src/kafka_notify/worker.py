@@ -31,7 +31,7 @@ from kafka_notify.events import OnEvent, emitter
 from kafka_notify.outcome import Middleware
 from kafka_notify.topology import Topology
 
-log = logging.getLogger("kafka_notify.worker")
+log: Final = logging.getLogger("kafka_notify.worker")
 
 GC_THRESHOLD: Final = (100_000, 20, 100)
 """Objects by which the number of those alive must grow before the young ones are walked: above what full and empty

@@ -67,10 +67,10 @@ class ProducerHandle:
         topics: Iterable[str] = (),
         on_event: events.OnEvent | None = None,
     ) -> None:
-        self.name = name
+        self.name: str = name
         self.dead: str | None = None
         """The reason why nothing can be written any more; None while the handle works."""
-        self.inherited = False
+        self.inherited: bool = False
         """True if another process opened the handle; the delivery reports arrive there."""
         self._topics = tuple(topics)
         self._emit = on_event
@@ -80,7 +80,7 @@ class ProducerHandle:
         self._stop = False
         self._drain = False
         self._raised = LimitedLog(log)
-        self._closing = threading.Lock()
+        self._closing: threading.Lock = threading.Lock()
         producer = self._producer
         self._thread = supervised(lambda: self._serve(producer), f"kafka-notify-{name}", self._ended)
         register(self)

@@ -92,7 +92,7 @@ def in_flight(backlogs: Backlogs, lane: str) -> list[Group]:
     return [group for group in groups if group.open]
 
 
-consumers_option = click.option(
+_consumers_option = click.option(
     "--consumer",
     "consumers",
     multiple=True,
@@ -105,7 +105,7 @@ consumers_option = click.option(
 
 
 @topics.command()
-@consumers_option
+@_consumers_option
 @with_site
 def plan(site: Site, consumers: tuple[str, ...]) -> int:
     """Show what `create` would do, what that would break, and what else is wrong. Changes nothing."""
@@ -150,7 +150,7 @@ def plan(site: Site, consumers: tuple[str, ...]) -> int:
 
 
 @topics.command()
-@consumers_option
+@_consumers_option
 @click.option(
     "--replication-factor",
     type=click.IntRange(1, 100),
@@ -276,7 +276,7 @@ def grow_topics(site: Site, growing: Sequence[Change], backlogs: Backlogs) -> No
 
 
 @topics.command()
-@consumers_option
+@_consumers_option
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
 @with_site
 def check(site: Site, consumers: tuple[str, ...], strict: bool) -> int:

@@ -22,7 +22,7 @@ from kafka_notify.errors import ConfigError
 from kafka_notify.log import JsonFormatter, log_events, show_tracebacks
 from kafka_notify.worker import GC_THRESHOLD, Worker
 
-log = logging.getLogger("kafka_notify.worker")
+log: Final = logging.getLogger("kafka_notify.worker")
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 

@@ -56,7 +56,7 @@ class Checker:
     """Judges one promise. `violations` may be called at any time, and more than once."""
 
     def __init__(self) -> None:
-        self.line = 0
+        self.line: int = 0
         """Number of the observation being looked at."""
 
     def observe(self, seen: Observation, /) -> None:

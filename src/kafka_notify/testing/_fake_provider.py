@@ -160,11 +160,11 @@ class FakeProvider:
             raise ConfigError(f"burst must be >= 1, not {burst!r}")
         if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1:
             raise ConfigError("shares must be >= 0, and at most 1 together")
-        self.outages = tuple(outages)
+        self.outages: tuple[Outage, ...] = tuple(outages)
         _check_answers(*shares, *(outage.answer for outage in self.outages))
-        self.name = name
+        self.name: str = name
         self.clock: ProviderClock = clock or RealClock()
-        self.calls = 0
+        self.calls: int = 0
         """Requests received, whatever their answers."""
         self.delivered: list[FakeDelivery] = []
         """Messages delivered, in their order."""

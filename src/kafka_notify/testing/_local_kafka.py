@@ -73,7 +73,7 @@ class LocalKafka:
     ) -> None:
         if brokers < 1:
             raise ValueError(f"a cluster needs at least one broker, not {brokers}")
-        self.brokers = range(brokers)
+        self.brokers: range = range(brokers)
         self._config = dict(config)
         self._more_listeners = tuple(more_listeners)
         self._java_options = tuple(java_options)

@@ -113,7 +113,7 @@ class Timeline(CallChecker):
         super().__init__()
         self._handover = round(handover * 1000)
         self._settle = round(settle * 1000)
-        self.end = 0
+        self.end: int = 0
         """Epoch milliseconds of the last line."""
         self.stories: defaultdict[str, Story] = defaultdict(Story)
         self.owned: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)

@@ -76,7 +76,7 @@ class Guarantees:
     """
 
     def __init__(self, checkers: Iterable[Checker]) -> None:
-        self.checkers = tuple(checkers)
+        self.checkers: tuple[Checker, ...] = tuple(checkers)
 
     @classmethod
     def all(

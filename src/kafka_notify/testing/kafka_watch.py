@@ -44,10 +44,10 @@ class KafkaWatch:
     def __init__(
         self, config: Config, topology: Topology, lane: str, log: AttemptLog, *, consumer: str = ""
     ) -> None:
-        self.source = topology.source_topic(lane)
-        self.retry = topology.retry_topic(lane, consumer)
-        self.dlq = topology.dlq_topic(lane)
-        self.group = topology.group(lane, consumer)
+        self.source: str = topology.source_topic(lane)
+        self.retry: str = topology.retry_topic(lane, consumer)
+        self.dlq: str = topology.dlq_topic(lane)
+        self.group: str = topology.group(lane, consumer)
         self._config: dict[str, Any] = dict(config)
         self._partitions = range(topology.lane(lane).partitions)
         self._log = log
