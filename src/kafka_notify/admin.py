@@ -1,4 +1,4 @@
-"""The topics of a topology on a cluster: create what is missing, report what is off. Called once per deployment.
+"""The topics of a topology on a cluster: create what is missing, report what is wrong. Called once per deployment.
 
 create_topics(TOPOLOGY, CLUSTER, consumers=["sms", "email"])
 for finding in check_topics(TOPOLOGY, CLUSTER, consumers=["sms", "email"]):
@@ -54,19 +54,19 @@ def create_topics(
     """Create the topics that are missing and wait until they have leaders; leave those that exist as they are.
 
     Args:
-        topology: Whose topics they are.
+        topology: Lanes, categories and channels whose topics are created.
         config: librdkafka properties of the cluster.
-        consumers: Those to make retry topics for: their names (`Consumer.name`), classes or instances. "" is the
-            unnamed one, and it is the only one when none is given.
-        replication_factor: 3 by default, or the number of brokers when there are fewer.
+        consumers: Consumers to make retry topics for: their names (`Consumer.name`), classes or instances. "" is the
+            unnamed consumer; without any, the retry topics of that one are made.
+        replication_factor: Replicas of each partition; 3 by default, or the number of brokers when there are fewer.
         compression: `compression.type` of source and retry topics. `producer` keeps records as compressed as they
             were sent. Where others than your own producers may write, use `uncompressed`: brokers unpack what
             arrives and refuse a batch that is then larger than `max.message.bytes`, so that no small record becomes
             a large one in a worker's memory; for that it takes more disk and network.
 
     Raises:
-        ConfigError: The cluster refused a topic; the text says which and why.
-        NotifyError: No broker answered.
+        ConfigError: The cluster refused a topic; the text says which and why. `compression` is unknown.
+        NotifyError: No broker answered, or a right is missing.
     """
     check_choice(compression, get_args(Compression), "compression")
     admin: Any = opened(AdminClient, client_config(config))
@@ -100,19 +100,20 @@ def create_topics(
 def check_topics(
     topology: Topology, config: Config, *, consumers: Iterable[ConsumerLike] = ()
 ) -> list[Finding]:
-    """Compare the cluster with the topology: missing topics, partition counts, co-partitioning of source and retry
-    topics, retention (also of the brokers for committed offsets), `min.insync.replicas`, clean-up policy, compression,
-    retry topics and groups left behind.
+    """Compare the cluster with the topology. Changes nothing.
+
+    Covers missing topics, partition counts, co-partitioning of source and retry topics, retention (also of committed
+    offsets), `min.insync.replicas`, clean-up policy, compression, and retry topics and groups left behind.
 
     Args:
-        topology: Whose topics they are.
+        topology: Lanes, categories and channels whose topics are compared.
         config: librdkafka properties of the cluster.
-        consumers: All that read this topology. With names, retry topics and groups left behind by a renamed one
-            are found; with classes or instances, channels that no consumer or several of them send, too.
-            Without any, the consumers are taken to be those whose retry topics exist.
+        consumers: All consumers that read this topology. With names, retry topics and groups left behind by a renamed
+            consumer are found; with classes or instances, also channels that no consumer or several of them send.
+            Without any, the consumers whose retry topics exist are taken.
 
     Returns:
-        What is off, errors first, each with the command that mends it; nothing when all is well.
+        Findings, errors first, each with the command that fixes it; empty when nothing is wrong.
 
     Raises:
         NotifyError: No broker answered, or the right to describe is missing.
@@ -169,7 +170,8 @@ def _await_leaders(admin: Any, names: Iterable[str]) -> None:
                 waiting.discard(name)
         if waiting and time.monotonic() > deadline:
             raise NotifyError(
-                f"created, but without leaders after {_TIMEOUT:g} s: {', '.join(sorted(waiting))}"
+                f"the topics {', '.join(sorted(waiting))} were created, but have no leader after {_TIMEOUT:g} s; "
+                "see the brokers' logs, then run it again"
             )
         time.sleep(0.05 if waiting else 0)
 

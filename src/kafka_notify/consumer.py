@@ -23,41 +23,52 @@ _SEND: Verdict = Send()
 
 
 class Consumer:
-    """Sends notifications of some channels through a provider. Subclass it and write `send`.
+    """Sends the notifications of some channels through a provider. Subclass it and write `send`.
 
-    One instance serves one worker. `send`, `should_send`, `setup`, `teardown`, `on_sent` and
-    `on_dead_letter` may be plain or async; async ones run on the worker's event loop and must not block it,
-    plain ones run on its threads. `__init__` is your own: nothing of this class needs calling.
+    One instance serves one worker. The settings below are class attributes, or are set in `__init__`; a worker reads
+    them once, when it is made or started, and refuses wrong ones with a `ConfigError`. `__init__` is your own: it need
+    not call that of this class.
+
+    Hooks may be plain or async, except `classify` and `destination`, which are plain. Async hooks run on the worker's
+    event loop and must not block it. Plain hooks run on the worker's threads.
+
+    Attributes:
+        name: Part of the consumer group's and the retry topic's name; required when `channels` is set.
+        channels: Channels that the consumer sends; empty means every channel. Notifications of other channels are
+            passed over: give their consumer a name of its own.
+        dropped_channels: Channels that the consumer sent once and passes over now, on purpose. Without this entry, a
+            channel that was taken out of `channels` halts the worker: it would pass over what workers of the version
+            before still send.
+        retry: Backoff and number of attempts; by default the lane's.
+        ordering: Which notifications wait for each other; by default those of one user.
+        concurrency: Sends that one worker runs at once, never two of one user.
+        rate_limit: Sends that may start per second, of all workers together; by default as many as they can.
+        breaker: When the provider counts as unavailable, so that the lane waits instead of using up attempts. None
+            leaves that to what `send` raises: `ProviderUnavailableError`, and `ThrottledError` of scope `sender` or
+            `provider`.
+        destination_share: Share of `concurrency`, above 0 and at most 1, that sends to one destination may take, so
+            that a destination which does not answer leaves senders for the others. By default a quarter when
+            `destination` is defined, otherwise all.
+        unknown_outcome: What follows when nobody knows whether the provider accepted: `retry` (with the same
+            idempotency key; may arrive twice), `dead_letter` (a person decides), or `assume_sent` (may not arrive at
+            all).
+        dedupe: Remembers accepted ids, so that a notification that is read again is skipped; by default nothing does.
+        send_timeout: Seconds that a send may take; then it counts as an unknown outcome. FCM answers within 10 s and
+            Twilio within 26 s, so less than that makes duplicates.
     """
 
     name: str = ""
-    """Names the group and the retry topic; required when `channels` is set."""
     channels: frozenset[str] | set[str] = frozenset()
-    """What it sends; empty means every channel. Others are passed over: give their consumer a name of its own."""
     dropped_channels: frozenset[str] | set[str] = frozenset()
-    """What it sent once and passes over now, on purpose. Without being named here, a channel that is taken out of
-    `channels` halts the worker: it would pass over what workers of the version before still send."""
     retry: RetryPolicy | None = None
-    """Backoff and number of attempts; by default the lane's."""
     ordering: Ordering = Ordering.USER
     concurrency: int = 100
-    """Sends in flight per worker, never two of one user."""
     rate_limit: RateLimit | None = None
-    """How many sends may start per second, of all workers together; by default as many as they can."""
     breaker: CircuitBreaker | None = CircuitBreaker()
-    """When the provider counts as unavailable, so that the lane waits instead of using up attempts. None leaves that
-    to what `send` says: `ProviderUnavailableError`, and `ThrottledError` of scope `sender` or `provider`."""
     destination_share: float | None = None
-    """Share of `concurrency`, above 0 and at most 1, that sends to one destination may take, so that one which does not
-    answer leaves senders for the others. By default a quarter when `destination` is defined, otherwise all."""
     unknown_outcome: UnknownOutcome = "retry"
-    """What follows when nobody knows whether the provider accepted: `retry` (with the same idempotency key; may
-    arrive twice), `dead_letter` (a person decides), or `assume_sent` (may not arrive at all)."""
     dedupe: SeenStore | None = None
-    """Where accepted ids are remembered, so that one that is read again is skipped; by default nowhere."""
     send_timeout: Seconds = 30.0
-    """Seconds a send may take; then it counts as an unknown outcome. FCM answers within 10 s and Twilio within
-    26 s, so less than that makes duplicates."""
 
     _overridden: ClassVar[frozenset[str]] = frozenset()
 
@@ -68,48 +79,113 @@ class Consumer:
         cls._overridden = frozenset(h for h in hooks if getattr(cls, h) is not getattr(Consumer, h))
 
     def send(self, notification: Notification[Any], attempt: Attempt, /) -> Receipt | Awaitable[Receipt]:
-        """Hand one notification to the provider; return its `Receipt` once the provider accepted it.
+        """Hand one notification to the provider.
 
-        Raise a `DeliveryError` to say otherwise. Anything else returned (None too) counts as an unknown
-        outcome; any other exception as a transient failure, after `classify`. A send that outlives
-        `attempt.timeout` is cancelled (async) or given up (plain: its user waits until the thread returns).
+        Up to `concurrency` sends run at once; no other notification of the same user is sent meanwhile, nor while this
+        one waits for its retry (see `ordering`). Everything else waits in Kafka: nothing queues up here.
+
+        A send that outlives `attempt.timeout` is an unknown outcome. An async one is cancelled; a plain one is given
+        up, and its user waits until its thread returns. When partitions are handed over, or the worker stops, running
+        sends get `drain_timeout` seconds. Then async ones are cancelled, and whoever owns the partition next sends the
+        notification again, with the same `attempt.idempotency_key` and without counting an attempt.
+
+        Args:
+            notification: What to send. A record is read again after a crash, so the same notification may come twice.
+            attempt: Number of the attempt, seconds that are left, and the idempotency key to give to the provider.
+
+        Returns:
+            The `Receipt`, once the provider has accepted the notification. Any other value, None included, counts as
+            an unknown outcome.
+
+        Raises:
+            TransientError: Certainly not sent: wait for the retry policy's delay, and count the attempt.
+            ThrottledError: Certainly not sent, too fast: this user, or the whole lane, waits. Not counted.
+            UnknownOutcomeError: It may have been sent. `unknown_outcome` says what follows.
+            PermanentError: The provider will never accept it: write it to the dead-letter topic.
+            InvalidRecipientError: The recipient does not exist: the same.
+            ProviderUnavailableError: The account or the provider is down: the whole lane waits. Not counted.
+            Exception: Any other exception is read by `classify` and by the built-in table of client libraries; what
+                neither knows counts as a failed attempt.
         """
         raise NotImplementedError(f"{type(self).__name__} must define send()")
 
     def should_send(self, notification: Notification[Any], /) -> Verdict | Awaitable[Verdict]:
-        """Asked just before each attempt: `Send()`, `Skip(reason)` (terminal) or `Defer(until, reason)`
-        (waits like a retry, is no attempt). An exception here counts like one of `send`."""
+        """Decide just before each attempt whether the notification is still to be sent.
+
+        It runs within the attempt's deadline. A deferred notification waits in the retry topic, its user's later ones
+        behind it. An exception counts like one of `send`.
+
+        Args:
+            notification: What would be sent.
+
+        Returns:
+            `Send()`; `Skip(reason)`, after which it is never sent; or `Defer(until, reason)`, which waits like a retry
+            and counts no attempt.
+        """
         return _SEND
 
     def destination(self, notification: Notification[Any], /) -> str | None:
-        """Name the server that a notification is sent to, where each recipient may have another one (a webhook's host);
-        None for those that share everything. By default the channel, when the consumer sends several.
+        """Name the server that a notification is sent to, where each recipient may have another one: a webhook's host.
 
-        Each destination is throttled, refused and held alone: while one is, its notifications wait in the retry topic,
-        attempts unchanged, and nobody else does. Called on the worker's event loop before each send: it must be quick
-        and depend on the notification alone. An exception here is an attempt, like one of `should_send`. The first 255
-        characters count; the 1,000 that began to fail last are known. Names are kept in memory, never logged.
+        Each destination is throttled, refused and held alone. While one is held, its notifications wait in the retry
+        topic, attempts unchanged, and nobody else waits. Called on the worker's event loop before each send: it must be
+        quick and depend on the notification alone. An exception counts as an attempt, like one of `should_send`.
+
+        Args:
+            notification: What would be sent.
+
+        Returns:
+            The name; None for notifications that share everything. By default the channel, when the consumer sends
+            several. The first 255 characters count. The 1,000 destinations that began to fail last are known. Names are
+            kept in memory and never logged.
         """
         return notification.channel
 
     def setup(self) -> None | Awaitable[None]:
-        """Open clients. Runs once, on the worker's loop or thread, before the first record; an exception stops it."""
+        """Open clients: called once, on the worker's loop or a thread, before the first record is read.
+
+        `Worker.start` waits for it; `Worker.stop` and a signal end that wait. An exception ends the worker's start.
+        """
         return None
 
     def teardown(self) -> None | Awaitable[None]:
-        """Close clients. Runs once, after the last send."""
+        """Close clients: called once, after the last send has ended. An exception is reported in `HookFailed`."""
         return None
 
     def classify(self, exc: Exception, /) -> DeliveryError | None:
-        """Turn an exception of `send` that is no `DeliveryError` into one; None leaves it to the built-in table."""
+        """Turn an exception of `send` that is not a `DeliveryError` into one.
+
+        Called on the worker's event loop: it must be quick. An exception in it counts as a failed attempt.
+
+        Args:
+            exc: What `send` raised.
+
+        Returns:
+            The error that says how the send went; None leaves that to the built-in table.
+        """
         return None
 
     def on_sent(self, notification: Notification[Any], receipt: Receipt, /) -> None | Awaitable[None]:
-        """After the provider accepted: at least once. A failure here is reported and never repeats the send."""
+        """Act on a notification that the provider accepted.
+
+        Called at least once, within `send_timeout`; after a crash it may be called again. A hand-over waits for it. A
+        failure is reported in `HookFailed` and never repeats the send.
+
+        Args:
+            notification: What was sent.
+            receipt: What `send` returned.
+        """
         return None
 
     def on_dead_letter(self, letter: DeadLetter, /) -> None | Awaitable[None]:
-        """After the dead letter was acknowledged by the broker: at least once. A failure here is reported."""
+        """Act on a dead letter, for example by deleting an address that does not exist.
+
+        Called at least once, within `send_timeout`, after the broker has acknowledged the dead letter. A failure is
+        reported in `HookFailed`.
+
+        Args:
+            letter: The dead letter, with its notification, reason and last error.
+        """
         return None
 
 

@@ -1,7 +1,7 @@
-"""What the library raises, and what a sender raises to say how a send went.
+"""Errors that the library raises, and errors that a sender raises to say how a send went.
 
-Two levels, by what the caller can do. Everything derives from `NotifyError`. A sender raises a subclass
-of `DeliveryError`; only its `code` ever reaches headers, events and logs.
+All derive from `NotifyError`. A sender raises a subclass of `DeliveryError`; only its `code` reaches headers, events
+and logs.
 """
 
 from __future__ import annotations
@@ -34,20 +34,22 @@ class ConfigError(NotifyError, ValueError):
 
 
 class QueueFullError(NotifyError):
-    """The producer's queue stayed full for `max_block` seconds: the notification was not accepted."""
+    """The producer's queue stayed full for `max_block` seconds: the notification was not accepted. Send it later."""
 
 
 class ProduceError(NotifyError):
-    """The broker did not acknowledge a record. It may or may not have been written: send it again
-    with the same id if it must arrive."""
+    """The broker did not acknowledge a record, which may or may not have been written.
+
+    Send it again with the same id if it must arrive.
+    """
 
 
 class CodecUnavailableError(NotifyError):
-    """A codec's own service (a Schema Registry, a key store) is away: the lane waits and tries again."""
+    """A codec's own service (a Schema Registry, a key store) does not answer: the lane waits and tries again."""
 
 
 class DeliveryError(NotifyError):
-    """How a send failed. Raise one of the subclasses.
+    """Base of the errors that say how a send failed. Raise one of the subclasses.
 
     Making one never raises, whatever a sender computed for `code`, `provider` and `retry_after`: a negative
     `retry_after` is 0; one that is not a duration up to 366 days and a provider that is not text are left out, and the
@@ -58,26 +60,31 @@ class DeliveryError(NotifyError):
             It is written to headers, events and logs, so anything else (a message, an address) is
             replaced by `invalid_code`.
         detail: Free text for a debugger; it stays in the process and is not part of `str()`.
-        provider: Who said so, for example `twilio`.
+        provider: Name of the provider that said so, for example `twilio`; at most 128 characters are kept.
     """
 
     _left_out: tuple[tuple[str, type], ...] = ()
-    """Arguments that were not what they have to be, with the class that they were: a worker says so in its log."""
+    """Arguments that were left out, with the class of each value: a worker says so in its log."""
 
     def __init__(self, code: str, *, detail: str = "", provider: str | None = None) -> None:
-        self.code: str = valid_code(code) or codes.INVALID_CODE
+        token = valid_code(code) or codes.INVALID_CODE
+        self.code: str = token
         self.detail: str = detail
         self.provider: str | None = plain_text(provider)
         if provider is not None and not issubclass(type(provider), str):
             self._left_out += (("provider", type(provider)),)
-        super().__init__(self.code)
+        super().__init__(token)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.code!r}, provider={self.provider!r})"
 
 
 def valid_code(code: Any) -> str:
-    """`code` as a plain str when it can be one; else empty."""
+    """Return `code` as a plain str, or "" if it is not a valid code.
+
+    Args:
+        code: Any value.
+    """
     if not issubclass(type(code), str):
         return ""
     text = str.__str__(code)
@@ -85,7 +92,11 @@ def valid_code(code: Any) -> str:
 
 
 def plain_text(text: Any) -> str | None:
-    """The beginning of `text` as a plain str; None when it is no text."""
+    """Return the first 128 characters of `text` as a plain str, or None if it is not a str.
+
+    Args:
+        text: Any value.
+    """
     return str.__str__(text)[:MAX_PROVIDER] if issubclass(type(text), str) else None
 
 
@@ -100,7 +111,10 @@ class TransientError(DeliveryError):
     """Certainly not sent; a later attempt may succeed. The attempt counts.
 
     Args:
-        retry_after: Seconds that the provider asked to wait; the backoff is never shorter.
+        code: As for `DeliveryError`.
+        detail: As for `DeliveryError`.
+        provider: As for `DeliveryError`.
+        retry_after: Seconds (or a timedelta) that the provider asked to wait; the backoff is never shorter.
     """
 
     def __init__(
@@ -114,11 +128,15 @@ class ThrottledError(DeliveryError):
     """Certainly not sent: too fast. The attempt does not count.
 
     Args:
-        retry_after: Seconds that the provider asked to wait.
-        scope: Who has to wait: only this `recipient`, everything of this `sender`, or of the `provider`.
+        code: As for `DeliveryError`.
+        retry_after: Seconds (or a timedelta) that the provider asked to wait; 5 s for a recipient when None.
+        scope: Who has to wait: only this `recipient`, everything of this `sender`, or of the `provider`. The last two
+            hold the lane, or the destination when the consumer has several.
+        detail: As for `DeliveryError`.
+        provider: As for `DeliveryError`.
 
     Raises:
-        ConfigError: `scope` is none of these: a misspelt "recipient" must not hold everybody's notifications.
+        ConfigError: `scope` has another value: a misspelt "recipient" must not hold everybody's notifications.
     """
 
     def __init__(
@@ -138,17 +156,22 @@ class ThrottledError(DeliveryError):
 
 
 class UnknownOutcomeError(DeliveryError):
-    """It may have been sent (a time-out, a 500). The attempt counts; a retry carries the same key."""
+    """The notification may have been sent (a timeout, a 500). The attempt counts; a retry carries the same key.
+
+    `Consumer.unknown_outcome` says what follows.
+    """
 
 
 class PermanentError(DeliveryError):
-    """It never will be sent: to the dead-letter topic at once."""
+    """The provider will never accept the notification: it becomes a dead letter at once."""
 
 
 class InvalidRecipientError(PermanentError):
-    """The recipient does not exist (any more): drop the address in `on_dead_letter`."""
+    """The recipient does not exist (any more): a dead letter at once. Delete the address in `on_dead_letter`."""
 
 
 class ProviderUnavailableError(DeliveryError):
-    """Our account or the provider is down (401, 402, 403, suspended). The attempt does not count and
-    nothing goes to the dead-letter topic: the notification waits."""
+    """The account or the provider is down (401, 402, 403, suspended): the lane waits.
+
+    The attempt does not count, and nothing goes to the dead-letter topic.
+    """

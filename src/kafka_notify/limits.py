@@ -1,6 +1,6 @@
-"""What protects a provider: how fast, what happens when it fails, and what was sent before. Values and protocols.
+"""Protection of a provider: rate limits, the circuit breaker, and a memory of what was sent. Values and protocols.
 
-They are attributes of a `Consumer`. What it does not use costs nothing.
+They are attributes of a `Consumer`. Those that it does not set cost nothing.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from kafka_notify._base.units import Seconds
 from kafka_notify.errors import ConfigError
 
 MAX_CALLS = 1_000_000
-"""Of a `RateLimit`: each call of the last period is remembered, 8 bytes each."""
+"""Largest `RateLimit.calls`: each call of the last period is remembered, 8 bytes each."""
 
 
 @attrs.frozen
 class Quota:
-    """What one lane may take out of a shared limit.
+    """The part of a shared limit that one lane may take.
 
     Args:
-        key: Names the limit; everybody who shares it uses the same one.
+        key: Name of the limit, the same for everybody who shares it.
         calls: Calls in any stretch of `per` seconds, of all lanes together.
-        per: Seconds.
+        per: Length of the period in seconds.
         burst: Calls that may start at the same moment.
-        lane: Who asks.
-        lane_calls: What this lane may take of `calls` when another lane has a reserved share; `calls` otherwise.
+        lane: Name of the lane that asks.
+        lane_calls: Calls of `calls` that this lane may take when another lane has a reserved share; else `calls`.
     """
 
     key: str
@@ -44,11 +44,11 @@ class Quota:
 
 @attrs.frozen
 class Grant:
-    """What a `Limiter` allows.
+    """The answer of a `Limiter`.
 
     Args:
-        calls: How many calls may start now.
-        wait: Seconds after which it is worth asking again, when it is fewer than were wanted.
+        calls: Calls that may start now.
+        wait: Seconds after which to ask again, when `calls` is less than was wanted.
     """
 
     calls: int
@@ -59,38 +59,45 @@ class Limiter(Protocol):
     """A limit that many processes share. `kafka_notify.redis.RedisLimiter` is one."""
 
     async def take(self, wanted: int, quota: Quota, /) -> Grant:
-        """Take up to `wanted` calls (>= 1) out of a quota.
+        """Take up to `wanted` calls out of a quota.
 
-        Called on the worker's event loop, never twice at once for one worker, and cancelled after half a second.
-        An exception or a delay means that the limiter is away: the worker uses its static share meanwhile.
+        Called on the worker's event loop, never twice at once for one worker, and cancelled after half a second. After
+        an exception or a delay the worker uses its static share until the limiter answers again.
+
+        Args:
+            wanted: Calls that could start now, at least 1.
+            quota: The limit, and the lane that asks.
+
+        Returns:
+            How many calls may start now, and when to ask again.
         """
         ...
 
     async def close(self) -> None:
-        """The worker has ended."""
+        """Release connections: the worker has ended."""
         ...
 
 
 @attrs.frozen(init=False)
 class RateLimit:
-    """How many sends may start in any stretch of time: records that may not start wait in Kafka.
+    """A limit of the sends that may start in any stretch of time; records that may not start wait in Kafka.
 
-    It acts before a send begins, so that neither its deadline nor its attempts run meanwhile. The limit belongs
-    to all workers of the consumer: each one takes the share of the partitions that it is assigned, anew at each
+    It acts before a send begins, so that neither its deadline nor its attempts run meanwhile. The limit applies to all
+    workers of the consumer together. Each worker takes the share of the partitions that it owns, recalculated at each
     rebalance, or asks a shared limiter. Shares are rounded down to whole calls: the total is never above the limit.
 
     Args:
         calls: Sends that may start in any `per` seconds.
-        per: Seconds.
-        burst: Sends that may start at the same moment after a pause; a quarter of `calls` by default. It smooths:
-            the limit holds whatever the burst is.
-        adaptive: Whether a throttle of the provider halves the rate; it comes back evenly within `recovery`.
-        recovery: Seconds from nothing to the full rate (FCM asks for at least 60).
-        reserved: Lane name to the share, 0 to 1, that is kept for it; the other lanes of the topology use what is
-            left. With it the limit is of all lanes together; without, each lane has it for itself.
-        shared: Shares the limit exactly between processes, and lets a lane with a reserved share use what the
-            others leave. When it is away, static shares are used.
-        key: Names the limit in `shared`; by default the consumer's name.
+        per: Length of the period in seconds (or a timedelta).
+        burst: Sends that may start at the same moment after a pause; a quarter of `calls` by default. The limit holds
+            whatever the burst is.
+        adaptive: Halve the rate when the provider throttles; it comes back evenly within `recovery`.
+        recovery: Seconds (or a timedelta) from nothing to the full rate; FCM asks for at least 60.
+        reserved: Lane name to the share, between 0 and 1, that is kept for it; the other lanes of the topology use what
+            is left. The limit then applies to all lanes together; without it, each lane has the limit for itself.
+        shared: Shares the limit exactly between processes, and lets a lane with a reserved share use what the others
+            leave. When it does not answer, static shares are used.
+        key: Name of the limit in `shared`; by default the consumer's name.
 
     Raises:
         ConfigError: A value is out of range.
@@ -148,11 +155,14 @@ class RateLimit:
         )
 
     def lane_share(self, lane: str, lanes: Mapping[str, Any]) -> float:
-        """The part of the limit that a lane may use when lanes do not know of each other.
+        """Return the part of the limit that a lane may use without asking `shared`.
 
         Args:
-            lane: Its name.
+            lane: Name of the lane.
             lanes: All lanes of the topology, by name.
+
+        Returns:
+            A share between 0 and 1.
 
         Raises:
             ConfigError: A share is reserved for a lane that does not exist.
@@ -170,7 +180,12 @@ class RateLimit:
         return self.reserved[lane] if lane in self.reserved else left / max(others, 1)
 
     def quota(self, lane: str, consumer: str) -> Quota:
-        """What a lane may take out of the shared limit."""
+        """Return what a lane may take out of the shared limit.
+
+        Args:
+            lane: Name of the lane.
+            consumer: Name of the consumer; "" when it has none.
+        """
         key = self.key or consumer or DEFAULT_CONSUMER
         if not self.reserved:
             return Quota(f"{key}.{lane}", self.calls, self.per, self.burst, lane, self.calls)
@@ -181,7 +196,7 @@ class RateLimit:
 
 @attrs.frozen(init=False)
 class CircuitBreaker:
-    """When the provider counts as unavailable: the lane is then held, with a probe now and then.
+    """The conditions under which a provider counts as unavailable, so that its lane is held except for probes.
 
     A failed first send of a user adds 1 to a score, an accepted send takes off `accepted`, and at a score of
     `failures` (half of it once nothing was accepted for 1.5 s) the lane is held. Failures are `TransientError` and
@@ -196,13 +211,15 @@ class CircuitBreaker:
     tells an outage from notifications that always fail, each failed probe is an attempt of its notification, whose
     last one is kept for `patience`.
 
+    Each worker judges by its own sends. While the lane is held, its notifications wait in Kafka.
+
     Args:
-        failures: Users who fail for the first time while nothing is accepted.
-        accepted: What an accepted send takes off: 3 means that more than three of four sends must fail.
-        initial_wait: Seconds until the first probe.
+        failures: Score at which the lane is held: users who fail for the first time while nothing is accepted.
+        accepted: Score that an accepted send takes off: 3 means that more than three of four sends must fail.
+        initial_wait: Seconds (or a timedelta) until the first probe.
         max_wait: Seconds between probes: how long a recovery goes unnoticed.
-        account_wait: The same, in seconds, while the account is refused or the sender throttled: waits are doubled from
-            `initial_wait` up to it.
+        account_wait: Seconds between probes while the account is refused or the sender throttled: waits are doubled
+            from `initial_wait` up to it.
         patience: Seconds since its first failure for which a notification keeps its last attempt, while nothing is
             accepted and only such notifications wait.
 
@@ -271,15 +288,25 @@ _REMOVED: Final = {
 
 
 class SeenStore(Protocol):
-    """Remembers which notifications were accepted, for `Consumer.dedupe`. Called on the worker's event loop,
-    within the send's deadline."""
+    """A memory of accepted notifications, for `Consumer.dedupe`.
+
+    Called on the worker's event loop, within the send's deadline.
+    """
 
     async def seen(self, id: str, /) -> bool:
-        """Whether this notification was accepted. An exception counts as no: it is sent."""
+        """Return True if a notification was accepted before. An exception counts as False: it is sent.
+
+        Args:
+            id: A UUID made of group, user and id of the notification.
+        """
         ...
 
     async def add(self, id: str, /) -> None:
-        """It was accepted. An exception is logged, and never repeats the send."""
+        """Remember that a notification was accepted. An exception is logged, and never repeats the send.
+
+        Args:
+            id: As for `seen`.
+        """
         ...
 
 
@@ -287,7 +314,7 @@ class SeenInMemory:
     """The last `size` accepted ids, in this process: a restart, or another worker, knows nothing of them.
 
     Args:
-        size: Ids; about 150 bytes each.
+        size: Number of ids that are kept; about 150 bytes each.
 
     Raises:
         ConfigError: `size` is below 1.
@@ -300,11 +327,19 @@ class SeenInMemory:
         self._ids: dict[str, None] = {}
 
     async def seen(self, id: str, /) -> bool:
-        """Whether it is one of the last `size`."""
+        """Return True if `id` is one of the last `size`.
+
+        Args:
+            id: As for `SeenStore.seen`.
+        """
         return id in self._ids
 
     async def add(self, id: str, /) -> None:
-        """Remember it, and forget the oldest when there are too many."""
+        """Remember an id, and forget the oldest when there are too many.
+
+        Args:
+            id: As for `SeenStore.seen`.
+        """
         self._ids[id] = None
         if len(self._ids) > self._size:
             del self._ids[next(iter(self._ids))]

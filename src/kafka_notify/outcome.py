@@ -1,4 +1,4 @@
-"""How one send ended, as a closed union: match it exhaustively."""
+"""Outcomes of one send, as a closed union to match exhaustively, and middleware around it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,38 @@ from kafka_notify.notification import Attempt, Notification, Receipt
 
 @attrs.frozen
 class Sent:
-    """The provider accepted it."""
+    """The provider accepted the notification.
+
+    Args:
+        receipt: What `send` returned.
+    """
 
     receipt: Receipt
 
 
 @attrs.frozen
 class Retry:
-    """It waits and is tried again."""
+    """The notification waits in the retry topic, and is tried again.
+
+    Args:
+        after: Seconds until the next attempt may start.
+        counted: True if the attempt counts towards `max_attempts`.
+        error: The failure; its code is written to the retry record.
+    """
 
     after: float
-    """Seconds until the next attempt may start."""
     counted: bool
-    """Whether the attempt counts towards `max_attempts`."""
     error: DeliveryError | None = None
 
 
 @attrs.frozen
 class Dead:
-    """It goes to the dead-letter topic."""
+    """The notification goes to the dead-letter topic.
+
+    Args:
+        reason: Why, such as `permanent` or `max_attempts`.
+        error: The failure; its code is written to the dead letter.
+    """
 
     reason: str
     error: DeliveryError | None = None
@@ -39,7 +52,11 @@ class Dead:
 
 @attrs.frozen
 class Skipped:
-    """It is terminal without a send: skipped by `should_send`, superseded, or another consumer's channel."""
+    """The notification is never sent: skipped by `should_send`, superseded, or of another consumer's channel.
+
+    Args:
+        reason: A short token, such as `unsubscribed`.
+    """
 
     reason: str
 
@@ -49,25 +66,42 @@ Outcome = Sent | Retry | Dead | Skipped
 
 @attrs.frozen
 class SendContext:
-    """What a middleware sees of one send."""
+    """One send, as a middleware sees it.
+
+    Args:
+        notification: The notification to send.
+        attempt: Number of the attempt, seconds that are left, and the idempotency key.
+        topic: Source topic of the lane.
+        group: Consumer group.
+    """
 
     notification: Notification[Any]
     attempt: Attempt
     topic: str = ""
-    """The lane's source topic."""
     group: str = ""
-    """The consumer group."""
 
 
 class Middleware(Protocol):
-    """Wraps one send, inside expiry, limits and breaker, outside the deadline.
+    """Code that wraps each send, for `Worker(middleware=...)`.
 
-    Call `call_next(context)` at most once and return its outcome, or another one. Raising is the same as
-    `send` raising. Runs on the worker's event loop: it must not block.
+    It runs on the worker's event loop, after expiry, limits and breaker have let the send start, and within its
+    deadline: it must not block. At a hand-over or stop it is cancelled together with its send.
     """
 
     async def __call__(
         self, context: SendContext, call_next: Callable[[SendContext], Awaitable[Outcome]], /
     ) -> Outcome:
-        """Wrap one send."""
+        """Wrap one send.
+
+        Args:
+            context: The send.
+            call_next: Makes the send and returns its outcome; call it at most once. It returns an outcome whatever
+                `send` raised.
+
+        Returns:
+            That outcome, or another one.
+
+        Raises:
+            Exception: Counts as if `send` had raised it.
+        """
         ...

@@ -1,4 +1,4 @@
-"""When to try again, and what order means: values without I/O."""
+"""Retry policies and orderings: values without I/O."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UnknownOutcome = Literal["retry", "dead_letter", "assume_sent"]
 
 
 class Ordering(Enum):
-    """Whose notifications wait for each other while one of them is retried."""
+    """Which notifications wait for each other, also while one of them is retried."""
 
     USER = "user"
     """One at a time per user and lane, retries included (the default)."""
@@ -36,19 +36,21 @@ class Ordering(Enum):
 
 @attrs.frozen(init=False)
 class RetryPolicy:
-    """Exponential backoff with jitter, and when to give up.
+    """Exponential backoff with jitter, and a limit of attempts.
+
+    A notification that waits for its retry is a record of the retry topic, so that a wait survives crashes and
+    rebalances: the next owner of the partition retries it at the same time.
 
     Args:
-        max_attempts: Counted attempts before the dead-letter topic; the first one counts.
-        initial_delay: Seconds before the second attempt.
-        multiplier: What each further delay is multiplied by.
-        max_delay: The longest delay in seconds.
-        jitter: The share by which a delay varies at random in both directions, 0 to 1.
-        max_wait: Seconds for which a notification may be throttled, or deferred by `should_send`, again and again: once
-            it has waited so long since the first such answer in a row, the next one makes a dead letter
-            (`throttle_timeout`). So does one that has waited as long for a destination that is held for throttles, when
-            it is looked at; an outage has no such bound. None, the default: a day for throttles of a notification
-            without expiry, and no bound for what is deferred.
+        max_attempts: Counted attempts, the first one included; then the notification becomes a dead letter.
+        initial_delay: Seconds (or a timedelta) before the second attempt.
+        multiplier: Factor between one delay and the next, at least 1.
+        max_delay: Longest delay in seconds (or a timedelta).
+        jitter: Share by which a delay varies at random in both directions, 0 to 1.
+        max_wait: Seconds (or a timedelta) for which a notification may be throttled, or deferred by `should_send`, in a
+            row. The first such answer after that makes it a dead letter (`throttle_timeout`). So does waiting as long
+            for a destination that is held for throttles; an outage has no such limit. By default, throttles of a
+            notification without expiry are limited to a day, and deferrals have no limit.
 
     Raises:
         ConfigError: A value is out of range.
@@ -74,7 +76,7 @@ class RetryPolicy:
         if not isinstance(max_attempts, int) or max_attempts < 1:
             raise ConfigError(f"RetryPolicy.max_attempts must be a whole number >= 1, not {max_attempts!r}")
         if not 0 <= jitter <= 1:
-            raise ConfigError(f"RetryPolicy.jitter must lie between 0 and 1, not {jitter!r}")
+            raise ConfigError(f"RetryPolicy.jitter must be between 0 and 1, not {jitter!r}")
         if not multiplier >= 1:
             raise ConfigError(f"RetryPolicy.multiplier must be >= 1, not {multiplier!r}")
         put(
@@ -89,12 +91,17 @@ class RetryPolicy:
 
     @property
     def longest_ms(self) -> int:
-        """The longest delay that it can make by itself, in ms."""
+        """The longest delay in milliseconds that the policy makes by itself, jitter included."""
         last = self.initial_delay * self.multiplier ** min(max(self.max_attempts - 2, 0), 64)
         return round(min(self.max_delay, last) * (1 + self.jitter) * 1000) if self.max_attempts > 1 else 0
 
     def delay(self, attempts_made: int, retry_after: float | None = None) -> float:
-        """Seconds to wait after `attempts_made` (>= 1) counted attempts; never less than `retry_after`."""
+        """Return the seconds to wait before the next attempt.
+
+        Args:
+            attempts_made: Counted attempts so far, at least 1.
+            retry_after: Seconds that the provider asked to wait; the delay is never less.
+        """
         exponent = min(max(attempts_made, 1) - 1, 64)  # multiplier ** 64 is past every max_delay
         delay = min(self.max_delay, self.initial_delay * self.multiplier**exponent)
         delay *= 1 + self.jitter * (2 * random.random() - 1)
@@ -102,23 +109,36 @@ class RetryPolicy:
 
 
 LATENCY_RETRY = RetryPolicy()
+"""The backoff of lanes with the profile `latency`."""
 THROUGHPUT_RETRY = RetryPolicy(initial_delay=30, max_delay=900)
+"""The backoff of lanes with the profile `throughput`."""
 
 
 def holds_lane(error: DeliveryError | None) -> bool:
-    """Whether a failure is the provider's or the account's trouble: the whole lane waits, no notification's
-    attempts count."""
+    """Return True if a failure is the provider's or the account's: the whole lane waits, and no attempt counts.
+
+    Args:
+        error: How a send failed.
+    """
     if isinstance(error, ThrottledError):
         return error.scope != "recipient"
     return isinstance(error, ProviderUnavailableError)
 
 
 def deferred(reason: str) -> TransientError:
-    """Why `should_send` put a notification off, as a code; a reason that would make none is left out."""
+    """Return the error that carries why `should_send` deferred a notification; a reason that is not a code is left out.
+
+    Args:
+        reason: Reason of a `Defer`.
+    """
     error = TransientError(f"{codes.DEFERRED}{reason}")
     return error if error.code.startswith(codes.DEFERRED) else TransientError(f"{codes.DEFERRED}reason")
 
 
 def is_deferred(error: DeliveryError | None) -> bool:
-    """Whether `should_send` put it off: the provider was not asked."""
+    """Return True if `should_send` deferred the notification: the provider was not asked.
+
+    Args:
+        error: As for `holds_lane`.
+    """
     return error is not None and error.code.startswith(codes.DEFERRED)

@@ -37,19 +37,23 @@ _LONGEST_PAUSE: Final = 0.05
 class Producer:
     """Hands notifications to Kafka; each lane has a queue and a connection of its own.
 
-    Safe to use from any thread, coroutine and forked child. Lanes open when they are first used, once per
-    process; after a fork (gunicorn --preload, Celery, multiprocessing) the child opens its own, and what was
-    queued before is sent by the parent alone. Records still queued when the process ends are flushed for up to
-    30 seconds; children that end with `os._exit` (Celery's) must call `close` themselves.
+    Safe to use from any thread, coroutine and forked child. Lanes open when they are first used, once per process.
+    After a fork (gunicorn --preload, Celery, multiprocessing) the child opens its own; the parent alone sends what was
+    queued before. Records still queued when the process ends are flushed for up to 30 seconds; children that end with
+    `os._exit` (Celery's) must call `close` themselves.
+
+    While brokers cannot be reached, records wait in the lane's queue, which `queue.buffering.max.messages` bounds, for
+    up to `delivery.timeout.ms`. Once it is full, sends wait for `max_block`, then raise `QueueFullError`. A full queue
+    of one lane does not delay another lane.
 
     Args:
         config: librdkafka properties; consumer properties in it are left out.
-        topology: Lanes, categories and channels; the default one when None.
-        lane_config: Producer properties for single lanes, by lane name; they go before `config`.
+        topology: Lanes, categories and channels; `Topology.default()` when None.
+        lane_config: Producer properties of single lanes, by lane name; they take precedence over `config`.
         codec: Turns data into bytes; JSON when None.
-        max_block: Seconds that a send waits while the lane's queue is full.
-        on_event: Is given `events.Produced` and `events.ProduceFailed` from the lanes' serving threads. It costs
-            a few microseconds per send.
+        max_block: Seconds (or a timedelta) that a send waits while the lane's queue is full.
+        on_event: Called with `events.Produced` and `events.ProduceFailed` on the lanes' serving threads: it must be
+            quick. It costs a few microseconds per send.
 
     Raises:
         ConfigError: A property would break a promise, or a lane is unknown.
@@ -83,7 +87,10 @@ class Producer:
         weakref.finalize(self, _release, self._handles).atexit = False  # open handles see to that
 
     def listen(self, on_event: events.OnEvent, /) -> None:
-        """Have `on_event` called with each event too, after those given before. Before the first lane opens.
+        """Call `on_event` with each event, after the listeners given before. Call it before the first send.
+
+        Args:
+            on_event: As for `Producer`.
 
         Raises:
             NotifyError: A lane is open already.
@@ -96,15 +103,21 @@ class Producer:
     # -- sending ---------------------------------------------------------------------------------
 
     def send(self, notification: Notification[Any], /) -> PendingSend:
-        """Queue a notification and return at once; the acknowledgement is in what is returned.
+        """Queue a notification and return at once, before the broker has it.
 
-        Blocks for up to `max_block` seconds while the lane's queue is full, so use `asend` on an event loop.
-        Notifications of one user that one thread sends keep their order.
+        Notifications of one user that one thread sends keep their order. Blocks for up to `max_block` seconds while the
+        lane's queue is full: use `asend` on an event loop.
+
+        Args:
+            notification: What to send. Its category determines the lane, its user the partition.
+
+        Returns:
+            The send, whose acknowledgement is pending: `await` it, or call its `result`.
 
         Raises:
-            InvalidNotificationError: Unknown category or channel, or data that does not fit.
-            QueueFullError: The queue stayed full; the notification was not accepted.
-            ProduceError: librdkafka refused the record, for one because it is too large.
+            InvalidNotificationError: The category or channel is unknown, or the data does not fit.
+            QueueFullError: The queue stayed full for `max_block`; the notification was not accepted.
+            ProduceError: librdkafka refused the record, for example because it is too large.
             NotifyError: The producer is closed.
         """
         topic, category, key, value, headers = self._encoded(notification)
@@ -130,17 +143,24 @@ class Producer:
     ) -> RecordMetadata:
         """Send a notification and wait for the acknowledgement; never blocks the event loop.
 
-        A cancelled or timed-out call leaves the outcome open: the notification may have been written, or may be
-        yet; send it again with the same id if it must arrive.
+        A call that is cancelled while it waits for room in the queue has sent nothing. One that is cancelled or times
+        out later leaves the outcome open: the notification may have been written, or may still be; send it again with
+        the same id if it must arrive.
 
         Args:
-            timeout: Seconds, waiting for room in the queue included; None waits as long as the lane's
-                `delivery.timeout.ms`.
+            notification: What to send, as for `send`.
+            timeout: Seconds (or a timedelta), including the wait for room in the queue; None waits as long as the
+                lane's `delivery.timeout.ms`.
+
+        Returns:
+            Topic, partition and offset of the record.
 
         Raises:
-            TimeoutError: (also a `ProduceError`) No acknowledgement in time.
-            ProduceError: The broker did not acknowledge it.
-            InvalidNotificationError, QueueFullError, NotifyError: As for `send`.
+            TimeoutError: (also a `ProduceError`) The acknowledgement did not come in time.
+            ProduceError: The broker did not acknowledge the record.
+            InvalidNotificationError: As for `send`.
+            QueueFullError: As for `send`, also when `timeout` ran out first.
+            NotifyError: The producer is closed.
         """
         limit = None if timeout is None else to_seconds(timeout, "timeout")
         deadline = None if limit is None else time.monotonic() + limit
@@ -170,12 +190,12 @@ class Producer:
     # -- life cycle ------------------------------------------------------------------------------
 
     def warm_up(self, lanes: Iterable[str] | None = None) -> None:
-        """Connect now, so that the first notification takes milliseconds; blocks for up to 10 seconds per lane.
+        """Connect now, so that the first notification takes milliseconds. Blocks for up to 10 seconds per lane.
 
         Call it when the service starts, after a fork rather than before it.
 
         Args:
-            lanes: Names of the lanes that this process will use; all of them when None.
+            lanes: Names of the lanes that this process will use; all lanes when None.
 
         Raises:
             ConfigError: A lane is unknown, or its topic does not exist.
@@ -187,26 +207,29 @@ class Producer:
             )
 
     def flush(self, timeout: Seconds = 30) -> None:
-        """Wait until everything sent so far is acknowledged or failed, its callbacks included.
+        """Wait until everything sent so far is acknowledged or has failed, and its callbacks have run.
 
         Args:
-            timeout: Seconds, for all lanes together.
+            timeout: Seconds (or a timedelta), for all lanes together.
 
         Raises:
-            NotifyError: Something is left; the text says how much. Nothing is dropped: it is still being sent.
+            NotifyError: Some notifications are left; the text says how many. They are still being sent.
         """
         self._finish(
             ProducerHandle.flush, timeout, "still being sent: flush again, or see that brokers can be reached"
         )
 
     def close(self, timeout: Seconds = 30) -> None:
-        """Flush, then free everything; later sends raise. Idempotent. Not from a callback of this producer.
+        """Flush, then free everything; later sends raise. Idempotent.
+
+        Blocks: on an event loop use `async with`, or `asyncio.to_thread`.
 
         Args:
-            timeout: Seconds, for all lanes together.
+            timeout: Seconds (or a timedelta), for all lanes together.
 
         Raises:
-            NotifyError: Something is left; it was given up, and each `PendingSend` says so.
+            NotifyError: Some notifications were not acknowledged in time and are given up: the `PendingSend` of each
+                has failed. Also when it is called from a callback of this producer, which it would wait for.
         """
         self._closed = True
         self._finish(ProducerHandle.close, timeout, "given up: send them again with the same ids")
@@ -309,8 +332,8 @@ class _Pauses:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise QueueFullError(
-                f"{self._topic}: the queue stayed full for {self._max_block:g} s: brokers are away or too slow; "
-                "send less, or later, or raise queue.buffering.max.messages and max_block"
+                f"{self._topic}: the queue stayed full for {self._max_block:g} s: brokers cannot be "
+                "reached or are too slow; send less, or later, or raise queue.buffering.max.messages and max_block"
             ) from None
         pause = min(self._pause, left)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""Where it goes: lanes, categories and channels of a deployment, and the names of their topics."""
+"""Lanes, categories and channels of a deployment, and the names of their topics."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class Lane:
 
     Args:
         name: Part of the topic names: lower-case letters, digits, `_` and `-`.
-        partitions: Of its source and retry topics. Choose many (30, 50): they bound the number of workers.
+        partitions: Number of partitions of its source and retry topics. Choose many (30, 50): they bound the number of
+            workers.
         profile: `latency` (OTP: no batching, short retries) or `throughput` (marketing).
-        retry: Backoff of its consumers; by default the profile's.
-        dlq: Name of a dead-letter topic of its own; by default the topology's.
+        retry: Backoff of its consumers; by default that of the profile.
+        dlq: Name of the lane's own dead-letter topic; by default the topology's.
 
     Raises:
         ConfigError: A value is out of range.
@@ -67,13 +68,13 @@ class Topology:
     """Lanes, categories and channels of a deployment: closed sets, shared by producers and workers.
 
     Args:
-        lanes: The priorities.
+        lanes: The priorities, at least one.
         categories: What notifications can be about; each names one of the lanes.
-        channels: What they can be sent through.
-        prefix: Begins the name of every topic and group.
+        channels: Names of what they can be sent through: `sms`, `email`.
+        prefix: First part of the name of every topic and group.
 
     Raises:
-        ConfigError: A name stands twice, or a category names an unknown lane.
+        ConfigError: A name is defined twice or not valid, or a category names an unknown lane.
     """
 
     lanes: Mapping[str, Lane]
@@ -92,7 +93,7 @@ class Topology:
         check_name("Topology.prefix", prefix)
         by_name = _unique("lane", lanes)
         if not by_name:
-            raise ConfigError("a Topology needs at least one Lane")
+            raise ConfigError("Topology.lanes must hold at least one Lane")
         known = _unique("category", categories)
         for category in known.values():
             if category.lane not in by_name:
@@ -106,8 +107,11 @@ class Topology:
 
     @classmethod
     def default(cls) -> Topology:
-        """`notif.high_priority` (30 partitions: otp, security_alert) and `notif.low_priority` (50: marketing,
-        weekly_summary), with the channels sms, push, email and webhook."""
+        """Return the topology that is used where none is given.
+
+        Its lanes are `notif.high_priority` (30 partitions: otp, security_alert) and `notif.low_priority` (50
+        partitions: marketing, weekly_summary); its channels are sms, push, email and webhook.
+        """
         return cls(
             lanes=[
                 Lane("high_priority", partitions=30, profile="latency"),
@@ -129,7 +133,16 @@ class Topology:
         categories: Iterable[Category[Any]] = (),
         channels: Iterable[str] = (),
     ) -> Topology:
-        """A topology with these added; one with a known name replaces it."""
+        """Return a topology with more lanes, categories and channels; one with a known name replaces the old one.
+
+        Args:
+            lanes: Lanes to add or replace.
+            categories: Categories to add or replace.
+            channels: Names of channels to add.
+
+        Raises:
+            ConfigError: As for `Topology`.
+        """
         return Topology(
             lanes={**self.lanes, **_unique("lane", lanes)}.values(),
             categories={**self.categories, **_unique("category", categories)}.values(),
@@ -140,16 +153,38 @@ class Topology:
     # -- names ------------------------------------------------------------------------------------
 
     def source_topic(self, lane: str) -> str:
-        """The topic that producers write: `notif.high_priority`."""
+        """Return the topic that producers write: `notif.high_priority`.
+
+        Args:
+            lane: Name of the lane.
+
+        Raises:
+            ConfigError: The lane is unknown.
+        """
         return _names.source_topic(self.prefix, self.lane(lane).name)
 
     def retry_topic(self, lane: str, consumer: str = "") -> str:
-        """The retry topic of a consumer: `notif.retry.high_priority.sms`; without a name, which `workers` stands for,
-        `notif.retry.high_priority`."""
+        """Return the retry topic of a consumer: `notif.retry.high_priority.sms`.
+
+        Args:
+            lane: Name of the lane.
+            consumer: Name of the consumer; "" or `workers` for the one without a name, whose retry topic is
+                `notif.retry.high_priority`.
+
+        Raises:
+            ConfigError: The lane is unknown.
+        """
         return _names.retry_topic(self.prefix, self.lane(lane).name, consumer)
 
     def dlq_topic(self, lane: str) -> str:
-        """The dead-letter topic of a lane: `notif.dlq`, or its own."""
+        """Return the dead-letter topic of a lane: `notif.dlq`, or its own.
+
+        Args:
+            lane: Name of the lane.
+
+        Raises:
+            ConfigError: The lane is unknown.
+        """
         return self.lane(lane).dlq or _names.dead_letter_topic(self.prefix)
 
     @property
@@ -158,11 +193,26 @@ class Topology:
         return _names.control_topic(self.prefix)
 
     def group(self, lane: str, consumer: str = "") -> str:
-        """The consumer group: `notif.high_priority.sms`; without a name `notif.high_priority.workers`."""
+        """Return the consumer group: `notif.high_priority.sms`.
+
+        Args:
+            lane: Name of the lane.
+            consumer: Name of the consumer; "" for the one without a name, whose group is `notif.high_priority.workers`.
+
+        Raises:
+            ConfigError: The lane is unknown.
+        """
         return _names.group_name(self.prefix, self.lane(lane).name, consumer)
 
     def lane(self, name: str) -> Lane:
-        """The lane of that name; a `ConfigError` that lists the known ones otherwise."""
+        """Return the lane of a name.
+
+        Args:
+            name: Name of the lane.
+
+        Raises:
+            ConfigError: The lane is unknown; the text lists the known ones.
+        """
         try:
             return self.lanes[name]
         except KeyError:
@@ -171,7 +221,7 @@ class Topology:
     # -- as data ----------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, object]:
-        """As plain data for a config file. Payload classes are left out: they live in code."""
+        """Return plain data for a config file. Payload classes are left out: they live in code."""
         return {
             "prefix": self.prefix,
             "lanes": [
@@ -199,7 +249,10 @@ class Topology:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> Topology:
-        """The reverse of `to_dict`.
+        """Make a topology from what `to_dict` returned.
+
+        Args:
+            value: Prefix, lanes, categories and channels.
 
         Raises:
             ConfigError: A key is missing or unknown, or a value is out of range.
@@ -230,7 +283,9 @@ def _unique(what: str, values: Iterable[_Named]) -> dict[str, _Named]:
     by_name: dict[str, _Named] = {}
     for value in values:
         if value.name in by_name:
-            raise ConfigError(f"the {what} {value.name!r} stands twice in the topology")
+            raise ConfigError(
+                f"the {what} {value.name!r} is defined twice in the topology; rename or remove one"
+            )
         by_name[value.name] = value
     return by_name
 

@@ -6,16 +6,16 @@ of retry copies and dead letters). Every record that a worker reads is decoded o
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kafka_notify._base import codes
-from kafka_notify._base.text import printable
 from kafka_notify._base.where import origin
 from kafka_notify._wire import headers as h
+from kafka_notify._wire.content_type import check_content_type, readers
+from kafka_notify._wire.fields import MAX_USER_ID_BYTES
 from kafka_notify._wire.headers import (
     MAX_MILLIS,
     ContentTypeUnread,
@@ -42,9 +42,10 @@ from kafka_notify._wire.hops import (
 )
 from kafka_notify._wire.ids import DerivedId, derived_id
 from kafka_notify._wire.payload import structure, to_json, unstructure
+from kafka_notify._wire.undecoded import category_of, channel_of, expires_at, expiry, identity
 from kafka_notify.codec import Codec, CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailableError, ConfigError, InvalidNotificationError
-from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification, unchecked
+from kafka_notify.notification import Category, Notification, unchecked
 
 __all__ = [
     "REDRIVE_WRITER",
@@ -113,7 +114,7 @@ def encode(
     ]
     expires = n._expires_ms
     if expires is None and category is not None:
-        expires = _expiry(created, category.ttl)
+        expires = expires_at(created, category.ttl)
     if expires is not None:
         headers.append((_EXPIRES_AT, b"%d" % expires))
     if n.recipient is not None:
@@ -210,10 +211,10 @@ def decode(
     known = categories.get(category)
     user_id = _user_id(key)
     data_type = got.get(_CONTENT_TYPE)
-    if _readers.get(data_type) is not codec and data_type is not None and value is not None:
-        _check_content_type(data_type, codec)
+    if readers.get(data_type) is not codec and data_type is not None and value is not None:
+        check_content_type(data_type, codec)
     if expires is None and known is not None:
-        expires = _expiry(created, known.ttl)
+        expires = expires_at(created, known.ttl)
     return unchecked(
         user_id,
         category,
@@ -239,37 +240,10 @@ def _known_name(got: Mapping[str, bytes], header: str) -> str:
     return name
 
 
-def channel_of(headers: Headers | None) -> str | None:
-    """The channel, without decoding the rest; None when absent or undecodable."""
-    return _look_up(headers, h.CHANNEL)
-
-
-def category_of(headers: Headers | None) -> str | None:
-    """The category, without decoding the rest; None when absent or undecodable."""
-    return _look_up(headers, h.CATEGORY)
-
-
-def collapse_of(headers: Headers | None) -> str:
-    """What a newer notification of the same user must share with this one to supersede it, without decoding the
-    rest: channel and collapse key; empty without a collapse key."""
-    key = _look_up(headers, h.COLLAPSE_KEY)
-    return "" if key is None else f"{channel_of(headers)} {key}"
-
-
 def collapses_with(notification: Notification[Any]) -> str:
     """The same of one that was decoded."""
     key = notification.collapse_key
     return f"{notification.channel} {key}" if key else ""
-
-
-def _look_up(headers: Headers | None, name: str) -> str | None:
-    for known, raw in reversed(headers or ()):
-        if known == name and raw is not None:
-            try:
-                return read_text({name: raw}, name) or None
-            except Undecodable:
-                return None
-    return None
 
 
 def _user_id(key: bytes | None) -> str:
@@ -307,31 +281,6 @@ def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Ca
         raise Undecodable("undecodable", codes.BAD_PAYLOAD, origin(e)) from None
 
 
-_readers: dict[bytes | None, Codec] = {}
-"""Content types, as in the header, and the codec that read them last: looked up for every record."""
-_SAYS_NOTHING: Final = frozenset({"application/octet-stream", "binary/octet-stream", "text/plain"})
-
-
-def _check_content_type(raw: bytes, codec: Codec) -> None:
-    written = codec.content_type
-    found = _media_type(raw.decode(errors="replace"))
-    reads = [written, *getattr(codec, "reads", ())]
-    is_any = "/" not in found or found in _SAYS_NOTHING  # no media type, or any
-    if not is_any and not any(_is_read(found, _media_type(each)) for each in reads):
-        raise ContentTypeUnread(printable(found, 100), ", ".join(reads))
-    if len(_readers) < _MAX_NAMES or raw in _readers:  # as `_names`
-        _readers[raw] = codec
-
-
-def _media_type(text: str) -> str:
-    """Without parameters, such as a charset."""
-    return text.partition(";")[0].strip().lower()
-
-
-def _is_read(found: str, pattern: str) -> bool:
-    return found == pattern or ("*" in pattern and fnmatch.fnmatchcase(found, pattern))
-
-
 def _codec_error(codec: Codec, error: Exception) -> str:
     return (
         codes.BAD_JSON
@@ -340,50 +289,9 @@ def _codec_error(codec: Codec, error: Exception) -> str:
     )
 
 
-def _expiry(created_ms: int, ttl: float | None) -> int | None:
-    return None if ttl is None else min(created_ms + round(ttl * 1000), MAX_MILLIS)
-
-
 def _own_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     return {
         name: raw.decode(errors="replace")
         for name, raw in headers
         if raw is not None and name and name != h.CONTENT_TYPE and not name.lower().startswith("notif-")
     }
-
-
-# -- without decoding ------------------------------------------------------------------------------
-
-
-def identity(
-    headers: Headers | None, topic: str, partition: int, offset: int, timestamp_ms: int
-) -> tuple[str, int]:
-    """The id and creation time (epoch ms) of the notification in a record, malformed or not: never raises.
-
-    What a copy's headers say is what the record's said: a time that no header may hold is -1 for both.
-
-    Args:
-        topic: Of the origin, as `partition` and `offset`.
-        timestamp_ms: The record's; stands in for a missing `notif-created-at`.
-    """
-    got = dict(headers) if headers else {}
-    raw = got.get(h.ID)
-    try:
-        created = read_integer(got, h.CREATED_AT, MAX_MILLIS)
-    except Undecodable:
-        created = -1
-    if created is None:
-        created = timestamp_ms if 0 <= timestamp_ms <= MAX_MILLIS else -1
-    return derived_id(topic, partition, offset) if raw is None else raw.decode(errors="replace"), created
-
-
-def expiry(headers: Headers | None, created_ms: int, categories: Mapping[str, Category[Any]]) -> int | None:
-    """When the notification in a record expires (epoch ms), without decoding it; None when it never does."""
-    try:
-        expires = read_integer(dict(headers or ()), h.EXPIRES_AT, MAX_MILLIS)
-    except Undecodable:
-        return None  # found out, and dead-lettered, when it is decoded
-    known = categories.get(category_of(headers) or "")
-    if expires is not None or known is None or created_ms < 0:  # of an unknown time, as above
-        return expires
-    return _expiry(created_ms, known.ttl)

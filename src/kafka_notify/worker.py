@@ -42,28 +42,32 @@ retries late by as much (measured)."""
 class Worker:
     """Runs one `Consumer` on one lane; many workers, in many processes, share the lane's partitions.
 
-    It reads, sends up to `consumer.concurrency` notifications at once (never two of one user), retries, and
-    commits. After a crash nothing is lost: what was in flight, or finished within the last 100 ms, may be sent
-    again with the same idempotency key.
+    It reads, sends up to `consumer.concurrency` notifications at once (never two of one user), retries, and commits.
+    When senders are busy or the lane is held, it reads no further than its memory budgets: the rest waits in Kafka.
+
+    At a rebalance it starts nothing new on the partitions that it gives up, lets running sends end within
+    `drain_timeout`, commits, and hands over. After a crash nothing is lost: what was in flight, or finished within the
+    last 100 ms, may be sent again with the same idempotency key.
 
     Args:
         consumer: The team's consumer, or a factory (its class, a lambda) that gives each process its own.
         config: librdkafka properties, as for confluent_kafka.
         lane: Name of the lane in the topology.
-        topology: Lanes, categories and channels, shared with the producers.
-        codec: Value bytes to data; JSON by default.
-        consumer_config: Goes before `config` for the consumer handle alone.
+        topology: Lanes, categories and channels, shared with the producers; `Topology.default()` when None.
+        codec: Turns value bytes into data; JSON when None.
+        consumer_config: Properties of the consumer handle alone; they take precedence over `config`.
         producer_config: The same for the handle that writes retry copies and dead letters.
         middleware: Wraps each send, outermost first.
         on_event: Called with each `Event`, mostly on the worker's event loop: it must not block.
-        drain_timeout: Seconds that running sends get when partitions are handed over or the worker stops.
-        wide_retries: Whether more retries may wait in one partition than a commit of an older version can tell apart
+        drain_timeout: Seconds (or a timedelta) that running sends get when partitions are handed over or the worker
+            stops.
+        wide_retries: Allow more waiting retries in one partition than a commit of an older version can tell apart
             (20,000): a worker of such a version stops on that partition. False while older ones run, and before a
             roll-back; then each retry beyond 20,000 has everything in front of it written again.
         loop_factory: Makes the event loop, for example `uvloop.new_event_loop`.
 
     Raises:
-        ConfigError: A setting is off, or would break a promise.
+        ConfigError: A setting is wrong, or would break a promise; the text says what to write instead.
     """
 
     def __init__(
@@ -130,7 +134,10 @@ class Worker:
         )
 
     def listen(self, on_event: OnEvent, /) -> None:
-        """Have `on_event` called with each event too, after those given before. Before `start`.
+        """Call `on_event` with each event, after the listeners given before. Call it before `start`.
+
+        Args:
+            on_event: As for `Worker`.
 
         Raises:
             NotifyError: The worker was started.
@@ -145,7 +152,7 @@ class Worker:
     def run(self, *, gc_threshold: tuple[int, int, int] | None = GC_THRESHOLD) -> None:
         """Start, and block until SIGTERM or SIGINT, then `stop`; a second signal skips the drain.
 
-        Signals are only taken in the main thread; elsewhere it blocks until `stop` is called.
+        Signals are taken in the main thread alone; in another thread this blocks until `stop` is called.
 
         Args:
             gc_threshold: See `kafka_notify.run`.
@@ -156,12 +163,13 @@ class Worker:
         run(self, gc_threshold=gc_threshold)
 
     def start(self) -> None:
-        """Check the topics, run the consumer's `setup`, join the group and return.
+        """Check the topics, run the consumer's `setup`, join the group and return, before partitions are assigned.
 
         Raises:
             ConfigError: A topic is missing, or source and retry topic are not co-partitioned.
-            NotifyError: No broker answers, the worker was started before, or `stop` was called meanwhile, which ends
-                a `setup` that hangs, too.
+            NotifyError: No broker answers, or the worker was started before. Also when `stop` is called meanwhile,
+                which ends a `setup` that hangs, too.
+            Exception: Whatever `setup` raised.
         """
         life = self._life
         with self._lock:
@@ -185,15 +193,18 @@ class Worker:
             raise
 
     def stop(self, timeout: Seconds | None = None) -> None:
-        """Stop reading, let running sends end within the drain budget, commit, leave the group, close everything.
+        """Stop reading, let running sends end within the drain budget, commit, leave the group and close everything.
 
-        What was not sent is redelivered elsewhere; a send that is cancelled is no attempt. Idempotent. Where a `start`
-        or another `stop` is under way, on whatever thread, it gives up or hurries, and this call waits for its end.
-        After a failure nothing is drained or committed.
+        Blocks until that is done. What was not sent is redelivered to another worker; a send that is cancelled does not
+        count as an attempt. Idempotent. A `start` that is under way on another thread gives up, another `stop` hurries,
+        and this call waits for its end. After a failure nothing is drained or committed.
 
         Args:
-            timeout: Seconds for running sends instead of `drain_timeout`; 0 skips the drain, also of a `stop` that is
-                under way.
+            timeout: Seconds (or a timedelta) for running sends instead of `drain_timeout`; 0 skips the drain, also of a
+                `stop` that is under way.
+
+        Raises:
+            ConfigError: `timeout` is not a finite duration >= 0.
         """
         life = self._life
         life.stop_asked = True
@@ -220,43 +231,50 @@ class Worker:
     ) -> None:
         self.stop()
 
-    # -- what it is at --------------------------------------------------------------------------------
+    # -- what it does now -----------------------------------------------------------------------------
 
     @property
     def lane(self) -> str:
-        """Name of its lane."""
+        """Name of the lane."""
         return self._lane.name
 
     @property
     def topology(self) -> Topology:
-        """Lanes, categories and channels that it knows."""
+        """Lanes, categories and channels that the worker knows."""
         return self._topology
 
     @property
     def group(self) -> str | None:
-        """Its consumer group, such as `notif.high_priority.sms`; None before `start`."""
+        """The consumer group, such as `notif.high_priority.sms`; None before `start`."""
         return self._group
 
     @property
     def concurrency(self) -> int | None:
-        """Sends that its consumer allows at once; None before `start`."""
+        """Sends that the consumer allows at once; None before `start`."""
         return None if self._running is None else self._running.concurrency
 
     def stats(self) -> WorkerStats:
-        """What it did and holds; from any thread, at any time."""
+        """Return counters and what is held now. Call it from any thread, at any time."""
         return WorkerStats() if self._running is None else self._running.report.stats()
 
     def oldest_age(self) -> float | None:
-        """Seconds since the oldest notification was created that is here and neither sent nor given up.
+        """Return the age in seconds of the oldest notification that this worker holds and has not finished.
 
-        Those that wait for their retry count, from any thread. It looks at each user who has something open:
-        made for a look every few seconds, not for each send. None when nothing is open here; of what other workers
-        hold, or nobody has read yet, it knows nothing.
+        Notifications that wait for their retry count; those of other workers, and those that nobody has read yet, do
+        not. Call it from any thread, every few seconds at most: it looks at each user who has something open.
+
+        Returns:
+            Seconds since its creation; None when nothing is open here.
         """
         return None if self._running is None else self._running.report.oldest_age()
 
     def health(self) -> Health:
-        """Whether it does its work; from any thread, at any time: for liveness and readiness probes."""
+        """Return what is wrong, for liveness and readiness probes. Call it from any thread, at any time.
+
+        Returns:
+            `ok` while the worker does its work, `problems` as sentences with the remedy, and `live`, which is False
+            when only a restart helps. During a start and a stop it is not `ok`, and live.
+        """
         life = self._life
         if life.state is State.STOPPED and life.error is not None:
             return Health(False, (failure(life.error),), False)
@@ -267,12 +285,14 @@ class Worker:
         return Health(not problems, problems, report.lives(), report.notes())
 
     def _sample(self) -> Sample | None:
-        """What only the test kit wants to know; None before `start`."""
+        """Values for the test kit alone; None before `start`."""
         return None if self._running is None else self._running.report.sample()
 
     def acknowledge(self) -> None:
-        """Take out of `health` what cannot be undone, now that a person has seen it: records that retention removed,
-        committed offsets that were gone. From any thread."""
+        """Remove from `health` what cannot be undone, once a person has seen it. Call it from any thread.
+
+        These are records that retention removed, and committed offsets that were gone.
+        """
         if self._running is not None:
             self._running.report.acknowledge()
 
@@ -283,13 +303,14 @@ class Worker:
 def run(*workers: Worker, gc_threshold: tuple[int, int, int] | None = GC_THRESHOLD) -> None:
     """Run several workers in one process until SIGTERM or SIGINT: for development.
 
-    In production give each lane its own process: lanes in one process share the interpreter.
+    In production give each lane its own process: lanes in one process share the interpreter. At a signal all workers
+    begin to stop, then each is waited for; a second signal skips the drain. When one worker fails, the others stop.
 
     Args:
-        workers: Those to run; each is started, and stopped at the end.
-        gc_threshold: Of the cyclic garbage collector while they run, as this call has the process to itself; put
-            back at the end. With 5,000 sends in flight Python's default threshold costs a third of all CPU time
-            (measured), because each collection walks them all. None leaves the collector alone.
+        workers: Workers to start, and to stop at the end.
+        gc_threshold: Thresholds of the cyclic garbage collector while they run, as this call has the process to itself;
+            restored at the end. With 5,000 sends in flight Python's default costs a third of all CPU time (measured),
+            because each collection walks them all. None leaves the collector alone.
 
     Raises:
         NotifyError: A worker could not start, or could not go on.

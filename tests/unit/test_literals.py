@@ -194,7 +194,7 @@ def test_classification_never_raises() -> None:
         (lambda: Lane("high", partitions=1, retry=WRONG), "Lane('high').retry must be a RetryPolicy or None"),
         (
             lambda: Topology(lanes=[], categories=[], channels="sms"),
-            "a Topology needs at least one Lane",
+            "Topology.lanes must hold at least one Lane",
         ),
         (
             lambda: Topology(lanes=[Lane("high", partitions=1)], categories=[], channels="sms"),

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kafka_notify._base.units import to_millis
+from kafka_notify._wire.send_key import SendKey
 from kafka_notify.consumer import Consumer, check_consumer
 from kafka_notify.errors import ConfigError, InvalidNotificationError
-from kafka_notify.notification import Attempt, Category, Defer, Notification, Receipt, SendKey, Skip
+from kafka_notify.notification import Attempt, Category, Defer, Notification, Receipt, Skip
 from kafka_notify.policy import LATENCY_RETRY, THROUGHPUT_RETRY, Ordering, RetryPolicy
 from kafka_notify.topology import Lane, Topology
 from kafka_notify.wire import derived_id
@@ -74,9 +75,9 @@ def notification(**changes: Any) -> Notification[Any]:
         ("id", "ä", "id must be 1 to 128 letters, digits, '_' or '-'"),
         ("created_at", dt.datetime(2026, 1, 1), "created_at must be an aware datetime"),  # noqa: DTZ001
         ("created_at", SECRET, "created_at must be an aware datetime"),
-        ("created_at", dt.datetime(1969, 1, 1, tzinfo=UTC), "created_at must not lie before 1970"),
+        ("created_at", dt.datetime(1969, 1, 1, tzinfo=UTC), "created_at must not be before 1970"),
         ("expires_at", 1767225600, "expires_at must be an aware datetime"),
-        ("expires_at", dt.datetime(2020, 1, 1, tzinfo=UTC), "expires_at must lie after created_at"),
+        ("expires_at", dt.datetime(2020, 1, 1, tzinfo=UTC), "expires_at must be after created_at"),
         ("headers", {"notif-id": SECRET}, "headers: names must be non-empty, not 'content-type'"),
         ("headers", {"Notif-Attempt": SECRET}, "headers: names must be non-empty, not 'content-type'"),
         ("headers", {"content-type": SECRET}, "headers: names must be non-empty, not 'content-type'"),
@@ -232,7 +233,7 @@ def anything(value: object) -> Any:
         (lambda: RetryPolicy(initial_delay=-1), "RetryPolicy.initial_delay must be a duration >= 0"),
         (lambda: RetryPolicy(max_delay=float("inf")), "RetryPolicy.max_delay must be a duration >= 0"),
         (lambda: RetryPolicy(multiplier=0.5), "RetryPolicy.multiplier must be >= 1"),
-        (lambda: RetryPolicy(jitter=1.5), "RetryPolicy.jitter must lie between 0 and 1"),
+        (lambda: RetryPolicy(jitter=1.5), "RetryPolicy.jitter must be between 0 and 1"),
         (lambda: Defer(dt.datetime(2026, 1, 1), "quiet_hours"), "Defer.until must be an aware datetime"),  # noqa: DTZ001
     ],
 )
@@ -344,7 +345,7 @@ def test_closed_sets() -> None:
         ConfigError, match="category 'x' names the lane 'hi'; known lanes: high_priority, low_prio"
     ):
         t.extend(categories=[Category("x", "hi")])
-    with pytest.raises(ConfigError, match="the lane 'a' stands twice"):
+    with pytest.raises(ConfigError, match="the lane 'a' is defined twice"):
         Topology(lanes=[Lane("a", partitions=1)] * 2, categories=[], channels=[])
     with pytest.raises(ConfigError, match="at least one Lane"):
         Topology(lanes=[], categories=[], channels=[])

@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 import attrs
 import pytest
@@ -77,7 +77,7 @@ def errors(draw: st.DrawFn) -> Any:
     if issubclass(kind, (TransientError, ThrottledError)):
         given["retry_after"] = draw(rubbish)
     if issubclass(kind, ThrottledError):
-        given["scope"] = draw(st.one_of(rubbish, st.sampled_from(get_args(ThrottleScope))))
+        given["scope"] = draw(st.sampled_from(get_args(ThrottleScope)))  # another one is refused: see below
     error = kind(
         draw(st.one_of(rubbish, st.just("http.503"))),
         provider=draw(st.one_of(rubbish, st.just("acme"))),
@@ -87,6 +87,14 @@ def errors(draw: st.DrawFn) -> Any:
     for name in draw(st.sets(st.sampled_from(["code", "provider", "retry_after", "scope"]), max_size=2)):
         setattr(error, name, draw(rubbish))
     return error
+
+
+def test_a_scope_that_is_not_known_is_refused() -> None:
+    """A literal of the sender's code: nothing that it computed."""
+    with pytest.raises(
+        ConfigError, match=r"^ThrottledError\.scope must be 'recipient', 'sender' or 'provider'"
+    ):
+        ThrottledError("x", scope=cast(Any, "recipients"))
 
 
 receipts = st.one_of(rubbish, st.builds(Receipt, rubbish, rubbish))

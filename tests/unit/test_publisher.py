@@ -15,7 +15,7 @@ from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._settle.copies import Copy, CopyWriter
 from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._wire.dead_letter import DeadLetter
-from kafka_notify.notification import MAX_USER_ID_BYTES
+from kafka_notify._wire.fields import MAX_USER_ID_BYTES
 from kafka_notify.outcome import Retry
 from kafka_notify.wire import Headers, History, read_dead_letter, read_retry
 from tests.unit.publishing import NOW, publishing

@@ -18,12 +18,10 @@ TOO_LARGE = {
     "kafka_notify.classify": 471,
     "kafka_notify.deadletters": 356,
     "kafka_notify.deadletters:DeadLetters.redrive": 74,
-    "kafka_notify.notification": 527,
     "kafka_notify.prometheus": 441,
     "kafka_notify.prometheus:Metrics.__init__": 65,
     "kafka_notify.testing._check_sender:check_sender": 72,
     "kafka_notify.testing._deliver:deliver": 68,
-    "kafka_notify.wire": 389,
     "kafka_notify.wire:decode": 71,
 }
 

@@ -26,10 +26,10 @@ from kafka_notify._base.clock import Clock
 from kafka_notify._fetch.committer import MAX_COMMIT, parts
 from kafka_notify._send import remember
 from kafka_notify._send.pace import SharedPace
+from kafka_notify._wire.send_key import SendKey
 from kafka_notify.codec import CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailableError
 from kafka_notify.limits import Grant, Quota, SeenInMemory, SeenStore
-from kafka_notify.notification import SendKey
 from kafka_notify.wire import encode, read_retry
 from tests.unit.sends_alone import Alone, Record
 

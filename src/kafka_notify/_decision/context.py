@@ -10,11 +10,11 @@ import attrs
 
 from kafka_notify._base.clock import Clock
 from kafka_notify._wire.headers import Headers
+from kafka_notify._wire.undecoded import collapse_of, expiry, identity
 from kafka_notify.codec import Codec
 from kafka_notify.events import OnEvent
 from kafka_notify.notification import Category
 from kafka_notify.policy import RetryPolicy, UnknownOutcome
-from kafka_notify.wire import collapse_of, expiry, identity
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from kafka_notify._partition.followers import Followers
 from kafka_notify._partition.record import Packed, Record
 from kafka_notify._wire.headers import headers_of
 from kafka_notify._wire.history import NEW
-from kafka_notify.wire import collapse_of
+from kafka_notify._wire.undecoded import collapse_of
 
 if TYPE_CHECKING:
     from collections import deque

@@ -22,6 +22,7 @@ from kafka_notify._base.where import class_name, detail, name_of, origin
 from kafka_notify._decision.trusted import check_error, check_outcome, check_receipt, is_error, unhandled
 from kafka_notify._send.remember import Remember
 from kafka_notify._send.threads import SendThreads
+from kafka_notify._wire.send_key import send_key
 from kafka_notify.classify import classify_exception
 from kafka_notify.consumer import Consumer
 from kafka_notify.errors import (
@@ -33,7 +34,7 @@ from kafka_notify.errors import (
     TransientError,
     UnknownOutcomeError,
 )
-from kafka_notify.notification import Attempt, Defer, Notification, Send, Skip, send_key
+from kafka_notify.notification import Attempt, Defer, Notification, Send, Skip
 from kafka_notify.outcome import Dead, Middleware, Outcome, Retry, SendContext, Sent, Skipped
 from kafka_notify.policy import RetryPolicy, deferred
 

@@ -19,8 +19,10 @@ from kafka_notify._send.decoder import Decoder
 from kafka_notify._send.outcomes import Outcomes
 from kafka_notify._send.permits import Permits
 from kafka_notify._send.slots import FOREVER, Slot, Slots
+from kafka_notify._wire.attempt import new_attempt
+from kafka_notify._wire.send_key import KeyParts
 from kafka_notify.errors import UnknownOutcomeError
-from kafka_notify.notification import Attempt, KeyParts, Notification, Receipt, new_attempt
+from kafka_notify.notification import Attempt, Notification, Receipt
 from kafka_notify.outcome import Outcome, Sent
 from kafka_notify.wire import DerivedId
 

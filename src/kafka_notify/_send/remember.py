@@ -9,8 +9,8 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 from kafka_notify._base.where import name_of
+from kafka_notify._wire.send_key import SendKey
 from kafka_notify.limits import SeenInMemory, SeenStore
-from kafka_notify.notification import SendKey
 
 log = logging.getLogger("kafka_notify.send")
 

@@ -15,7 +15,8 @@ from kafka_notify._partition.entry import Entry
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._settle.records import PartitionCopy, origin_of, place_of
 from kafka_notify._wire.dead_letter import DeadLetter
-from kafka_notify.notification import MAX_USER_ID_BYTES, Category, Notification
+from kafka_notify._wire.fields import MAX_USER_ID_BYTES
+from kafka_notify.notification import Category, Notification
 from kafka_notify.wire import DeadLetterState, DlqPayload, DlqReason, category_of, dead_letter
 
 log = logging.getLogger("kafka_notify.worker")
