@@ -44,7 +44,7 @@ ROOMS = (
     Room("worker", _of_package("_worker", "worker")),
     Room("redrive", _of_package("_redrive", "deadletters")),
     Room("package", ("kafka_notify",)),  # the public names
-    Room("adapters", _of_package("log", "otel", "prometheus", "redis")),
+    Room("adapters", _of_package("_metrics", "log", "otel", "prometheus", "redis")),
     Room("tools", _of_package("__main__", "cli", "demo", "testing")),
 )
 

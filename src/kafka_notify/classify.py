@@ -1,4 +1,4 @@
-"""What a provider's answer means: an HTTP status, an SMTP reply or a client library's exception as a `DeliveryError`.
+"""Classification of answers: an HTTP status, an SMTP reply or a client library's exception as a `DeliveryError`.
 
 Pure functions that answer for any input and never raise. Client libraries are known by the names of their
 exceptions, never imported. Of an answer only codes are kept: its text may hold an address, a number or a token.
@@ -50,7 +50,7 @@ _MAX_PARTS: Final = 1_000
 def classify_exception(
     exc: BaseException, *, provider: str | None = None, codes: Codes = NO_CODES
 ) -> DeliveryError | None:
-    """What a client library's exception says about a send. Never raises, whatever it is given.
+    """Return what a client library's exception says about a send. Never raises, whatever it is given.
 
     Knows httpx, requests, urllib, aiohttp, smtplib, aiosmtplib, botocore, grpc, twilio, firebase_admin, sendgrid and
     Python's own network errors, by class name through the class's bases.
@@ -65,13 +65,14 @@ def classify_exception(
       when that means a counted attempt or an untrusted certificate.
 
     Args:
-        exc: What `send` raised; a `DeliveryError` is returned as it is.
-        provider: Who answered, when the exception's class does not say it.
+        exc: The exception that `send` raised; a `DeliveryError` is returned unchanged.
+        provider: Name of the provider that answered, when the exception's class does not say it.
         codes: As for `classify_http`.
 
     Returns:
-        None for any other exception: its type does not say whether a message was sent (a `ValueError` may be a bad
-        payload, or an HTML page in place of JSON). Codes look like `httpx.ReadTimeout`, `timeout`, `http.504`.
+        The error to raise, whose code looks like `httpx.ReadTimeout`, `timeout`, `http.504`; None for any other
+        exception: its type does not say whether a message was sent (a `ValueError` may be a bad payload, or an HTML
+        page in place of JSON).
     """
     try:
         return _read(exc, provider, codes)

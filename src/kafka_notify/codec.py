@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class CodecContext:
-    """Where a value travels: what a codec may want to know besides the notification.
+    """The topic and headers of a value, for codecs that need them.
 
     Args:
         topic: The source topic, on retries and redrives too (a Schema Registry's subject derives from it).
-        headers: The record's headers; of several with one name the last.
+        headers: Headers of the record; of several with one name the last counts.
+        plain: The data as JSON-compatible values, when the check of the payload class made them.
     """
 
     __slots__ = ("_headers", "_plain", "topic")
@@ -37,7 +38,7 @@ class CodecContext:
     ) -> None:
         self.topic: str = topic
         self._headers = headers
-        self._plain = plain  # what the check of the payload class made of the data: JSON needs no second pass
+        self._plain = plain  # JSON needs no second pass
 
     @property
     def headers(self) -> Mapping[str, bytes]:
@@ -53,24 +54,41 @@ class CodecContext:
 class Codec(Protocol):
     """Value bytes <-> data; give one to `Producer` and `Worker` to use another format than JSON.
 
-    Raise `CodecUnavailableError` when the codec's own service (a Schema Registry, a key store) is away: the lane
-    waits and tries again. Any other exception of `decode` sends the record to the dead-letter topic as
-    undecodable. `encode` is called from the threads that send, `decode` on the worker's event loop, where it
-    must not block for long.
+    Raise `CodecUnavailableError` when the codec's own service (a Schema Registry, a key store) does not answer: the
+    lane waits and tries again. Any other exception of `decode` sends the record to the dead-letter topic as
+    `undecodable`. `encode` is called from the threads that send, `decode` on the worker's event loop, which it must not
+    block.
     """
 
     content_type: str
-    """Written to the `content-type` header. A record with another one is not given to `decode`: it waits for a worker
-    whose codec reads it. A codec that reads more names that in an attribute `reads`, a sequence of content types with
-    `*` for any text; `("*",)` reads all. What says nothing (no header, `text/plain`, `application/octet-stream`) is
-    read by every codec."""
+    """Value of the `content-type` header. A record with another one is not given to `decode`: it waits for a worker
+    whose codec reads it. A codec that reads more content types names them in an attribute `reads`, a sequence of texts
+    with `*` for any text; `("*",)` reads all. Every codec reads records whose header is missing or says nothing
+    (`text/plain`, `application/octet-stream`)."""
 
     def encode(self, notification: Notification[Any], context: CodecContext, /) -> bytes:
-        """The bytes of `notification.data`."""
+        """Return the bytes of `notification.data`.
+
+        Args:
+            notification: The notification to send.
+            context: Topic and headers of its record.
+
+        Raises:
+            CodecUnavailableError: The codec's service does not answer.
+        """
         ...
 
     def decode(self, value: bytes, context: CodecContext, /) -> Any:
-        """The data: an instance of the category's payload class, or the mapping to build one from."""
+        """Return the data: an instance of the category's payload class, or the mapping to build one from.
+
+        Args:
+            value: Value of a record.
+            context: Topic and headers of the record.
+
+        Raises:
+            CodecUnavailableError: The codec's service does not answer.
+            Exception: The value cannot be read: the record becomes a dead letter.
+        """
         ...
 
 
@@ -85,7 +103,11 @@ class JsonCodec:
     reads: Sequence[str] = ("application/*+json", "text/json")
 
     def encode(self, notification: Notification[Any], context: CodecContext, /) -> bytes:
-        """The data as a JSON object.
+        """Return the data as a JSON object.
+
+        Args:
+            notification: The notification to send.
+            context: Topic and headers of its record.
 
         Raises:
             InvalidNotificationError: The data is not an object, is nested more than 100 levels deep, or holds something
@@ -110,10 +132,14 @@ class JsonCodec:
             ) from None
 
     def decode(self, value: bytes, context: CodecContext, /) -> Any:
-        """The object as a dict.
+        """Return the object as a dict.
+
+        Args:
+            value: Value of a record.
+            context: Topic and headers of the record.
 
         Raises:
-            ValueError: The value is no JSON object in UTF-8; the text holds nothing of it.
+            ValueError: The value is not a JSON object in UTF-8; the text holds nothing of it.
         """
         try:
             text = value.decode()
@@ -121,9 +147,9 @@ class JsonCodec:
                 text = text.strip(_WHITE)
             data, end = _scan(text, 0)
         except (ValueError, StopIteration, RecursionError) as e:
-            raise ValueError(f"no JSON ({type(e).__name__})") from None
+            raise ValueError(f"not JSON ({type(e).__name__})") from None
         if text[0] != "{" or (end != len(text) and text[end:].strip(_WHITE)):
-            raise ValueError("no JSON object")
+            raise ValueError("not a JSON object")
         return data
 
 
@@ -142,11 +168,11 @@ def _check_depth(text: str) -> None:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _encoder() -> Callable[[Any], str]:
-    """`JSONEncoder.encode` without what it does anew for each call, which is more than half of its time."""
+    """`JSONEncoder.encode` without what it repeats for each call, which is more than half of its time."""
     plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=unstructure)
     make = getattr(json.encoder, "c_make_encoder", None)
     quoted = getattr(json.encoder, "c_encode_basestring", None)

@@ -190,7 +190,15 @@ class Consumer:
 
 
 def check_consumer(consumer: Consumer, topology: Topology) -> None:
-    """Raise a `ConfigError` for a consumer whose settings are wrong, or contradict each other or the topology."""
+    """Check the settings of a consumer, as `Worker` does when it is made or started.
+
+    Args:
+        consumer: The team's consumer.
+        topology: Lanes and channels that the settings have to fit.
+
+    Raises:
+        ConfigError: A setting is wrong, or contradicts another one or the topology.
+    """
     kind = type(consumer).__name__
     if type(consumer).send is Consumer.send:
         raise ConfigError(f"{kind} must define send(self, notification, attempt)")

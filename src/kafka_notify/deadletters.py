@@ -1,4 +1,4 @@
-"""The way back: find dead letters, see why they died, and redrive them to the consumer that gave up."""
+"""Dead letters: find them, see why they died, and redrive them to the consumer that gave up."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import attrs
 from confluent_kafka import Message
 
 from kafka_notify import wire
-from kafka_notify._base.names import DEFAULT_CONSUMER, of_group, tool_group
+from kafka_notify._base.names import DEFAULT_CONSUMER, tool_group
 from kafka_notify._base.text import json_line
-from kafka_notify._base.units import to_millis
 from kafka_notify._kafka.config import Config
 from kafka_notify._kafka.log_reader import LogReader
+from kafka_notify._redrive.filter import Allowed, Filter, identity_of, moment
 from kafka_notify._redrive.writer import OnProgress, RedriveProgress, Watch, write
 from kafka_notify._wire.dead_letter import DeadLetter, SourceRecord
 from kafka_notify._wire.headers import headers_of
@@ -32,16 +32,16 @@ log: Final = logging.getLogger("kafka_notify.dead_letters")
 
 @attrs.frozen
 class RedriveReport:
-    """What `DeadLetters.redrive` did, or would do."""
+    """The result of `DeadLetters.redrive`, or of its dry run."""
 
     redriven: int
-    """Letters written to a retry topic and acknowledged; in a dry run those that would be."""
+    """Dead letters written to a retry topic and acknowledged; in a dry run those that would be."""
     skipped: Mapping[str, int]
-    """How many letters were left alone, by reason:
+    """Number of dead letters that were left alone, by reason:
 
-    - `expired`: nobody waits for it any more; `allow_expired` overrides
-    - `forged`: its source record has other bytes, so that somebody else wrote it; nothing overrides that
-    - `redacted`: the payload was kept out of the letter, and its source record is gone
+    - `expired`: its time to be sent is over; `allow_expired` overrides
+    - `forged`: its source record has other bytes, so that somebody else wrote it; never redriven
+    - `redacted`: the payload was kept out of the dead letter, and its source record is gone
     - `unverified`: its source record is gone, so that nobody can tell whether its consumer wrote it; `allow_unverified`
       overrides
     - `undecodable`: no worker could read it; it counts again when a codec or payload class that can is given
@@ -54,20 +54,24 @@ class RedriveReport:
     - `unknown_group`: no lane of the topology, or no retry topic on the cluster, belongs to its consumer
     """
     dry_run: bool
+    """True if nothing was written."""
     remaining: int = 0
-    """Letters that a cancelled redrive did not come to: run it again."""
+    """Dead letters that a cancelled redrive did not reach: run it again."""
     cancelled: bool = False
+    """True if `cancel` ended it."""
     advice: Sequence[str] = ()
-    """What to do about letters that nobody would read, each a sentence for a person."""
+    """Sentences for a person: what to do about dead letters that nobody would read."""
 
 
 class DeadLetters:
-    """Reads the dead-letter topics of all lanes, and redrives what lies there. Use it from one thread.
+    """Reads the dead-letter topics of all lanes, and redrives dead letters. Use it from one thread.
+
+    It joins no consumer group: it takes nothing from workers, and may run beside them.
 
     Args:
         config: librdkafka properties, as for `Producer` and `Worker`.
-        topology: Where the topics are; by default `Topology.default()`.
-        codec: Reads the values; by default `JsonCodec()`.
+        topology: Lanes whose dead-letter topics are read; by default `Topology.default()`.
+        codec: Turns value bytes into data; by default `JsonCodec()`.
     """
 
     def __init__(
@@ -93,29 +97,29 @@ class DeadLetters:
         since: dt.datetime | None = None,
         until: dt.datetime | None = None,
     ) -> Iterator[DeadLetter]:
-        """The dead letters that match all filters given, as they are read; up to the end the topics have now.
+        """Find the dead letters that match all given filters, up to the present end of the topics.
 
         Args:
-            id: Of the notification.
-            reason: Why they died.
+            id: Id of the notification.
+            reason: Why they died: `permanent`, `max_attempts`, `expired` or another `DeadLetter.reason`.
             category: Name of the category.
             channel: Name of the channel.
-            error_code: Code of the last failure.
-            user_id: The partition key.
+            error_code: Code of the last failure, such as `twilio.21610`.
+            user_id: User of the notification.
             consumer: Name of the consumer that gave up; `workers` is the one without a name.
-            since: Aware datetime; not those that died before.
-            until: Aware datetime; only those that died before.
+            since: Aware datetime; dead letters that died at that time or later.
+            until: Aware datetime; dead letters that died before that time.
 
         Returns:
-            An iterator that holds a few megabytes, however many there are. A letter that a crash wrote twice comes
-            once. Letters of one user and lane come in the order in which they died.
+            An iterator that holds a few megabytes, however many there are. A dead letter that a crash wrote twice comes
+            once. Dead letters of one user and lane come in the order in which they died.
 
         Raises:
             ConfigError: A dead-letter topic does not exist, or a setting is refused.
             NotifyError: The brokers do not answer; also while iterating.
-            CodecUnavailableError: While iterating: the codec's service is away.
+            CodecUnavailableError: The codec's service does not answer; while iterating.
         """
-        wanted = _Filter(
+        wanted = Filter(
             id=id,
             reason=reason,
             category=category,
@@ -123,8 +127,8 @@ class DeadLetters:
             error_code=error_code,
             key=None if user_id is None else user_id.encode(),
             consumer=consumer if consumer != "" else DEFAULT_CONSUMER,
-            since_ms=_moment("since", since),
-            until_ms=_moment("until", until),
+            since_ms=moment("since", since),
+            until_ms=moment("until", until),
         )
         reader = LogReader(self._config, self._group)
         try:
@@ -142,7 +146,7 @@ class DeadLetters:
         return self._found(reader, stretches, wanted)
 
     def _found(
-        self, reader: LogReader, stretches: Mapping[tuple[str, int], tuple[int, int]], wanted: _Filter
+        self, reader: LogReader, stretches: Mapping[tuple[str, int], tuple[int, int]], wanted: Filter
     ) -> Iterator[DeadLetter]:
         import sqlite3  # it would cost every worker 10 ms at its start; as _redrive below costs 50
 
@@ -167,13 +171,13 @@ class DeadLetters:
                     state.origin.offset,
                     state.history.redrives,
                     # offsets come again in a topic that was created again
-                    *_identity(state, headers),
+                    *identity_of(state, headers),
                 )
                 if seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", identity).rowcount:
                     yield self._letter(message, headers)
         if strangers:
             log.warning(
-                "%d records of %s are no dead letters of this library; they were passed over",
+                "%d records of %s are not dead letters of this library; they were passed over",
                 strangers,
                 ", ".join(self._topics()),
             )
@@ -192,21 +196,21 @@ class DeadLetters:
         )
 
     def restored(self, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-        """The letters with what is known of their source records: `DeadLetter.source`.
+        """Look up the source records of dead letters: `DeadLetter.source`.
 
         While its source topic keeps it, the source record gives key, value and headers, also those of `sensitive`
-        categories, which the letter itself does not hold. A letter whose source record differs is forged or foreign.
-        It stays as it is, `source.state` says `different`, and an error is logged.
+        categories, which the dead letter itself does not hold. A dead letter whose source record differs is forged or
+        foreign. It stays as it is, `source.state` is `different`, and an error is logged.
 
         Args:
-            letters: From `find`; read once.
+            letters: Dead letters from `find`; read once.
 
         Returns:
             An iterator in any order, which holds some 16 MB however many there are.
 
         Raises:
-            NotifyError: While iterating: a source topic cannot be read, or the brokers do not answer.
-            CodecUnavailableError: While iterating: the codec's service is away.
+            NotifyError: A source topic cannot be read, or the brokers do not answer; while iterating.
+            CodecUnavailableError: The codec's service does not answer; while iterating.
         """
         from kafka_notify._redrive.origins import Origins
 
@@ -226,29 +230,33 @@ class DeadLetters:
         on_progress: OnProgress | None = None,
         cancel: threading.Event | None = None,
     ) -> RedriveReport:
-        """Give letters back to the consumer that gave up on them, with their attempts reset.
+        """Give dead letters back to the consumer that gave up on them, with their attempts reset.
 
-        Each goes to the retry topic of its own consumer (no other one sends it again), bytes and headers as its source
-        record has them, the letters of a user in the order of their origins. So what is redacted can go back while its
-        source topic keeps it, and what differs from its source record does not.
+        Each is written to the retry topic of its own consumer (no other one sends it again), with key, value and
+        headers of its source record, those of one user in the order of their origins. So a redacted dead letter can go
+        back while its source topic keeps the record, and one that differs from its source record cannot.
 
-        Doing it again does nothing, also after this process died half-way: copies that are already there are looked
-        for first. Only two redrives at the same time may write a letter twice. Blocks until the broker has
+        Repeating a redrive does nothing, also after this process died half-way: it first looks for copies that are
+        already there. Only two redrives at the same time may write a dead letter twice. Blocks until the broker has
         acknowledged everything.
 
         Args:
-            letters: From `find`, read once. While they are sorted they lie in a private temporary file, not in memory.
+            letters: Dead letters from `find`; read once. While they are sorted they are in a private temporary file,
+                not in memory.
             dry_run: Only count; the default.
-            rate: Letters per second; as fast as the brokers take them by default.
-            allow_expired: Also those that expired; each gets its whole lifetime again, from now.
-            allow_unproven: Also those of which nobody can tell whether they were redriven before.
-            allow_unverified: Also those whose source record is gone, as they are in the dead-letter topic. Whoever may
-                write there decides what is sent.
-            to: Name of the consumer that gets them instead of the one that gave up, on the lane of each: after a
-                consumer was renamed, for example. `workers` is the one without a name. By default each goes back to
-                its own, and those whose consumer nobody runs any more are left out.
-            on_progress: Called on this thread, some times a second at most while much is done.
-            cancel: Once set, nothing more is written; what is under way is acknowledged first.
+            rate: Dead letters per second; by default as fast as the brokers take them.
+            allow_expired: Redrive expired ones as well; each gets its whole lifetime again, from now.
+            allow_unproven: Redrive those as well of which nobody can tell whether they were redriven before.
+            allow_unverified: Redrive those as well whose source record is gone, as they are in the dead-letter topic.
+                Whoever may write there decides what is sent.
+            to: Name of the consumer that gets them instead of the one that gave up, on the lane of each, for example
+                after a consumer was renamed. `workers` is the one without a name. By default each goes back to its own
+                consumer, and those whose consumer nobody runs any more are left out.
+            on_progress: Called on this thread, a few times a second at most.
+            cancel: Once set, nothing more is written; records under way are acknowledged first.
+
+        Returns:
+            Numbers of dead letters that were redriven, left alone by reason, and left over.
 
         Raises:
             ConfigError: `rate` is not > 0, a setting is refused, or `to` names a consumer that has no retry topic or
@@ -256,13 +264,24 @@ class DeadLetters:
             ProduceError: A copy was not acknowledged; the text says how many were. Run it again.
             NotifyError: The brokers do not answer.
         """
+        if rate is not None and not 0 < rate < float("inf"):
+            raise ConfigError(f"rate must be a number of dead letters per second > 0, not {rate!r}")
+        allowed = Allowed(allow_expired, allow_unproven, allow_unverified)
+        return self._redrive(letters, dry_run, rate, allowed, to, Watch(on_progress, cancel))
+
+    def _redrive(
+        self,
+        letters: Iterable[DeadLetter],
+        dry_run: bool,
+        rate: float | None,
+        allowed: Allowed,
+        to: str | None,
+        watch: Watch,
+    ) -> RedriveReport:
         from kafka_notify._redrive.origins import Origins
         from kafka_notify._redrive.plan import Plan, Retention
         from kafka_notify._redrive.target import Readers
 
-        if rate is not None and not 0 < rate < float("inf"):
-            raise ConfigError(f"rate must be a number of letters per second > 0, not {rate!r}")
-        watch = Watch(on_progress, cancel)
         with (
             LogReader(self._config, self._group) as reader,
             Origins(self._config, self._group, self._codec, self._topology.categories) as origins,
@@ -277,8 +296,8 @@ class DeadLetters:
                 )
             ) as plan,
         ):
-            plan.add(letters, allow_expired=allow_expired, allow_unverified=allow_unverified)
-            plan.drop_redriven(None if allow_unproven else Retention(self._config))
+            plan.add(letters, allow_expired=allowed.expired, allow_unverified=allowed.unverified)
+            plan.drop_redriven(None if allowed.unproven else Retention(self._config))
             size = count = plan.size()
             if not dry_run:
                 count = 0 if watch.cancelled else write(plan.copies(), size, self._config, rate, watch)
@@ -289,15 +308,15 @@ class DeadLetters:
             )
 
     def export(self, letters: Iterable[DeadLetter], file: IO[str], *, personal: bool = False) -> int:
-        """Write letters as JSON, one to a line: `DeadLetter.to_dict`.
+        """Write dead letters as JSON, one to a line: `DeadLetter.to_dict`.
 
         Args:
-            letters: From `find`; read once, and never held.
-            file: Open for text. With `personal` keep it as safe as the topic itself.
-            personal: Also user id, recipient, headers and value.
+            letters: Dead letters from `find`; read once, and not kept in memory.
+            file: A file that is open for text. With `personal` keep it as safe as the topic itself.
+            personal: Write user id, recipient, headers and value as well.
 
         Returns:
-            How many there were.
+            The number of dead letters.
         """
         count = 0
         for count, letter in enumerate(letters, 1):  # noqa: B007 - it is the answer
@@ -310,46 +329,3 @@ class DeadLetters:
 
     def _topics(self) -> list[str]:
         return sorted({self._topology.dlq_topic(lane) for lane in self._topology.lanes})
-
-
-@attrs.frozen
-class _Filter:
-    id: str | None
-    reason: str | None
-    category: str | None
-    channel: str | None
-    error_code: str | None
-    key: bytes | None
-    consumer: str | None
-    since_ms: int | None
-    until_ms: int | None
-
-    def matches(self, state: wire.DeadLetterState, message: Message, headers: wire.Headers | None) -> bool:
-        return (
-            (self.reason is None or self.reason == state.reason)
-            and (self.error_code is None or self.error_code == state.history.error_code)
-            and (self.consumer is None or self.consumer == of_group(state.group)[1])
-            and (self.key is None or self.key == message.key())
-            and (self.since_ms is None or state.at_ms >= self.since_ms)
-            and (self.until_ms is None or state.at_ms < self.until_ms)
-            and (self.category is None or self.category == wire.category_of(headers))
-            and (self.channel is None or self.channel == wire.channel_of(headers))
-            and (self.id is None or self.id == _id_of(state, message, headers))
-        )
-
-
-def _id_of(state: wire.DeadLetterState, message: Message, headers: wire.Headers | None) -> str:
-    return wire.identity(headers, *state.origin.place, message.timestamp()[1])[0]
-
-
-def _identity(state: wire.DeadLetterState, headers: wire.Headers | None) -> tuple[str, int]:
-    """What is the same of a letter that a crash wrote twice; -1 for a creation time that no header tells."""
-    return wire.identity(headers, *state.origin.place, -1)
-
-
-def _moment(name: str, value: dt.datetime | None) -> int | None:
-    if value is None:
-        return None
-    if value.tzinfo is None:
-        raise ConfigError(f"{name} must be an aware datetime, such as datetime.now(timezone.utc)")
-    return to_millis(value)

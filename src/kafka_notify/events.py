@@ -1,4 +1,4 @@
-"""What happened, as frozen values: the one argument of `on_event`.
+"""Events as frozen values: the argument of `on_event`.
 
 No event holds data, recipient, user id or key. `on_event` is called from the thread where it happened (a
 worker's event loop, a producer's poll thread): it must be quick and must not block; an exception in it is
@@ -37,7 +37,7 @@ class Produced(Event):
     partition: int
     offset: int
     seconds: float
-    """From `send` to the acknowledgement."""
+    """Seconds from `send` to the acknowledgement."""
 
 
 @attrs.frozen
@@ -63,11 +63,11 @@ class AttemptEnded(Event):
     provider: str | None
     code: str | None
     seconds: float
-    """How long the call took."""
+    """Duration of the call in seconds."""
     age: float
     """Seconds since the notification was created."""
     counted: bool = True
-    """Whether it counts towards `max_attempts`: a failure that is the provider's does not."""
+    """False if the attempt does not count towards `max_attempts`: a failure that is the provider's."""
 
 
 @attrs.frozen
@@ -102,7 +102,7 @@ class DeadLettered(Event):
 
 @attrs.frozen
 class NotificationSkipped(Event):
-    """Terminal without a send."""
+    """A notification will never be sent: skipped, superseded, or of another consumer's channel."""
 
     id: str
     category: str
@@ -119,7 +119,7 @@ class CopyFailed(Event):
     partition: int
     reason: str
     failures: int
-    """In a row, of this record."""
+    """Failures in a row, of this record."""
 
 
 @attrs.frozen
@@ -146,7 +146,7 @@ class PartitionsRevoked(Event):
     topic: str
     partitions: tuple[int, ...]
     lost: bool
-    """Without a chance to commit."""
+    """True if the worker could not commit before."""
 
 
 @attrs.frozen
@@ -176,7 +176,7 @@ class RecordsRemoved(Event):
     topic: str
     partition: int
     count: int
-    """At most; offsets that never held a notification may be among them."""
+    """Number of records at most; offsets that never held a notification may be among them."""
 
 
 @attrs.frozen
@@ -213,7 +213,7 @@ class LeaseExpired(Event):
     """No commit was confirmed within the session timeout: no send starts until one is."""
 
     seconds: float
-    """Since the last confirmed commit."""
+    """Seconds since the last confirmed commit."""
 
 
 HoldCause = Literal["failures", "account", "throttle", "codec"]
@@ -275,7 +275,7 @@ class PausesChanged(Event):
     """A worker learned that something was paused or resumed."""
 
     paused: tuple[str, ...]
-    """What is paused of its work now, such as `channel sms`; empty when nothing is."""
+    """Pauses that affect the worker now, such as `channel sms`; empty when there is none."""
 
 
 OnEvent = Callable[[Event], object]
@@ -285,13 +285,21 @@ class Observable(Protocol):
     """A `Worker` or a `Producer`."""
 
     def listen(self, on_event: OnEvent, /) -> None:
-        """Have `on_event` called with each event."""
+        """Call `on_event` with each event.
+
+        Args:
+            on_event: Must be quick and must not block.
+        """
 
 
 def emitter(*listeners: OnEvent) -> OnEvent | None:
-    """One callable for all of them, each guarded: its exception is logged (without its text) and changes nothing.
+    """Return one callable for several listeners; an exception in one is logged (without its text) and changes nothing.
 
-    None without listeners, so that nobody makes an event that nobody hears.
+    Args:
+        *listeners: Called in this order.
+
+    Returns:
+        None without listeners, so that no event is made that nobody hears.
     """
     if not listeners:
         return None

@@ -54,8 +54,8 @@ LEVELS: Final[Mapping[type[Event], int]] = {
     events.RecordsRemoved: logging.ERROR,
     events.OffsetsMissing: logging.ERROR,
 }
-"""What happens for every notification is DEBUG, the group's life INFO, what needs a look WARNING, and what needs a
-person ERROR."""
+"""DEBUG for each notification, INFO for the life of the group, WARNING for what needs a look, and ERROR for what needs
+a person."""
 
 PER_SECOND: Final = 100
 """Records of one kind of event."""
@@ -84,11 +84,11 @@ def log_events(source: Observable, *, levels: Mapping[type[Event], int] | None =
     or network.
 
     Args:
-        source: A `Worker` that was not started, or a `Producer` that has not sent.
-        levels: Other levels for some events than those in `LEVELS`.
+        source: A `Worker` before its start, or a `Producer` before its first send.
+        levels: Levels by class of event, where they differ from `LEVELS`.
 
     Raises:
-        NotifyError: It was started.
+        NotifyError: The worker was started, or the producer has sent.
     """
     log = logging.getLogger(LOGGER)
     level_of = {**LEVELS, **(levels or {})}
@@ -138,7 +138,11 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line.
+
+        Args:
+            record: The log record.
+        """
         line: dict[str, Any] = {
             "time": dt.datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

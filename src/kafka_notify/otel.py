@@ -63,8 +63,13 @@ class TracedProducer(Producer):
     span processors on the lane's serving thread: use one that hands over (`BatchSpanProcessor`).
 
     Args:
-        tracer_provider: The process's own by default.
-        config: As for `Producer`, like all others.
+        config: As for `Producer`.
+        topology: As for `Producer`.
+        lane_config: As for `Producer`.
+        codec: As for `Producer`.
+        max_block: As for `Producer`.
+        on_event: As for `Producer`.
+        tracer_provider: Makes the tracer; by default the process's own provider.
     """
 
     def __init__(
@@ -89,7 +94,10 @@ class TracedProducer(Producer):
         self._tracer = _tracer(tracer_provider)
 
     def send(self, notification: Notification[Any], /) -> PendingSend:
-        """As `Producer.send`; the span ends with the acknowledgement."""
+        """Send as `Producer.send` does; the span ends with the acknowledgement.
+
+        Args: As for `Producer.send`.
+        """
         span, notification = self._started(notification)
         try:
             pending = super().send(notification)
@@ -103,7 +111,10 @@ class TracedProducer(Producer):
     async def asend(
         self, notification: Notification[Any], /, *, timeout: Seconds | None = None
     ) -> RecordMetadata:
-        """As `Producer.asend`; the span ends when it does."""
+        """Send as `Producer.asend` does; the span ends when the call does.
+
+        Args: As for `Producer.asend`.
+        """
         span, notification = self._started(notification)
         try:
             written = await super().asend(notification, timeout=timeout)
@@ -154,8 +165,8 @@ class Tracing:
     that the other middleware runs inside. What `should_send` skips or defers, and what expires, makes no span.
 
     Args:
-        tracer_provider: The process's own by default.
-        new_trace: Each attempt begins a trace of its own that only links: for back ends that take no spans hours
+        tracer_provider: Makes the tracer; by default the process's own provider.
+        new_trace: Let each attempt begin a trace of its own that only links: for back ends that take no spans hours
             after the trace began.
     """
 
@@ -166,7 +177,7 @@ class Tracing:
     async def __call__(
         self, context: SendContext, call_next: Callable[[SendContext], Awaitable[Outcome]], /
     ) -> Outcome:
-        """One attempt."""
+        """Make one attempt within a span."""
         notification, attempt = context.notification, context.attempt
         made_in = _made_in(notification)
         span = self._tracer.start_span(

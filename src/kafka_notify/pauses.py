@@ -30,18 +30,17 @@ _SECONDS: Final = 30.0
 class Pauses:
     """Pauses and resumes, and lists what is paused. Use it from one thread.
 
-    Every worker reads the control topic (`notif.control`) from its start before its first send, and then as it grows,
-    so that a pause reaches running workers within a second and is known to those that start later. Sends that are
-    under way end; nothing new starts. What is paused waits in Kafka in its order: nothing is lost, nothing is
-    dead-lettered but what expires meanwhile, and no attempt is counted. Retention goes on: a pause must end before it.
+    Every worker reads the control topic (`notif.control`) from its beginning before its first send, and then as it
+    grows, so that a pause reaches running workers within a second and is known to those that start later. Sends that
+    are under way end; nothing new starts. Paused notifications wait in Kafka in their order: nothing is lost, only what
+    expires meanwhile becomes a dead letter, and no attempt is counted. Retention continues: a pause must end before it.
 
-    A paused consumer, or one whose channels are all paused, just stops reading. Of a consumer that sends more than
-    what is paused, each paused notification is copied once to its retry topic, and later ones of the same user wait
-    behind it.
+    A paused consumer, or one whose channels are all paused, stops reading. A consumer that also sends other
+    notifications copies each paused one once to its retry topic, and later ones of the same user wait behind it.
 
     Args:
         config: librdkafka properties, as for `Producer` and `Worker`.
-        topology: Where the control topic is, and which names are known; by default `Topology.default()`.
+        topology: Lanes, categories and channels that may be paused; by default `Topology.default()`.
     """
 
     def __init__(self, config: Config, *, topology: Topology | None = None) -> None:
@@ -61,29 +60,32 @@ class Pauses:
         reason: str = "",
         by: str = "",
     ) -> Pause:
-        """Stop sending something; a pause of the same thing is replaced. Returns when the brokers have it.
+        """Pause a category, a channel or a consumer, and replace an earlier pause. Blocks until the brokers have it.
 
         Args:
             kind: `category`, `channel` or `consumer`.
-            name: Its name; `workers` is the consumer without a name.
-            lane: Only on this lane; on all by default.
-            until: Aware datetime at which it ends by itself; by default only `resume` ends it.
-            reason: For those who wonder; no personal data, as workers log it.
-            by: Who did it.
+            name: Name of the category, channel or consumer; `workers` is the consumer without a name.
+            lane: Name of the only lane on which it is paused; all lanes by default.
+            until: Aware datetime at which the pause ends by itself; by default only `resume` ends it.
+            reason: Why, for other people; no personal data, as workers log it.
+            by: Name of the person or tool that pauses.
+
+        Returns:
+            The pause, as workers read it.
 
         Raises:
-            ConfigError: `kind` or name is unknown, `until` has gone by, or there is no control topic.
-            ProduceError: The brokers did not acknowledge it: it may or may not hold.
+            ConfigError: `kind` or `name` is unknown, `until` is in the past, or there is no control topic.
+            ProduceError: The brokers did not acknowledge it: it may or may not be paused.
             NotifyError: The brokers do not answer.
         """
         check_choice(kind, get_args(PauseKind), "kind")
         now = dt.datetime.now(UTC)
         if until is not None and until.tzinfo is None:
             raise ConfigError(
-                "until must be an aware datetime, such as datetime.now(timezone.utc) + one hour"
+                "until must be an aware datetime, such as datetime.now(timezone.utc) + timedelta(hours=1)"
             )
         if until is not None and until <= now:
-            raise ConfigError("until has gone by already")
+            raise ConfigError("until must be in the future")
         with self._reader() as reader:
             self._check(reader, kind, name, lane)
         pause = Pause(kind, name, lane, now, until, reason, by)
@@ -91,13 +93,15 @@ class Pauses:
         return pause
 
     def resume(self, kind: PauseKind, name: str, *, lane: str | None = None) -> bool:
-        """End a pause; what waits is sent at once, in its order. Returns when the brokers have it.
+        """End a pause; waiting notifications are sent at once, in their order. Blocks until the brokers have it.
 
         Args:
-            kind: As it was paused, like `name` and `lane`.
+            kind: As for `pause`.
+            name: As for `pause`.
+            lane: As for `pause`: a pause on one lane and one on all lanes end separately.
 
         Returns:
-            Whether it was paused.
+            True if it was paused.
 
         Raises:
             ConfigError: `kind` is unknown, or there is no control topic.
@@ -112,7 +116,7 @@ class Pauses:
         return True
 
     def active(self) -> list[Pause]:
-        """What is paused now.
+        """Return the pauses that have not ended.
 
         Raises:
             ConfigError: There is no control topic.

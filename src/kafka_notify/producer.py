@@ -185,7 +185,7 @@ class Producer:
                 break
         if limit is None or deadline is None:
             return await pending
-        return await pending.within(max(0.0, deadline - time.monotonic()), limit)
+        return await pending._within(max(0.0, deadline - time.monotonic()), limit)
 
     # -- life cycle ------------------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ class _Observed:
         n = self._notification
         self._report(error, record)
         if error is not None and isinstance(self._report, PendingSend):
-            self._report.seen()  # whoever listens is told
+            self._report._seen()  # whoever listens is told
         offset = written_at(record) if error is None else None
         if offset is None:
             why = NO_OFFSET if error is None else reason(error)
@@ -320,7 +320,7 @@ class _Observed:
 
 
 class _Pauses:
-    """How long to wait for room in the queue, and when to give up."""
+    """Pauses between attempts to queue a record, up to `max_block` in all."""
 
     def __init__(self, topic: str, max_block: float) -> None:
         self._topic = topic

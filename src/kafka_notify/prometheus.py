@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, get_args
 from wsgiref.simple_server import WSGIServer
 
@@ -22,19 +22,17 @@ from kafka_notify._base.extras import missing
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-    from prometheus_client.metrics_core import Metric
-    from prometheus_client.registry import Collector
+
+    from kafka_notify._metrics.collector import WorkerCollector, consumer_of
 except ModuleNotFoundError as _e:
     raise missing(_e, "prometheus") from None
 
 from kafka_notify import events
-from kafka_notify._base.names import of_group
 from kafka_notify._classify.metric_labels import DEFERRED, PROVIDERS, Codes, FirstFew, OneOf
 from kafka_notify._wire.hops import DlqReason
 from kafka_notify.events import Event
 from kafka_notify.producer import Producer
-from kafka_notify.worker import Worker, WorkerStats
+from kafka_notify.worker import Worker
 
 SEND_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds; those of OpenTelemetry's messaging metrics up to 10, thinned out."""
@@ -64,8 +62,8 @@ class Metrics:
     Make one per registry: Prometheus refuses a name twice.
 
     Args:
-        registry: Where they appear; the process's own by default.
-        codes: Your senders' own error codes that are to be told apart. Known without that: `http.504`, `smtp.451`
+        registry: Registry of the metrics; by default the process's own.
+        codes: Error codes of your own senders that get a label of their own. Known without that: `http.504`, `smtp.451`
             (without the enhanced code), the providers' codes and the client libraries' exceptions that `classify`
             knows, and the library's own. `unhandled.SomeError` counts as `unhandled`.
 
@@ -137,15 +135,18 @@ class Metrics:
         self._hooks = counter("hook_failures", "Hooks of the consumer that raised.", *worker, "hook")
         self._rebalances = counter("rebalances", "Partitions that came and went, by kind.", *worker, "kind")
         self._client_errors = counter("client_errors", "Errors that librdkafka reported.", *worker, "code")
-        registry.register(_WorkerCollector(self._workers))
+        registry.register(WorkerCollector(self._workers))
 
     def watch(self, *sources: Worker | Producer) -> None:
-        """Count what happens in these, before they start; several workers may share lane and consumer.
+        """Count the events of workers and producers. Call it before they start.
 
-        A stopped worker goes on to be reported, as unhealthy.
+        Several workers may share lane and consumer. A stopped worker is still reported, as unhealthy.
+
+        Args:
+            *sources: Workers and producers.
 
         Raises:
-            NotifyError: One was started already.
+            NotifyError: One of them was started already.
         """
         for source in sources:
             if isinstance(source, Worker):
@@ -158,9 +159,12 @@ class Metrics:
         """Answer `GET /metrics` from a thread of its own, until it is closed or the process ends.
 
         Args:
-            port: 0 takes a free one; see `MetricsServer.port`.
-            host: Only this machine by default: metrics tell who sends what to whom, how often. In a container
-                give the pod's address or `0.0.0.0`, and keep it off the internet.
+            port: Number of the port; 0 takes a free one: see `MetricsServer.port`.
+            host: Address to listen on; by default only this machine reaches it, as metrics tell how often who sends
+                what. In a container give the pod's address or `0.0.0.0`, and keep it off the internet.
+
+        Returns:
+            The server, to close it.
 
         Raises:
             OSError: The port is taken.
@@ -271,7 +275,7 @@ class Metrics:
 
 
 class MetricsServer:
-    """Answers `GET /metrics` until `close`."""
+    """Answers `GET /metrics` until `close`. `Metrics.serve` makes it."""
 
     def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
         self._server = server
@@ -279,7 +283,7 @@ class MetricsServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Number of the port on which it listens."""
         return self._server.server_port
 
     def close(self) -> None:
@@ -291,7 +295,7 @@ class MetricsServer:
 
 @attrs.frozen
 class _AttemptSeries:
-    """What an attempt changes; looked up once, as that costs more than counting."""
+    """The series that an attempt changes; looked up once, as that costs more than counting."""
 
     count: Counter
     seconds: Histogram
@@ -306,136 +310,11 @@ class _Labels:
         self.category = OneOf(worker.topology.categories)
         self.channel = OneOf(worker.topology.channels)
         self.own_categories = {c.name for c in worker.topology.categories.values() if c.lane == worker.lane}
-        """Those of its lane."""
+        """Names of the categories of the worker's lane."""
         self.attempts: dict[tuple[str, str, str, str], _AttemptSeries] = {}
         """By category, channel, outcome and provider: labels, so they are bounded."""
 
     @functools.cached_property
     def worker(self) -> tuple[str, str]:
         """Lane and consumer; the consumer is known once the worker has started."""
-        return self._worker.lane, _consumer(self._worker)
-
-
-def _consumer(worker: Worker) -> str:
-    return of_group(worker.group or "")[1]
-
-
-# -- what a worker holds now -------------------------------------------------------------------------
-
-_Read = Callable[[WorkerStats], float]
-_GAUGES: Final[tuple[tuple[str, str, _Read], ...]] = (
-    ("in_flight", "Sends under way.", lambda s: s.in_flight),
-    ("buffered", "Source records in memory, those in flight included.", lambda s: s.buffered),
-    ("waiting", "Notifications that live in the retry topic.", lambda s: s.waiting_retries),
-    (
-        "wide_partitions",
-        "Partitions whose retries need more than the commit of an older version can say.",
-        lambda s: s.wide_partitions,
-    ),
-    (
-        "longest_window",
-        "Offsets between the oldest waiting retry and the last that ended, in the widest partition.",
-        lambda s: s.longest_window,
-    ),
-    ("stuck_sends", "Sends that outlived their deadline and still run.", lambda s: s.stuck),
-    ("partitions", "Partitions that are being sent.", lambda s: len(s.partitions)),
-    (
-        "memory_buffered_bytes",
-        "Source records in memory, those polled and not looked at yet included.",
-        lambda s: s.buffered_bytes,
-    ),
-    ("memory_waiting_bytes", "Payloads that waiting retries keep.", lambda s: s.waiting_bytes),
-    ("memory_loading_bytes", "Payloads read again for their send.", lambda s: s.loading_bytes),
-    ("memory_table_bytes", "The table of waiting retries, without payloads.", lambda s: s.table_bytes),
-    ("memory_limit_bytes", "What all budgets allow together.", lambda s: s.memory_limit),
-    ("lane_held", "Workers whose lane is held.", lambda s: s.circuit_open),
-    ("destinations_held", "Destinations that are held alone.", lambda s: s.destinations_held),
-    ("circuit_score", "Score of the lane's circuit: at `failures` it is held.", lambda s: s.circuit_score),
-)
-_COUNTERS: Final[tuple[tuple[str, str, _Read], ...]] = (
-    (
-        "unknown_outcomes",
-        "Attempts that may have been sent: where duplicates come from.",
-        lambda s: s.unknown,
-    ),
-    ("parked", "Put behind an earlier notification of their user.", lambda s: s.parked),
-    (
-        "carried_window",
-        "Waiting retries written again, as no wide retries are allowed.",
-        lambda s: s.carried_window,
-    ),
-    (
-        "carried_retention",
-        "Waiting retries written again before retention ends.",
-        lambda s: s.carried_retention,
-    ),
-    ("carried_sparse", "Waiting retries written again in a sparse partition.", lambda s: s.carried_sparse),
-    ("spills", "Records that say what is finished in a retry partition.", lambda s: s.spills),
-    (
-        "spill_failures",
-        "Those that were not acknowledged; they are written again.",
-        lambda s: s.spill_failures,
-    ),
-    ("passed_over", "Records of other consumers' channels.", lambda s: s.passed_over),
-    ("probes", "Sends that were to find out whether a provider works again.", lambda s: s.probes),
-    ("probes_failed", "Those of them that failed.", lambda s: s.probes_failed),
-)
-
-
-class _WorkerCollector(Collector):
-    """Asks the workers when Prometheus does. Those of one lane and consumer are added up: a series is there once."""
-
-    def __init__(self, workers: list[Worker]) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterator[Metric]:
-        groups: dict[tuple[str, str], list[Worker]] = {}
-        for worker in tuple(self._workers):
-            if worker.group is not None:
-                groups.setdefault((worker.lane, _consumer(worker)), []).append(worker)
-        stats = {labels: [worker.stats() for worker in workers] for labels, workers in groups.items()}
-        names = ("lane", "consumer")
-        for name, text, read in _GAUGES:
-            gauge = GaugeMetricFamily(f"kafka_notify_{name}", text, labels=names)
-            for labels, each in stats.items():
-                gauge.add_metric(labels, sum(map(read, each)))
-            yield gauge
-        for name, text, read in _COUNTERS:
-            counter = CounterMetricFamily(f"kafka_notify_{name}", text, labels=names)
-            for labels, each in stats.items():
-                counter.add_metric(labels, sum(map(read, each)))
-            yield counter
-        shares = GaugeMetricFamily(
-            "kafka_notify_retry_success_ratio",
-            "Share of retries that are accepted, by counted attempts before.",
-            labels=(*names, "attempts"),
-        )
-        for labels, each in stats.items():
-            for attempts, values in enumerate(zip(*(s.retry_shares for s in each), strict=False)):
-                shares.add_metric((*labels, str(attempts)), sum(values) / len(values))
-        yield shares
-        for name, text, look in _LOOKS:
-            gauge = GaugeMetricFamily(f"kafka_notify_{name}", text, labels=names)
-            for labels, workers in groups.items():
-                gauge.add_metric(labels, look(workers))
-            yield gauge
-
-
-_LOOKS: Final[tuple[tuple[str, str, Callable[[list[Worker]], float]], ...]] = (
-    ("workers", "Workers of this process that were started.", len),
-    (
-        "healthy",
-        "1 when all of them do their work, 0 when one does not.",
-        lambda workers: all(worker.health().ok for worker in workers),
-    ),
-    (
-        "concurrency_limit",
-        "Sends that they allow at once.",
-        lambda workers: sum(worker.concurrency or 0 for worker in workers),
-    ),
-    (
-        "oldest_open_age_seconds",
-        "Since the creation of the oldest notification that is neither sent nor given up; 0 without one.",
-        lambda workers: max(worker.oldest_age() or 0.0 for worker in workers),
-    ),
-)
+        return self._worker.lane, consumer_of(self._worker)

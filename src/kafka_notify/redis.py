@@ -22,7 +22,7 @@ from kafka_notify.errors import ConfigError
 from kafka_notify.limits import Grant, Quota
 
 MARGIN: Final = 1.04
-"""As in a worker's own limit: calls take different times to the provider, and must not crowd there."""
+"""As in a worker's own limit: calls take different times to reach the provider, and must not pile up there."""
 
 # Exact in one round trip: a list of "when:how many" holds the sliding window, a hash the sum of it and the tokens
 # that smooth. KEYS are list and hash of the whole limit and of the lane; ARGV: wanted, microseconds of the window,
@@ -74,8 +74,8 @@ class _Connected:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, with credentials if there are any: it is never shown.
-        prefix: Of all keys.
-        timeout: Seconds for an answer.
+        prefix: First part of all keys.
+        timeout: Seconds (or a timedelta) for an answer.
     """
 
     def __init__(self, url: str, *, prefix: str = "kafka-notify", timeout: Seconds = 0.25) -> None:
@@ -117,12 +117,24 @@ class RedisLimiter(_Connected):
     """A rate limit that all workers of a provider share exactly: `RateLimit(200, shared=RedisLimiter(url))`.
 
     A lane with a reserved share finds it free whatever the other lanes want, and uses what they leave. When Redis
-    does not answer, each worker goes on with its static share; when it comes back, one period may see up to `burst`
+    does not answer, each worker goes on with its static share; when it answers again, one period may see up to `burst`
     more.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`, with credentials if there are any: it is never shown.
+        prefix: First part of all keys.
+        timeout: Seconds (or a timedelta) for an answer.
+
+    Raises:
+        ConfigError: `url` is malformed.
     """
 
     async def take(self, wanted: int, quota: Quota, /) -> Grant:
         """Take up to `wanted` calls, in one round trip.
+
+        Args:
+            wanted: As for `Limiter.take`.
+            quota: As for `Limiter.take`.
 
         Raises:
             redis.RedisError: Redis does not answer.
@@ -152,10 +164,10 @@ class RedisSeen(_Connected):
     """Accepted ids in Redis, for `Consumer.dedupe`: known to all workers, also after a restart.
 
     Args:
-        url: Of Redis.
-        ttl: Seconds that an id is remembered.
-        prefix: Of all keys.
-        timeout: Seconds for an answer.
+        url: `redis://`, `rediss://` or `unix://`, with credentials if there are any: it is never shown.
+        ttl: Seconds (or a timedelta) for which an id is remembered.
+        prefix: First part of all keys.
+        timeout: Seconds (or a timedelta) for an answer.
     """
 
     def __init__(
@@ -165,9 +177,23 @@ class RedisSeen(_Connected):
         self._ttl = max(1, round(to_seconds(ttl, "ttl")))
 
     async def seen(self, id: str, /) -> bool:
-        """Whether it was accepted within the last `ttl` seconds."""
+        """Return True if `id` was accepted within the last `ttl` seconds.
+
+        Args:
+            id: As for `SeenStore.seen`.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
         return bool(await self._connected().exists(f"{self._prefix}:seen:{id}"))
 
     async def add(self, id: str, /) -> None:
-        """Remember it."""
+        """Remember `id` for `ttl` seconds.
+
+        Args:
+            id: As for `SeenStore.seen`.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
         await self._connected().set(f"{self._prefix}:seen:{id}", b"", ex=self._ttl)

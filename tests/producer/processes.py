@@ -103,7 +103,9 @@ def _child(producer: Producer, number: int, before: Any) -> int:
     try:
         for i in range(10):
             producer.send(note(f"child-{number}-{i}"))
-        with pytest.raises(NotifyError, match="sent before a fork"):  # the parent alone can know the result
+        with pytest.raises(
+            NotifyError, match="sent it before the fork"
+        ):  # the parent alone can know the result
             before.result()
         producer.close()
         code = 0

@@ -30,17 +30,23 @@ Apache Kafka 4.3.1: such records were missing). One request in flight per connec
 
 @attrs.frozen
 class RecordMetadata:
-    """Where the broker wrote a record."""
+    """Place of a record that the broker has written.
+
+    Args:
+        topic: Name of the topic.
+        partition: Number of the partition.
+        offset: Offset in the partition.
+        timestamp: Time of the record, UTC; by the producer's clock unless the topic says otherwise.
+    """
 
     topic: str
     partition: int
     offset: int
     timestamp: dt.datetime
-    """UTC; of the producer's clock unless the topic says otherwise."""
 
 
 class SendTimeout(ProduceError, TimeoutError):
-    """No acknowledgement in time; it may still come."""
+    """The acknowledgement did not come in time; it may still come."""
 
 
 class PendingSend:
@@ -158,17 +164,17 @@ class PendingSend:
         if error is None:
             self._report = record
         else:
-            object.__setattr__(self, "__class__", _Unseen)  # first: whoever finds the report says `seen`
+            object.__setattr__(self, "__class__", _Unseen)  # first: whoever finds the report says `_seen`
             self._report = error
         if self._callbacks:
             self._call_back()
 
-    def seen(self) -> None:
-        """Somebody looks at how it ended: nothing need be logged."""
+    def _seen(self) -> None:
+        """Note that somebody looks at how the send ended, so that its failure is not logged."""
         if type(self) is _Unseen:
             object.__setattr__(self, "__class__", PendingSend)
 
-    async def within(self, timeout: float, given: float) -> RecordMetadata:
+    async def _within(self, timeout: float, given: float) -> RecordMetadata:
         """Await the acknowledgement for `timeout` seconds; the error tells of the `given` ones."""
         if self._report is None:
             reported, wake = self._on_loop()
@@ -213,7 +219,7 @@ class PendingSend:
     def _check_process(self) -> None:
         if self._handle.inherited:
             raise NotifyError(
-                f"{self._topic}: sent before a fork, by the parent process: its result is there"
+                f"{self._topic}: the parent process sent it before the fork; ask for the result there"
             )
 
     def _forget(self, fn: Callable[[PendingSend], object]) -> None:
@@ -229,7 +235,7 @@ class PendingSend:
                 if not callbacks:
                     return
                 fn = callbacks.pop(0)
-            self.seen()
+            self._seen()
             try:
                 fn(self)
             except Exception as e:
@@ -244,7 +250,7 @@ class PendingSend:
     def _end(self) -> RecordMetadata | ProduceError:
         report = self._report
         assert report is not None
-        self.seen()
+        self._seen()
         if isinstance(report, KafkaError):
             return ProduceError(f"{self._topic}: not acknowledged: {_why(report, self._topic)}")
         offset = written_at(report)
@@ -273,7 +279,7 @@ class _Unseen(PendingSend):
         report = self._report
         if isinstance(report, KafkaError):
             _failures.error(
-                f"{self._topic}: a notification was not acknowledged, and nobody looked at what its send returned: "
+                f"{self._topic}: a notification was not acknowledged, and nobody looked at its result: "
                 f"{_why(report, self._topic)}",
                 f"id {self._id}",
             )

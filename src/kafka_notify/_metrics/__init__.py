@@ -1,0 +1,1 @@
+"""Metrics that are read from workers when somebody asks."""
