@@ -21,7 +21,8 @@ from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.strangers import place
 from kafka_notify._partition.wide import LongWaits, Spill
-from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, History, Origin, RetryState, collapse_of
+from kafka_notify._wire.undecoded import collapse_of
+from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, History, Origin, RetryState
 from tests.model.promises import Bytes, Copy, Finished, Record
 from tests.model.world import ADDED, MAX_ATTEMPTS, RETENTION, TOPIC, USERS, Request, World
 

@@ -25,7 +25,8 @@ from kafka_notify._partition.parking import Parking
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.wide import Spill
-from kafka_notify.wire import Headers, History, Origin, RetryState, collapse_of
+from kafka_notify._wire.undecoded import collapse_of
+from kafka_notify.wire import Headers, History, Origin, RetryState
 from tests.model.promises import Bytes
 
 FEW, MANY = 1_000, 20_000

@@ -18,11 +18,11 @@ from kafka_notify import (
     TransientError,
     UnknownOutcomeError,
 )
+from kafka_notify._wire.undecoded import collapse_of
 from kafka_notify.consumer import check_consumer
 from kafka_notify.limits import SeenInMemory
 from kafka_notify.outcome import Dead, Retry, Sent, Skipped
 from kafka_notify.testing import deliver
-from kafka_notify._wire.undecoded import collapse_of
 
 RECEIPT = Receipt("provider", "m")
 
