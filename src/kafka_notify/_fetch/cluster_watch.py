@@ -11,7 +11,7 @@ from kafka_notify._fetch.exchange import Receiver
 from kafka_notify._fetch.group_member import GroupMember
 from kafka_notify._fetch.retention import RetentionWatch
 from kafka_notify._fetch.topic_ids import TopicIds, changed
-from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
 from kafka_notify._kafka.config import Config
 
 
@@ -21,12 +21,14 @@ class ClusterWatch:
     Args:
         config: A complete consumer configuration.
         member: The worker in its group.
+        clients: Clients of the cluster, for all that the thread opens.
     """
 
-    def __init__(self, config: Config, member: GroupMember) -> None:
+    def __init__(self, config: Config, member: GroupMember, clients: Clients = LIBRDKAFKA) -> None:
+        self.clients = clients
         self._member = member
         topics = member.topics
-        admin: Any = shared_admin(config)
+        admin: Any = clients.admin(config)
         self._topic_ids = TopicIds(admin, topics)
         self._retention = RetentionWatch(
             admin, topics, lambda: [(t, n) for n in member.started for t in topics]

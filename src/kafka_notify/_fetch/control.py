@@ -23,7 +23,8 @@ from confluent_kafka import (
 from kafka_notify._base.limited_log import LimitedLog
 from kafka_notify._base.supervised import supervised
 from kafka_notify._kafka.client_errors import metadata
-from kafka_notify._kafka.config import opened, outside_group
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
+from kafka_notify._kafka.config import outside_group
 from kafka_notify._kafka.log_extent import log_ends
 from kafka_notify._kafka.polling import poll_batch
 from kafka_notify._kafka.rights import is_missing_right, told
@@ -50,6 +51,7 @@ class ControlReader:
         topic: The control topic.
         learned: Given keys and values, in order: within `start` all that the topic holds, later from the thread.
         ended: Told when the thread ends on an error: pauses would go unnoticed.
+        clients: Opens the consumer.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class ControlReader:
         topic: str,
         learned: Callable[[Records], object],
         ended: Callable[[BaseException], object],
+        clients: Clients = LIBRDKAFKA,
     ) -> None:
+        self._clients = clients
         self._config = outside_group(config)
         self._topic = topic
         self._learned = learned
@@ -78,7 +82,7 @@ class ControlReader:
             NotifyError: The topic exists and cannot be read: a worker must not send what may be paused.
         """
         config = {**self._config, "enable.partition.eof": True, "fetch.wait.max.ms": 500}
-        consumer = opened(Consumer, config)
+        consumer = self._clients.consumer(config)
         try:
             self._begin_within(consumer, time.monotonic() + PATIENCE)
             self._consumer = consumer

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
 from kafka_notify._kafka.config import Config
 
 log = logging.getLogger("kafka_notify.fetch")
@@ -24,12 +24,12 @@ heartbeats."""
 _TIMEOUT: Final = 10.0
 
 
-def consumer_protocol_lease(config: Config, group: str) -> float:
+def consumer_protocol_lease(config: Config, group: str, clients: Clients = LIBRDKAFKA) -> float:
     """Seconds after a commit during which a member of `group` certainly keeps its partitions.
 
     With this protocol a commit is no heartbeat, so the last heartbeat may be one interval older than the commit.
     """
-    admin: Any = shared_admin(config)
+    admin: Any = clients.admin(config)
     [answer] = admin.describe_configs(
         [ConfigResource(ResourceType.GROUP, group)], request_timeout=_TIMEOUT
     ).values()

@@ -16,6 +16,7 @@ from kafka_notify._fetch.exchange import CommitRequest, Receiver
 from kafka_notify._fetch.flow import Flow
 from kafka_notify._fetch.group_member import GroupMember
 from kafka_notify._fetch.poll_loop import PollLoop
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
 
 
 class FetchLoop:
@@ -26,6 +27,7 @@ class FetchLoop:
         source: Name of the source topic.
         retry: Name of the retry topic.
         channels: The consumer's channels.
+        clients: Opens the consumers of this thread.
     """
 
     def __init__(
@@ -34,12 +36,13 @@ class FetchLoop:
         source: str,
         retry: str,
         channels: Channels = Channels(frozenset()),  # noqa: B008
+        clients: Clients = LIBRDKAFKA,
     ) -> None:
         self.flow = Flow()
         """The state shared with the thread: which partitions it reads, and how far it may be ahead."""
         self._config = dict(config)
         self._member = GroupMember(str(config["group.id"]), (source, retry), channels)
-        self._watch = ClusterWatch(self._config, self._member)
+        self._watch = ClusterWatch(self._config, self._member, clients)
         self._requests: deque[CommitRequest] = deque()
         self._stopping = threading.Event()
         self._receiver: Receiver

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kafka_notify._fetch.periodic_query import PeriodicQuery
-from kafka_notify._kafka.admin_client import shared_admin
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
 from kafka_notify._kafka.config import Config
 
 LOOK: Final = 15.0
@@ -29,12 +29,13 @@ class Membership:
     Args:
         config: Configuration of any client of the cluster.
         group: The consumer group.
+        clients: Gives the AdminClient.
     """
 
-    def __init__(self, config: Config, group: str) -> None:
+    def __init__(self, config: Config, group: str, clients: Clients = LIBRDKAFKA) -> None:
         self._group = group
         self._query = PeriodicQuery(
-            shared_admin(config),
+            clients.admin(config),
             lambda admin: admin.describe_consumer_groups([group]),
             f"the group {group}",
             "Describe group",

@@ -131,7 +131,7 @@ class PairStarter:
             and state.wide.spill is not None
         }
         wanted = {n: name.offset for n, (_, name) in wide.items() if name.offset >= starts[retry, n]}
-        found = read_spills(self._config, retry, wanted, SPILL_TIMEOUT) if wanted else {}
+        found = read_spills(self._config, retry, wanted, SPILL_TIMEOUT, self._watch.clients) if wanted else {}
         for n, (state, name) in wide.items():
             told = state.with_spill(*found.get(n, ("", None)))
             states[retry, n] = told

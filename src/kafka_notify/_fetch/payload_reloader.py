@@ -18,7 +18,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from kafka_notify._base.limited_log import LimitedLog
 from kafka_notify._base.supervised import supervised
 from kafka_notify._fetch.loader import Load
-from kafka_notify._kafka.config import opened, outside_group
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
+from kafka_notify._kafka.config import outside_group
 from kafka_notify._kafka.polling import poll_batch
 from kafka_notify._kafka.rights import told
 
@@ -48,6 +49,7 @@ class PayloadReloader:
         topic: The retry topic.
         ended: Told when it cannot go on: what was asked for is never answered then.
         loaded: Given requests with their record, or None when the record is gone (retention removed it).
+        clients: Opens the consumer.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class PayloadReloader:
         topic: str,
         loaded: Loaded,
         ended: Callable[[BaseException], object],
+        clients: Clients = LIBRDKAFKA,
     ) -> None:
+        self._clients = clients
         self._config = outside_group(config) | FETCHES
         self._topic = topic
         self._loaded = loaded
@@ -81,7 +85,7 @@ class PayloadReloader:
             self._thread.join(10)
 
     def _run(self) -> None:
-        consumer = opened(Consumer, {**self._config, "enable.partition.eof": True})
+        consumer = self._clients.consumer({**self._config, "enable.partition.eof": True})
         try:
             while not self._stopping:
                 batch = self._take()

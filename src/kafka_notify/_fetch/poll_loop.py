@@ -24,7 +24,6 @@ from kafka_notify._fetch.group_member import GroupMember
 from kafka_notify._fetch.membership import Membership
 from kafka_notify._fetch.pair_start import PairStarter
 from kafka_notify._fetch.rebalance import Rebalance
-from kafka_notify._kafka.config import opened
 from kafka_notify._kafka.polling import poll_batch
 
 log = logging.getLogger("kafka_notify.fetch")
@@ -108,9 +107,10 @@ class PollLoop:
 
     def _joined(self) -> Consumer:
         """Open a consumer and join the group as a new member, which has no partitions yet."""
-        consumer = opened(Consumer, {**self._config, "error_cb": self._on_error})
+        consumer = self._watch.clients.consumer({**self._config, "error_cb": self._on_error})
         self._member.joins()
-        self._membership = Membership(self._config, self._member.group) if self._incremental else None
+        if self._incremental:
+            self._membership = Membership(self._config, self._member.group, self._watch.clients)
         consumer.subscribe(
             list(self._member.topics),
             on_assign=self._rebalance.on_assign,

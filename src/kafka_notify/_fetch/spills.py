@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from kafka_notify._kafka.config import opened, outside_group
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
+from kafka_notify._kafka.config import outside_group
 from kafka_notify._kafka.polling import poll_batch
 from kafka_notify._wire import headers as h
 
@@ -17,7 +18,13 @@ Found = dict[int, tuple[str, "bytes | None"]]
 """Writer and value of the wanted record, by partition; an empty writer when that record does not exist."""
 
 
-def read_spills(config: Mapping[str, Any], topic: str, wanted: Mapping[int, int], timeout: float) -> Found:
+def read_spills(
+    config: Mapping[str, Any],
+    topic: str,
+    wanted: Mapping[int, int],
+    timeout: float,
+    clients: Clients = LIBRDKAFKA,
+) -> Found:
     """Read the records of a topic at one offset of each partition.
 
     Args:
@@ -25,6 +32,7 @@ def read_spills(config: Mapping[str, Any], topic: str, wanted: Mapping[int, int]
         topic: The retry topic.
         wanted: Offsets by partition; each at or after the log start.
         timeout: Seconds.
+        clients: Opens the consumer.
 
     Raises:
         KafkaException: It stays unknown within `timeout` if one of the records exists.
@@ -33,7 +41,7 @@ def read_spills(config: Mapping[str, Any], topic: str, wanted: Mapping[int, int]
     own |= {"enable.partition.eof": True, "fetch.wait.max.ms": 50, "auto.offset.reset": "earliest"}
     found: Found = {}
     ended: set[int] = set()
-    with closing(opened(Consumer, own)) as consumer:
+    with closing(clients.consumer(own)) as consumer:
         consumer.assign([TopicPartition(topic, n, offset) for n, offset in wanted.items()])
         deadline = time.monotonic() + timeout
         while len(found) < len(wanted):

@@ -17,7 +17,7 @@ from kafka_notify._base.limited_log import LimitedLog
 from kafka_notify._base.supervised import supervised
 from kafka_notify._base.where import detail, origin
 from kafka_notify._kafka.client_errors import metadata
-from kafka_notify._kafka.config import opened
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
 from kafka_notify._kafka.open_handles import exclusive as exclusive
 from kafka_notify._kafka.open_handles import register, unregister
 from kafka_notify._kafka.rights import is_refusal, told
@@ -54,6 +54,7 @@ class ProducerHandle:
         name: Name of the handle in logs and errors.
         topics: The topics that it will write; their metadata is fetched in the background at once.
         on_event: A guarded callback; gets `events.KafkaError`, on the handle's thread.
+        clients: Opens the producer.
 
     Raises:
         ConfigError: librdkafka refuses the configuration.
@@ -66,6 +67,7 @@ class ProducerHandle:
         name: str,
         topics: Iterable[str] = (),
         on_event: events.OnEvent | None = None,
+        clients: Clients = LIBRDKAFKA,
     ) -> None:
         self.name: str = name
         self.dead: str | None = None
@@ -75,7 +77,7 @@ class ProducerHandle:
         self._topics = tuple(topics)
         self._emit = on_event
         self._their_error_cb: Callable[[KafkaError], object] | None = config.get("error_cb")
-        self._producer: Producer | None = opened(Producer, {**config, "error_cb": self._on_error})
+        self._producer: Producer | None = clients.producer({**config, "error_cb": self._on_error})
         self._produce: Callable[..., None] = self._producer.produce
         self._stop = False
         self._drain = False

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from kafka_notify._kafka.client_errors import metadata, unanswered
-from kafka_notify._kafka.config import Config, consumer_config, opened
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
+from kafka_notify._kafka.config import Config, consumer_config
 from kafka_notify._kafka.log_extent import log_ends, log_starts
 from kafka_notify._kafka.polling import poll_batch
 from kafka_notify._kafka.rights import is_refusal, told
@@ -55,13 +56,16 @@ class LogReader:
         config: librdkafka properties; producer properties are ignored.
         group: The group ID for broker logs and access rules; no such group is created.
         fetches: Properties that decide how much is fetched at once.
+        clients: Opens the consumer.
 
     Raises:
         ConfigError: librdkafka refuses the configuration.
     """
 
-    def __init__(self, config: Config, group: str, fetches: Config = _OVERLAY) -> None:
-        self._consumer = opened(Consumer, consumer_config(config, "throughput", group, fetches))
+    def __init__(
+        self, config: Config, group: str, fetches: Config = _OVERLAY, clients: Clients = LIBRDKAFKA
+    ) -> None:
+        self._consumer = clients.consumer(consumer_config(config, "throughput", group, fetches))
 
     def partitions(self, topic: str) -> int:
         """The number of partitions of a topic; 0 if it does not exist."""

@@ -25,6 +25,7 @@ from kafka_notify._fetch.flow import TRANSIT_BYTES
 from kafka_notify._fetch.loop import FetchLoop
 from kafka_notify._fetch.payload_reloader import PayloadReloader
 from kafka_notify._fetch.periodic_query import let_answered_go
+from kafka_notify._kafka.clients import LIBRDKAFKA, Clients
 from kafka_notify._kafka.config import Config, client_bytes
 from kafka_notify._kafka.handle import ProducerHandle
 from kafka_notify._partition.wide import LongWaits
@@ -75,6 +76,8 @@ class WorkerPlan:
         wide_retries: True if retry partitions may become wide.
         on_event: Told of each event, never raises.
         loop_factory: Makes the event loop.
+        clients: Opens clients of Kafka.
+        clock: Clock of due times and expiry.
     """
 
     lane: Lane
@@ -88,6 +91,8 @@ class WorkerPlan:
     wide_retries: bool
     on_event: OnEvent | None
     loop_factory: Callable[[], asyncio.AbstractEventLoop]
+    clients: Clients = LIBRDKAFKA
+    clock: Clock = attrs.field(factory=Clock)
 
 
 class Running:
@@ -121,6 +126,7 @@ class Running:
             name=f"copies of {self._group}",
             topics=self.topics[1:],
             on_event=plan.on_event,
+            clients=plan.clients,
         )
         self.handle = self._open_handle()
         calls = Calls(self.loop, life, self._fail)
@@ -128,9 +134,13 @@ class Running:
             self.handle, self.loop, plan.on_event, reopen=self._reopen, guarded=calls.run
         )
         settings = self._settings(consumer)
-        self.fetch = FetchLoop(plan.reading, self.topics[0], self.topics[1], settings.channels)
+        self.fetch = FetchLoop(plan.reading, self.topics[0], self.topics[1], settings.channels, plan.clients)
         self.payload_reloader = PayloadReloader(
-            plan.reading, self.topics[1], lambda a: calls.post(self.engine.loaded, a), self._fail
+            plan.reading,
+            self.topics[1],
+            lambda a: calls.post(self.engine.loaded, a),
+            self._fail,
+            plan.clients,
         )
         channels = len(consumer.channels or topology.channels)
         sender = Sender(consumer, plan.middleware, channels, self._pace(consumer))
@@ -143,6 +153,7 @@ class Running:
             topology.control_topic,
             lambda records: calls.post(self.engine.learn_pauses, records),
             self._fail,
+            plan.clients,
         )
 
     # -- values for the parts -------------------------------------------------------------------------
@@ -152,7 +163,7 @@ class Running:
         source, retry_topic, dead_letter_topic = self.topics
         return Context(
             loop=self.loop,
-            clock=Clock(),
+            clock=plan.clock,
             source=source,
             retry_topic=retry_topic,
             dead_letter_topic=dead_letter_topic,
@@ -238,7 +249,7 @@ class Running:
                 log.error("%s: a task of user code raised %s", self.topics[0], origin(e))
 
     def _ask_lease(self) -> None:
-        self._lease = lease.consumer_protocol_lease(self._plan.config, self._group)
+        self._lease = lease.consumer_protocol_lease(self._plan.config, self._group, self._plan.clients)
 
     def _check_topics(self) -> None:
         source, retry, dlq = self.topics
