@@ -102,16 +102,16 @@ def test_unread_records_are_removed_meanwhile(fleet: Fleets, goes_on: str) -> No
         f.produce([f.notification("u")])
         f.until_all_terminal()
         f.until_committed(1)
-        intake = running.engine.intake
-        running.engine.post(setattr, intake, "publish_wanted", lambda: None)
-        running.engine.post(setattr, running.fetch, "wanted", frozenset())
+        pressure = running.engine.intake._pressure
+        running.engine.post(setattr, pressure, "publish_wanted", lambda: None)
+        running.engine.post(setattr, running.fetch.flow, "wanted", frozenset())
         f.until(lambda: running.fetch._member.paused, "pause")
         f.produce(f.notification("u", n=n) for n in range(9))
         f.remove_before(f.source, 6)
         ours_said = f"up to 5 records of {f.source}[0] before they were read"
         if goes_on == "paused":
             f.until(lambda: complaint(ours, ours_said), "complaint")
-        running.engine.post(delattr, intake, "publish_wanted")
+        running.engine.post(delattr, pressure, "publish_wanted")
         f.until_committed(10)
         f.until(lambda: complaint(ours, ours_said), "complaint")
         ours.acknowledge()
