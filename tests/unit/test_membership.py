@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from kafka_notify._fetch import membership
 from kafka_notify._fetch.membership import Membership
+from kafka_notify._kafka.clients import Clients
 
 NOTHING: frozenset[tuple[str, int]] = frozenset()
 P0, P1 = ("t", 0), ("t", 1)
@@ -37,9 +38,8 @@ class Group:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Membership:
-    monkeypatch.setattr(membership, "shared_admin", Group)
     monkeypatch.setattr(membership, "LOOK", 0.0)
-    return Membership({"bootstrap.servers": "none"}, "g")
+    return Membership({"bootstrap.servers": "none"}, "g", Clients(admin=Group))
 
 
 def look(watch: Membership, owned: frozenset[tuple[str, int]], id: str = "me", /, **members: Any) -> Any:
