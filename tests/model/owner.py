@@ -1,4 +1,5 @@
-"""The simplest correct engine around a `Partition`: what reads, sends, copies and commits for one assignment.
+"""The simplest correct engine around a `Partition`: what reads, sends and commits for one assignment. The records that
+it writes, and what follows their acknowledgement, are the worker's own: see `CopyPublisher`.
 
 Everything under way is an item in `flight`; the world decides when, in which order and how each one ends.
 """
@@ -7,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from functools import partial
-from typing import Final
+from typing import Any, Final, cast
 
 import attrs
 
+from kafka_notify._decision.context import Context
+from kafka_notify._decision.what_follows import TryAgain
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._partition import commit_metadata, spill, wide
 from kafka_notify._partition.budget import PayloadBudget
@@ -18,14 +21,19 @@ from kafka_notify._partition.commit_metadata import Committed, Fence
 from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
-from kafka_notify._partition.retry_record import RetryRecord
 from kafka_notify._partition.strangers import place
 from kafka_notify._partition.wide import LongWaits, Spill
+from kafka_notify._settle.copies import Copy as Written
+from kafka_notify._settle.dead_letters import DeadLetterCopy
+from kafka_notify._settle.publisher import CopyPublisher
+from kafka_notify._settle.records import RetryCopy, SpillCopy
 from kafka_notify._wire.undecoded import collapse_of
-from kafka_notify.wire import SPILL_ORIGIN, SPILL_WRITER, History, Origin, RetryState
+from kafka_notify.policy import RetryPolicy
+from kafka_notify.wire import SPILL_ORIGIN, Headers, History, Origin, RetryState, read_dead_letter, read_retry
 from tests.model.promises import Bytes, Copy, Finished, Record
 from tests.model.world import ADDED, MAX_ATTEMPTS, RETENTION, TOPIC, USERS, Request, World
 
+SOURCE: Final = "source"
 Step = Callable[[], None]
 _BUDGET: Final = 700  # of about 200 bytes each
 
@@ -42,8 +50,33 @@ class OldPartition(Partition):
         return source, Committed(frontier, self.retry.gaps(commit_metadata.WINDOW), fence)
 
 
+@attrs.frozen
+class Surroundings(Context):
+    """The context of an owner, whose notifications are known by their origin."""
+
+    owner: Owner = attrs.field(kw_only=True)
+
+    def facts(
+        self, headers: Headers, partition: int, origin: int, timestamp: int
+    ) -> tuple[str, int, int | None, str]:
+        """As the record says, which a worker reads from its headers."""
+        record = self.owner._record(origin)
+        return f"id{origin}", origin, record.expires, collapse_of(record.headers)
+
+
+class Clock:
+    """The owner's clock."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+
+    def now(self) -> int:
+        """Its epoch milliseconds."""
+        return self._owner.now
+
+
 class Owner:
-    """One assignment; also `Effects`."""
+    """One assignment; also `Effects`, and the writer of a `CopyPublisher`."""
 
     partition_class: type[Partition] = Partition
     marks = True
@@ -87,7 +120,16 @@ class Owner:
         self.retry_end: int | None = None
         self._partition: Partition | None = None
         self.budget = PayloadBudget(_BUDGET if "budget" in world.features else 1_000_000)
+        self.publisher = CopyPublisher(self._surroundings(), cast(Any, self), None, cast(Any, None))
         world.log("owner {} assigned", self.writer)
+
+    def _surroundings(self) -> Context:
+        unused: Any = None
+        return Surroundings(
+            loop=unused, clock=cast(Any, Clock(self)), source=SOURCE, retry_topic="retry", dead_letter_topic="dlq",
+            group="group", categories={}, codec=unused, retry=RetryPolicy(), send_timeout=1.0, concurrency=1,
+            unknown="retry", on_event=None, owner=self,
+        )  # fmt: skip
 
     @staticmethod
     def _channels(world: World) -> frozenset[str]:
@@ -243,7 +285,7 @@ class Owner:
             self._read_unknown(at, copy)
             return
         record = self._record(copy.what)
-        origin = Origin("source", 0, copy.origin, copy.topic or None)
+        origin = Origin(SOURCE, 0, copy.origin, copy.topic or None)
         state = RetryState(origin, History(copy.attempt, copy.redrives), copy.due, copy.writer)
         facts = (copy.id, copy.origin, record.expires, collapse_of(record.headers))
         value = b"value%d" % copy.what
@@ -310,7 +352,7 @@ class Owner:
                 world.attended[held.at] += 1
         for entry in p.carry(self.now):
             assert entry.retry is not None
-            self._copy(entry, entry.history.attempts, entry.retry.due)
+            self.publisher.carry(entry)
         for entry in self.partition.pending.values():
             if not entry.busy:
                 self.partition.rest(entry)  # it was read again to be sent, or carried, and was not
@@ -332,7 +374,7 @@ class Owner:
         self.flight.append(("send", partial(self._send, entry)))
 
     def park(self, entry: Entry, /) -> None:
-        self._copy(entry, entry.history.attempts, self.now)
+        self.publisher.park(entry, will_be_sent=lambda entry, now: True)
 
     def load(self, entry: Entry, /, *, to_copy: bool = False) -> None:
         self.flight.append(("load to copy" if to_copy else "load", partial(self._load, entry)))
@@ -346,39 +388,14 @@ class Owner:
         return found
 
     def dead_letter(self, entry: Entry, /) -> None:
-        self._bury(entry, expired=False)
+        self.publisher.dead_letter(entry, "undecodable")
 
     def wake(self, lane: UserQueue, at: int, /) -> None:
         self.timers.append((at, lane))
 
-    def spill(self, _: Partition, spill: Spill, /) -> None:
+    def spill(self, partition: Partition, spill: Spill, /) -> None:
         self.spilled[spill.checksum] = dict(self.finished)
-        self.flight.append(("spill", partial(self._write_spill, spill)))
-
-    def _write_spill(self, spill: Spill) -> None:
-        world = self.world
-        copy = self._spill_copy(spill)
-        if world.happens("refused", 40):
-            if world.choose(2):
-                world.write(copy)
-            world.log("{} is told that its spill failed", self.writer)
-            if self.alive:
-                self.flight.append(("spill", partial(self._write_spill, spill)))
-            return
-        at = world.write(copy)
-        self.flight.append(("spilled", partial(self._spilled, spill, at)))
-
-    def _spill_copy(self, written: Spill) -> Copy:
-        return Copy(SPILL_ORIGIN, 0, 0, 0, SPILL_WRITER + self.writer, spill=written.value)
-
-    def _spilled(self, written: Spill, at: int) -> None:
-        if self.alive:
-            half = self.partition.half
-            if self.partition.spilled(written, at):
-                assert half._ready is not None
-                self.said.append((half._ready, self.spilled[written.checksum]))
-            base, gaps = spill.unpack(written.value)
-            self._is_said(Committed(base, gaps))
+        self.publisher.spill(partition, spill, partition.long_waits)
 
     # -- sends ----------------------------------------------------------------------------------------
 
@@ -393,7 +410,7 @@ class Owner:
         self._check_payload(entry)
         redrives = entry.history.redrives
         if record.expires is not None and record.expires <= self.now:
-            self._bury(entry, expired=True)
+            self.publisher.dead_letter(entry, "expired")
             return
         if self.partition.superseded(entry, self.now):
             world.check_again(self, what, redrives, "skipped")
@@ -406,7 +423,7 @@ class Owner:
         if self.paused and what % 2:
             self.partition.pause(entry, self.now)
             if held is None:
-                self._copy(entry, entry.history.attempts, self.now)
+                self.publisher.pause(entry, None)
             return
         if held and held.due > self.now:
             world.fail("EARLY", f"{entry.origin} sent at {self.now}, due {held.due}")
@@ -454,10 +471,13 @@ class Owner:
         if world.happens("wide", 40):
             wait = 40 + world.choose(120)
         if attempt >= MAX_ATTEMPTS or world.chance(15):
-            self._bury(entry, expired=False)
+            self.publisher.dead_letter(entry, "max_attempts")
         else:
-            self.partition.copying(entry)
-            self._copy(entry, attempt, self.now + wait)
+            self._try_again(entry, attempt, self.now + wait)
+
+    def _try_again(self, entry: Entry, attempt: int, due: int) -> None:
+        history = attrs.evolve(entry.history, attempts=attempt)
+        self.publisher.try_again(entry, cast(Any, None), TryAgain(cast(Any, None), history, due))
 
     def _return(self, lane: UserQueue, user: str, origin: int) -> None:
         del self.running[user]
@@ -468,62 +488,73 @@ class Owner:
 
     def _finish(self, entry: Entry, *, accepted: bool) -> None:
         if self.alive:
-            held = entry.retry
-            self.finished[self._what(entry)] = (held.history.redrives, held.at) if held else (0, None)
-            far = held is not None and held.last >= self.partition.retry.frontier + commit_metadata.WINDOW
-            if held is not None and (far or self.partition.window):
-                self.unsaid[entry.origin] = held.last
-                # what was under way when it became wide does not count
-                if len(self.unsaid) > wide.ROOM + USERS:
-                    self.world.fail("BOUND", f"{self.unsaid} have ended, and no half can say so")
+            self._note_end(entry)
             self.partition.finish(entry, accepted=accepted, now=self.now)
 
-    # -- copies and dead letters ----------------------------------------------------------------------
+    def _note_end(self, entry: Entry) -> None:
+        held = entry.retry
+        self.finished[self._what(entry)] = (held.history.redrives, held.at) if held else (0, None)
+        far = held is not None and held.last >= self.partition.retry.frontier + commit_metadata.WINDOW
+        if held is not None and (far or self.partition.window):
+            self.unsaid[entry.origin] = held.last
+            # what was under way when it became wide does not count
+            if len(self.unsaid) > wide.ROOM + USERS:
+                self.world.fail("BOUND", f"{self.unsaid} have ended, and no half can say so")
 
-    def _copy(self, entry: Entry, attempt: int, due: int) -> None:
-        old, what, origin = entry.retry, self._what(entry), entry.origin
-        record = self._record(what)
-        history = attrs.evolve(entry.history, attempts=attempt)
-        if old is not None:
-            held = old.next(due, history)
-        else:
-            held = RetryRecord(-1, due, record.expires, f"id{origin}", origin, history)
-            held.topic = self.topic_id
-        held.collapse = collapse_of(record.headers)
-        origin = held.stranger if held.stranger >= 0 else origin
-        is_old = held.id.startswith("old")
-        copy = Copy(origin, history.redrives, attempt, due, self.writer, old=is_old, topic=held.topic)
-        self.flight.append(("copy", partial(self._produce, entry, held, copy)))
+    # -- copies, dead letters and spills: as `CopyWriter` ------------------------------------------------
 
-    def _produce(self, entry: Entry, held: RetryRecord, copy: Copy) -> None:
-        world = self.world
-        self._check_payload(entry)
+    def write(self, written: Written) -> None:
+        """Write a record until it is acknowledged. It is on its way, and may fail any number of times."""
+        kinds: dict[type[Written], tuple[str, Callable[[Any], None]]] = {
+            SpillCopy: ("spill", self._spill),
+            DeadLetterCopy: ("letter", self._dead_letter),
+        }
+        what, produce = kinds.get(type(written), ("copy", self._produce))
+        self.flight.append((what, partial(produce, written)))
+
+    def _failed(self, written: Written) -> None:
+        """It was refused, or the answer was lost."""
+        if self.alive:
+            written.failed()
+            self.write(written)
+
+    def _read_back(self, written: Written) -> Copy:
+        """What somebody reads who reads the record."""
+        state = read_retry(written.headers, SOURCE, 0)
+        assert state is not None
+        headers = dict(written.headers)
+        is_old = headers.get("notif-id", b"").startswith(b"old")
+        origin, history = state.origin, state.history
+        return Copy(
+            origin.offset, history.redrives, history.attempts, state.due_ms, state.writer,
+            spill=written.value if state.is_spill else None, old=is_old, topic=origin.topic_id or "",
+        )  # fmt: skip
+
+    def _produce(self, written: RetryCopy) -> None:
+        world, copy = self.world, self._read_back(written)
+        self._check_payload(written.entry)
         if world.happens("timeouts", 30):
             if world.choose(2):
                 world.write(copy)
-            world.log("{} is told that its copy of {} failed", self.writer, entry.origin)
-            if self.alive:
-                held.tainted = True
-                self.flight.append(("copy", partial(self._produce, entry, held, copy)))
+            world.log("{} is told that its copy of {} failed", self.writer, written.entry.origin)
+            self._failed(written)
             return
-        held.at = world.write(copy)
-        self.flight.append(("copied", partial(self._copied, entry, held, copy)))
+        self.flight.append(("copied", partial(self._copied, written, copy, world.write(copy))))
 
-    def _copied(self, entry: Entry, held: RetryRecord, copy: Copy) -> None:
+    def _copied(self, written: RetryCopy, copy: Copy, at: int) -> None:
         if not self.alive:
             return
         if self is self.world.owner:
             what = copy.what, copy.redrives
             self.world.attempts[what] = max(copy.attempt, self.counted.get(what, 0))
-        self.partition.copied(entry, held, self.now)
+        written.acknowledged(at)
 
-    def _bury(self, entry: Entry, *, expired: bool) -> None:
-        self.partition.dead_lettering(entry)
-        self.flight.append(("letter", partial(self._letter, entry, expired)))
-
-    def _letter(self, entry: Entry, expired: bool) -> None:
+    def _dead_letter(self, written: DeadLetterCopy) -> None:
+        entry, state = written._entry, read_dead_letter(written.headers)
         world, held = self.world, entry.retry
+        assert state is not None
         self._check_payload(entry)
+        is_notification = held is None or bool(held.id)
         failed = world.happens("timeouts", 20)
         if not failed or world.choose(2):
             if held is not None and not held.id:
@@ -532,15 +563,39 @@ class Owner:
                     world.fail("JUNK", f"{self.writer} dead-letters the spill at {held.at}")
                 world.buried.add(held.at)
             else:
-                redrives, what = entry.history.redrives, self._what(entry)
+                redrives, what = state.history.redrives, self._what(entry)
                 world.check_again(self, what, redrives, "dead-lettered")
-                world.letter(what, redrives, expired)
-        if failed and self.alive:
-            self._bury(entry, expired=expired)
-        elif held is None or held.id:
-            self._finish(entry, accepted=False)
+                world.letter(what, redrives, state.reason == "expired")
+        if failed:
+            self._failed(written)
         elif self.alive:
-            self.partition.finish(entry, accepted=False, now=self.now)
+            if is_notification:
+                self._note_end(entry)
+            written.acknowledged(-1)
+
+    def _spill(self, written: SpillCopy) -> None:
+        world, copy = self.world, self._read_spill(written)
+        if world.happens("refused", 40):
+            if world.choose(2):
+                world.write(copy)
+            world.log("{} is told that its spill failed", self.writer)
+            self._failed(written)
+            return
+        self.flight.append(("spilled", partial(self._spilled, written, world.write(copy))))
+
+    def _read_spill(self, written: SpillCopy) -> Copy:
+        return self._read_back(written)
+
+    def _spilled(self, written: SpillCopy, at: int) -> None:
+        if self.alive:
+            half, spilled = self.partition.half, written._written
+            before = half.spill
+            written.acknowledged(at)
+            if half.spill is not before:
+                assert half._ready is not None
+                self.said.append((half._ready, self.spilled[spilled.checksum]))
+            base, gaps = spill.unpack(spilled.value)
+            self._is_said(Committed(base, gaps))
 
     def _load(self, entry: Entry) -> None:
         if self.alive:

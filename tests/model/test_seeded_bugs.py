@@ -21,6 +21,8 @@ from kafka_notify._partition.scheduler import Action, Scheduler
 from kafka_notify._partition.strangers import Origins
 from kafka_notify._partition.table import EntryTable
 from kafka_notify._partition.wide import RetryHalf, Spill
+from kafka_notify._settle.copies import Copy as Written
+from kafka_notify._settle.records import RetryCopy, SpillCopy
 from tests.model.owner import Owner
 from tests.model.promises import REDRIVE, Copy, Violation
 from tests.model.test_threats import taken_over_twice
@@ -39,17 +41,17 @@ class HighestPolled(Owner):
 class CompleteBeforeAcknowledgement(Owner):
     """A source record is complete once its copy was asked for."""
 
-    def _copy(self, entry: Entry, attempt: int, due: int) -> None:
-        super()._copy(entry, attempt, due)
-        if entry.retry is None:
-            self.partition.source.complete(entry.origin)
+    def write(self, written: Written) -> None:
+        super().write(written)
+        if isinstance(written, RetryCopy) and written.entry.retry is None:
+            self.partition.source.complete(written.entry.origin)
 
 
 class CopyForgetsAttempts(Owner):
     """Every copy starts to count anew."""
 
-    def _copy(self, entry: Entry, attempt: int, due: int) -> None:
-        super()._copy(entry, min(attempt, 1), due)
+    def _try_again(self, entry: Entry, attempt: int, due: int) -> None:
+        super()._try_again(entry, min(attempt, 1), due)
 
 
 class NoRestore(Owner):
@@ -78,9 +80,9 @@ class NoCarry(Owner):
 class CopyForgetsOrphan(Owner):
     """A copy whose first try failed is sent at once."""
 
-    def _copied(self, entry: Entry, held: RetryRecord, copy: Copy) -> None:
-        held.tainted = False
-        super()._copied(entry, held, copy)
+    def _copied(self, written: RetryCopy, copy: Copy, at: int) -> None:
+        written.retry.tainted = False
+        super()._copied(written, copy, at)
 
 
 class WithParts(Partition):
@@ -467,15 +469,15 @@ class NoMark(Owner):
 class SpillWithoutHeaders(Owner):
     """A spill does not look like a retry copy."""
 
-    def _spill_copy(self, written: Spill) -> Copy:
-        return attrs.evolve(super()._spill_copy(written), origin=-1, attempt=-1)
+    def _read_spill(self, written: SpillCopy) -> Copy:
+        return attrs.evolve(super()._read_spill(written), origin=-1, attempt=-1)
 
 
 class AdmittedSpill(Owner):
     """A spill has the same writer as the copies of its assignment."""
 
-    def _spill_copy(self, written: Spill) -> Copy:
-        return attrs.evolve(super()._spill_copy(written), writer=self.writer)
+    def _read_spill(self, written: SpillCopy) -> Copy:
+        return attrs.evolve(super()._read_spill(written), writer=self.writer)
 
     def _with_spill(self, retry: Committed) -> Committed:
         with mock.patch.object(spill, "SPILL_WRITER", ""):
