@@ -48,7 +48,9 @@ def restart_attempts() -> None:
 
     def forgetful(*args: Any) -> Any:
         state = read(*args)
-        return None if state is None else attrs.evolve(state, attempt=0)
+        if state is None:
+            return None
+        return attrs.evolve(state, history=attrs.evolve(state.history, attempts=0))
 
     module.read_retry = forgetful
 
