@@ -23,6 +23,7 @@ from kafka_notify import (
     Notification,
     PermanentError,
     Receipt,
+    RetryPolicy,
     ThrottledError,
     TransientError,
     UnknownOutcomeError,
@@ -30,6 +31,8 @@ from kafka_notify import (
 from kafka_notify._base.limited_log import MAX_TEXTS, LimitedLog
 from kafka_notify._base.units import LONGEST, clamped
 from kafka_notify._decision.trusted import check_error, check_outcome, check_receipt
+from kafka_notify._send.attempt import FALLBACK_DELAY, AttemptRunner
+from kafka_notify._send.threads import SendThreads
 from kafka_notify.errors import ThrottleScope, valid_code
 from kafka_notify.events import LaneResumed, emitter
 from kafka_notify.outcome import Dead, Outcome, Retry, SendContext, Sent, Skipped
@@ -454,3 +457,32 @@ def test_a_listener_that_raises_anything_changes_nothing(error: BaseException) -
     assert emit is not None
     emit(LaneResumed(1.0, 1))
     assert told == [LaneResumed(1.0, 1)]
+
+
+class OddPolicy(RetryPolicy):
+    """A team's own, whose `delay` is wrong."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        object.__setattr__(self, "_answer", answer)
+
+    def delay(self, attempts_made: int, retry_after: float | None = None) -> float:
+        answer: Any = object.__getattribute__(self, "_answer")
+        if isinstance(answer, BaseException):
+            raise answer
+        return cast(float, answer)
+
+
+@pytest.mark.parametrize("answer", [KeyError("x"), SystemExit(1), "soon", math.nan, None], ids=repr)
+async def test_a_retry_policy_that_cannot_say_its_delay(
+    answer: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A send that failed, and one whose refusal nobody believes, wait a minute; the log says why."""
+    threads = SendThreads(1, asyncio.get_running_loop())
+    runner = AttemptRunner(Told([]), OddPolicy(answer), (), threads)
+    assert runner.backoff(2) == FALLBACK_DELAY
+    outcome = runner.failed(TransientError("x.503"), Attempt(1, 4, "key", 1.0, None))
+    assert isinstance(outcome, Retry)
+    assert outcome.after == FALLBACK_DELAY
+    threads.close()
+    assert any("OddPolicy.delay" in message and "waits 60 s" in message for message in caplog.messages)

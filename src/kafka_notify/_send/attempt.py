@@ -70,13 +70,13 @@ def outcome_of(
     if isinstance(found, ThrottledError):
         return Retry(THROTTLE_WAIT if found.retry_after is None else found.retry_after, False, found)
     if isinstance(found, ProviderUnavailableError):
-        return Retry(_delay(retry, 1, None), False, found)
+        return Retry(_delay(retry, 1, None, tell), False, found)
     if isinstance(found, InvalidRecipientError):
         return Dead("invalid_recipient", found)
     if isinstance(found, PermanentError):
         return Dead("permanent", found)
     after = found.retry_after if isinstance(found, TransientError) else None
-    return Retry(_delay(retry, attempts_made, after), True, found)
+    return Retry(_delay(retry, attempts_made, after, tell), True, found)
 
 
 def _classified(
@@ -103,12 +103,18 @@ def _classified(
     return cast(DeliveryError, found)
 
 
-def _delay(retry: RetryPolicy, attempts_made: int, after: float | None) -> float:
+def _delay(
+    retry: RetryPolicy, attempts_made: int, after: float | None, tell: Callable[[str], object]
+) -> float:
+    wrong = "did not return a duration up to 366 days"
     try:
         delay = clamped(retry.delay(attempts_made, after))
-    except Exception:  # a team's own subclass of RetryPolicy
-        delay = None
-    return FALLBACK_DELAY if delay is None else delay
+    except BaseException as e:  # a team's own subclass of RetryPolicy
+        delay, wrong = None, f"raised {origin(e)}"
+    if delay is not None:
+        return delay
+    tell(f"{name_of(retry)}.delay {wrong}, so the retry waits {FALLBACK_DELAY:g} s; fix it")
+    return FALLBACK_DELAY
 
 
 class AttemptRunner:
@@ -188,7 +194,7 @@ class AttemptRunner:
 
     def backoff(self, attempts_made: int) -> float:
         """Seconds that the retry policy waits after `attempts_made` counted attempts."""
-        return self._retry.delay(attempts_made)
+        return _delay(self._retry, attempts_made, None, self._tell)
 
     async def call(self, hook: Callable[..., Any], *args: Any) -> Any:
         """Call a hook of the consumer: on the loop when it is async, else on a thread."""
