@@ -37,7 +37,7 @@ OUTAGE: Final = float(os.environ.get("KAFKA_NOTIFY_TEST_OUTAGE", "5"))
 BACKLOG: Final = int(os.environ.get("KAFKA_NOTIFY_TEST_BACKLOG", "800"))
 LIMIT: Final = 200
 SUSPENDED: Final = 1.02
-"""A loaded machine suspends processes between the decision and the call; `tests/unit/test_rate_limit.py` has no
+"""A loaded machine suspends processes between the decision and the call; `tests/unit/send/test_rate_limit.py` has no
 such tolerance."""
 CONCURRENCY: Final = 50
 PROBES: Final = {"initial_wait": 0.05, "max_wait": 0.5, "account_wait": 0.5}

@@ -38,7 +38,7 @@ from kafka_notify.codec import JsonCodec
 from kafka_notify.outcome import Dead, Outcome, Retry
 from kafka_notify.policy import deferred
 from tests.model.promises import Bytes
-from tests.unit.publishing import NOW, publishing
+from tests.unit.settle.publishing import NOW, publishing
 
 TABLE: Final = Path(__file__).with_name("headers_on_the_wire.txt")
 OWN: Final[wire.Headers] = [("notif-category", b"news"), ("notif-channel", b"sms"), ("team", b"x")]

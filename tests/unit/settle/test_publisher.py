@@ -18,7 +18,7 @@ from kafka_notify._wire.dead_letter import DeadLetter
 from kafka_notify._wire.fields import MAX_USER_ID_BYTES
 from kafka_notify.outcome import Retry
 from kafka_notify.wire import Headers, History, read_dead_letter, read_retry
-from tests.unit.publishing import NOW, publishing
+from tests.unit.settle.publishing import NOW, publishing
 
 HEADERS: Headers = [("notif-category", b"news"), ("notif-channel", b"sms"), ("team", b"x")]
 FAILURE = TransientError("http.503", provider="acme")

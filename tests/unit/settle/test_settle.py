@@ -30,7 +30,7 @@ from kafka_notify.outcome import Retry
 from kafka_notify.policy import deferred
 from kafka_notify.wire import History, read_dead_letter, read_retry
 from tests.model.promises import Bytes
-from tests.unit.publishing import NOW, publishing
+from tests.unit.settle.publishing import NOW, publishing
 
 HOUR = 3_600_000
 

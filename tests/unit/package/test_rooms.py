@@ -50,7 +50,7 @@ def test_no_private_module_lies_beside_the_public_ones() -> None:
 
 
 def test_the_design_says_of_each_room_what_it_is_for() -> None:
-    design = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8")
+    design = (Path(__file__).parents[3] / "docs" / "design.md").read_text(encoding="utf-8")
     folders = [name for room in ROOMS for name in room.modules if name.startswith("kafka_notify._")]
     for name in folders:
         if name == "kafka_notify.__main__":

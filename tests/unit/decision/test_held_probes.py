@@ -7,7 +7,7 @@ from typing import Any
 from kafka_notify import Attempt, Consumer, Notification, Receipt, TransientError
 from kafka_notify._decision.destinations import FAILURES
 from kafka_notify._decision.reserve import EACH, ON_THE_WAY
-from tests.unit.sends_alone import Alone
+from tests.unit.send.sends_alone import Alone
 
 WAITING = 10
 

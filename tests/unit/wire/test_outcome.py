@@ -47,7 +47,7 @@ from tests.guarantees.rubbish import (
     Uninitialised,
     answered,
 )
-from tests.unit.sends_alone import Alone
+from tests.unit.send.sends_alone import Alone
 
 KINDS: Final = tuple(
     kind

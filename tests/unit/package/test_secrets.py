@@ -37,7 +37,7 @@ from kafka_notify._send.attempt import describe
 from kafka_notify.outcome import Outcome
 from kafka_notify.redis import RedisLimiter
 from kafka_notify.testing import deliver
-from tests.unit.test_settle import settled
+from tests.unit.settle.test_settle import settled
 
 CANARY = "cAnArY"
 secrets = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=20).map(

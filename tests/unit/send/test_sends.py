@@ -31,7 +31,7 @@ from kafka_notify.codec import CodecContext, JsonCodec
 from kafka_notify.errors import CodecUnavailableError
 from kafka_notify.limits import Grant, Quota, SeenInMemory, SeenStore
 from kafka_notify.wire import encode, read_retry
-from tests.unit.sends_alone import Alone, Record
+from tests.unit.send.sends_alone import Alone, Record
 
 
 class Accepting(Consumer):
