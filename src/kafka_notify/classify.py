@@ -13,6 +13,7 @@ from typing import Any, Final
 from kafka_notify._base import codes as _codes
 from kafka_notify._classify import network
 from kafka_notify._classify.provider_codes import EXCEPTION_CODES, PROVIDER_CODES, Codes
+from kafka_notify._classify.reading import attribute, gravest
 from kafka_notify._classify.replies import (
     NO_CODES,
     NO_HEADERS,
@@ -21,11 +22,11 @@ from kafka_notify._classify.replies import (
     status_number,
     valid_provider,
 )
+from kafka_notify._classify.smtp_exceptions import SMTP_READERS
 from kafka_notify._classify.smtp_replies import SmtpPhase, classify_smtp
 from kafka_notify._classify.waits import retry_after
 from kafka_notify.errors import (
     DeliveryError,
-    InvalidRecipientError,
     PermanentError,
     ProviderUnavailableError,
     ThrottledError,
@@ -129,7 +130,7 @@ def _group(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | N
         if not waiting:
             break
         part = waiting.pop()
-        inner: Any = _attribute(part, "exceptions")
+        inner: Any = attribute(part, "exceptions")
         if isinstance(inner, tuple):
             waiting += inner
             continue
@@ -138,32 +139,9 @@ def _group(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | N
         found += [error] if error else []
     if waiting:
         return UnknownOutcomeError(_codes.TOO_MANY_ERRORS, provider=valid_provider(provider))
-    error = _gravest(found)
+    error = gravest(found)
     # Beside a part that is not known, nothing is permanent.
     return None if other and isinstance(error, PermanentError) else error
-
-
-def _gravest(errors: list[DeliveryError]) -> DeliveryError | None:
-    """The error that speaks for all of them.
-
-    "May have been sent" beats everything: all other classes claim that nothing was sent. Then the widest effect: a
-    lane that is held costs no attempt and loses nothing, and a permanent part says so again at the next attempt. An
-    address is called invalid only when nothing else is wrong.
-    """
-    return max(errors, key=_gravity, default=None)
-
-
-def _gravity(error: DeliveryError) -> tuple[int, float]:
-    wait: float = _attribute(error, "retry_after") or 0.0
-    if isinstance(error, UnknownOutcomeError):
-        return 6, 0.0
-    if isinstance(error, ProviderUnavailableError):
-        return 5, 0.0
-    if isinstance(error, ThrottledError):
-        return (3 if error.scope == "recipient" else 4), wait
-    if isinstance(error, InvalidRecipientError):
-        return 0, 0.0
-    return (1, 0.0) if isinstance(error, PermanentError) else (2, wait)
 
 
 # -- the network -----------------------------------------------------------------------------------
@@ -181,8 +159,8 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         if current is not exc:
             yield current
         waiting += [current.__cause__, *current.args[:2]]
-        waiting += [_attribute(current, name) for name in ("reason", "os_error")]
-        kwargs: Any = _attribute(current, "kwargs") or {}
+        waiting += [attribute(current, name) for name in ("reason", "os_error")]
+        kwargs: Any = attribute(current, "kwargs") or {}
         waiting += [kwargs["error"]] if "error" in kwargs else []  # botocore
 
 
@@ -245,7 +223,7 @@ _GRPC_UNREACHED: Final = (
 
 def _grpc(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
     """UNAVAILABLE also comes for a call that was under way: only the client's own words tell."""
-    status = code_token(_attribute(exc.code(), "name"))
+    status = code_token(attribute(exc.code(), "name"))
     if not status:
         return None
     kind = codes.get(status) or _GRPC.get(status, UnknownOutcomeError)
@@ -261,10 +239,10 @@ def _response(
     exc: Any, status: str, headers: str, *, provider: str | None, codes: Codes, code: object = None
 ) -> DeliveryError | None:
     """`classify_http` of the response that an exception carries: attributes by dotted path."""
-    number = _attribute(exc, status)
+    number = attribute(exc, status)
     if number is None:
         return None
-    found: Any = _attribute(exc, headers) if headers else None
+    found: Any = attribute(exc, headers) if headers else None
     error = classify_http(
         number, NO_HEADERS if found is None else found, provider=provider, code=code_token(code), codes=codes
     )
@@ -272,18 +250,8 @@ def _response(
     return error or UnknownOutcomeError(_codes.http(status_number(number)), provider=valid_provider(provider))
 
 
-def _attribute(value: Any, path: str) -> Any:
-    """The attribute at a dotted path; None where there is none, or where asking for it raises."""
-    for name in path.split("."):
-        try:
-            value = getattr(value, name, None)
-        except Exception:  # a property of a foreign exception: the others may still tell
-            return None
-    return value
-
-
 def _twilio(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    code = _attribute(exc, "code")
+    code = attribute(exc, "code")
     return _response(exc, "status", "", provider=provider or "twilio", codes=codes, code=code)
 
 
@@ -296,10 +264,10 @@ _FCM_CODES: Final = {
 
 
 def _firebase(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    code = _FCM_CODES.get(type(exc).__name__) or _attribute(exc, "code")
+    code = _FCM_CODES.get(type(exc).__name__) or attribute(exc, "code")
     who = provider or "fcm"
-    if _attribute(exc, "http_response") is None:
-        cause = _attribute(exc, "cause")
+    if attribute(exc, "http_response") is None:
+        cause = attribute(exc, "cause")
         error = _classified(cause, who, codes) if isinstance(cause, BaseException) else None
         return error or classify_http(0, provider=who, code=code_token(code), codes=codes)
     path = "http_response.status_code"
@@ -319,97 +287,7 @@ def _botocore(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError 
     )
 
 
-# -- SMTP ------------------------------------------------------------------------------------------
-
-_SMTP_FUNCTIONS: Final[Mapping[str, SmtpPhase | None]] = {
-    **dict.fromkeys(("connect", "ehlo", "helo", "starttls", "start_tls"), "connect"),
-    **dict.fromkeys(("login", "auth", "auth_plain", "auth_login", "auth_crammd5", "auth_xoauth2"), "auth"),
-    "mail": "sender",
-    "rcpt": "recipient",
-    "data": "data",
-    **dict.fromkeys(("rset", "quit", "__exit__", "__aexit__"), None),  # also after a mail was accepted
-}
-
-
-def _phase(exc: BaseException) -> SmtpPhase | None:
-    """Which command smtplib or aiosmtplib was at, by the functions that the exception passed through."""
-    phase: SmtpPhase | None = None
-    for package, name in network.frames(exc):
-        if package in ("smtplib", "aiosmtplib") and name in _SMTP_FUNCTIONS:
-            phase = _SMTP_FUNCTIONS[name]
-    return phase
-
-
-def _refused(exc: Any, *, phase: SmtpPhase, provider: str | None, codes: Codes) -> DeliveryError | None:
-    """A reply to a command that the exception's class names."""
-    code, text = _reply(exc)
-    return _replied(code, text, phase, provider)
-
-
-def _reply(exc: Any) -> tuple[Any, Any]:
-    code = _attribute(exc, "smtp_code")  # smtplib's name
-    return (_attribute(exc, "code"), exc.message) if code is None else (code, exc.smtp_error)
-
-
-def _replied(code: Any, text: Any, phase: SmtpPhase, provider: str | None) -> DeliveryError:
-    error = classify_smtp(code, text, phase=phase, after_data=phase == "data", provider=provider)
-    if error is not None:
-        return error
-    # A positive reply that the client did not expect: to DATA, the mail may be on its way.
-    kind = UnknownOutcomeError if phase == "data" else TransientError
-    return kind(_codes.smtp(status_number(code)), provider=valid_provider(provider))
-
-
-def _all_refused(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    """All recipients were refused: one notification has one."""
-    refused: Any = exc.recipients
-    replies: list[tuple[Any, Any]]
-    if hasattr(refused, "values"):  # smtplib: address to (code, text); the addresses are not looked at
-        replies = [(reply[0], reply[1]) for reply in refused.values()]
-    else:
-        replies = [(reply.code, reply.message) for reply in refused]
-    return _gravest([_replied(code, text, "recipient", provider) for code, text in replies])
-
-
-def _some_reply(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    """A reply without a command: to STARTTLS, or to RSET or QUIT after a mail that may have been accepted."""
-    code, text = _reply(exc)
-    phase = _phase(exc)
-    if phase is not None:
-        return _replied(code, text, phase, provider)
-    error = classify_smtp(code, text, after_data=True, provider=provider)
-    if isinstance(error, (ProviderUnavailableError, UnknownOutcomeError)):
-        return error
-    return UnknownOutcomeError(
-        error.code if error else _codes.smtp(status_number(code)), provider=valid_provider(provider)
-    )
-
-
-def _hung_up(exc: Any, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    """No reply: before the mail was handed over it is certain, and while connecting it is ours."""
-    phase = _phase(exc)
-    if phase in (None, "data"):
-        return None
-    kind = ProviderUnavailableError if phase in ("connect", "auth") else TransientError
-    package = type(exc).__module__.partition(".")[0]
-    return kind(f"{package}.{type(exc).__name__}"[:64], provider=valid_provider(provider))
-
-
-def _not_supported(exc: BaseException, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    """No STARTTLS or AUTH is the server's or our configuration; no SMTPUTF8 is about this mail's addresses."""
-    utf8 = "SMTPUTF8" in str(exc) or "internationalized" in str(exc)
-    kind = PermanentError if utf8 else ProviderUnavailableError
-    return kind(_codes.SMTP_NO_UTF8 if utf8 else _codes.SMTP_NOT_SUPPORTED, provider=valid_provider(provider))
-
-
 _Reader = Callable[..., DeliveryError | None]
-_SMTP_PHASES: Final[Mapping[SmtpPhase, str]] = {
-    "connect": "SMTPConnectResponseError SMTPHeloError",
-    "auth": "SMTPAuthenticationError",
-    "sender": "SMTPSenderRefused",
-    "recipient": "SMTPRecipientRefused",
-    "data": "SMTPDataError",
-}
 _READERS: Final[Mapping[str, _Reader]] = {
     "builtins.BaseExceptionGroup": _group,
     "exceptiongroup.BaseExceptionGroup": _group,  # the backport for Python 3.10
@@ -446,25 +324,6 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "twilio.TwilioServiceException": _twilio,
     "firebase_admin.FirebaseError": _firebase,
     "python_http_client.HTTPError": partial(_response, status="status_code", headers="headers"),
-    **{
-        f"{package}.{name}": partial(_refused, phase=phase)
-        for package in ("smtplib", "aiosmtplib")
-        for phase, names in _SMTP_PHASES.items()
-        for name in names.split()
-    },
-    **{
-        f"{package}.{name}": reader
-        for package in ("smtplib", "aiosmtplib")
-        for name, reader in (
-            ("SMTPRecipientsRefused", _all_refused),
-            ("SMTPResponseException", _some_reply),
-            ("SMTPServerDisconnected", _hung_up),
-            ("SMTPReadTimeoutError", _hung_up),
-            ("SMTPTimeoutError", _hung_up),
-            ("SMTPNotSupported", _not_supported),
-            ("SMTPNotSupportedError", _not_supported),
-        )
-    },
-    "smtplib.SMTPConnectError": partial(_refused, phase="connect"),
+    **SMTP_READERS,
     "aiosmtplib.SMTPConnectError": _certificate,
 }
