@@ -15,10 +15,10 @@ PACKAGE = Path(kafka_notify.__file__).parent
 
 # Lines of what is above its limit. They may become fewer, never more.
 TOO_LARGE = {
-    "kafka_notify.prometheus:Metrics.__init__": 65,
-    "kafka_notify.testing._check_sender:check_sender": 72,
-    "kafka_notify.testing._deliver:deliver": 68,
-    "kafka_notify.wire:decode": 71,
+    "kafka_notify.prometheus:Metrics.__init__": 65,  # a list of metrics, each in a line or two
+    "kafka_notify.testing._check_sender:check_sender": 72,  # half of it is documentation
+    "kafka_notify.testing._deliver:deliver": 68,  # likewise
+    "kafka_notify.wire:decode": 71,  # runs for each record: its parts as functions would cost 0.1 us each
 }
 
 # Arguments of constructors above their limit. They may become fewer, never more.
