@@ -10,6 +10,7 @@ from typing import Final
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.entry import Assignment, Busy, Entry
 from kafka_notify._partition.record import Record
+from kafka_notify._partition.retry_record import RetryRecord
 
 AHEAD: Final = 2
 """Payloads reloaded ahead for each sender: a free sender should not wait for Kafka."""
@@ -170,10 +171,7 @@ class Loader:
         assert retry is not None
         if not self._budget.may_load(retry):
             return False
-        self._budget.load(retry, retry.bytes)
-        self._loads[entry] = load = Load(entry, to_copy=to_copy)
-        self._copies += to_copy
-        self._request(load)
+        self._ask(Load(entry, to_copy=to_copy), entry, retry)
         return True
 
     def _load_followers(self, head: Entry) -> None:
@@ -188,10 +186,15 @@ class Loader:
                 continue
             if not self._budget.may_load_ahead(retry):
                 return
-            self._budget.load(retry, retry.bytes)
-            self._loads[entry] = load = Load(entry, to_copy=False, ahead=True)
-            self._ahead += 1
-            self._request(load)
+            self._ask(Load(entry, to_copy=False, ahead=True), entry, retry)
+
+    def _ask(self, load: Load, entry: Entry, retry: RetryRecord) -> None:
+        """Request a payload, and count it from now on. `_forget` takes the count back."""
+        self._budget.load(retry, retry.bytes)
+        self._loads[entry] = load
+        self._copies += load.to_copy
+        self._ahead += load.ahead
+        self._request(load)
 
     def loaded(self, load: Load, record: Record, now: int) -> None:
         """Hand over a payload that is here."""

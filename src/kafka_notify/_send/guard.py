@@ -169,7 +169,7 @@ class Guard:
             of.accepted += 1
         if self._tells(place, entry):
             self._accepted(place, entry, started, seen=True)
-        if of is not None:
+        if of is not None:  # as `leave`, without two calls for each send
             place.of = None
             of.busy -= 1
             if not of.busy or of.fresh or of.tried:
