@@ -120,6 +120,7 @@ def test_two_workers_of_a_process_share_one(local_kafka: LocalKafka, monkeypatch
     config: dict[str, Any] = {
         "bootstrap.servers": local_kafka.bootstrap_servers,
         "group.protocol": "consumer",  # which asks more
+        "client.id": uuid.uuid4().hex,  # else a client of an earlier test, whose answer is still out, is shared too
     }
     create_topics(topology, config)
     made: list[weakref.ref[Any]] = []
