@@ -10,7 +10,7 @@ from _pytest.terminal import TerminalReporter
 from hypothesis import settings
 
 from kafka_notify.testing import pytest_plugin
-from tests.spread import processes, spread
+from tests.spread import check_grouped, processes, spread
 
 settings.register_profile("any-machine", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("any-machine")
@@ -44,6 +44,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=more)
     if hasattr(config, "workerinput"):
         spread(items)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist sends the names of the tests
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run where xdist has not read the groups."""
+    if hasattr(session.config, "workerinput") and session.config.option.loadgroup:
+        check_grouped(session.items)
 
 
 @pytest.hookimpl(wrapper=True)

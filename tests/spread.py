@@ -9,7 +9,7 @@ none takes the machine from another.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +50,16 @@ def spread(items: list[pytest.Item]) -> None:
         if group is not None:
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: _rank(item, groups[item]))
+
+
+def check_grouped(items: Iterable[pytest.Item]) -> None:
+    """Raise where xdist left a group out: its tests would run in any process, each with brokers of its own."""
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is not None and not item.nodeid.endswith(f"@{group.args[0]}"):
+            raise pytest.UsageError(
+                f"pytest-xdist ignores the group of {item.nodeid}: install the pinned pytest (make clean, make test)"
+            )
 
 
 def _group(item: pytest.Item) -> str | None:
