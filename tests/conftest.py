@@ -46,11 +46,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         spread(items)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist sends the names of the tests
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to run where xdist has not read the groups."""
-    if hasattr(session.config, "workerinput") and session.config.option.loadgroup:
-        check_grouped(session.items)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail where xdist has not read the groups."""
+    if hasattr(item.config, "workerinput") and item.config.option.loadgroup:
+        check_grouped(item)
 
 
 @pytest.hookimpl(wrapper=True)

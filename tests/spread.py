@@ -9,7 +9,7 @@ none takes the machine from another.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,14 +52,11 @@ def spread(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _rank(item, groups[item]))
 
 
-def check_grouped(items: Iterable[pytest.Item]) -> None:
-    """Raise where xdist left a group out: its tests would run in any process, each with brokers of its own."""
-    for item in items:
-        group = item.get_closest_marker("xdist_group")
-        if group is not None and not item.nodeid.endswith(f"@{group.args[0]}"):
-            raise pytest.UsageError(
-                f"pytest-xdist ignores the group of {item.nodeid}: install the pinned pytest (make clean, make test)"
-            )
+def check_grouped(item: pytest.Item) -> None:
+    """Fail where xdist left its group out: it would run in any process, each with brokers of its own."""
+    group = item.get_closest_marker("xdist_group")
+    if group is not None and not item.nodeid.endswith(f"@{group.args[0]}"):
+        pytest.fail("pytest-xdist ignores the groups of tests: install the pinned pytest (make clean, make test)")
 
 
 def _group(item: pytest.Item) -> str | None:
