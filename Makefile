@@ -3,12 +3,13 @@
 #   make demo                        see it work
 #   make demo KAFKA=real             the same, on Apache Kafka started for it
 #   make test ARGS="-k order -x"     pass arguments to pytest
-#   make test SPREAD=1               in several processes, for machines with more than two cores
+#   make test PROCESSES=0            in one process, one test after the other
 #   make test PYTHON=python3.13      choose the interpreter (after `make clean`)
 
 PYTHON ?= python3
 ARGS ?=
 KAFKA ?=
+PROCESSES ?= auto
 
 UV := .uv/bin/uv
 BIN := .venv/bin
@@ -31,7 +32,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 PYTEST := $(BIN)/python -m pytest
 # In several processes: `tests/spread.py` says how many, and which tests stay together.
-PARALLEL := --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint format types docs nox bench simulation soak requirements clean
@@ -45,10 +46,10 @@ demo: $(READY)  ## see lanes, retries and dead letters work, on a Kafka started 
 	$(BIN)/python -m kafka_notify.demo $(if $(KAFKA),--kafka $(KAFKA)) $(ARGS)
 
 test: $(READY)  ## run all tests, those on real Apache Kafka included
-	$(PYTEST) $(if $(SPREAD),-n auto $(PARALLEL)) $(ARGS)
+	$(PYTEST) $(PARALLEL) $(ARGS)
 
-test-fast: $(READY)  ## run the tests that need no Kafka, in two minutes; `make types` checks tests/typing
-	$(PYTEST) -n logical $(PARALLEL) -m "not kafka" --ignore=tests/typing $(ARGS)
+test-fast: $(READY)  ## run the tests that need no Kafka and search no worlds, in a minute
+	$(PYTEST) $(PARALLEL) -m "not kafka and not search" --ignore=tests/typing $(ARGS)
 
 lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
@@ -76,7 +77,7 @@ simulation: $(READY)  ## the circuits in all simulated worlds: ARGS="--seeds 20 
 	$(BIN)/python -m tests.simulation $(ARGS)
 
 soak: $(READY)  ## more worlds of the model; then kill, freeze and stop workers and brokers at random: ARGS="--minutes 60"
-	KAFKA_NOTIFY_TEST_MODEL_SEEDS=4000 $(PYTEST) -n logical $(PARALLEL) tests/model/test_ordered_retry.py
+	KAFKA_NOTIFY_TEST_MODEL_SEEDS=4000 $(PYTEST) $(PARALLEL) tests/model/test_ordered_retry.py
 	KAFKA_NOTIFY_TEST_SOAK=1 $(PYTEST) -n 0 -m soak
 	$(BIN)/python -m tests.simulation
 	$(BIN)/python -m tests.guarantees.soak $(ARGS)

@@ -20,12 +20,12 @@ import nox
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 PINS = "requirements/dev.txt"
-PYTEST = ("python", "-m", "pytest", "-q", "-n", "logical", "--dist", "loadgroup", "--no-loadscope-reorder")
+PYTEST = ("python", "-m", "pytest", "-q", "-n", "auto", "--dist", "loadgroup", "--no-loadscope-reorder")
 WITHOUT_KAFKA = (
     *PYTEST,
     "-m",
-    "not kafka",
-    *(f"--ignore=tests/{room}" for room in ("model", "simulation", "typing")),
+    "not kafka and not search",
+    "--ignore=tests/typing",
 )
 IMPORT = ("python", "scripts/import_modules.py")
 WORLDS = "100"
@@ -56,7 +56,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 @nox.session(python=PYTHONS)
 def unit(session: nox.Session) -> None:
-    """All tests that need neither Kafka nor the model."""
+    """The tests of `make test-fast`."""
     session.install("--require-hashes", "--requirement", PINS)
     session.install("--no-deps", "--no-build-isolation", "--editable", ".")
     session.run(*WITHOUT_KAFKA, *session.posargs)
@@ -69,7 +69,7 @@ def model(session: nox.Session) -> None:
     session.install("--no-deps", "--no-build-isolation", "--editable", ".")
     session.run(
         *PYTEST,
-        *("tests/model", "--ignore=tests/model/test_seeded_bugs.py", "tests/simulation"),
+        *("-m", "search", "tests/model", "--ignore=tests/model/test_seeded_bugs.py", "tests/simulation"),
         env={"KAFKA_NOTIFY_TEST_MODEL_SEEDS": WORLDS},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Final
 
@@ -30,9 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest may run without xdist
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes `-n auto` or `-n logical` starts."""
-    return processes(wait=config.option.numprocesses == "auto")
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` starts."""
+    return processes()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -50,6 +51,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail where xdist has not read the groups."""
     if hasattr(item.config, "workerinput") and item.config.option.loadgroup:
         check_grouped(item)
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Capture what this test logs: what an earlier one left behind says its last words before it."""
+    gc.collect()
+    return caplog
 
 
 @pytest.hookimpl(wrapper=True)

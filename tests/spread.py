@@ -15,8 +15,10 @@ from typing import Final
 
 import pytest
 
-MOST: Final = 4
+MOST: Final = 6
 """Processes that `-n auto` starts at most: a broker takes about 700 MB, the cluster three times as much."""
+WAITING: Final = 4
+"""Processes besides one for each core, because most tests wait: with two, two cores are 60 % busy, with four 75 %."""
 ROOT: Final = Path(__file__).parent
 CLUSTER: Final = "cluster"
 CLUSTER_FIXTURES: Final = frozenset({"cluster_fleet", "local_kafka_cluster"})
@@ -36,11 +38,10 @@ ONE_BY_ONE: Final = ("guarantees/", "model/", "simulation/")
 """Folders of long tests that share nothing in their files."""
 
 
-def processes(wait: bool) -> int:
-    """How many `-n auto` means, for tests that wait more than they compute, or `-n logical`, for those that do not."""
+def processes() -> int:
+    """How many `-n auto` means."""
     asked = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
-    cores = os.cpu_count() or 1
-    return int(asked) if asked else min(MOST, cores + 2 if wait else cores)
+    return int(asked) if asked else min(MOST, (os.cpu_count() or 1) + WAITING)
 
 
 def spread(items: list[pytest.Item]) -> None:
@@ -56,7 +57,9 @@ def check_grouped(item: pytest.Item) -> None:
     """Fail where xdist left its group out: it would run in any process, each with brokers of its own."""
     group = item.get_closest_marker("xdist_group")
     if group is not None and not item.nodeid.endswith(f"@{group.args[0]}"):
-        pytest.fail("pytest-xdist ignores the groups of tests: install the pinned pytest (make clean, make test)")
+        pytest.fail(
+            "pytest-xdist ignores the groups of tests: install the pinned pytest (make clean, make test)"
+        )
 
 
 def _group(item: pytest.Item) -> str | None:

@@ -20,6 +20,7 @@ from tests.model.owner import Owner
 from tests.model.promises import Violation
 from tests.model.world import FEATURES, World, limits, run
 
+pytestmark = pytest.mark.search
 SEEDS = int(os.environ.get("KAFKA_NOTIFY_TEST_MODEL_SEEDS", "500"))
 
 

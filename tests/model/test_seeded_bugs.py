@@ -29,6 +29,7 @@ from tests.model.test_threats import taken_over_twice
 from tests.model.world import World, run
 
 SEEDS = 6_000
+pytestmark = pytest.mark.search
 
 
 class HighestPolled(Owner):

@@ -187,6 +187,7 @@ def adversity(seed: int) -> tuple[Fleet, list[Any]]:
     return fleet, fleet.cluster.journal
 
 
+@pytest.mark.search
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_lost_or_out_of_order_in_any_adversity(seed: int) -> None:
     fleet, _ = adversity(seed)

@@ -144,6 +144,7 @@ BUGS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, ...]] = {
 }
 
 
+@pytest.mark.search
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
 def test_a_bug_misses_a_goal(
     bug: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
