@@ -184,7 +184,7 @@ def _unsent(exc: BaseException, *, provider: str | None, codes: Codes) -> Delive
 
 
 def _by_cause(exc: BaseException, *, provider: str | None, codes: Codes) -> DeliveryError | None:
-    """The same, and for exceptions that say less than what they wrap."""
+    """For exceptions that say less than those that they wrap: read as by `_unsent`, then by their causes."""
     error = _unsent(exc, provider=provider, codes=codes)
     if error is not None:
         return error

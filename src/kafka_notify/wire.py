@@ -1,7 +1,8 @@
-"""Records and notifications.
+"""Encoding of notifications as records, and decoding of records.
 
-Key = user id, value = the codec's bytes, everything else headers (`_wire.headers` knows their names, `_wire.hops` those
-of retry copies and dead letters). Every record that a worker reads is decoded once, here: no validators, no I/O.
+The key is the user id, the value holds the codec's bytes, and headers hold everything else (`_wire.headers` has their
+names, `_wire.hops` those of retry records and dead letters). A worker decodes each record that it sends once, without
+validators and without I/O.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ __all__ = [
     "strip_retry",
 ]
 
-# the hot path looks these up per record: a global is found faster than a module's attribute
+# Every record needs these, and a global is found faster than a module's attribute.
 _SCHEMA, _CATEGORY, _CHANNEL, _ID, _RECIPIENT = h.SCHEMA, h.CATEGORY, h.CHANNEL, h.ID, h.RECIPIENT
 _CREATED_AT, _EXPIRES_AT = h.CREATED_AT, h.EXPIRES_AT
 _COLLAPSE_KEY, _CORRELATION_ID, _CONTENT_TYPE = h.COLLAPSE_KEY, h.CORRELATION_ID, h.CONTENT_TYPE
@@ -84,7 +85,9 @@ _names: dict[bytes, str] = {}
 _MAX_NAMES: Final = 1_000
 
 _SCHEMA_HEADER: Final = (_SCHEMA, b"1")
-_SCHEMAS_READ: Final = frozenset({b"1", b"2"})  # its own and its neighbour's: rolling upgrades and rollbacks
+_SCHEMAS_READ: Final = frozenset(
+    {b"1", b"2"}
+)  # this version's and the next: for rolling upgrades and rollbacks
 _is_id: Final = re.compile(rb"[A-Za-z0-9_-]{1,128}").fullmatch
 _not_a_code: Final = re.compile(r"[^A-Za-z0-9_.-]").sub
 
@@ -95,15 +98,16 @@ _not_a_code: Final = re.compile(r"[^A-Za-z0-9_.-]").sub
 def encode(
     notification: Notification[Any], codec: Codec, topic: str, category: Category[Any] | None
 ) -> tuple[bytes, bytes, Headers]:
-    """The key, value and headers that carry `notification` to `topic`.
+    """Return the key, the value and the headers of the record that carries `notification` to `topic`.
 
     Args:
-        category: The topology's, when known: its ttl fills a missing `expires_at`. Its payload class checks the data
-            completely, given as an instance or as a mapping, so that a consumer does not have to dead-letter it.
+        category: The topology's category, if it has this one. Its ttl fills a missing `expires_at`. Its payload class
+            checks all data, whether given as an instance or as a mapping, so that no consumer has to dead-letter the
+            record.
 
     Raises:
-        InvalidNotificationError: The data does not fit, or a header is longer than 4 KiB.
-        CodecUnavailableError: The codec's service is away.
+        InvalidNotificationError: The data does not match the payload class, or a header is longer than 4 KiB.
+        CodecUnavailableError: The codec's service cannot be reached.
     """
     n = notification
     created = n._created_ms
@@ -140,7 +144,7 @@ def encode(
 
 @functools.lru_cache(1_000)
 def _of_few(category: str, channel: str, content_type: str) -> Sequence[tuple[str, bytes]]:
-    """Those that repeat."""
+    """Headers that many notifications share."""
     return (
         _SCHEMA_HEADER,
         (_CATEGORY, _written(_CATEGORY, category)),
@@ -171,20 +175,20 @@ def decode(
     codec: Codec,
     categories: Mapping[str, Category[Any]],
 ) -> Notification[Any]:
-    """The notification that a record carries.
+    """Return the notification that a record carries.
 
     Args:
-        topic: Of the origin, on retries and redrives too; as `partition` and `offset`.
-        timestamp_ms: The source record's; stands in for a missing `notif-created-at`.
-        categories: Those of the topology; one that is not among them (a newer producer's) is decoded all the same.
+        topic: Topic of the origin, for retries and redrives too. The same holds for `partition` and `offset`.
+        timestamp_ms: Timestamp of the source record, used where `notif-created-at` is missing.
+        categories: The topology's categories. A record of another category, from a newer producer, is decoded too.
 
     Raises:
-        Undecodable: It is no notification.
-        CodecUnavailableError: The codec's service is away, or the category's payload class is not one that data can
-            fill: the record may be fine, so the lane waits.
-        ContentTypeUnread: Another codec is needed; a kind of the former.
+        Undecodable: The record does not hold a notification.
+        CodecUnavailableError: The codec's service cannot be reached, or the category's payload class cannot be made
+            from any data. The record may be right, so the lane waits.
+        ContentTypeUnread: Another codec is needed. It is a `CodecUnavailableError`.
     """
-    # of several with one name the last wins; one without a value is read as absent
+    # The last of several headers with one name counts. A header without a value is absent.
     got: dict[str, bytes] = dict(headers) if headers else {}
     if (schema := got.get(_SCHEMA)) is not None and schema not in _SCHEMAS_READ:
         raise Undecodable("unsupported_schema", f"{codes.BAD_HEADER}{_SCHEMA}")
@@ -199,7 +203,7 @@ def decode(
         raise Undecodable("undecodable", f"{codes.BAD_HEADER}{_ID}")
     raw = got.get(_CREATED_AT)
     created = (
-        int(raw)  # nearly always: until the year 2286 epoch milliseconds have 13 digits
+        int(raw)  # the usual case: epoch milliseconds have 13 digits until the year 2286
         if raw is not None and len(raw) == 13 and raw.isdigit()
         else read_integer(got, _CREATED_AT, MAX_MILLIS)
     )
@@ -231,7 +235,7 @@ def decode(
 
 
 def _known_name(got: Mapping[str, bytes], header: str) -> str:
-    """A category or channel: there are few, so `_names` keeps those that were read before."""
+    """Return the category or channel, and remember it in `_names`, because there are few."""
     name = read_text(got, header)
     if not name:
         raise Undecodable("undecodable", f"{codes.NO_HEADER}{header.removeprefix('notif-')}")
@@ -241,7 +245,7 @@ def _known_name(got: Mapping[str, bytes], header: str) -> str:
 
 
 def collapses_with(notification: Notification[Any]) -> str:
-    """The same of one that was decoded."""
+    """Return what `collapse_of` returns for its record."""
     key = notification.collapse_key
     return f"{notification.channel} {key}" if key else ""
 
@@ -265,17 +269,16 @@ def _data(value: bytes | None, codec: Codec, context: CodecContext, category: Ca
         data = codec.decode(value, context)
     except CodecUnavailableError:
         raise
-    except Exception as e:  # its text may hold the payload: only the class is kept
+    except Exception as e:  # the text may hold the payload, so only the class is kept
         raise Undecodable("undecodable", _codec_error(codec, e)) from None
     if category is None or category.payload is None or isinstance(data, category.payload):
         return data
     try:
         return structure(category.payload, data)
-    except (
-        ConfigError
-    ) as e:  # a payload class that no data can fill is not the record's fault: the lane waits
+    except ConfigError as e:
+        # No data can make this payload class. The record may be right, so the lane waits.
         raise CodecUnavailableError(str(e)) from None
-    except InvalidNotificationError as e:  # ours: it names class and field, never a value
+    except InvalidNotificationError as e:  # its text names the class and the field, never a value
         raise Undecodable("undecodable", codes.BAD_PAYLOAD, str(e)) from None
     except Exception as e:  # the payload class's own code runs here
         raise Undecodable("undecodable", codes.BAD_PAYLOAD, origin(e)) from None

@@ -13,7 +13,7 @@ Also how long a notification may wait that its codec cannot decode although it d
 SOURCE_DEFAULT_MS: Final = 7 * DAY_MS
 """The retention that `create_topics` gives source topics; also assumed where settings may not be read."""
 RETRY_DEFAULT_MS: Final = 9 * DAY_MS
-"""The same for retry topics."""
+"""The retention that `create_topics` gives retry topics; also assumed where settings may not be read."""
 
 
 def default_ms(topic: str) -> int:

@@ -25,14 +25,14 @@ MAX_SHOWN: Final = 1_000
 
 
 def printable(text: str, most: int = MAX_SHOWN) -> str:
-    """`text` on one line: characters that a terminal obeys are escaped, and text that is too long is cut with `…`."""
+    """Return `text` on one line: characters that a terminal obeys are escaped, and text that is too long is cut with `…`."""
     if len(text) > most:
         text = text[: most - 1] + "…"
     return text if text.isprintable() else _UNSAFE.sub(_escape, text)
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text of this library, which may quote one from Kafka: newlines stay, and nothing is cut."""
+    """Escape what a terminal obeys in a text of this library, which may quote Kafka. Newlines stay; nothing is cut."""
     return _UNSAFE_BUT_NEWLINE.sub(_escape, text)
 
 

@@ -25,7 +25,8 @@ LONGEST: Final = 60.0
 LOOK_AGAIN: Final = 1.0
 """Seconds after which the notifications that are kept are looked at again."""
 SOON: Final = 0.05
-"""The same while some that were pushed out are not copied yet: earlier copies may be acknowledged by then."""
+"""Seconds instead of `LOOK_AGAIN` while some that were pushed out are not copied yet: earlier copies may be
+acknowledged by then."""
 ON_THE_WAY: Final = 64
 """Unacknowledged copies of a partition at which no more of those that were pushed out are copied."""
 

@@ -21,8 +21,8 @@ BUFFER_BYTES: Final = 256 * 2**20
 MAX_RECORDS: Final = 64_000
 """Source records in memory per worker: as they came from the broker, or in users' queues."""
 USUAL_RECORDS: Final = 32_000
-"""The same while all senders are busy, or 32 for each sender if that is more: records that are read further ahead have
-left the processor's caches when they are sent. Free senders may have to look past a busy user's."""
+"""Source records in memory while all senders are busy, or 32 for each sender if that is more: records that are read
+further ahead have left the processor's caches when they are sent. Free senders may have to look past a busy user's."""
 PAUSE_AT: Final = 4_000
 """Waiting records at which a partition is paused at the latest: a pause discards the prefetch."""
 FLOOR: Final = 2
@@ -35,7 +35,7 @@ PATIENCE: Final = 0.3
 """Seconds that polling may be suspended without such a turnover; then the partitions that cause it are paused instead.
 A suspension keeps the prefetch, and is harmless as long as the queue moves on."""
 BUSY_PATIENCE: Final = 1.0
-"""The same while all senders are busy: none could send more. From 10,000 sends a second on nothing is paused."""
+"""Seconds of suspension while all senders are busy: none could send more. From 10,000 sends a second on nothing is paused."""
 CHECK_AFTER: Final = 4 * 2**20
 """Bytes read since the last look at what is in memory before there is another one."""
 

@@ -34,7 +34,7 @@ def is_missing_right(error: KafkaError) -> bool:
 
 
 def why_not(name: str, operation: str, resource: str) -> str:
-    """The same as `told`, for an error of which only the name is known."""
+    """Return the sentence of `told`, for an error of which only the name is known."""
     if not name.endswith("_AUTHORIZATION_FAILED"):
         return name
     return f"the right to {operation} on {resource} is missing ({name}); {GRANT}"

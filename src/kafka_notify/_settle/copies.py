@@ -34,7 +34,7 @@ _REFUSED_FOR_SIZE: Final = frozenset({TOO_LARGE, "RECORD_LIST_TOO_LARGE"})
 
 
 class Handle(Protocol):
-    """What is needed of a producer handle."""
+    """The methods of a producer handle that the copies need."""
 
     def produce(
         self,

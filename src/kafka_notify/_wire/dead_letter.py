@@ -20,7 +20,7 @@ from kafka_notify.notification import Category, Notification
 
 @attrs.frozen
 class SourceRecord:
-    """What became of the record that a dead letter's notification came in."""
+    """State of the source record of a dead letter's notification."""
 
     state: Literal["kept", "gone", "different"]
     """`kept`: it is still in its topic, and says the same as the dead letter. `gone`: retention removed it, its topic

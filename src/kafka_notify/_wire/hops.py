@@ -44,14 +44,14 @@ SPILL_ORIGIN: Final = MAX_OFFSET
 """Origin of a spill: no record has it. A spill has the headers of a retry copy, so that versions which know of none
 take it for the copy of another writer."""
 SPILL_WRITER: Final = "spill:"
-"""What the writer of a spill begins with: no fence admits it, so it is passed over like another writer's copy."""
+"""Prefix of the writer of a spill: no fence admits it, so it is passed over like another writer's copy."""
 _MAX_TOKEN: Final = 128
 _PAYLOADS: Final[Mapping[bytes | None, DlqPayload]] = {b"intact": "intact", b"redacted": "redacted"}
 
 
 @attrs.frozen
 class RetryState:
-    """What a retry copy says besides its notification."""
+    """What the headers of a retry record say besides the notification."""
 
     origin: Origin
     history: History
@@ -127,7 +127,7 @@ def own_headers(headers: Headers | None, id: str | None, created_ms: int | None)
 
 
 def _origin_and_history(state: RetryState | DeadLetterState) -> Headers:
-    """What copies and dead letters write alike."""
+    """Return the headers that retry records and dead letters have in common."""
     origin, history = state.origin, state.history
     written: Headers = [
         (h.ORIGIN_TOPIC, origin.topic.encode()),
@@ -187,7 +187,7 @@ def _token(text: str) -> bytes:
 
 @attrs.frozen
 class DeadLetterState:
-    """What a dead letter says besides its notification."""
+    """What the headers of a dead letter say besides the notification."""
 
     origin: Origin
     history: History

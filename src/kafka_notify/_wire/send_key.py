@@ -10,7 +10,7 @@ from kafka_notify._wire.ids import derived_id
 
 
 class SendKey(NamedTuple):
-    """What makes a notification one and the same for a provider and a store of accepted ones.
+    """Identity of a notification for a provider, and for a store of accepted notifications.
 
     An id alone does not: producers may choose the same for two users, and two consumers may send the same notification
     through one provider's account. Nor does an id that was derived from topic, partition and offset: topics of two

@@ -22,8 +22,8 @@ def category_of(headers: Headers | None) -> str | None:
 
 
 def collapse_of(headers: Headers | None) -> str:
-    """What a newer notification of the same user must share with this one to supersede it, without decoding the
-    rest: channel and collapse key; empty without a collapse key."""
+    """Return channel and collapse key, which a newer notification of the same user must share with this one to
+    supersede it; empty without a collapse key. Nothing else is decoded."""
     key = _look_up(headers, h.COLLAPSE_KEY)
     return "" if key is None else f"{channel_of(headers)} {key}"
 
