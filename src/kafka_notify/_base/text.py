@@ -25,7 +25,7 @@ MAX_SHOWN: Final = 1_000
 
 
 def printable(text: str, most: int = MAX_SHOWN) -> str:
-    """Return `text` on one line: characters that a terminal obeys are escaped, and text that is too long is cut with `…`."""
+    """Return `text` on one line: what a terminal obeys is escaped, and text that is too long is cut with `…`."""
     if len(text) > most:
         text = text[: most - 1] + "…"
     return text if text.isprintable() else _UNSAFE.sub(_escape, text)

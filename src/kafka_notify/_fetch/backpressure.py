@@ -35,7 +35,7 @@ PATIENCE: Final = 0.3
 """Seconds that polling may be suspended without such a turnover; then the partitions that cause it are paused instead.
 A suspension keeps the prefetch, and is harmless as long as the queue moves on."""
 BUSY_PATIENCE: Final = 1.0
-"""Seconds of suspension while all senders are busy: none could send more. From 10,000 sends a second on nothing is paused."""
+"""`PATIENCE` while all senders are busy: none could send more. From 10,000 sends a second on nothing is paused."""
 CHECK_AFTER: Final = 4 * 2**20
 """Bytes read since the last look at what is in memory before there is another one."""
 
