@@ -24,7 +24,7 @@ from kafka_notify import (
     Worker,
 )
 from kafka_notify._admin.wanted import wanted_topics
-from kafka_notify._base.clock import Clock
+from kafka_notify._worker.life import Life
 from kafka_notify._worker.running import WorkerPlan
 from tests.simulation.kafka import Cluster, SimulatedProducer, VirtualLoop, VirtualTime
 from tests.simulation.kafka.clients import SERVERS, clients_of
@@ -124,14 +124,10 @@ class SimulatedWorker(Worker):
             drain_timeout=2.0,
             loop_factory=lambda: VirtualLoop(cluster.time, host),
         )
+        self._life = Life(cluster.time.runtime(host))
 
     def _plan(self, consumer: Consumer) -> WorkerPlan:
-        time = self._cluster.time
-        return attrs.evolve(
-            super()._plan(consumer),
-            clients=clients_of(self._cluster, self.host),
-            clock=Clock(time.wall, time.monotonic),
-        )
+        return attrs.evolve(super()._plan(consumer), clients=clients_of(self._cluster, self.host))
 
 
 class Fleet:
@@ -157,7 +153,7 @@ class Fleet:
     def start(self, host: str) -> SimulatedWorker:
         """Start a worker."""
         worker = self.workers[host] = SimulatedWorker(self.cluster, host, self.provider, **self._config)
-        self.time.call(worker.start)
+        self.time.call(worker.start, host=host)
         return worker
 
     def stop(self, host: str) -> None:

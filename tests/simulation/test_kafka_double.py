@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from tests.simulation.kafka import (
     VirtualLoop,
     VirtualTime,
 )
+from tests.simulation.kafka.virtual_time import Event, Thread
 
 EAGER = {"group.id": "g", "auto.offset.reset": "earliest"}
 INCREMENTAL = EAGER | {"group.protocol": "consumer"}
@@ -74,7 +74,7 @@ def test_threads_run_one_at_a_time_in_an_order_given_by_the_seed() -> None:
                 inside -= 1
 
         for name in "abc":
-            threading.Thread(target=work, args=(name,), name=name, daemon=True).start()
+            Thread(time, "", target=work, args=(name,), name=name).start()
         time.until(lambda: len(order) == 15)
         return order
 
@@ -85,7 +85,7 @@ def test_threads_run_one_at_a_time_in_an_order_given_by_the_seed() -> None:
 def test_a_thread_that_waits_for_another_one_holds_nobody_up() -> None:
     """As a hand-over does: one thread waits for an answer of the event loop, which needs time to pass."""
     time = VirtualTime()
-    answered = threading.Event()
+    answered = Event(time, "")
 
     def answer() -> None:
         time.wait(lambda: False, 5.0)
@@ -93,7 +93,7 @@ def test_a_thread_that_waits_for_another_one_holds_nobody_up() -> None:
 
     def ask() -> str:
         time.enter()
-        threading.Thread(target=answer, daemon=True).start()
+        Thread(time, "", target=answer).start()
         answered.wait()
         time.enter()
         return "answered"
@@ -104,7 +104,7 @@ def test_a_thread_that_waits_for_another_one_holds_nobody_up() -> None:
 
 def test_nobody_who_can_go_on_is_an_error() -> None:
     time = VirtualTime()
-    thread = threading.Thread(target=lambda: time.wait(lambda: False), name="waits for ever", daemon=True)
+    thread = Thread(time, "", target=lambda: time.wait(lambda: False), name="waits for ever")
     thread.start()
     with pytest.raises(StuckError, match="waits for ever"):
         time.wait(lambda: False)
@@ -118,7 +118,7 @@ def test_threads_for_which_time_need_not_pass_are_an_error() -> None:
             time.wait(lambda: True, 1.0)
             time.wait(lambda: False, 0.0)
 
-    threading.Thread(target=spin, daemon=True).start()
+    Thread(time, "", target=spin).start()
     with pytest.raises(StuckError, match="stands still"):
         time.sleep(1.0)
 
@@ -143,7 +143,7 @@ def test_a_frozen_host_does_nothing_until_it_is_thawed(cluster: Cluster) -> None
             if (message := consumer.poll(1.0)) is not None:
                 seen.append(message.offset())
 
-    threading.Thread(target=read, daemon=True).start()
+    Thread(cluster.time, "frozen", target=read).start()
     cluster.append("t", b"v")
     cluster.time.until(lambda: seen == [0])
     cluster.time.frozen.add("frozen")
@@ -409,7 +409,7 @@ def world(seed: int) -> list[tuple[Any, ...]]:
     cluster.create("t", 4)
     cluster.latency = 0.05
     rng = random.Random(seed)
-    over = threading.Event()
+    over = Event(time, "")
 
     def consume(host: str) -> None:
         mine = random.Random(f"{seed} {host}")
@@ -432,8 +432,8 @@ def world(seed: int) -> list[tuple[Any, ...]]:
             producer.poll(0.1)
 
     for n in range(3):
-        threading.Thread(target=consume, args=(f"c{n}",), name=f"c{n}", daemon=True).start()
-    threading.Thread(target=produce, name="producer", daemon=True).start()
+        Thread(time, f"c{n}", target=consume, args=(f"c{n}",), name=f"c{n}").start()
+    Thread(time, "producer", target=produce, name="producer").start()
     for _ in range(10):
         time.sleep(rng.random() * 2)
         cluster.expel(f"c{rng.randrange(3)}")

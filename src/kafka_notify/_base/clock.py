@@ -25,10 +25,15 @@ class Clock:
     """
 
     def __init__(
-        self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+        self,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        boottime: Callable[[], float] = boottime,
     ) -> None:
         self._wall = wall
         self.monotonic = monotonic
+        self.boottime = boottime
+        """Monotonic seconds, which include the time in suspension."""
         self._offset = wall() - monotonic()
         self._unsettled_until = 0.0
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from kafka_notify._base.clock import Clock
+from kafka_notify._base.runtime import SYSTEM, Runtime
 from kafka_notify._wire.headers import Headers
 from kafka_notify._wire.undecoded import collapse_of, expiry, identity
 from kafka_notify.codec import Codec
@@ -33,6 +34,7 @@ class Context:
         concurrency: Sends under way, at most.
         unknown: What follows an unknown outcome.
         on_event: Called with each event, and never raises; None when nobody listens.
+        runtime: Threads, waits and ids.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -48,6 +50,7 @@ class Context:
     concurrency: int
     unknown: UnknownOutcome
     on_event: OnEvent | None
+    runtime: Runtime = SYSTEM
 
     def facts(
         self, headers: Headers, partition: int, origin: int, timestamp: int

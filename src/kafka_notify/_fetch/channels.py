@@ -8,13 +8,13 @@ halts.
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import attrs
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from kafka_notify._base.runtime import SYSTEM
 from kafka_notify._partition.commit_metadata import decode_metadata
 
 ALL: Final = "*"
@@ -83,11 +83,13 @@ class Neighbours:
     Args:
         group: The consumer group.
         topic: The source topic.
+        monotonic: Returns seconds.
     """
 
-    def __init__(self, group: str, topic: str) -> None:
+    def __init__(self, group: str, topic: str, monotonic: Callable[[], float] = SYSTEM.monotonic) -> None:
         self._group = group
         self._topic = topic
+        self._monotonic = monotonic
         self._next = 0.0
         self._partitions = 0
         self._looks = 0
@@ -98,7 +100,7 @@ class Neighbours:
         Blocks for a round trip every 5 s, for at most a second per request. None between two looks, and when the
         brokers do not answer.
         """
-        now = time.monotonic()
+        now = self._monotonic()
         if now < self._next:
             return None
         self._next = now + LOOK

@@ -21,7 +21,7 @@ class ClusterWatch:
     Args:
         config: A complete consumer configuration.
         member: The worker in its group.
-        clients: Clients of the cluster, for all that the thread opens.
+        clients: Clients of the cluster, for all that the thread opens, and its runtime.
     """
 
     def __init__(self, config: Config, member: GroupMember, clients: Clients = LIBRDKAFKA) -> None:
@@ -29,11 +29,12 @@ class ClusterWatch:
         self._member = member
         topics = member.topics
         admin: Any = clients.admin(config)
-        self._topic_ids = TopicIds(admin, topics)
+        monotonic = clients.runtime.monotonic
+        self._topic_ids = TopicIds(admin, topics, monotonic)
         self._retention = RetentionWatch(
-            admin, topics, lambda: [(t, n) for n in member.started for t in topics]
+            admin, topics, lambda: [(t, n) for n in member.started for t in topics], monotonic
         )
-        self._neighbours = Neighbours(member.group, topics[0]) if member.channels.sent else None
+        self._neighbours = Neighbours(member.group, topics[0], monotonic) if member.channels.sent else None
 
     @property
     def topic_ids(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from kafka_notify import events
-from kafka_notify._base.clock import Clock, boottime
+from kafka_notify._base.clock import Clock
 from kafka_notify._base.limited_log import LimitedLog
 from kafka_notify._fetch.exchange import CommitRequest, CommitResult
 from kafka_notify._partition.commit_metadata import Committed
@@ -68,7 +68,7 @@ class Commits:
         """Seconds since the last confirmed commit if the lease has run out, else 0."""
         if self._over:
             return 0.0
-        over = boottime() - self.lease_until
+        over = self._clock.boottime() - self.lease_until
         return over + self._session_timeout if self._partitions and self.lease_until and over > 0 else 0.0
 
     def tell_lease(self) -> None:
@@ -105,7 +105,7 @@ class Commits:
                 pair = partition.snapshot()
                 if self._last.get(number) != pair:
                     pairs[number] = pair
-        if not pairs and boottime() > self.lease_until - self._session_timeout * 2 / 3:
+        if not pairs and self._clock.boottime() > self.lease_until - self._session_timeout * 2 / 3:
             for number, partition in self._partitions.items():
                 if partition.active and not partition.closing:
                     pairs[number] = partition.snapshot()

@@ -7,7 +7,6 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from kafka_notify._base.clock import boottime
 from kafka_notify._fetch.exchange import CommitRequest, CommitResult, Receiver
 from kafka_notify._fetch.fatal import is_fatal, missing_right
 from kafka_notify._fetch.group_member import GroupMember
@@ -64,7 +63,7 @@ class Committer:
         """
         member = self._member
         pairs = {n: pair for n, pair in request.pairs.items() if member.started.get(n) == request.epochs[n]}
-        sent_at = boottime()
+        sent_at = member.boottime()
         if member.abandoned:
             return CommitResult(request, frozenset(), sent_at, error="the worker has failed")
         if not pairs:  # the assignment has ended meanwhile, with a commit of its own: nothing failed

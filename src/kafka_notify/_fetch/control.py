@@ -6,8 +6,6 @@ It has its own thread and a consumer assigned by hand, as every worker reads the
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -51,7 +49,7 @@ class ControlReader:
         topic: The control topic.
         learned: Given keys and values, in order: within `start` all that the topic holds, later from the thread.
         ended: Told when the thread ends on an error: pauses would go unnoticed.
-        clients: Opens the consumer.
+        clients: Opens the consumer, and has the runtime of its thread.
     """
 
     def __init__(
@@ -69,9 +67,10 @@ class ControlReader:
         self._consumer: Consumer | None = None
         self._reading = False
         self._told = False
-        self._stopping = threading.Event()
+        self._runtime = runtime = clients.runtime
+        self._stopping = runtime.event()
         self._failures = LimitedLog(log)
-        self._thread = supervised(self._run, f"kafka-notify control {topic}", ended)
+        self._thread = supervised(self._run, f"kafka-notify control {topic}", ended, runtime)
 
     def start(self) -> None:
         """Read the whole topic, then go on reading on the thread.
@@ -84,7 +83,7 @@ class ControlReader:
         config = {**self._config, "enable.partition.eof": True, "fetch.wait.max.ms": 500}
         consumer = self._clients.consumer(config)
         try:
-            self._begin_within(consumer, time.monotonic() + PATIENCE)
+            self._begin_within(consumer, self._runtime.monotonic() + PATIENCE)
             self._consumer = consumer
         finally:
             if self._consumer is None:
@@ -97,7 +96,7 @@ class ControlReader:
                 self._begin(consumer)
                 break
             except KafkaException as e:  # an election, most likely: also just after the topic was created
-                if time.monotonic() > deadline or self._stopping.wait(0.2):
+                if self._runtime.monotonic() > deadline or self._stopping.wait(0.2):
                     raise NotifyError(
                         f"{self._topic}: the pauses cannot be read ({e.args[0].name()}); check the brokers"
                     ) from None
@@ -112,7 +111,11 @@ class ControlReader:
 
     def _begin(self, consumer: Consumer) -> None:
         """Read up to the end of the topic, if there is one."""
-        error = metadata(consumer, PATIENCE, self._topic).topics[self._topic].error
+        error = (
+            metadata(consumer, PATIENCE, self._topic, monotonic=self._runtime.monotonic)
+            .topics[self._topic]
+            .error
+        )
         if error is not None:
             if error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
                 raise KafkaException(error)
@@ -128,11 +131,11 @@ class ControlReader:
         place = (self._topic, PARTITION)
         end = log_ends(consumer, [place], PATIENCE)[place]
         consumer.assign([TopicPartition(self._topic, PARTITION, OFFSET_BEGINNING)])
-        deadline = time.monotonic() + PATIENCE
+        deadline = self._runtime.monotonic() + PATIENCE
         records: list[tuple[bytes, bytes | None]] = []
         at = 0
         while at < end and not self._stopping.is_set():
-            if time.monotonic() > deadline:
+            if self._runtime.monotonic() > deadline:
                 raise NotifyError(
                     f"{self._topic}: not read to its end within {PATIENCE:g} s; check the brokers"
                 )

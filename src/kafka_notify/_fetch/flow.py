@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import Final
+
+from kafka_notify._base.runtime import SYSTEM, Runtime
 
 BATCH: Final = 1_000
 """Records handed over at once."""
@@ -15,9 +16,13 @@ TRANSIT_BYTES: Final = 32 * 2**20
 
 
 class Flow:
-    """The state that both sides share: ints and references, atomic under the GIL."""
+    """The state that both sides share: ints and references, atomic under the GIL.
 
-    def __init__(self) -> None:
+    Args:
+        runtime: The waits of the fetch thread.
+    """
+
+    def __init__(self, runtime: Runtime = SYSTEM) -> None:
         # set by the event loop, read by the fetch thread
         self.taken = 0
         """Messages that the event loop has taken."""
@@ -34,7 +39,7 @@ class Flow:
         self._handed = 0
         self._transit: deque[tuple[int, int]] = deque()
         """For each batch that is not taken yet: the value of `taken` once it is, and its bytes."""
-        self._awake = threading.Event()
+        self._awake = runtime.event()
 
     def wake(self) -> None:
         """Wake the fetch thread if it waits. From any thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from confluent_kafka import KafkaError, TopicPartition
 
@@ -20,12 +20,20 @@ class GroupMember:
         group: The consumer group.
         topics: Names of source and retry topic.
         channels: The consumer's channels.
+        boottime: Returns seconds that go on in suspension.
     """
 
-    def __init__(self, group: str, topics: tuple[str, str], channels: Channels) -> None:
+    def __init__(
+        self,
+        group: str,
+        topics: tuple[str, str],
+        channels: Channels,
+        boottime: Callable[[], float] = boottime,
+    ) -> None:
         self.group = group
         self.topics = topics
         self.channels = channels
+        self.boottime = boottime
         self.assigned: tuple[set[int], set[int]] = (set(), set())
         """Assigned partitions of source and retry topic."""
         self.started: dict[int, int] = {}
@@ -48,7 +56,7 @@ class GroupMember:
     def joins(self) -> None:
         """Begin as a new member, which has no partitions yet."""
         if self.unassigned_since is None:
-            self.unassigned_since = boottime()
+            self.unassigned_since = self.boottime()
         for kept in (*self.assigned, self.started, self.paused, self.half_since):
             kept.clear()
         self.fenced = False
@@ -91,6 +99,6 @@ class GroupMember:
         ]
 
     def _note_halves(self) -> None:
-        now = boottime()
+        now = self.boottime()
         halves = self.assigned[0] ^ self.assigned[1]
         self.half_since = {n: self.half_since.get(n, now) for n in halves}

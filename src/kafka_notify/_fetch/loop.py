@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +26,7 @@ class FetchLoop:
         source: Name of the source topic.
         retry: Name of the retry topic.
         channels: The consumer's channels.
-        clients: Opens the consumers of this thread.
+        clients: Opens the consumers of this thread, and has its runtime.
     """
 
     def __init__(
@@ -38,15 +37,16 @@ class FetchLoop:
         channels: Channels = Channels(frozenset()),  # noqa: B008
         clients: Clients = LIBRDKAFKA,
     ) -> None:
-        self.flow = Flow()
+        runtime = clients.runtime
+        self.flow = Flow(runtime)
         """The state shared with the thread: which partitions it reads, and how far it may be ahead."""
         self._config = dict(config)
-        self._member = GroupMember(str(config["group.id"]), (source, retry), channels)
+        self._member = GroupMember(str(config["group.id"]), (source, retry), channels, runtime.boottime)
         self._watch = ClusterWatch(self._config, self._member, clients)
         self._requests: deque[CommitRequest] = deque()
-        self._stopping = threading.Event()
+        self._stopping = runtime.event()
         self._receiver: Receiver
-        self._thread = supervised(self._run, f"kafka-notify fetch {source}", self._ended)
+        self._thread = supervised(self._run, f"kafka-notify fetch {source}", self._ended, runtime)
 
     def start(self, receiver: Receiver) -> None:
         """Start the thread; `receiver` takes all that it reads and reports."""

@@ -29,7 +29,7 @@ class Membership:
     Args:
         config: Configuration of any client of the cluster.
         group: The consumer group.
-        clients: Gives the AdminClient.
+        clients: Gives the AdminClient, and has the runtime.
     """
 
     def __init__(self, config: Config, group: str, clients: Clients = LIBRDKAFKA) -> None:
@@ -41,6 +41,7 @@ class Membership:
             "Describe group",
             every=LOOK,
             first=LOOK,
+            monotonic=clients.runtime.monotonic,
         )
         self.joined = False
         """True if the group knew this member in the last look."""

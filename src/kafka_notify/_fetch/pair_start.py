@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from kafka_notify._base.clock import boottime
 from kafka_notify._fetch.cluster_watch import ClusterWatch
 from kafka_notify._fetch.exchange import Receiver, Start
 from kafka_notify._fetch.group_member import GroupMember
@@ -53,12 +52,12 @@ class PairStarter:
         """Start the pairs of which both partitions are assigned. A failure is reported, and tried again later."""
         member = self._member
         waiting = member.startable()
-        if not waiting or member.fenced or self._watch.awaited() or boottime() < self._start_again_at:
+        if not waiting or member.fenced or self._watch.awaited() or member.boottime() < self._start_again_at:
             return
         try:
             self._start(consumer, sorted(waiting))
         except KafkaException as e:
-            self._start_again_at = boottime() + TRY_AGAIN
+            self._start_again_at = member.boottime() + TRY_AGAIN
             self._receiver.kafka_error(e.args[0])
 
     def _start(self, consumer: Consumer, numbers: list[int]) -> None:

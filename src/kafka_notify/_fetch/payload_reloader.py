@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -49,7 +48,7 @@ class PayloadReloader:
         topic: The retry topic.
         ended: Told when it cannot go on: what was asked for is never answered then.
         loaded: Given requests with their record, or None when the record is gone (retention removed it).
-        clients: Opens the consumer.
+        clients: Opens the consumer, and has the runtime of its thread.
     """
 
     def __init__(
@@ -66,14 +65,17 @@ class PayloadReloader:
         self._loaded = loaded
         self._ended = ended
         self._failures = LimitedLog(log)
-        self._requests: queue.SimpleQueue[Load | None] = queue.SimpleQueue()
+        self._runtime = clients.runtime
+        self._requests: queue.SimpleQueue[Load | None] = self._runtime.queue()
         self._thread: threading.Thread | None = None
         self._stopping = False
 
     def request(self, load: Load) -> None:
         """Ask for the payload of an entry that lives in the retry topic."""
         if self._thread is None:
-            self._thread = supervised(self._run, f"kafka-notify reload {self._topic}", self._ended)
+            self._thread = supervised(
+                self._run, f"kafka-notify reload {self._topic}", self._ended, self._runtime
+            )
             self._thread.start()
         self._requests.put(load)
 
@@ -97,7 +99,7 @@ class PayloadReloader:
                         self._failures.warning(
                             f"payloads cannot be read again: {told(error, 'Read', f'topic {self._topic}')}"
                         )
-                        time.sleep(0.5)
+                        self._runtime.sleep(0.5)
         finally:
             consumer.close()
 
@@ -116,12 +118,13 @@ class PayloadReloader:
     def _serve(self, consumer: Consumer, wanted: dict[int, dict[int, Load]]) -> dict[int, dict[int, Load]]:
         """Read one batch; what is left of it is to be asked for again."""
         consumer.assign([TopicPartition(self._topic, n, min(offsets)) for n, offsets in wanted.items()])
-        quiet_since = time.monotonic()
-        while wanted and not self._stopping and time.monotonic() - quiet_since < PATIENCE:
+        monotonic = self._runtime.monotonic
+        quiet_since = monotonic()
+        while wanted and not self._stopping and monotonic() - quiet_since < PATIENCE:
             answers: list[tuple[Load, Message | None]] = []
             self._drop_cancelled(consumer, wanted)
             for message in poll_batch(consumer, 0.1, BATCH):
-                quiet_since = time.monotonic()
+                quiet_since = monotonic()
                 error = message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)

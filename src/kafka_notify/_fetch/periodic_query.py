@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
+from kafka_notify._base.runtime import SYSTEM
 from kafka_notify._kafka.rights import is_refusal, told
 
 log = logging.getLogger("kafka_notify.fetch")
@@ -56,6 +56,7 @@ class PeriodicQuery(Generic[K]):
         right: The right that the query needs, and the kind of resource: `DescribeConfigs topic`.
         every: Seconds between an answer and the next query.
         first: Seconds until the first query.
+        monotonic: Returns seconds.
     """
 
     def __init__(
@@ -67,13 +68,15 @@ class PeriodicQuery(Generic[K]):
         *,
         every: float,
         first: float,
+        monotonic: Callable[[], float] = SYSTEM.monotonic,
     ) -> None:
         self._client = client
         self._ask = ask
         self._what = what
         self._right = right
         self._every = every
-        self._next = time.monotonic() + first
+        self._monotonic = monotonic
+        self._next = monotonic() + first
         self._asked: Mapping[K, Future[Any]] | None = None
         self.refused: int | None = None
         """Code of the last answer if that was an error. Each error is logged once."""
@@ -81,14 +84,14 @@ class PeriodicQuery(Generic[K]):
     def answer(self) -> dict[K, Any] | None:
         """A new answer, returned once; None while there is none, and after an error. Call it often."""
         if self._asked is None:
-            if time.monotonic() >= self._next:
+            if self._monotonic() >= self._next:
                 self._asked = self._ask(self._client)
                 keep_until_answered(self._client, self._asked)
             return None
         if not _is_answered(self._asked):
             return None
         asked, self._asked = self._asked, None
-        self._next = time.monotonic() + self._every
+        self._next = self._monotonic() + self._every
         answer: dict[K, Any] = {}
         for name, future in asked.items():
             try:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from kafka_notify._base.clock import boottime
 from kafka_notify._fetch.cluster_watch import ClusterWatch
 from kafka_notify._fetch.committer import Committer
 from kafka_notify._fetch.exchange import CommitRequest, Receiver
@@ -160,6 +159,7 @@ class PollLoop:
     def _cause(self, consumer: Consumer, error: KafkaError) -> KafkaError:
         """The error behind a fatal one. A commit does not name it; the client reports it once, in place of a record."""
         # with the classic protocol no missing right is fatal, so there is nothing to wait for
+        boottime = self._member.boottime
         deadline = boottime() + (CAUSE_TIMEOUT if self._incremental else 0)
         try:
             while missing_right(error) is None and not self._stopping.is_set() and boottime() < deadline:

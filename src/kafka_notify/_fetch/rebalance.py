@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Final
 
 from confluent_kafka import Consumer, TopicPartition
 
-from kafka_notify._base.clock import boottime
 from kafka_notify._fetch.cluster_watch import ClusterWatch
 from kafka_notify._fetch.committer import Committer
 from kafka_notify._fetch.exchange import Receiver
@@ -70,7 +68,7 @@ class Rebalance:
         self.hand_back(consumer, numbers & self._member.started.keys())
         self._member.leave(partitions)
         if not self._incremental:  # with the classic protocol an assignment follows
-            self._member.unassigned_since = boottime()
+            self._member.unassigned_since = self._member.boottime()
 
     def on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Drop partitions that another member may own already: nothing of them may be committed."""
@@ -78,7 +76,7 @@ class Rebalance:
         self._member.take_back(numbers)
         self._receiver.forget(numbers, lost=True)
         self._member.leave(partitions)
-        self._member.unassigned_since = boottime()
+        self._member.unassigned_since = self._member.boottime()
 
     def hand_back(self, consumer: Consumer, numbers: frozenset[int]) -> None:
         """Drain, commit and forget these partitions, at a revoke and at a stop. The poll blocks, heartbeats go on."""
@@ -92,7 +90,7 @@ class Rebalance:
             if result.error is None or result.epoch_ended or member.abandoned:
                 break
             log.warning("commit before handing over %d partitions failed: %s", len(numbers), result.error)
-            time.sleep(0.1)
+            self._watch.clients.runtime.sleep(0.1)
             result = self._committer.commit(consumer, request)
         member.take_back(numbers)
         self._receiver.committed(result)

@@ -6,7 +6,6 @@ on at the first remaining record without an error.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
@@ -16,6 +15,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
+from kafka_notify._base.runtime import SYSTEM
 from kafka_notify._fetch.periodic_query import PeriodicQuery
 
 SETTINGS_LOOK: Final = 300.0
@@ -41,14 +41,20 @@ class RetentionWatch:
         admin: An AdminClient of the cluster.
         topics: Names of the topics.
         owned: Returns the partitions whose log starts are wanted, as topic and number.
+        monotonic: Returns seconds.
     """
 
     def __init__(
-        self, admin: Any, topics: tuple[str, ...], owned: Callable[[], Iterable[tuple[str, int]]]
+        self,
+        admin: Any,
+        topics: tuple[str, ...],
+        owned: Callable[[], Iterable[tuple[str, int]]],
+        monotonic: Callable[[], float] = SYSTEM.monotonic,
     ) -> None:
         self._topics = topics
         self._owned = owned
-        self._patient_until = time.monotonic() + PATIENCE
+        self._monotonic = monotonic
+        self._patient_until = monotonic() + PATIENCE
         self._known = False
         self._settings = PeriodicQuery(
             admin,
@@ -57,6 +63,7 @@ class RetentionWatch:
             "DescribeConfigs topic",
             every=SETTINGS_LOOK,
             first=0,
+            monotonic=monotonic,
         )
         self._starts = PeriodicQuery(
             admin,
@@ -65,6 +72,7 @@ class RetentionWatch:
             "Describe topic",
             every=STARTS_LOOK,
             first=STARTS_LOOK,
+            monotonic=monotonic,
         )
 
     def _ask_settings(self, admin: Any) -> Mapping[str, Future[Any]]:
@@ -89,7 +97,7 @@ class RetentionWatch:
 
     def awaited(self) -> bool:
         """Return True while the first answer about settings is worth waiting for."""
-        return not self._known and self._settings.refused is None and time.monotonic() < self._patient_until
+        return not self._known and self._settings.refused is None and self._monotonic() < self._patient_until
 
     def starts(self) -> Starts | None:
         """The first offset of each partition; None without a new answer. Call it often."""

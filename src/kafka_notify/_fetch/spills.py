@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -41,11 +40,12 @@ def read_spills(
     own |= {"enable.partition.eof": True, "fetch.wait.max.ms": 50, "auto.offset.reset": "earliest"}
     found: Found = {}
     ended: set[int] = set()
+    monotonic = clients.runtime.monotonic
     with closing(clients.consumer(own)) as consumer:
         consumer.assign([TopicPartition(topic, n, offset) for n, offset in wanted.items()])
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         while len(found) < len(wanted):
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 if found.keys() | ended < wanted.keys():
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
                 return found | dict.fromkeys(ended - found.keys(), ("", None))

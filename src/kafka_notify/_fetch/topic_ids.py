@@ -6,13 +6,13 @@ the new topic holds below it. With a deleted retry topic go the copies that its 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
 from confluent_kafka import TopicCollection
 
+from kafka_notify._base.runtime import SYSTEM
 from kafka_notify._fetch.periodic_query import PeriodicQuery
 
 LOOK: Final = 10.0
@@ -34,13 +34,17 @@ class TopicIds:
     Args:
         admin: An AdminClient of the cluster.
         topics: Names of the topics.
+        monotonic: Returns seconds.
     """
 
-    def __init__(self, admin: Any, topics: tuple[str, ...]) -> None:
+    def __init__(
+        self, admin: Any, topics: tuple[str, ...], monotonic: Callable[[], float] = SYSTEM.monotonic
+    ) -> None:
         self._topics = topics
-        self._patient_until = time.monotonic() + PATIENCE
+        self._monotonic = monotonic
+        self._patient_until = monotonic() + PATIENCE
         self._query = PeriodicQuery(
-            admin, self._ask, " or ".join(topics), "Describe topic", every=LOOK, first=0
+            admin, self._ask, " or ".join(topics), "Describe topic", every=LOOK, first=0, monotonic=monotonic
         )
         self.known: tuple[str, ...] = ()
         """The last answer, in the order of the topics; an id is empty where brokers have none (before 2.8)."""
@@ -53,7 +57,7 @@ class TopicIds:
 
     def awaited(self) -> bool:
         """Return True while the first answer is worth waiting for."""
-        return not self.known and self._query.refused is None and time.monotonic() < self._patient_until
+        return not self.known and self._query.refused is None and self._monotonic() < self._patient_until
 
     def look(self) -> bool:
         """Take in an answer; True if there is a new one. Call it often."""

@@ -91,7 +91,14 @@ def refused(since: float) -> str:
     return told(cause, "", "") if cause is not None and _tells(cause) else _tls.expects_none(since)
 
 
-def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bool = True) -> Any:
+def metadata(
+    client: Any,
+    seconds: float,
+    topic: str | None = None,
+    *,
+    serve: bool = True,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Any:
     """Return the answer of `list_topics`. Refused credentials are raised as soon as the client knows of them.
 
     Args:
@@ -99,14 +106,15 @@ def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bo
         seconds: The longest wait.
         topic: The topic to describe; by default all topics.
         serve: Serve the client's callbacks; False where another thread does that.
+        monotonic: Returns seconds.
 
     Raises:
         NotifyError: No broker answered, or the brokers refuse the client.
     """
-    begin = time.monotonic()
+    begin = monotonic()
     wait = _FIRST_SLICE
     while True:
-        left = begin + seconds - time.monotonic()
+        left = begin + seconds - monotonic()
         try:
             return client.list_topics(topic=topic, timeout=max(0.1, min(wait, left)))
         except KafkaException as e:
@@ -122,7 +130,7 @@ def metadata(client: Any, seconds: float, topic: str | None = None, *, serve: bo
                 said = (
                     why
                     if sure
-                    else f"no broker answered within {min(seconds, time.monotonic() - begin):.3g} s: {why}"
+                    else f"no broker answered within {min(seconds, monotonic() - begin):.3g} s: {why}"
                 )
                 raise NotifyError(said) from None
         wait *= 2

@@ -1,4 +1,4 @@
-"""What opens the client library's objects: the one seam through which a worker reaches Kafka."""
+"""What opens the client library's objects: the one seam through which a worker reaches Kafka, on its runtime."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 from confluent_kafka import Consumer, Producer
 
+from kafka_notify._base.runtime import SYSTEM, Runtime
 from kafka_notify._kafka.admin_client import shared_admin
 from kafka_notify._kafka.config import Config, opened
 
@@ -20,11 +21,13 @@ class Clients:
         consumers: Makes a consumer, also one outside a group, of a complete configuration.
         producers: Makes a producer of a complete configuration.
         admin: Returns an AdminClient for librdkafka properties.
+        runtime: Time, threads and waits of whoever uses the clients.
     """
 
     consumers: Callable[[dict[str, Any]], Consumer] = Consumer
     producers: Callable[[dict[str, Any]], Producer] = Producer
     admin: Callable[[Config], Any] = shared_admin
+    runtime: Runtime = SYSTEM
 
     def consumer(self, config: dict[str, Any]) -> Consumer:
         """Open a consumer.

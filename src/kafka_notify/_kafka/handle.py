@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
@@ -54,7 +53,7 @@ class ProducerHandle:
         name: Name of the handle in logs and errors.
         topics: The topics that it will write; their metadata is fetched in the background at once.
         on_event: A guarded callback; gets `events.KafkaError`, on the handle's thread.
-        clients: Opens the producer.
+        clients: Opens the producer, and has the runtime of its thread.
 
     Raises:
         ConfigError: librdkafka refuses the configuration.
@@ -77,6 +76,7 @@ class ProducerHandle:
         self._topics = tuple(topics)
         self._emit = on_event
         self._their_error_cb: Callable[[KafkaError], object] | None = config.get("error_cb")
+        self._runtime = runtime = clients.runtime
         self._producer: Producer | None = clients.producer({**config, "error_cb": self._on_error})
         self._produce: Callable[..., None] = self._producer.produce
         self._stop = False
@@ -84,7 +84,7 @@ class ProducerHandle:
         self._raised = LimitedLog(log)
         self._closing: threading.Lock = threading.Lock()
         producer = self._producer
-        self._thread = supervised(lambda: self._serve(producer), f"kafka-notify-{name}", self._ended)
+        self._thread = supervised(lambda: self._serve(producer), f"kafka-notify-{name}", self._ended, runtime)
         register(self)
         self._thread.start()
 
@@ -134,7 +134,8 @@ class ProducerHandle:
             ConfigError: A topic does not exist (asked for 5 seconds: brokers learn of a new one with a delay).
             NotifyError: No broker answered in time, or a topic may not be described.
         """
-        deadline = time.monotonic() + timeout
+        monotonic = self._runtime.monotonic
+        deadline = monotonic() + timeout
         partitions: dict[str, int] = {}
         for topic in topics:
             answered: float | None = None
@@ -142,14 +143,14 @@ class ProducerHandle:
                 code = found.error.code()
                 if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     raise NotifyError(told(found.error, rights.get(topic, "Write"), f"topic {topic}"))
-                now = time.monotonic()
+                now = monotonic()
                 answered = answered or now
                 is_over = now >= min(deadline, answered + _NEW_TOPIC_SECONDS)
                 if code == KafkaError.UNKNOWN_TOPIC_OR_PART and is_over:
                     raise ConfigError(f"{topic}: {reason(found.error)}; create it with create_topics()")
                 if now >= deadline:
                     raise NotifyError(f"{topic}: {reason(found.error)}; see the brokers' logs")
-                time.sleep(_POLL_SECONDS)
+                self._runtime.sleep(_POLL_SECONDS)
             partitions[topic] = len(found.partitions)
         return partitions
 
@@ -158,21 +159,23 @@ class ProducerHandle:
         if producer is None or self.dead is not None:
             raise HandleDead(f"{self.name}: {self.dead}")
         try:
-            listed = metadata(producer, max(0.1, deadline - time.monotonic()), topic, serve=False)
+            left = max(0.1, deadline - self._runtime.monotonic())
+            listed = metadata(producer, left, topic, serve=False, monotonic=self._runtime.monotonic)
         except NotifyError as e:
             raise NotifyError(f"{self.name}: {e}") from None
         return listed.topics[topic]
 
     def flush(self, timeout: float) -> int:
         """Wait up to `timeout` seconds until all reports have run; return how many have not."""
-        deadline = time.monotonic() + timeout
+        monotonic = self._runtime.monotonic
+        deadline = monotonic() + timeout
         while (producer := self._producer) is not None:
             # `flush` also counts events such as errors, which the serving thread handles: hence the loop, and the last
             # poll, so that only records are reported as left.
-            left = self._serving(producer.flush, max(0.0, deadline - time.monotonic()))
+            left = self._serving(producer.flush, max(0.0, deadline - monotonic()))
             if left == 0:
                 return 0
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 self._serving(producer.poll, 0)
                 return len(producer)
         return 0

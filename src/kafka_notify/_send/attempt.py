@@ -17,6 +17,7 @@ from typing_extensions import assert_never
 from kafka_notify import events
 from kafka_notify._base import codes
 from kafka_notify._base.limited_log import LimitedLog
+from kafka_notify._base.runtime import SYSTEM, Runtime
 from kafka_notify._base.units import UTC, clamped
 from kafka_notify._base.where import class_name, detail, name_of, origin
 from kafka_notify._decision.trusted import check_error, check_outcome, check_receipt, is_error, unhandled
@@ -127,6 +128,7 @@ class AttemptRunner:
         threads: Run plain (not async) functions.
         topic: Name of the lane's source topic, for `SendContext`.
         group: Name of the consumer group, for `SendContext` and the keys of `dedupe`.
+        runtime: The time of `Defer` and of `dedupe`.
     """
 
     def __init__(
@@ -138,8 +140,10 @@ class AttemptRunner:
         *,
         topic: str = "",
         group: str = "",
+        runtime: Runtime = SYSTEM,
     ) -> None:
         self.group = group
+        self._wall = runtime.wall
         self._consumer = consumer
         self._retry = retry
         self._threads = threads
@@ -152,7 +156,7 @@ class AttemptRunner:
         if "should_send" in consumer._overridden:
             call = self._asking(call)
         if consumer.dedupe is not None:
-            call = self._once(call, Remember(consumer.dedupe))
+            call = self._once(call, Remember(consumer.dedupe, runtime.monotonic))
         self.run: SendCall = call
         """Make one attempt; `checked` takes what it returns, `failed` what it raises."""
         plain = call == self._send_async
@@ -229,7 +233,7 @@ class AttemptRunner:
             if isinstance(verdict, (Skip, Defer)):
                 wrong = "whose reason is not a str"
             if isinstance(verdict, Defer) and isinstance(verdict.reason, str):
-                wait = clamped(verdict.until - dt.datetime.now(UTC))
+                wait = clamped(verdict.until - dt.datetime.fromtimestamp(self._wall(), UTC))
                 if wait is not None:
                     return Retry(wait, False, deferred(verdict.reason))
                 wrong = "whose until is more than 366 days away"

@@ -36,7 +36,7 @@ class Decoder:
     """
 
     def __init__(self, context: Context, outcomes: Outcomes, guard: Guard, ready: Ready) -> None:
-        self.unread = Unread()
+        self.unread = Unread(context.clock.boottime)
         self._source = context.source
         self._codec = context.codec
         self._categories = context.categories

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
 
-from kafka_notify._base.clock import boottime
 from kafka_notify._send.guard import Guard
 from kafka_notify._send.pace import Pace
 from kafka_notify._wire.pause import Paused
@@ -31,14 +31,16 @@ class Permits:
         pace: The rate limit; None when the consumer has none.
         paused: The pauses in force.
         lease: The lease on the partitions.
+        boottime: Returns the seconds in which the lease ends.
     """
 
     guard: Guard
     pace: Pace | None
     paused: Paused
     lease: Lease
+    boottime: Callable[[], float]
 
     @property
     def closed(self) -> bool:
         """True while no send may start at all. A confirmed commit or a resume wakes the senders again."""
-        return bool(self.paused.whole) or boottime() > self.lease.lease_until
+        return bool(self.paused.whole) or self.boottime() > self.lease.lease_until

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from kafka_notify._base.clock import boottime
 from kafka_notify._decision.context import Context
 from kafka_notify._fetch.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._partition.entry import Entry
@@ -47,6 +46,7 @@ class SenderPool:
         fail: Callable[[BaseException], object],
     ) -> None:
         self._loop = context.loop
+        self._boottime = context.clock.boottime
         self._concurrency = context.concurrency
         self._ready = ready
         self._loader = loader
@@ -116,7 +116,7 @@ class SenderPool:
         ready, lane, pace = self._ready, self._lane, self._pace
         new, due, failed = ready.new, ready.due, ready.failed
         paused, lease = self._permits.paused, self._permits.lease
-        deliver = self._delivery.run
+        deliver, boottime = self._delivery.run, self._boottime
         cancelling: Callable[[], int] = getattr(slot.task, "cancelling", int)  # new in 3.11
         turn = 0
         entry: Entry | None
@@ -169,7 +169,7 @@ class SenderPool:
         permits = self._permits
         if permits.paused.whole:
             return False
-        if boottime() > permits.lease.lease_until:
+        if self._boottime() > permits.lease.lease_until:
             permits.lease.tell_lease()
             return False
         busy = len(self._slots.running) - len(self._idle) - 1

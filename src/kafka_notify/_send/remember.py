@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from kafka_notify._base.runtime import SYSTEM
 from kafka_notify._base.where import name_of
 from kafka_notify._wire.send_key import SendKey
 from kafka_notify.limits import SeenInMemory, SeenStore
@@ -27,9 +27,11 @@ class Remember:
 
     Args:
         store: The team's store.
+        monotonic: Returns seconds.
     """
 
-    def __init__(self, store: SeenStore) -> None:
+    def __init__(self, store: SeenStore, monotonic: Callable[[], float] = SYSTEM.monotonic) -> None:
+        self._monotonic = monotonic
         self._store = store
         self._answers_at_once = type(store) is SeenInMemory
         self._away_until = 0.0
@@ -52,7 +54,7 @@ class Remember:
         id, store = str(key), self._store
         if self._answers_at_once:
             return await (store.seen(id) if what == "seen" else store.add(id))
-        if time.monotonic() < self._away_until or len(self._left) >= MAX_LEFT:
+        if self._monotonic() < self._away_until or len(self._left) >= MAX_LEFT:
             return None
         task = asyncio.ensure_future(_answer(store.seen(id) if what == "seen" else store.add(id)))
         try:
@@ -72,7 +74,7 @@ class Remember:
                 log.warning("dedupe: %s() raised %s: notification %s %s", what, error, key.id, then)
             return answer
         task.cancel()
-        self._away_until = time.monotonic() + AWAY
+        self._away_until = self._monotonic() + AWAY
         if not self._away:
             self._away = True
             log.warning(

@@ -92,7 +92,7 @@ class Sends:
         self.ready = Ready()
         self.add = self.ready.add
         """Queue an attempt; `kick` after the last of a batch."""
-        self.threads = SendThreads(context.concurrency, context.loop, host.fail)
+        self.threads = SendThreads(context.concurrency, context.loop, host.fail, context.runtime)
         runner = AttemptRunner(
             consumer,
             context.retry,
@@ -100,6 +100,7 @@ class Sends:
             self.threads,
             topic=context.source,
             group=context.group,
+            runtime=context.runtime,
         )
         self.hooks = Hooks(consumer, runner, context.send_timeout, context.on_event)
         told = self.hooks.dead_letter if self.hooks.on_dead_letter is not None else None
@@ -122,7 +123,7 @@ class Sends:
             self.ready,
             Senders(self.slots.running, self.counts.accepted, runner.backoff, throttled, self._wake),
         )
-        permits = Permits(self.guard, self.pace, host.paused, host.lease)
+        permits = Permits(self.guard, self.pace, host.paused, host.lease, context.clock.boottime)
         self.outcomes = Outcomes(context, permits, self.publisher, self.hooks, self.counts, host.on_room)
         self.decoder = Decoder(context, self.outcomes, self.guard, self.ready)
         delivery = Delivery(context, permits, runner, self.decoder, self.outcomes, self.slots, self._again)

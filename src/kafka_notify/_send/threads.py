@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from kafka_notify._base.runtime import SYSTEM, Runtime
 from kafka_notify._base.supervised import supervised
 
 
@@ -43,6 +44,7 @@ class SendThreads:
         size: Busy threads, without those that are stuck.
         loop: The event loop on which results are handed back.
         ended: Called with the exception that ended a thread.
+        runtime: Makes the threads and their queue.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class SendThreads:
         size: int,
         loop: asyncio.AbstractEventLoop,
         ended: Callable[[BaseException], object] = lambda error: None,
+        runtime: Runtime = SYSTEM,
     ) -> None:
         self._size = size
         self._loop = loop
         self._ended = ended
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._runtime = runtime
+        self._jobs: queue.SimpleQueue[_Job | None] = runtime.queue()
         self._finished: deque[_Job] = deque()
         self._woken = False
         self._threads = 0
@@ -72,7 +76,7 @@ class SendThreads:
         self._open += 1
         if self._open > self._threads and self._threads < self._size + min(self.stuck, self._size):
             self._threads += 1
-            supervised(self._work, f"kafka-notify send {self._threads}", self._ended).start()
+            supervised(self._work, f"kafka-notify send {self._threads}", self._ended, self._runtime).start()
         self._jobs.put(job)
         return future
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from kafka_notify._base.clock import boottime
@@ -16,9 +17,14 @@ FRESH: Final = 300.0
 
 
 class Unread:
-    """The content types met lately. May be called from any thread."""
+    """The content types met lately. May be called from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        boottime: Returns seconds that go on in suspension.
+    """
+
+    def __init__(self, boottime: Callable[[], float] = boottime) -> None:
+        self._boottime = boottime
         self._log = LimitedLog(logging.getLogger("kafka_notify.send"))
         self._met: dict[str, tuple[float, str]] = {}
 
@@ -27,12 +33,12 @@ class Unread:
         self._met.pop(error.content_type, None)
         if len(self._met) >= MAX_TYPES:
             del self._met[next(iter(self._met))]
-        self._met[error.content_type] = boottime(), error.reads
+        self._met[error.content_type] = self._boottime(), error.reads
         self._log.error(_sentence(error.content_type, error.reads), "each waits for up to a day")
 
     def problems(self) -> list[str]:
         """Sentences for `Health.problems`, one for each content type."""
-        since = boottime() - FRESH
+        since = self._boottime() - FRESH
         return [_sentence(kind, reads) for kind, (at, reads) in list(self._met.items()) if at > since]
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
+from kafka_notify._base.runtime import SYSTEM
 from kafka_notify._base.turn import InTurns, Turn
 from kafka_notify._kafka.handle import HandleDead, RecordTooLarge
 from kafka_notify._kafka.rights import why_not
@@ -122,6 +123,7 @@ class CopyWriter:
         on_event: Told of each failure.
         reopen: Gives another handle when this one has failed permanently.
         guarded: Runs callbacks; a worker's ends the worker when one raises.
+        monotonic: Returns seconds.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class CopyWriter:
         *,
         reopen: Callable[[], Handle],
         guarded: Callable[..., object] = _called,
+        monotonic: Callable[[], float] = SYSTEM.monotonic,
     ) -> None:
         self._handle = handle
         self._reopen = reopen
@@ -141,7 +144,7 @@ class CopyWriter:
         self._answered: deque[Copy] = deque()
         self._open: set[Copy] = set()
         """Copies that are not acknowledged, and that nobody needs once their assignment has ended."""
-        self._take = InTurns(lambda call: loop.call_soon(self._guarded, call), self._take_some)
+        self._take = InTurns(lambda call: loop.call_soon(self._guarded, call), self._take_some, monotonic)
         self._woken = False
         self.why = ""
         """Why one failed last."""

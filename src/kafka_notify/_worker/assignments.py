@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -90,6 +89,7 @@ class Assignments:
         """Reasons of the halted partitions, by number."""
         self._source, self._retry_topic = context.source, context.retry_topic
         self._on_event = context.on_event
+        self._new_id = context.runtime.new_id
         self._settings = settings
         self._owned = owned
         self._budget = budget
@@ -129,7 +129,7 @@ class Assignments:
         partition = self._owned[number] = Partition(
             Epoch(
                 number,
-                uuid.uuid4().hex,
+                self._new_id(),
                 start.epoch,
                 start.topic_ids[0] if start.topic_ids else "",
                 bool(ids) and all(ids),

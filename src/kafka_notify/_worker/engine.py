@@ -14,7 +14,6 @@ from confluent_kafka import KafkaError as ConfluentError
 from confluent_kafka import Message
 
 from kafka_notify import events
-from kafka_notify._base.clock import boottime
 from kafka_notify._base.limited_log import LimitedLog
 from kafka_notify._base.where import detail, origin
 from kafka_notify._decision.context import Context
@@ -79,7 +78,8 @@ class Engine:
         self.budget = PayloadBudget(PAYLOAD_BUDGET, LOAD_BUDGET)
         self.life = life
         self.refusals = Refusals(context.group)
-        self.ticked_at = boottime()
+        self.clock = context.clock
+        self.ticked_at = self.clock.boottime()
         """`boottime` of the last tick: if it is old, something blocks the loop."""
         self.all_stuck_since: float | None = None
         """`boottime` since when so many sends hang that no other may start."""
@@ -88,7 +88,6 @@ class Engine:
         self.post = calls.post
         """Run a call on the loop, from any thread, in the order of the posts."""
         self._calls = calls
-        self._clock = context.clock
         self.group = context.group
         self._source, self._retry_topic = context.source, context.retry_topic
         self._on_event = context.on_event
@@ -116,7 +115,7 @@ class Engine:
         parts = Keepers(self.commits, self.intake, self.sends, self.wakeups, self.losses, self.rate, writer)
         self.assignments = Assignments(context, settings, self.partitions, self.budget, parts, self.effects)
         self.handover = HandOver(
-            context.clock,
+            context,
             self.partitions,
             self.intake,
             self.sends.slots,
@@ -168,7 +167,7 @@ class Engine:
             self.commits.learn_lease(lease)
         self.rate.learn(source_partitions)
         await self.sends.hooks.setup()
-        self.ticked_at = boottime()
+        self.ticked_at = self.clock.boottime()
         self._ticker = self._calls.spawn(self._tick_forever())
 
     async def close(self) -> None:
@@ -277,7 +276,7 @@ class Engine:
         self._apply_pauses()
 
     def _apply_pauses(self) -> None:
-        if not self.paused.apply(self._clock.now()):
+        if not self.paused.apply(self.clock.now()):
             return
         active = tuple(pause.what for pause in self.paused.active())
         log.warning("%s: paused: %s", self._source, ", ".join(active) or "nothing any more")
@@ -291,7 +290,7 @@ class Engine:
 
     def loaded(self, answers: Sequence[tuple[Load, Message | None]]) -> None:
         """Take evicted payloads that were read again."""
-        now = self._clock.now()
+        now = self.clock.now()
         removed: list[Entry] = []
         for load, message in answers:
             if message is not None:
@@ -321,8 +320,8 @@ class Engine:
             self.fail(e)
 
     def _tick(self) -> None:
-        self.ticked_at = boottime()
-        if self._clock.look():
+        self.ticked_at = self.clock.boottime()
+        if self.clock.look():
             log.warning("the wall clock jumped: nothing expires for a minute")
             self.wakeups.timers.arm()
         self.sends.pool.check_deadlines()
@@ -332,7 +331,7 @@ class Engine:
             self.all_stuck_since = self.ticked_at
         self._apply_pauses()
         self.intake.look(idle=self.sends.pool.idle)
-        partitions, now = tuple(self.partitions.values()), self._clock.now()
+        partitions, now = tuple(self.partitions.values()), self.clock.now()
         for partition in partitions:
             for entry in partition.carry(now):
                 self.sends.publisher.carry(entry)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kafka_notify._base.clock import Clock
+from kafka_notify._decision.context import Context
 from kafka_notify._fetch.exchange import CommitRequest
 from kafka_notify._fetch.intake import Intake
 from kafka_notify._partition.partition import Partition
@@ -26,7 +26,7 @@ class HandOver:
     """Drains partitions of one worker.
 
     Args:
-        clock: Monotonic seconds.
+        context: The worker's context.
         owned: The worker's partitions, by number.
         intake: Stops reading the partitions that are handed over.
         slots: The sends under way.
@@ -37,7 +37,7 @@ class HandOver:
 
     def __init__(
         self,
-        clock: Clock,
+        context: Context,
         owned: Mapping[int, Partition],
         intake: Intake,
         slots: Slots,
@@ -47,7 +47,8 @@ class HandOver:
     ) -> None:
         self.timeout = timeout
         """Seconds that running sends get from the start of a hand-over on."""
-        self._clock = clock
+        self._clock = context.clock
+        self._wait = context.runtime.wait
         self._owned = owned
         self._intake = intake
         self._slots = slots
@@ -79,13 +80,10 @@ class HandOver:
                 self._calls.fail(e)
 
         self._calls.post(lambda: self._calls.spawn(drain()))
-        try:
-            return answer.result(self.timeout + 5)
-        except concurrent.futures.TimeoutError:
-            log.error(
-                "the event loop did not answer a hand-over in time: a send blocks it; nothing is committed"
-            )
-            return CommitRequest({}, {})
+        if self._wait(answer, self.timeout + 5):
+            return answer.result()
+        log.error("the event loop did not answer a hand-over in time: a send blocks it; nothing is committed")
+        return CommitRequest({}, {})
 
     def _over(self, until: float) -> bool:
         """Return True once nothing is waited for any more."""

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
+from kafka_notify._base.runtime import SYSTEM, Runtime
+
 
 class State(enum.Enum):
     """The state of a worker."""
@@ -31,9 +33,13 @@ _NEXT: Final[Mapping[State, frozenset[State]]] = {
 
 
 class Life:
-    """One worker's state. Safe from any thread and from signal handlers, as it calls nothing while it is locked."""
+    """One worker's state. Safe from any thread and from signal handlers, as it calls nothing while it is locked.
 
-    def __init__(self) -> None:
+    Args:
+        runtime: The waits for its end.
+    """
+
+    def __init__(self, runtime: Runtime = SYSTEM) -> None:
         self._lock = threading.RLock()
         self.state = State.NEW
         self.error: BaseException | None = None
@@ -42,7 +48,7 @@ class Life:
         """True once a stop was asked for: a start that is under way gives up."""
         self.keeper: int | None = None
         """Ident of the thread that starts or stops the worker now."""
-        self.stopped = threading.Event()
+        self.stopped = runtime.event()
 
     def to(self, state: State) -> bool:
         """Go to `state` if it may follow. Return True if it did: of several threads only one is told so."""

@@ -7,12 +7,10 @@ locked.
 from __future__ import annotations
 
 import threading
-import time
 from typing import Final
 
 import attrs
 
-from kafka_notify._base.clock import boottime
 from kafka_notify._fetch import backpressure
 from kafka_notify._fetch.flow import TRANSIT_BYTES
 from kafka_notify._fetch.loop import FetchLoop
@@ -73,6 +71,7 @@ class Report:
         topics: tuple[str, str, str],
     ) -> None:
         self._engine = engine
+        self._clock = engine.clock
         self._sends = engine.sends
         self._fetch = fetch
         self._writer = writer
@@ -137,7 +136,7 @@ class Report:
             ),
             default=None,
         )
-        return None if oldest is None else max(0.0, time.time() - oldest / 1000)
+        return None if oldest is None else max(0.0, (self._clock.now() - oldest) / 1000)
 
     def sample(self) -> Sample:
         """Facts for the test kit."""
@@ -163,8 +162,11 @@ class Report:
         """Return False when only a restart helps."""
         engine = self._engine
         runs = engine.error is None and self._thread.is_alive() and self._fetch.alive()
-        hangs = engine.all_stuck_since is not None and boottime() - engine.all_stuck_since > BLOCKED_LIMIT
-        return runs and not hangs and boottime() - engine.ticked_at < BLOCKED_LIMIT
+        hangs = (
+            engine.all_stuck_since is not None
+            and self._clock.boottime() - engine.all_stuck_since > BLOCKED_LIMIT
+        )
+        return runs and not hangs and self._clock.boottime() - engine.ticked_at < BLOCKED_LIMIT
 
     def notes(self) -> tuple[str, ...]:
         """Sentences about what others have to look after."""
@@ -193,14 +195,14 @@ class Report:
             found.append("one of its threads has ended")
         halted = sorted(dict(engine.assignments.halted).items())
         found += [f"{self._topics[0]}[{n}] is halted: {reason}" for n, reason in halted]
-        quiet = boottime() - engine.ticked_at
+        quiet = self._clock.boottime() - engine.ticked_at
         if quiet > 10:
             found.append(f"its event loop is blocked for {quiet:.0f} s: an async send must not block")
         return found
 
     def _of_the_group(self) -> list[str]:
         since = self._fetch.unassigned_since
-        if since is None or (outside := boottime() - since) <= UNASSIGNED_LIMIT:
+        if since is None or (outside := self._clock.boottime() - since) <= UNASSIGNED_LIMIT:
             return []
         return [
             f"it has not joined the group {self._engine.group} for {outside:.0f} s: are the brokers reachable, and may "
@@ -236,9 +238,8 @@ class Report:
         return [*found, *sends.decoder.unread.problems(), *sends.guard.problems()]
 
     def _half_assigned(self) -> list[str]:
-        halves = [
-            n for n, since in self._fetch.half_assigned().items() if boottime() - since > HALF_ASSIGNED_LIMIT
-        ]
+        longest = self._clock.boottime() - HALF_ASSIGNED_LIMIT
+        halves = [n for n, since in self._fetch.half_assigned().items() if since < longest]
         if not halves:
             return []
         return [

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import functools
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,7 +13,6 @@ import attrs
 
 from kafka_notify._admin.wanted import retry_retention
 from kafka_notify._base.arguments import to_seconds
-from kafka_notify._base.clock import Clock
 from kafka_notify._base.supervised import supervised
 from kafka_notify._base.where import origin
 from kafka_notify._decision.context import Context
@@ -76,8 +74,7 @@ class WorkerPlan:
         wide_retries: True if retry partitions may become wide.
         on_event: Told of each event, never raises.
         loop_factory: Makes the event loop.
-        clients: Opens clients of Kafka.
-        clock: Clock of due times and expiry.
+        clients: Opens clients of Kafka, and has the worker's runtime.
     """
 
     lane: Lane
@@ -92,7 +89,6 @@ class WorkerPlan:
     on_event: OnEvent | None
     loop_factory: Callable[[], asyncio.AbstractEventLoop]
     clients: Clients = LIBRDKAFKA
-    clock: Clock = attrs.field(factory=Clock)
 
 
 class Running:
@@ -113,7 +109,8 @@ class Running:
         )
         self.concurrency = consumer.concurrency
         self.loop = plan.loop_factory()
-        self.thread = supervised(self._run_loop, f"kafka-notify loop {lane.name}", self._fail)
+        self._runtime = runtime = plan.clients.runtime
+        self.thread = supervised(self._run_loop, f"kafka-notify loop {lane.name}", self._fail, runtime)
         self._life = life
         self._plan = plan
         self._group = topology.group(lane.name, consumer.name)
@@ -131,7 +128,12 @@ class Running:
         self.handle = self._open_handle()
         calls = Calls(self.loop, life, self._fail)
         self.writer = CopyWriter(
-            self.handle, self.loop, plan.on_event, reopen=self._reopen, guarded=calls.run
+            self.handle,
+            self.loop,
+            plan.on_event,
+            reopen=self._reopen,
+            guarded=calls.run,
+            monotonic=runtime.monotonic,
         )
         settings = self._settings(consumer)
         self.fetch = FetchLoop(plan.reading, self.topics[0], self.topics[1], settings.channels, plan.clients)
@@ -163,7 +165,7 @@ class Running:
         source, retry_topic, dead_letter_topic = self.topics
         return Context(
             loop=self.loop,
-            clock=plan.clock,
+            clock=self._runtime.clock(),
             source=source,
             retry_topic=retry_topic,
             dead_letter_topic=dead_letter_topic,
@@ -175,6 +177,7 @@ class Running:
             concurrency=consumer.concurrency,
             unknown=consumer.unknown_outcome,
             on_event=plan.on_event,
+            runtime=self._runtime,
         )
 
     def _settings(self, consumer: Consumer) -> Settings:
@@ -272,12 +275,13 @@ class Running:
             except BaseException as e:
                 done.set_exception(e)
 
-        supervised(answer, f"kafka-notify start {self.topics[0]}", done.set_exception).start()
+        name = f"kafka-notify start {self.topics[0]}"
+        supervised(answer, name, done.set_exception, self._runtime).start()
         self._await(done)
 
     def _await(self, done: concurrent.futures.Future[Any]) -> None:
         # in slices: a signal handler runs between two of them
-        while not concurrent.futures.wait([done], SLICE).done:
+        while not self._runtime.wait(done, SLICE):
             if self._life.stop_asked:
                 raise StoppedEarly(self.topics[0])
             if self._life.error is not None:
@@ -303,8 +307,9 @@ class Running:
     def stop(self) -> None:
         """Stop reading, let running sends end, commit, leave the group, close everything."""
         self.fetch.stop()
-        began = time.monotonic()
-        while not self.fetch.join(SLICE) and time.monotonic() < began + self.engine.handover.timeout + 60:
+        monotonic = self._runtime.monotonic
+        began = monotonic()
+        while not self.fetch.join(SLICE) and monotonic() < began + self.engine.handover.timeout + 60:
             pass
         if self.fetch.alive():
             log.error(
@@ -322,9 +327,10 @@ class Running:
         self.control.close()
         if self.thread.is_alive():
             closing = asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop)
-            began = time.monotonic()
-            while not concurrent.futures.wait([closing], SLICE).done:
-                if time.monotonic() > began + self.engine.handover.timeout + 10:
+            monotonic = self._runtime.monotonic
+            began = monotonic()
+            while not self._runtime.wait(closing, SLICE):
+                if monotonic() > began + self.engine.handover.timeout + 10:
                     closing.cancel()
                     break
             try:

@@ -85,7 +85,7 @@ class Timers:
     def _due(self) -> None:
         now = self._clock.now()
         heap = self._heap
-        turn = Turn()
+        turn = Turn(self._clock.monotonic)
         while heap and heap[0][0] <= now and not turn.over():
             at, _, queue = heapq.heappop(heap)
             if queue.timer != at:

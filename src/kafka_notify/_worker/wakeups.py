@@ -30,7 +30,7 @@ class WakeUps:
         self._kick = kick
         self._unfinished: OrderedDict[Partition, None] = OrderedDict()
         """Partitions with queues that are to be looked at in the next turns of the loop."""
-        self._in_turns = InTurns(calls.soon, self._step)
+        self._in_turns = InTurns(calls.soon, self._step, context.clock.monotonic)
         self.timers = Timers(context.loop, context.clock, kick, calls.run)
         """The due times of all queues."""
 

@@ -16,12 +16,12 @@ SERVERS: Final = {"bootstrap.servers": "simulated:9092"}
 
 
 def clients_of(cluster: Cluster, host: str = "") -> Clients:
-    """Factories of clients that all belong to one host."""
-    made: tuple[Any, ...] = tuple(
+    """Factories of clients that all belong to one host, and its runtime."""
+    consumers, producers, admin = (
         functools.partial(_made, double, cluster, host)
         for double in (SimulatedConsumer, SimulatedProducer, SimulatedAdmin)
     )
-    return Clients(*made)
+    return Clients(consumers, producers, admin, cluster.time.runtime(host))
 
 
 def _made(double: Any, cluster: Cluster, host: str, config: dict[str, Any]) -> Any:

@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
+import functools
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
-from tests.simulation.kafka.virtual_time import INF, VirtualTime
-
-Ready = list[tuple[selectors.SelectorKey, int]]
+from tests.simulation.kafka.virtual_time import INF, Turn, VirtualTime
 
 
-class _Selector(selectors.SelectSelector):
-    """Waits in virtual time. All that it can be woken by is the loop's own pipe: there is no I/O."""
+class _Selector:
+    """Waits in virtual time. There is no I/O: only the loop's own wake-ups end a wait."""
 
     def __init__(self, time: VirtualTime, host: str) -> None:
-        super().__init__()
         self._time = time
         self._host = host
+        self._woken = False
+        self._waiter: Turn | None = None
 
-    def select(self, timeout: float | None = None) -> Ready:
-        if timeout is None or timeout > 0:
-            peek = super().select
-            self._time.wait(lambda: bool(peek(0)), INF if timeout is None else timeout, self._host)
-        return super().select(0)
+    def wake(self) -> None:
+        """End a wait, from any thread."""
+        self._woken = True
+        if self._waiter is not None:
+            self._time.wake(self._waiter)
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Wait for a wake-up, for so many seconds."""
+        if self._woken or (timeout is not None and timeout <= 0):
+            self._time.enter(self._host)
+        else:
+            self._waiter = self._time.running
+            self._time.wait(None, INF if timeout is None else timeout, self._host)
+            self._waiter = None
+        self._woken = False
+        return []
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def get_map(self) -> dict[Any, Any]:
+        """Nothing is registered."""
+        return {}
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop that shows virtual time, on whatever thread it runs.
 
     Args:
@@ -35,12 +54,26 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, time: VirtualTime, host: str = "") -> None:
+        super().__init__()
         self._virtual = time
-        super().__init__(_Selector(time, host))
+        self._host = host
+        self._selector = _Selector(time, host)
+        self._clock_resolution = 1e-9
 
     def time(self) -> float:
         """Monotonic seconds."""
         return self._virtual.now
+
+    def _write_to_self(self) -> None:
+        self._selector.wake()
+
+    def _process_events(self, events: Any) -> None:
+        """There are none."""
+
+    def run_in_executor(self, executor: Any, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Call a function on a thread of the simulation."""
+        made: Future[Any] = self._virtual.begin(functools.partial(call, *args), self._host)
+        return asyncio.wrap_future(made, loop=self)
 
     def __repr__(self) -> str:
         return f"<VirtualLoop at {self._virtual.now:g}>"

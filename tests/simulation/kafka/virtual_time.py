@@ -1,49 +1,59 @@
 """Time that moves only when nobody can do anything without it, and threads that take turns.
 
-The thread that makes a `VirtualTime` is its *driver*: the test. Every other thread that calls a simulated client runs
-alone. It runs from one blocking call to the next, and a seeded random chooses who is next. So a run depends on its
-seed, not on the machine.
+The thread that makes a `VirtualTime` is its *driver*: the test. Every other thread comes from `VirtualTime.runtime`,
+and exactly one thread runs at any moment: it hands its turn over when it waits, and at calls of simulated clients. A
+seeded random chooses who is next. So a run depends on its seed, not on the machine.
 """
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import random
-import sys
 import threading
-from collections.abc import Callable
-from types import FrameType
-from typing import Any, Final, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar, cast
 
 import attrs
+
+from kafka_notify._base.runtime import Runtime
 
 T = TypeVar("T")
 
 INF: Final = float("inf")
-LOOK: Final = 0.001
-"""Real seconds between two looks at threads that run: it bounds how soon the next one runs, and nothing else."""
-SETTLED: Final = 300
-"""Looks after which a thread that has not moved is taken to wait for something real, such as `time.sleep`."""
-STANDSTILL: Final = 20_000
+STANDSTILL: Final = 50_000
 """Turns without a step of time after which somebody goes round in circles."""
 START: Final = 1_000.0
 EPOCH: Final = 1_800_000_000.0
+STUBBORN: Final = 20
+"""Times that a thread of a killed host is told so, before it is left behind: its code catches everything."""
 
 
 class StuckError(AssertionError):
     """Everybody waits for something that cannot happen any more."""
 
 
-@attrs.define(eq=False)
-class _Parked:
-    """A thread that waits for its turn."""
+class Killed(BaseException):
+    """The host of this thread was killed. The thread runs on alone, and can do nothing but end."""
 
+
+@attrs.define(eq=False, slots=True)
+class Turn:
+    """A thread of the simulation, and what it waits for."""
+
+    serial: int
+    name: str
     host: str
-    ready: Callable[[], bool]
-    until: float
-    go: threading.Semaphore = attrs.field(factory=lambda: threading.Semaphore(0))
+    go: threading.Lock
+    ready: Callable[[], bool] | None = None
+    until: float = INF
+    waits: int = 0
+    """Counts its waits: a timer of an earlier one is stale."""
+    ident: int = 0
+    told: int = 0
+    """How often it was told that its host was killed."""
 
 
 class VirtualTime:
@@ -51,63 +61,101 @@ class VirtualTime:
 
     Args:
         seed: Of the order in which threads run.
+        stalls: The share of calls of clients at which a thread stands still for up to `stall` seconds, as on a
+            machine that has too little time for it.
+        stall: Seconds.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, stalls: float = 0.0, stall: float = 0.0) -> None:
         self.now = START
         """Monotonic seconds."""
         self.frozen: set[str] = set()
         """Hosts whose threads do not run: a stopped process."""
+        self.killed: set[str] = set()
+        """Hosts whose threads do nothing but end; see `kill`."""
+        self.steps: dict[str, float] = {}
+        """Seconds by which the wall clock of a host is wrong."""
+        self.stalls, self.stall = stalls, stall
         self._random = random.Random(seed)
-        self._driver = threading.current_thread()
-        self._others = frozenset(threading.enumerate())
-        """Threads that were there before; they have no part in this."""
-        self._moved = threading.Condition()
-        self._parked: dict[threading.Thread, _Parked] = {}
-        self._running: threading.Thread | None = None
-        """The thread whose turn it is, unless that is the driver."""
-        self._waits_at: dict[threading.Thread, tuple[object, int]] = {}
-        """Where threads were seen last that are neither parked nor wait for a lock of `threading`."""
-        self._settled: set[threading.Thread] = set()
-        """Those that stayed there: they wait for something that cannot be looked into, such as a queue."""
-        self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._serial = itertools.count()
+        self._driver = self._running = Turn(next(self._serial), "driver", "", _taken())
+        self._driver.ident = threading.get_ident()
+        self._polled: dict[Turn, None] = {}
+        """Those that wait for a condition, which is asked before each turn."""
+        self._due: dict[Turn, None] = {}
+        """Those that were woken, or whose time is over."""
+        self._timers: list[tuple[float, int, int, Turn]] = []
+        self._agenda: list[tuple[float, int, Callable[[], object]]] = []
+        self._threads: dict[Turn, None] = {}
+        self._turns = 0
+        self._error: BaseException | None = None
 
     def monotonic(self) -> float:
         """Seconds."""
         return self.now
 
-    def wall(self) -> float:
-        """Epoch seconds."""
-        return EPOCH + self.now - START
+    def wall(self, host: str = "") -> float:
+        """Epoch seconds, as a host sees them."""
+        return EPOCH + self.now - START + self.steps.get(host, 0.0)
 
     @property
     def threads(self) -> list[str]:
         """Names of the threads that have not ended."""
-        return [thread.name for thread in (*self._parked, *self._alive())]
+        return [turn.name for turn in self._threads]
 
     def at(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call `call` in so many seconds from now, on the driver's thread."""
-        heapq.heappush(self._agenda, (self.now + seconds, next(self._serial), call))
+        """Call `call` in so many seconds from now, between two turns; it must not wait."""
+        heapq.heappush(self._agenda, (self.now + max(seconds, 0.0), next(self._serial), call))
 
-    # -- called by simulated clients ------------------------------------------------------------------
+    def runtime(self, host: str = "") -> Runtime:
+        """What the programs of a host take their time, threads and waits from."""
+        return Runtime(
+            wall=lambda: self.wall(host),
+            monotonic=self.monotonic,
+            boottime=self.monotonic,
+            sleep=lambda seconds: self.wait(_never, seconds, host),
+            event=lambda: Event(self, host),
+            queue=lambda: cast(Any, Queue(self, host)),
+            thread=lambda **given: Thread(self, host, **given),
+            wait=lambda future, seconds: self.wait(future.done, seconds, host),
+            new_id=lambda: f"{self._random.getrandbits(128):032x}",
+        )
+
+    # -- called by threads ----------------------------------------------------------------------------
 
     def enter(self, host: str = "") -> None:
-        """Wait for the turn of this thread: at the beginning of each call of a client."""
-        me = threading.current_thread()
-        if me is not self._driver and me is not self._running:
-            self._park(host, lambda: True, self.now)
+        """Let others run first, if chance says so: at the beginning of each call of a client."""
+        me = self._running
+        if me is self._driver:
+            return
+        if me.host in self.killed:
+            self._end(me)
+        if self.stalls and self._random.random() < self.stalls:
+            self.wait(_never, self._random.random() * self.stall, host)
+            return
+        self._due[me] = None
+        self._park(me, None, INF)
 
-    def wait(self, ready: Callable[[], bool], seconds: float = INF, host: str = "") -> bool:
+    def wait(self, ready: Callable[[], bool] | None, seconds: float = INF, host: str = "") -> bool:
         """Block until `ready()`, for so many seconds at most; whether it is. Others run meanwhile.
 
-        `ready` is called on the driver's thread.
+        `ready` is called between turns. None: until `wake`.
         """
-        until = self.now + max(seconds, 0.0)
-        if threading.current_thread() is self._driver:
-            return self._drive(ready, until)
-        self._park(host, ready, until)
-        return ready()
+        me = self._running
+        assert me.ident == threading.get_ident(), (
+            "a thread that is not of the simulation, or a call that waits"
+        )
+        self._park(me, ready, self.now + max(seconds, 0.0))
+        return ready is not None and ready()
+
+    def wake(self, turn: Turn) -> None:
+        """End the wait of a thread that waits for no condition."""
+        self._due[turn] = None
+
+    @property
+    def running(self) -> Turn:
+        """The thread that runs."""
+        return self._running
 
     # -- called by the test ---------------------------------------------------------------------------
 
@@ -117,158 +165,251 @@ class VirtualTime:
         Raises:
             StuckError: It is not within so many virtual seconds, or never will be.
         """
-        if not self._drive(done, self.now + seconds):
+        if not self.wait(done, seconds):
             raise StuckError(f"not within {seconds:g} s: {self._waiting()}")
 
     def sleep(self, seconds: float) -> None:
         """Let everybody run for so many seconds."""
-        self._drive(lambda: False, self.now + seconds)
+        self.wait(_never, seconds)
 
-    def call(self, function: Callable[[], T], seconds: float = 600.0) -> T:
+    def call(self, function: Callable[[], T], seconds: float = 600.0, host: str = "") -> T:
         """Call `function` on a thread of its own, let everybody run until it has returned, and return what it did."""
-        answers: list[T] = []
-        errors: list[BaseException] = []
+        answer = self.begin(function, host)
+        self.until(answer.done, seconds)
+        return answer.result(0)
+
+    def begin(self, function: Callable[[], T], host: str = "") -> Future[T]:
+        """Call `function` on a thread of its own, and return at once."""
+        answer: Future[T] = Future()
 
         def run() -> None:
             try:
-                answers.append(function())
+                answer.set_result(function())
             except BaseException as e:
-                errors.append(e)
+                answer.set_exception(e)
 
-        thread = threading.Thread(target=run, name="virtual call", daemon=True)
-        thread.start()
-        self.until(lambda: not thread.is_alive(), seconds)
-        if errors:
-            raise errors[0]
-        return answers[0]
+        Thread(self, host, target=run, name="virtual call").start()
+        return answer
+
+    def kill(self, host: str) -> None:
+        """End the threads of a host: whatever they call raises, until they have ended. No time passes.
+
+        Call it from the driver, or from the agenda.
+        """
+        self.killed.add(host)
+        self.frozen.discard(host)
+        for turn in self._threads:
+            if turn.host == host:
+                self._due[turn] = None
 
     # -- turns ----------------------------------------------------------------------------------------
 
-    def _park(self, host: str, ready: Callable[[], bool], until: float) -> None:
-        me, parked = threading.current_thread(), _Parked(host, ready, until)
-        with self._moved:
-            self._parked[me] = parked
-            self._waits_at.pop(me, None)
-            self._settled.discard(me)
-            if self._running is me:
-                self._running = None
-            self._moved.notify_all()
-        parked.go.acquire()
+    def _park(self, me: Turn, ready: Callable[[], bool] | None, until: float) -> None:
+        if me.host in self.killed and me is not self._driver:
+            self._end(me)
+        me.ready, me.until = ready, until
+        me.waits += 1
+        if ready is not None and ready is not _never:
+            self._polled[me] = None
+        if until < INF:
+            heapq.heappush(self._timers, (until, me.serial, me.waits, me))
+        self._pass_on(me)
+        if me is self._driver:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+        elif me.host in self.killed:
+            self._end(me)
 
-    def _drive(self, done: Callable[[], bool], until: float) -> bool:
-        turns = 0
+    def _end(self, me: Turn) -> None:
+        me.told += 1
+        if me.told > STUBBORN:  # it never runs again
+            self._threads.pop(me, None)
+            following = self._running = self._next()
+            following.go.release()
+            me.go.acquire()
+        raise Killed
+
+    def _pass_on(self, me: Turn) -> None:
+        following = self._running = self._next()
+        if following is not me:
+            following.go.release()
+            me.go.acquire()
+
+    def _next(self) -> Turn:
+        """The thread whose turn it is: time passes until there is one."""
+        try:
+            turn = self._chosen()
+        except BaseException as e:  # the test is told
+            self._error = e
+            turn = self._driver
+        turn.ready, turn.until = None, INF
+        turn.waits += 1
+        self._due.pop(turn, None)
+        self._polled.pop(turn, None)
+        return turn
+
+    def _chosen(self) -> Turn:
+        agenda, timers = self._agenda, self._timers
+        driver = self._running = self._driver  # what is called here calls clients as if the test did
         while True:
-            self._settle()
-            while self._agenda and self._agenda[0][0] <= self.now:
-                heapq.heappop(self._agenda)[2]()
-            if done():
-                return True
-            able = self._able()
-            if able:
-                turns += 1
-                if turns > STANDSTILL:
+            now = self.now
+            while agenda and agenda[0][0] <= now:
+                heapq.heappop(agenda)[2]()
+            while timers and timers[0][0] <= now:
+                _, _, waits, turn = heapq.heappop(timers)
+                if turn.waits == waits:
+                    self._due[turn] = None
+            if driver.ready is not None and driver.ready():
+                return driver
+            if able := self._able():
+                self._turns += 1
+                if self._turns > STANDSTILL:
                     raise StuckError(f"time stands still: {self._waiting()}")
-                self._resume(self._random.choice(able))
-            elif self.now >= until:
-                return False
-            else:
-                turns = 0
-                self._pass_time(until)
-
-    def _able(self) -> list[threading.Thread]:
-        """Threads that may run, in an order that does not depend on the machine."""
-        able = [
-            thread
-            for thread, parked in tuple(self._parked.items())
-            if parked.host not in self.frozen and (parked.until <= self.now or parked.ready())
-        ]
-        return sorted(able, key=lambda thread: (self._parked[thread].host, thread.name))
-
-    def _resume(self, thread: threading.Thread) -> None:
-        with self._moved:
-            self._running = thread
-            parked = self._parked.pop(thread)
-        parked.go.release()
-
-    def _pass_time(self, until: float) -> None:
-        moments = [p.until for p in self._parked.values() if p.host not in self.frozen]
-        if self._agenda:
-            moments.append(self._agenda[0][0])
-        following = min([until, *moments])
-        if following == INF or following not in moments:
-            if any(
-                map(self._may_go_on, self._alive())
-            ):  # by itself, in real time: what follows is not known yet
-                with self._moved:
-                    self._moved.wait(LOOK)
-                return
+                return able[0] if len(able) == 1 else able[int(self._random.random() * len(able))]
+            if driver in self._due:
+                return driver
+            while timers and timers[0][3].waits != timers[0][2]:
+                heapq.heappop(timers)
+            following = min(timers[0][0] if timers else INF, agenda[0][0] if agenda else INF)
             if following == INF:
                 raise StuckError(self._waiting())
-        self.now = max(self.now, following)
+            self._turns = 0
+            self.now = max(now, following)
 
-    def _settle(self) -> None:
-        """Wait until no thread runs: each is parked, or waits for another one."""
-        looks: dict[threading.Thread, int] = {}
-        with self._moved:
-            while True:
-                busy = [t for t in self._alive() if not self._is_blocked(t, looks)]
-                if not busy:
-                    self._running = None
-                    return
-                self._moved.wait(LOOK)
-
-    def _alive(self) -> list[threading.Thread]:
-        return [
-            thread
-            for thread in threading.enumerate()
-            if thread is not self._driver and thread not in self._others and thread not in self._parked
-        ]
-
-    def _is_blocked(self, thread: threading.Thread, looks: dict[threading.Thread, int]) -> bool:
-        """Whether a thread waits for another one: it cannot go on by itself."""
-        frame = sys._current_frames().get(thread.ident or 0)
-        if frame is None:
-            return False  # it is about to start, or to end
-        lock = _lock_of(frame)
-        if lock is not None:
-            return lock
-        place = (frame.f_code, frame.f_lasti)
-        if self._waits_at.get(thread) == place:
-            looks[thread] = looks.get(thread, 0) + 1
+    def _able(self) -> list[Turn]:
+        """Threads that may run, in an order that does not depend on the machine."""
+        frozen, killed, driver = self.frozen, self.killed, self._driver
+        able = [turn for turn in self._due if turn is not driver and turn.host not in frozen]
+        if killed and (dying := [turn for turn in able if turn.host in killed]):
+            able = dying
         else:
-            self._waits_at[thread] = place
-            looks[thread] = 0
-            self._settled.discard(thread)
-        if looks[thread] >= SETTLED:
-            self._settled.add(thread)
-        return thread in self._settled
-
-    def _may_go_on(self, thread: threading.Thread) -> bool:
-        """Whether a thread that waits for something real may stop to do so by itself."""
-        frame = sys._current_frames().get(thread.ident or 0)
-        if frame is None or thread in self._settled:
-            return False
-        return _lock_of(frame) is None or frame.f_locals.get("timeout") is not None
+            for turn in self._polled:
+                if turn is not driver and turn not in self._due and turn.host not in frozen:
+                    assert turn.ready is not None
+                    if turn.ready():
+                        able.append(turn)
+        if len(able) > 1:
+            able.sort(key=_by_serial)
+        return able
 
     def _waiting(self) -> str:
-        lines = [
-            f"{thread.name} of {parked.host or 'nobody'} until {parked.until:g}"
-            for thread, parked in self._parked.items()
-        ]
-        lines += [f"{thread.name} runs" for thread in self._alive()]
+        lines = [f"{turn.name} of {turn.host or 'nobody'} until {turn.until:g}" for turn in self._threads]
         return f"it is {self.now:g}; " + ("; ".join(lines) or "no thread is left")
 
 
-def _lock_of(frame: FrameType) -> bool | None:
-    """Whether the lock that a frame of `threading` waits for is taken; None for any other frame."""
-    if frame.f_code.co_filename != threading.__file__:
-        return None
-    name, values = frame.f_code.co_name, frame.f_locals
-    with contextlib.suppress(AttributeError):  # not set yet
-        if name == "wait":  # of a Condition, on which events, futures and semaphores rest
-            lock: Any = values.get("waiter")
-            return None if lock is None else bool(lock.locked())
-        if name in ("_wait_for_tstate_lock", "join"):
-            joined: Any = values.get("self")
-            return bool(joined.is_alive()) if name == "join" else bool(values["lock"].locked())
-    return None
+class Thread(threading.Thread):
+    """A thread of the simulation."""
+
+    def __init__(self, time: VirtualTime, host: str, **given: Any) -> None:
+        super().__init__(**{**given, "daemon": True})
+        self._time = time
+        self.turn = Turn(next(time._serial), self.name, host, _taken())
+        self._over = False
+
+    def start(self) -> None:
+        """Begin to take turns."""
+        time = self._time
+        if self.turn.host in time.killed:
+            raise Killed
+        time._threads[self.turn] = None
+        time._due[self.turn] = None
+        super().start()
+
+    def run(self) -> None:
+        """Wait for the first turn, run, and pass the turn on."""
+        self.turn.ident = threading.get_ident()
+        self.turn.go.acquire()
+        time = self._time
+        try:
+            if self.turn.host not in time.killed:
+                super().run()
+        finally:
+            self._over = True
+            time._threads.pop(self.turn, None)
+            following = time._running = time._next()
+            following.go.release()
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.ident is not None and not self._over
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end."""
+        self._time.wait(lambda: self._over, INF if timeout is None else timeout, self.turn.host)
+
+
+class Event(threading.Event):
+    """An event that is waited for in virtual time."""
+
+    def __init__(self, time: VirtualTime, host: str) -> None:
+        super().__init__()
+        self._time = time
+        self._host = host
+        self._waiters: list[Turn] = []
+
+    def set(self) -> None:
+        """Wake all that wait."""
+        self._flag = True
+        for turn in self._waiters:
+            self._time.wake(turn)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is set."""
+        if not self._flag:
+            me = self._time.running
+            self._waiters.append(me)
+            try:
+                self._time.wait(None, INF if timeout is None else timeout, self._host)
+            finally:
+                self._waiters.remove(me)
+        return self._flag
+
+
+class Queue:
+    """What `queue.SimpleQueue` is, in virtual time."""
+
+    def __init__(self, time: VirtualTime, host: str) -> None:
+        self._time = time
+        self._host = host
+        self._items: deque[Any] = deque()
+        self._waiters: deque[Turn] = deque()
+
+    def put(self, item: Any) -> None:
+        """Add an item."""
+        self._items.append(item)
+        if self._waiters:
+            self._time.wake(self._waiters.popleft())
+
+    def get(self) -> Any:
+        """Block until there is an item, and take it."""
+        while not self._items:
+            me = self._time.running
+            self._waiters.append(me)
+            try:
+                self._time.wait(None, INF, self._host)
+            finally:
+                if me in self._waiters:
+                    self._waiters.remove(me)
+        return self._items.popleft()
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+        return not self._items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+
+def _taken() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def _never() -> bool:
+    return False
+
+
+def _by_serial(turn: Turn) -> int:
+    return turn.serial

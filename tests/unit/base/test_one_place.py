@@ -65,3 +65,37 @@ def test_a_planted_code_is_found(tmp_path: Path, planted: str) -> None:
 def test_a_planted_name_is_found(tmp_path: Path, planted: str) -> None:
     (tmp_path / "a.py").write_text(f"{planted}\n", encoding="utf-8")
     assert len(written(tmp_path, is_part_of_a_name, "names")) == 1
+
+
+ROOMS_OF_A_WORKER = ("_fetch", "_settle", "_send", "_worker", "_decision", "_partition")
+REAL = frozenset(
+    """time.time time.time_ns time.monotonic time.sleep time.perf_counter threading.Event threading.Thread
+    threading.Condition threading.Semaphore queue.SimpleQueue queue.Queue uuid.uuid4 futures.wait
+    datetime.now""".split()
+)
+"""What has a place in `Runtime`, by the last two names."""
+
+
+def real_time(root: Path) -> set[str]:
+    """The calls in the rooms of a worker that the simulation could not replace."""
+    return {
+        f"{path.relative_to(root)}: {called}"
+        for room in ROOMS_OF_A_WORKER
+        for path in (root / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        if (called := ".".join(ast.unparse(node.func).split(".")[-2:])) in REAL
+    }
+
+
+def test_a_worker_takes_time_threads_and_waits_from_its_runtime() -> None:
+    assert real_time(PACKAGE) == set()
+
+
+@pytest.mark.parametrize(
+    "planted", ["time.sleep(1)", "x = dt.datetime.now(UTC)", "concurrent.futures.wait([f])"]
+)
+def test_a_planted_call_of_real_time_is_found(tmp_path: Path, planted: str) -> None:
+    (tmp_path / "_fetch").mkdir()
+    (tmp_path / "_fetch" / "a.py").write_text(f"{planted}\n", encoding="utf-8")
+    assert len(real_time(tmp_path)) == 1

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+from kafka_notify._base.clock import boottime
 from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._send.permits import Permits
 from kafka_notify._send.pool import SenderPool
@@ -30,7 +31,7 @@ class World:
         """What sends wait for; None when they do not suspend."""
         self.paused = SimpleNamespace(whole=None)
         self.ends: Callable[[Slot], object] = lambda slot: None
-        clock = SimpleNamespace(monotonic=self.loop.time, now=lambda: 1)
+        clock = SimpleNamespace(monotonic=self.loop.time, boottime=boottime, now=lambda: 1)
         context: Any = SimpleNamespace(loop=self.loop, clock=clock, concurrency=concurrency)
         here: Any = self
         self.guard = SimpleNamespace(
@@ -41,7 +42,7 @@ class World:
         nothing = cast(Any, SimpleNamespace(stuck=0))
         self.slots = Slots(context, nothing, nothing, self.kick)
         loader: Any = SimpleNamespace(waiting=0)
-        permits = Permits(cast(Any, self.guard), pace, cast(Any, self.paused), here)
+        permits = Permits(cast(Any, self.guard), pace, cast(Any, self.paused), here, boottime)
         self.pool = SenderPool(context, self.ready, loader, self.slots, permits, here, self.failed.append)
         self.partition = SimpleNamespace(new=deque[Entry]())
         self.queued = 0

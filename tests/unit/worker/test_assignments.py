@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kafka_notify import events
+from kafka_notify._base.runtime import SYSTEM
 from kafka_notify._decision.what_follows import Kept
 from kafka_notify._fetch.channels import Channels
 from kafka_notify._fetch.exchange import Start
@@ -50,7 +51,7 @@ class World:
         self.kept: list[Kept] = []
         context: Any = SimpleNamespace(
             source="source", retry_topic="retry", on_event=self.events.append,
-            retry=SimpleNamespace(longest_ms=60_000),
+            retry=SimpleNamespace(longest_ms=60_000), runtime=SYSTEM,
         )  # fmt: skip
         sends: Any = SimpleNamespace(
             counts=self.counts, publisher=Recorder(self.calls, "publisher"),

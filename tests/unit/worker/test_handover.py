@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
+from kafka_notify._base.runtime import SYSTEM
 from kafka_notify._worker.calls import Calls
 from kafka_notify._worker.handover import HandOver
 from kafka_notify._worker.life import Life, State
@@ -52,9 +54,8 @@ class World:
         calls = Calls(asyncio.get_running_loop(), self.life, self.failed.append)
         here = cast(Any, self)
         self.clock = Ticking()
-        self.handover = HandOver(
-            cast(Any, self), cast(Any, self.pairs), here, here, calls, self.life, timeout
-        )
+        context: Any = SimpleNamespace(clock=self, runtime=SYSTEM)
+        self.handover = HandOver(context, cast(Any, self.pairs), here, here, calls, self.life, timeout)
 
     def monotonic(self) -> float:
         self.looks()
