@@ -311,7 +311,7 @@ async def test_hanging_threads_are_bounded_and_the_worker_says_so() -> None:
 
     begun: list[str] = []
     release = threading.Event()
-    alone = Alone(Hanging(), send_timeout=0.02)
+    alone = Alone(Hanging(), send_timeout=0.2)
     sends, slots = alone.sends, alone.sends.slots
     for n in range(10):
         alone.put(note(f"u{n}"))
@@ -421,7 +421,7 @@ async def test_a_hook_that_hangs_is_not_taken_for_a_send() -> None:
     """A later send of the same task that outlives its deadline has ended: its user goes on while the hook hangs.
     Once the hook returns, nothing is kept of it."""
     consumer = HangingHook()
-    alone = Alone(consumer, send_timeout=0.05, max_attempts=1)
+    alone = Alone(consumer, send_timeout=0.5, max_attempts=1)
     try:
         alone.put(note("first", "a"))
         await alone.until(lambda: alone.sends.counts.sent == 1 and alone.partition.open == 0)
@@ -476,7 +476,7 @@ async def test_a_cancelled_send_leaves_no_cancellation_behind(name: str) -> None
     """Whatever a sender made of it, the next send of the same task is not asked to end, and none of its waits does:
     `asyncio.timeout` would take the one for the other."""
     consumer = Cancelled()
-    alone = Alone(consumer, send_timeout=0.05 if name != "own" else 30.0, max_attempts=1)
+    alone = Alone(consumer, send_timeout=0.5 if name != "own" else 30.0, max_attempts=1)
     alone.put(note(name))
     alone.put(note("next"))
     await alone.until(lambda: "next" in consumer.sent)

@@ -346,7 +346,7 @@ async def test_an_async_send_that_ignores_its_deadline_is_settled_and_counted() 
 
     started: list[str] = []
     release = asyncio.Event()
-    alone = Alone(Stubborn(), send_timeout=0.01)
+    alone = Alone(Stubborn(), send_timeout=0.5)
     for user in ("stubborn", "stubborn", "other"):
         alone.put(Notification(user_id=user, category="otp", channel="sms", data={}))
     sends = alone.sends
@@ -432,7 +432,7 @@ async def test_a_middleware_that_swallows_the_deadline_does_not_free_the_user() 
 
     started: list[int] = []
     release = threading.Event()
-    alone = Alone(Hanging(), (swallowing,), send_timeout=0.05)
+    alone = Alone(Hanging(), (swallowing,), send_timeout=0.5)
     alone.put(Notification(user_id="u", category="otp", channel="sms", data={}))
     await alone.until(lambda: alone.sends.counts.retried == 1)
     await alone.until(lambda: alone.partition.outstanding == 0)
