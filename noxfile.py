@@ -38,7 +38,13 @@ EXTRAS = {
     "redis": ("kafka_notify.redis",),
 }
 """Each extra with the modules that it is for."""
-NEED_AN_EXTRA = ("kafka_notify.cli", "kafka_notify.otel", "kafka_notify.prometheus", "kafka_notify.redis")
+NEED_AN_EXTRA = (
+    "kafka_notify._metrics",
+    "kafka_notify.cli",
+    "kafka_notify.otel",
+    "kafka_notify.prometheus",
+    "kafka_notify.redis",
+)
 NEED_PYTEST = ("kafka_notify.testing.pytest_plugin",)
 
 # pyenv hides the versions that are installed but not selected: select all.
