@@ -29,9 +29,9 @@ from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._settle.records import RetryCopy, SpillCopy
 from kafka_notify._wire.undecoded import collapse_of
 from kafka_notify.policy import RetryPolicy
-from kafka_notify.wire import SPILL_ORIGIN, Headers, History, Origin, RetryState, read_dead_letter, read_retry
+from kafka_notify.wire import SPILL_ORIGIN, DlqReason, Headers, History, Origin, RetryState, read_dead_letter, read_retry
 from tests.model.promises import Bytes, Copy, Finished, Record
-from tests.model.world import ADDED, MAX_ATTEMPTS, RETENTION, TOPIC, USERS, Request, World
+from tests.model.world import ADDED, RETENTION, TOPIC, USERS, Request, World
 
 SOURCE: Final = "source"
 Step = Callable[[], None]
@@ -115,6 +115,8 @@ class Owner:
         self.finished: Finished = {}
         self.counted: dict[tuple[int, int], int] = {}
         """Attempts that this owner has seen fail, by origin and redrives."""
+        self.decided: dict[tuple[int, int], tuple[str, int]] = {}
+        """Why it has given up, and after how many attempts, by origin and redrives."""
         self.committing = False
         self.fetched: tuple[Committed, Committed] | None = None
         self.retry_end: int | None = None
@@ -410,6 +412,7 @@ class Owner:
         self._check_payload(entry)
         redrives = entry.history.redrives
         if record.expires is not None and record.expires <= self.now:
+            self.decided[what, redrives] = "expired", entry.history.attempts
             self.publisher.dead_letter(entry, "expired")
             return
         if self.partition.superseded(entry, self.now):
@@ -429,14 +432,8 @@ class Owner:
             world.fail("EARLY", f"{entry.origin} sent at {self.now}, due {held.due}")
         if record.user in self.running:
             world.fail("OVERLAP", f"{what} sent during {self.running[record.user].origin}")
-        if self is world.owner:
-            if held and not held.foreign and not world.committed_source.covers(held.origin_of(entry)):
-                world.fail("EARLY", f"{entry.origin} sent from its copy before a commit covered it")
-            if entry.history.attempts < world.attempts.get((what, redrives), 0):
-                world.fail(
-                    "ATTEMPTS", f"{entry.origin} sent with {entry.history.attempts} attempts, there were more"
-                )
-        world.check_again(self, what, redrives, "sent")
+        covered = held.origin_of(entry) if held and not held.foreign else None
+        world.check_start(self, what, redrives, entry.history.attempts, covered)
         world.log(
             "{} sends {} gen {} attempt {}", self.writer, entry.origin, redrives, entry.history.attempts + 1
         )
@@ -467,13 +464,18 @@ class Owner:
         if counted:
             what = origin, entry.history.redrives
             self.counted[what] = self.counted.get(what, entry.history.attempts) + 1
-        wait = 1 + world.choose(9)
-        if world.happens("wide", 40):
-            wait = 40 + world.choose(120)
-        if attempt >= MAX_ATTEMPTS or world.chance(15):
-            self.publisher.dead_letter(entry, "max_attempts")
+        wait = world.backoff()
+        if attempt >= world.max_attempts:
+            self._give_up(entry, "max_attempts", attempt)
+        elif world.chance(15):
+            self._give_up(entry, "permanent", attempt)
         else:
             self._try_again(entry, attempt, self.now + wait)
+
+    def _give_up(self, entry: Entry, reason: DlqReason, attempt: int) -> None:
+        self.decided[self._what(entry), entry.history.redrives] = reason, attempt
+        history = attrs.evolve(entry.history, attempts=attempt)
+        self.publisher.dead_letter(entry, reason, history=history)
 
     def _try_again(self, entry: Entry, attempt: int, due: int) -> None:
         history = attrs.evolve(entry.history, attempts=attempt)
@@ -544,9 +546,8 @@ class Owner:
     def _copied(self, written: RetryCopy, copy: Copy, at: int) -> None:
         if not self.alive:
             return
-        if self is self.world.owner:
-            what = copy.what, copy.redrives
-            self.world.attempts[what] = max(copy.attempt, self.counted.get(what, 0))
+        counted = self.counted.get((copy.what, copy.redrives), 0)
+        self.world.copied(self, copy.what, copy.redrives, max(copy.attempt, counted))
         written.acknowledged(at)
 
     def _dead_letter(self, written: DeadLetterCopy) -> None:
@@ -564,6 +565,8 @@ class Owner:
                 world.buried.add(held.at)
             else:
                 redrives, what = state.history.redrives, self._what(entry)
+                said = state.reason, state.history.attempts
+                world.check_cause(what, said, self.decided[what, redrives])
                 world.check_again(self, what, redrives, "dead-lettered")
                 world.letter(what, redrives, state.reason == "expired")
         if failed:

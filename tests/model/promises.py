@@ -6,6 +6,7 @@
 - EARLY: no attempt before its due time, and none of a copy whose origin the stored commit does not cover.
 - DUP: what was finished and durably committed is not sent or dead-lettered again by a later owner.
 - ATTEMPTS: an acknowledged copy's attempts are never forgotten.
+- CAUSE: a dead letter says why: the reason of the decision that led to it, and all attempts made.
 - PAYLOAD: every hop carries the bytes that were produced.
 - BUDGET: what counts as held in memory is what is held.
 - PINNED: nothing stays in the source behind a notification that waits in the retry topic.
@@ -163,10 +164,11 @@ class Promises:
         self.stored_source, self.stored_retry = Stored(SOURCE), Stored(RETRY)
         self.committed_source, self.committed_retry = Committed(0), Committed(0)
         self.settled: dict[int, tuple[int, int]] = {}
-        """Origin to the redrives and the serial at which it was finished and durably committed."""
+        """Origin to the redrives, and the serial of the owner whose commit stored durably that it is finished."""
         self.attempts: dict[tuple[int, int], int] = {}
         """Attempts in acknowledged copies, by origin and redrives."""
         self.serial = 0
+        """Of the owner that was assigned last, and so is the one that the group knows."""
         self.trace: list[tuple[int, str, tuple[object, ...]]] = []
 
     def log(self, text: str, *args: object) -> None:
@@ -214,7 +216,6 @@ class Promises:
 
     def settle(self, finished: Finished, whole: bool) -> None:
         """What was finished before a commit that was stored may not be done again by a later owner."""
-        self.serial += 1
         source, retry = self.committed_source, self.committed_retry
         for origin, (redrives, at) in finished.items():
             stored = whole or (source.covers(origin) and (at is None or retry.covers(at)))
@@ -231,6 +232,33 @@ class Promises:
         finished = owner.finished.get(origin)
         if finished and finished[0] >= redrives:
             self.fail("DUP", f"{origin} gen {redrives} {what} by {owner.writer}, which had finished it")
+
+    def check_start(self, owner: Owner, origin: int, redrives: int, attempts: int, covered: int | None) -> None:
+        """A send may start now.
+
+        Args:
+            owner: Who sends.
+            origin: Which notification.
+            redrives: Its generation.
+            attempts: Counted attempts that the owner knows of.
+            covered: The origin that a commit must cover first; None when none must.
+        """
+        if owner.born == self.serial:
+            if covered is not None and not self.committed_source.covers(covered):
+                self.fail("EARLY", f"{origin} sent from its copy before a commit covered it")
+            if attempts < self.attempts.get((origin, redrives), 0):
+                self.fail("ATTEMPTS", f"{origin} sent with {attempts} attempts, there were more")
+        self.check_again(owner, origin, redrives, "sent")
+
+    def copied(self, owner: Owner, origin: int, redrives: int, attempts: int) -> None:
+        """The owner learns that the broker has a copy."""
+        if owner.born == self.serial:
+            self.attempts[origin, redrives] = attempts
+
+    def check_cause(self, origin: int, said: tuple[str, int], decided: tuple[str, int]) -> None:
+        """A dead letter says the reason, and the attempts, with which it was decided to give up."""
+        if said != decided:
+            self.fail("CAUSE", f"the dead letter of {origin} says {said}, not {decided}")
 
     def skip(self, origin: int) -> None:
         """Superseded: a newer one of the same user, with the same collapse key, was produced and is not dead."""

@@ -79,6 +79,8 @@ class World(Promises):
         new_owner: Makes the next owner of the partition.
     """
 
+    max_attempts = MAX_ATTEMPTS
+
     def __init__(
         self, choose: Callable[[int], int], features: frozenset[str], new_owner: Callable[[World], Owner]
     ) -> None:
@@ -109,6 +111,13 @@ class World(Promises):
 
     def happens(self, feature: str, percent: int) -> bool:
         return feature in self.features and self.chance(percent)
+
+    def backoff(self) -> int:
+        """How long the next attempt waits."""
+        wait = 1 + self.choose(9)
+        if self.happens("wide", 40):
+            wait = 40 + self.choose(120)
+        return wait
 
     def turn(self) -> None:
         """Let one thing happen."""
