@@ -118,6 +118,8 @@ class Owner:
         self.decided: dict[tuple[int, int], tuple[str, int]] = {}
         """Why it has given up, and after how many attempts, by origin and redrives."""
         self.committing = False
+        self.stored: tuple[Committed, Committed] | None = None
+        """The last commit that it knows to be stored."""
         self.fetched: tuple[Committed, Committed] | None = None
         self.retry_end: int | None = None
         self._partition: Partition | None = None
@@ -650,12 +652,14 @@ class Owner:
         self.unsaid = {origin: last for origin, last in self.unsaid.items() if not half.covers(last)}
 
     def committed(self, request: Request, stored: bool) -> None:
-        self.flight.append(("confirmed", partial(self._confirmed, request.source, stored)))
+        pair = request.source, request.retry
+        self.flight.append(("confirmed", partial(self._confirmed, pair, stored)))
 
-    def _confirmed(self, source: Committed, stored: bool) -> None:
+    def _confirmed(self, pair: tuple[Committed, Committed], stored: bool) -> None:
         self.committing = False
         if stored and self.alive:
-            self.partition.confirmed(source, self.now)
+            self.stored = pair
+            self.partition.confirmed(pair[0], self.now)
 
     def fenced(self) -> None:
         """The broker refused a commit: this assignment is over."""

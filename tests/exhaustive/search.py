@@ -1,0 +1,302 @@
+"""Breadth first through all states of the world: the first broken promise has one of the shortest traces to it."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import attrs
+
+from tests.exhaustive.broker import Brokers, Now, lost
+from tests.exhaustive.owners import FENCED, GONE, LET_GO, REVOKE, TIME, TOLD, Act, Call, Owners
+from tests.exhaustive.scenario import EXPIRY, Scenario
+from tests.model.promises import Violation
+
+_BITS: Final = 26
+_MASK: Final = (1 << _BITS) - 1
+_FAULTS: Final = 15
+
+State = int
+"""Numbers of the broker's state, the owner and the one before it, and the faults left: equal when all of it is."""
+
+
+def pack(broker: int, owner: int, zombie: int, left: int) -> State:
+    """The state of the world."""
+    return ((broker << _BITS | owner) << _BITS | zombie) << 4 | left
+
+
+def unpack(state: State) -> tuple[int, int, int, int]:
+    """Its parts."""
+    return state >> (2 * _BITS + 4), state >> (_BITS + 4) & _MASK, state >> 4 & _MASK, state & _FAULTS
+
+
+@attrs.frozen
+class Step:
+    """Something that happens."""
+
+    who: str
+    what: str
+    calls: tuple[Call, ...]
+    after: State
+
+
+@attrs.frozen
+class Broken:
+    """A promise is broken."""
+
+    kind: str
+    text: str
+    steps: tuple[Step, ...]
+    """The shortest way to it; the last step breaks it."""
+    states: int
+    """Visited until then."""
+
+
+@attrs.frozen
+class Report:
+    """What a search has found."""
+
+    scenario: Scenario
+    states: int
+    transitions: int
+    depth: int
+    """Steps from the start within which every state was visited."""
+    exhausted: bool
+    """Whether there are no others."""
+    owners: int
+    brokers: int
+    """Different states of an owner, and of everything else."""
+    runs: int
+    """Steps of the shipped classes that were run; the others are the same step of the same owner."""
+    ends: int
+    """States in which nothing more happens without a fault."""
+    cpu: float
+    """Seconds."""
+    broken: Broken | None = None
+
+
+class Worlds:
+    """The states of the world of one scenario, and what follows each."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        assert scenario.faults <= _FAULTS
+        self.scenario = scenario
+        self.owners = Owners(scenario)
+        self.brokers = Brokers(scenario)
+
+    def first(self) -> State:
+        """The first owner was assigned, and nothing else has happened."""
+        broker = self.brokers.after(self.brokers.first(), ("assign", frozenset()))
+        owner = self.owners.first(1, paused=False, expired=False)
+        return pack(broker, owner, GONE, self.scenario.faults)
+
+    def after(self, state: State, note: Callable[[Step], None] | None = None) -> list[State]:
+        """What may follow.
+
+        Args:
+            state: The state.
+            note: Told of each step.
+
+        Raises:
+            Violation: Something that may follow breaks a promise, or nothing follows and something waits.
+        """
+        broker, owner, zombie, left = unpack(state)
+        now = self.brokers.known[broker]
+        found: list[State] = []
+        tell = _Tell(self, found, note)
+        for who, number in ((0, owner), (1, zombie)):
+            for act in self.owners.acts[number]:
+                told: Any = None
+                needs = act.needs
+                if needs == "end":
+                    told = len(now.retry)
+                elif needs == "copy":
+                    if act.at >= len(now.retry):
+                        continue
+                    told = now.retry[act.at]
+                elif needs == "stored":
+                    told = now.stored
+                elif needs == "paused":
+                    told = now.paused
+                tell.doing = who, act.name
+                for end in self.owners.step(number, act, told):
+                    if end.cost <= left:
+                        next_broker = self.brokers.after(broker, *end.calls) if end.calls else broker
+                        if who:
+                            tell(next_broker, owner, end.owner, left - end.cost, end.calls)
+                        else:
+                            tell(next_broker, end.owner, zombie, left - end.cost, end.calls)
+        for asked in now.requests:
+            self._answer(tell, state, now, asked.born == now.serial, asked)
+        self._hand_over(tell, state, now)
+        self._time(tell, state, now, expires=False)
+        if left:
+            self._disturb(tell, state, now)
+        elif now.paused:
+            tell.doing = -1, "somebody resumes"
+            tell(self.brokers.after(broker, ("toggle",)), owner, zombie, left)
+        if not any(next & _FAULTS == left for next in found):
+            self._check_end(now, owner)
+        return found
+
+    def _answer(self, tell: _Tell, state: State, now: Now, is_owner: bool, asked: Any) -> None:
+        broker, owner, zombie, left = unpack(state)
+        tell.doing = int(not is_owner), "its commit arrives"
+        for next_broker, told, cost in self.brokers.answers(broker, asked):
+            if cost > left:
+                continue
+            if is_owner:
+                for end in self.owners.step(owner, TOLD, (asked.source, asked.retry, told)):
+                    tell(next_broker, end.owner, zombie, left - cost)
+            else:
+                assert told is None
+                for end in self.owners.step(zombie, FENCED):
+                    tell(next_broker, owner, end.owner, left - cost)
+
+    def _hand_over(self, tell: _Tell, state: State, now: Now) -> None:
+        broker, owner, zombie, left = unpack(state)
+        owners, kinds = self.owners, self.scenario.kinds
+        its = owners.known[owner]
+        assert its is not None
+        closing = its._partition is not None and its.partition.closing
+        if closing:
+            tell.doing = 0, "lets go; the next one is assigned"
+            (end,) = owners.step(owner, LET_GO)
+            rest = end.owner or zombie
+            self._assign(tell, broker, now, rest if rest == zombie else GONE, rest, left)
+        if not left or now.serial > self.scenario.takeovers:
+            return
+        if "crash" in kinds:
+            tell.doing = 0, "crashes; the next one is assigned"
+            self._assign(tell, broker, now, zombie, zombie, left - 1)
+        if "zombies" in kinds:
+            tell.doing = 0, "loses the partition unawares; the next one is assigned"
+            self._assign(tell, broker, now, owner, owner, left - 1)
+        if "drain" in kinds and its.works and not closing:
+            tell.doing = 0, REVOKE.name
+            for end in owners.step(owner, REVOKE):
+                tell(broker, end.owner, zombie, left - 1)
+
+    def _assign(self, tell: _Tell, broker: int, now: Now, in_group: int, zombie: int, left: int) -> None:
+        its = self.owners.known[in_group]
+        kept = frozenset(() if its is None else (its.born,))
+        next_broker = self.brokers.after(broker, ("assign", kept))
+        owner = self.owners.first(now.serial + 1, paused=now.paused, expired=now.expired)
+        tell(next_broker, owner, zombie, left)
+
+    def _time(self, tell: _Tell, state: State, now: Now, *, expires: bool) -> None:
+        broker, owner, zombie, left = unpack(state)
+        tell.doing = -1, "time passes" if not expires else "time passes, the even ones expire"
+        step = EXPIRY if expires else 1
+        numbers = [self._later(number, step) for number in (owner, zombie)]
+        next_broker = broker
+        if now.waits or expires:
+            next_broker = self.brokers.after(broker, ("tick", expires))
+        if next_broker != broker or numbers != [owner, zombie]:
+            tell(next_broker, *numbers, left - expires)
+
+    def _later(self, number: int, step: int) -> int:
+        if number == GONE:
+            return GONE
+        for end in self.owners.step(number, TIME, step):
+            return end.owner
+        return number
+
+    def _disturb(self, tell: _Tell, state: State, now: Now) -> None:
+        broker, owner, zombie, left = unpack(state)
+        kinds = self.scenario.kinds
+        if "expiry" in kinds and not now.expired:
+            self._time(tell, state, now, expires=True)
+        if "pause" in kinds:
+            tell.doing = -1, "somebody resumes" if now.paused else "somebody pauses the odd ones"
+            cost = int(not now.paused)
+            tell(self.brokers.after(broker, ("toggle",)), owner, zombie, left - cost)
+        if "redrive" in kinds:
+            for letter in now.redrivable:
+                tell.doing = -1, f"the operator redrives {letter[0]}"
+                tell(self.brokers.after(broker, ("redrive_one", letter)), owner, zombie, left - 1)
+
+    def _check_end(self, now: Now, owner: int) -> None:
+        gone = lost(now, self.scenario)
+        if gone:
+            raise Violation("LOSS", f"{gone} never became terminal", [])
+        if not (now.done and self.owners.works[owner]):
+            its = self.owners.known[owner]
+            assert its is not None
+            raise Violation("STUCK", f"nothing more happens, and something waits: {its.describe()}", [])
+
+    def explain(self, state: State, to: State | None) -> tuple[Step, Violation | None]:
+        """The step to a state that may follow, or, without one, the step that breaks a promise."""
+        steps: list[Step] = []
+        doing = [(-1, "nothing more happens")]
+        try:
+            self.after(state, steps.append)
+        except Violation as e:
+            if to is None:
+                return Step("", "", (), state), e
+        del doing
+        return next(step for step in steps if step.after == to), None
+
+
+class _Tell:
+    """Takes what follows a state."""
+
+    def __init__(self, worlds: Worlds, found: list[State], note: Callable[[Step], None] | None) -> None:
+        self._found = found
+        self._note = note
+        self.doing: tuple[int, str] = (-1, "")
+
+    def __call__(
+        self, broker: int, owner: int, zombie: int, left: int, calls: tuple[Call, ...] = ()
+    ) -> None:
+        state = ((broker << _BITS | owner) << _BITS | zombie) << 4 | left
+        self._found.append(state)
+        if self._note is not None:
+            self._note(Step(("the owner", "the one before", "")[self.doing[0]], self.doing[1], calls, state))
+
+
+def search(
+    scenario: Scenario, most: int, *, told: Callable[[str], None] | None = None
+) -> Report:
+    """Visit the states of a scenario, nearest first, until there are no more or `most` were visited."""
+    worlds = Worlds(scenario)
+    began = time.process_time()
+    first = worlds.first()
+    order, parents = [first], array("Q", [0])
+    seen = {first}
+    depth, transitions, ends, at = 0, 0, 0, 0
+    broken = None
+    level = 1  # end of the states of this depth
+    after = worlds.after
+    try:
+        while at < len(order) and len(order) < most:
+            if at == level:
+                depth, level = depth + 1, len(order)
+                if told is not None:
+                    told(f"depth {depth}: {len(order):,} states, {time.process_time() - began:.0f} s")
+            state = order[at]
+            following = after(state)
+            transitions += len(following)
+            for next in following:
+                if next not in seen:
+                    seen.add(next)
+                    order.append(next)
+                    parents.append(at)
+            at += 1
+    except Violation as e:
+        broken = Broken(e.kind, e.text, tuple(_path(worlds, order, parents, at)), len(order))
+    return Report(
+        scenario, len(order), transitions, depth, at == len(order), len(worlds.owners.known) - 1,
+        len(worlds.brokers.known), worlds.owners.steps, ends, time.process_time() - began, broken,
+    )  # fmt: skip
+
+
+def _path(worlds: Worlds, order: list[State], parents: array[int], at: int) -> Iterator[Step]:
+    way = [at]
+    while way[-1]:
+        way.append(parents[way[-1]])
+    way.reverse()
+    for one, other in zip(way, way[1:], strict=False):
+        yield worlds.explain(order[one], order[other])[0]
