@@ -14,7 +14,7 @@ import attrs
 
 from kafka_notify._partition.commit_metadata import Committed
 from tests.exhaustive.choices import Choices, Chosen
-from tests.exhaustive.owners import Asked, Call, Member
+from tests.exhaustive.owners import MOST, Asked, Call, Member
 from tests.exhaustive.scenario import Scenario
 from tests.model.promises import REDRIVE, Copy, Promises, Violation
 from tests.model.world import GENERATIONS, Request
@@ -65,7 +65,7 @@ class Broker(Chosen):
 
     def __init__(self, scenario: Scenario) -> None:
         Promises.__init__(self)
-        self.answer_by(Choices())
+        self.answer_by(Choices(0))
         self.features = scenario.kinds
         self.paused = self.added = self.expired = False
         self.source = scenario.source()
@@ -213,7 +213,7 @@ class Brokers:
 
     def _deliver(self, number: int, asked: Asked) -> Iterator[tuple[int, bool | None, int]]:
         broker, now = self._broker, self.known[number]
-        choices = Choices()
+        choices = Choices(MOST)
         broker.answer_by(choices)
         while True:
             choices.begin()

@@ -9,9 +9,13 @@ class Choices:
     """Answers each question of a step in every possible way: an odometer over `choose`.
 
     A step is repeated from the same state until `next` returns False.
+
+    Args:
+        most: Faults in one repetition, at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self._answers: list[int] = []
         self._sizes: list[int] = []
         self._asked = 0
@@ -60,9 +64,10 @@ class Chosen(World):
 
     def happens(self, feature: str, percent: int) -> bool:
         """Both answers, if there are such faults."""
-        if feature not in self.features or not self.choices.choose(2):
+        choices = self.choices
+        if feature not in self.features or choices.cost >= choices.most or not choices.choose(2):
             return False
-        self.choices.cost += 1
+        choices.cost += 1
         return True
 
     def log(self, text: str, *args: object) -> None:

@@ -1,7 +1,11 @@
-"""Copies of an owner, and what tells two owners apart.
+"""Owners that are put aside and taken up again, and what tells two of them apart.
 
-Both walk over all attributes of whatever an owner reaches, so that an attribute which is added later is copied and
-compared without a word here. The exceptions are below, each with the reason why it may be left out.
+An owner has *parts*: itself, its partition, and everything that both are made of when they are made. They refer to each
+other for ever. What comes and goes, entries and queues, copies and tables, is what a state *holds*. All states of an
+owner are states of one `Frame`, whose parts take on one state after the other.
+
+Parts and what they hold are read attribute by attribute, whatever these are, so an attribute that is added later is
+kept and compared without a word here. The exceptions are in `LEFT_OUT`, each with its reason.
 """
 
 from __future__ import annotations
@@ -14,81 +18,83 @@ from operator import attrgetter
 from types import FunctionType, MethodType
 from typing import Any, Final
 
+import attrs
+
 from kafka_notify._decision.context import Context
 from kafka_notify._partition.carrying import Carrying
 from kafka_notify._partition.commit_metadata import Committed, Fence
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
-from kafka_notify._partition.retry_reader import RetryReader
 from kafka_notify._partition.retry_record import RetryRecord
-from kafka_notify._partition.scheduler import Scheduler
-from kafka_notify._partition.strangers import Origins
 from kafka_notify._partition.waiting import Waiting
-from kafka_notify._partition.wide import LongWaits
+from kafka_notify._partition.wide import LongWaits, RetryHalf
 from kafka_notify._settle.copies import Copy as Written
-from kafka_notify._settle.dead_letters import DeadLetterCopy
-from kafka_notify._settle.publisher import CopyPublisher
-from kafka_notify._settle.records import RetryCopy
+from kafka_notify._settle.dead_letters import Form
 from kafka_notify._wire.history import History
 from kafka_notify.wire import DeadLetterState, Origin
-from tests.model.owner import Clock, Owner
-from tests.model.promises import Bytes, Copy, Record
+from tests.model.owner import Owner
+from tests.model.promises import Bytes, Copy
 from tests.model.world import World
 
 VALUES: Final = frozenset(
     (bool, bytes, float, int, str, type(None), type, Busy, Committed, Fence, History, Origin, FunctionType)
 )
-"""Types that nothing changes and that compare by what they are: shared by copies, compared as they are."""
-SHARED: Final = frozenset((Bytes, Copy, Record, DeadLetterState))
-"""The same, but compared in another way. An owner shares its world, too: see `clone`."""
-WIRING: Final[tuple[type, ...]] = (Clock, Context, CopyPublisher, Origins, RetryReader, Scheduler)
-"""Classes that keep nothing but what they were given when they were made: `test_wiring_never_changes`."""
+"""Types of values that nothing changes, and that compare by what they are."""
+SHARED: Final = frozenset((Bytes, Copy, DeadLetterState, Form, MethodType))
+"""Nothing changes these either. They are compared in another way, or belong to a part."""
 LEFT_OUT: Final[dict[type, frozenset[str]]] = {
-    # `said` is of wide halves, and halves are narrow here; `skew` is the time: see `TIMES`
-    Owner: frozenset(("publisher", "said", "skew", "world")),
-    # constant, and read again from the same record
+    # `said` is of wide halves, and halves are narrow here; `skew` is the time, which is kept beside: see `ago`
+    Owner: frozenset(("said", "skew", "world")),
+    # the same for each entry of an origin
     Entry: frozenset(("_headers", "size")),
-    # read by retention alone, which keeps all here
+    # of wide halves
+    RetryHalf: frozenset(("_fetched", "_looked", "_ready")),
+    # read where retention ends, which it does not here
     RetryRecord: frozenset(("written",)),
     Carrying: frozenset(("_ordered_at", "_recall_at", "_sparse_since")),
+    # statistics
     LongWaits: frozenset(("carried", "spill_failures", "spills")),
-    # made of the entry and of `retry`, which say the same; `failures` counts for the backoff alone
+    # made of `entry` and `retry`, which are compared; `failures` counts for the backoff alone
     Written: frozenset(("_context", "_forms", "_hook", "_instead", "_spawn", "failures", "headers", "key", "value")),
 }
+"""Attributes by which two states are not told apart. Those of parts are not kept either."""
 TIMES: Final[dict[type, frozenset[str]]] = {
     RetryRecord: frozenset(("due", "expires")),
     UserQueue: frozenset(("timer",)),
 }
 """Times, which are only ever compared with the present: see `ago`."""
+TABLES: Final = (list, deque, dict, OrderedDict, Counter, set, bytearray)
+STRANGE: Final[tuple[type, ...]] = (World, Context, FunctionType, MethodType, partial)
+"""What a part refers to and what holds no state."""
 
 Fields = Callable[[Any], tuple[Any, ...]]
 
 
 def ago(time: int | None, now: int) -> int | None:
-    """What a time is worth at `now`: 0 when it is over, 1 when the next tick reaches it, else 2. So two owners that do
+    """What a time is worth at `now`: 3 when it is over, 1 when the next tick reaches it, else 2. So two owners that do
     the same an hour apart are the same owner."""
     if not time:
         return time
     return 3 if time <= now else min(time - now, 2)
 
 
+# -- attributes ----------------------------------------------------------------------------------------
+
+
 class Shape:
-    """The attributes of a class."""
+    """The attributes of a class with slots."""
 
     def __init__(self, cls: type) -> None:
-        self.cls = cls
         slots = [name for base in reversed(cls.__mro__) for name in _slots(base)]
-        self.slots = tuple(name for name in slots if name not in ("__dict__", "__weakref__"))
-        self.has_dict = hasattr(cls, "__dict__") and any("__dict__" in vars(base) for base in cls.__mro__)
-        out = frozenset[str]().union(*(names for base, names in LEFT_OUT.items() if issubclass(cls, base)))
-        self.left_out = out
-        self.times = frozenset[str]().union(*(names for base, names in TIMES.items() if issubclass(cls, base)))
-        self.compared = tuple(name for name in self.slots if name not in out)
-        self.all_of = _getter(self.slots)
-        self.compared_of = _getter(self.compared)
+        self.names = tuple(name for name in slots if name not in ("__dict__", "__weakref__"))
+        self.left_out = _of(LEFT_OUT, cls)
+        self.times = _of(TIMES, cls)
+        self.compared = tuple(name for name in self.names if name not in self.left_out)
+        self.all_of = getter(self.names)
+        self.compared_of = getter(self.compared)
 
-    def is_wiring(self) -> bool:
-        """Whether it keeps no state."""
-        return issubclass(self.cls, WIRING)
+
+def _of(table: dict[type, frozenset[str]], cls: type) -> frozenset[str]:
+    return frozenset[str]().union(*(names for base, names in table.items() if issubclass(cls, base)))
 
 
 def _slots(cls: type) -> tuple[str, ...]:
@@ -96,13 +102,12 @@ def _slots(cls: type) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-def _getter(names: tuple[str, ...]) -> Fields:
-    if not names:
-        return lambda value: ()
+def getter(names: tuple[str, ...]) -> Fields:
+    """Reads these attributes, all at once."""
     if len(names) == 1:
-        get = attrgetter(names[0])
-        return lambda value: (get(value),)
-    return attrgetter(*names)
+        only = attrgetter(names[0])
+        return lambda value: (only(value),)
+    return attrgetter(*names) if names else lambda value: ()
 
 
 _SHAPES: Final[dict[type, Shape]] = {}
@@ -116,13 +121,162 @@ def shape(cls: type) -> Shape:
     return found
 
 
-# -- copies --------------------------------------------------------------------------------------------
+def names_of(part: Any) -> tuple[str, ...]:
+    """The attributes of an object."""
+    return (*shape(part.__class__).names, *getattr(part, "__dict__", ()))
 
 
-def clone(owner: Owner) -> Owner:
-    """An owner in the same state, which shares nothing that changes but its world."""
-    copied: Owner = _clone(owner, {id(owner.world): owner.world})
-    return copied
+# -- parts ---------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Frozen:
+    """A state of an owner that was put aside."""
+
+    now: int
+    values: tuple[Any, ...]
+    tables: tuple[Any, ...]
+
+
+class Frame:
+    """The parts of an owner, which was just started.
+
+    Args:
+        owner: It holds nothing yet.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.parts: list[Any] = []
+        self.tables: list[Any] = []
+        """Each once, however many parts refer to it."""
+        self._values: list[tuple[Any, tuple[str, ...], Fields]] = []
+        self._where: list[tuple[Any, str, int]] = []
+        """The attributes of parts that refer to a table."""
+        self._wiring: list[tuple[Any, Fields, tuple[Any, ...]]] = []
+        self._counts: list[tuple[Any, str]] = []
+        """Counters of arrivals, which grow for ever."""
+        self._known: dict[int, Any] = {}
+        self._look_at(owner)
+        self._known |= {id(part): part for part in self.parts}
+        self._numbers = {which: number for number, which in enumerate(self._known)}
+
+    def _look_at(self, part: Any) -> None:
+        self.parts.append(part)
+        left_out = _of(LEFT_OUT, part.__class__)
+        values, wired = [], []
+        for name in names_of(part):
+            if name in left_out:
+                continue
+            value = getattr(part, name)
+            kind = value.__class__
+            if kind in TABLES:
+                at = next((i for i, table in enumerate(self.tables) if table is value), len(self.tables))
+                self.tables[at:] = [value] if at == len(self.tables) else self.tables[at:]
+                self._where.append((part, name, at))
+            elif kind in VALUES or kind is tuple:
+                values.append(name)
+            elif kind is itertools.count:
+                self._counts.append((part, name))
+            else:
+                wired.append(name)
+                if isinstance(value, STRANGE):
+                    self._known[id(value)] = value
+                elif not any(value is known for known in self.parts):
+                    self._look_at(value)
+        if values:
+            self._values.append((part, tuple(values), getter(tuple(values))))
+        if wired:
+            read = getter(tuple(wired))
+            self._wiring.append((part, read, read(part)))
+
+    def check_wiring(self) -> None:
+        """Parts refer to each other as they did when they were made, and tables that were shared are."""
+        for part, read, was in self._wiring:
+            assert all(one is other for one, other in zip(read(part), was, strict=True)), part
+        shared = Counter(at for _, _, at in self._where)
+        for part, name, at in self._where:
+            assert shared[at] == 1 or getattr(part, name) is self.tables[at], (part, name)
+
+    def freeze(self) -> tuple[Hashable, Frozen]:
+        """Put the present state aside, and say what tells it apart. What the owner holds goes with it: it can do nothing
+        until `thaw`."""
+        owner = self.owner
+        p = owner.partition
+        p.source.advance()  # as every look around does: how far they are behind matters for windows alone
+        p.retry.advance()
+        for heap in (p.waiting.unreached, p.waiting.tainted, p.waiting.beyond):
+            if heap:  # the numbers only say which came first
+                heap[:] = [(offset, i, queue) for i, (offset, _, queue) in enumerate(sorted(heap, key=lambda one: one[:2]))]
+        tables = list(self.tables)
+        for part, name, at in self._where:
+            tables[at] = getattr(part, name)
+        values = tuple(itertools.chain.from_iterable([read(part) for part, _, read in self._values]))
+        found = self._key(values, tables)
+        return found, Frozen(owner.now, values, tuple([table.copy() if table else None for table in tables]))
+
+    def thaw(self, frozen: Frozen) -> Owner:
+        """The owner, in that state."""
+        at = 0
+        values = frozen.values
+        put = object.__setattr__
+        for part, names, _ in self._values:
+            for name in names:
+                put(part, name, values[at])
+                at += 1
+        known = self._known.copy()
+        for table, held in zip(self.tables, frozen.tables, strict=True):
+            if table:
+                table.clear()
+            if held:
+                _fill(table, held, known)
+        for part, name, index in self._where:
+            put(part, name, self.tables[index])
+        for part, name in self._counts:
+            put(part, name, itertools.count(len(self._known) << 10))
+        self.owner.skew = frozen.now
+        self.owner.said.clear()
+        return self.owner
+
+    def _key(self, values: tuple[Any, ...], tables: list[Any]) -> Hashable:
+        owner = self.owner
+        now = owner.now
+        walk = _Walk(now, self._numbers)
+        bags = [owner.flight, owner.timers]
+        for table in tables:
+            if not table:
+                walk.out.append(0)
+            elif not any(table is bag for bag in bags):
+                walk.take(table)
+        flight, timers = owner.flight, owner.timers
+        if len(flight) > 1:
+            flight.sort(key=lambda item: walk.peek(item))
+        if len(timers) > 1:
+            timers.sort(key=lambda item: walk.peek((ago(item[0], now), item[1])))
+        for item in flight:
+            walk.take(item)
+        for since, queue in timers:
+            walk.take((ago(since, now), queue))
+        return values, tuple(walk.out)
+
+
+# -- what is held --------------------------------------------------------------------------------------
+
+
+def _fill(table: Any, held: Any, known: dict[int, Any]) -> None:
+    """Fill an empty table with copies of what another holds."""
+    kind = held.__class__
+    if kind is bytearray:
+        table[:] = held
+    elif kind is set:
+        table.update(held)
+    elif kind in (list, deque):
+        for part in held:
+            table.append(part if part.__class__ in VALUES else _clone(part, known))
+    else:
+        for key, part in held.items():
+            name = key if key.__class__ in VALUES else _clone(key, known)
+            table[name] = part if part.__class__ in VALUES else _clone(part, known)
 
 
 def _clone(value: Any, known: dict[int, Any]) -> Any:
@@ -132,109 +286,28 @@ def _clone(value: Any, known: dict[int, Any]) -> Any:
     found = known.get(id(value))
     if found is not None:
         return found
-    container = _CONTAINERS.get(kind)
-    if container is not None:
-        return container(value, known)
-    its = shape(kind)
+    if kind is tuple:
+        return tuple([part if part.__class__ in VALUES else _clone(part, known) for part in value])
+    if kind is partial:
+        return partial(value.func, *_clone(value.args, known))
+    if kind in TABLES:
+        made = known[id(value)] = kind()
+        _fill(made, value, known)
+        return made
     made = known[id(value)] = object.__new__(kind)
-    put = object.__setattr__  # some are frozen
-    for name, part in zip(its.slots, its.all_of(value), strict=True):
-        put(made, name, part if part.__class__ in VALUES else _clone(part, known))
-    if its.has_dict:
-        into = made.__dict__
-        for name, part in value.__dict__.items():
-            into[name] = part if part.__class__ in VALUES else _clone(part, known)
+    its = shape(kind)
+    for name, part in zip(its.names, its.all_of(value)):  # noqa: B905 - both have all of the names
+        setattr(made, name, part if part.__class__ in VALUES else _clone(part, known))
     return made
-
-
-def _clone_list(value: Any, known: dict[int, Any]) -> Any:
-    made = known[id(value)] = value.__class__()
-    for part in value:
-        made.append(part if part.__class__ in VALUES else _clone(part, known))
-    return made
-
-
-def _clone_dict(value: Any, known: dict[int, Any]) -> Any:
-    made = known[id(value)] = value.__class__()
-    for key, part in value.items():
-        name = key if key.__class__ in VALUES else _clone(key, known)
-        made[name] = part if part.__class__ in VALUES else _clone(part, known)
-    return made
-
-
-def _clone_tuple(value: tuple[Any, ...], known: dict[int, Any]) -> Any:
-    return tuple([part if part.__class__ in VALUES else _clone(part, known) for part in value])
-
-
-def _clone_set(value: Any, known: dict[int, Any]) -> Any:
-    made = known[id(value)] = value.__class__(_clone(part, known) for part in value)
-    return made
-
-
-def _clone_bytes(value: bytearray, known: dict[int, Any]) -> Any:
-    made = known[id(value)] = bytearray(value)
-    return made
-
-
-def _clone_partial(value: partial[Any], known: dict[int, Any]) -> Any:
-    return partial(_clone(value.func, known), *_clone_tuple(value.args, known))
-
-
-def _clone_method(value: MethodType, known: dict[int, Any]) -> Any:
-    return MethodType(value.__func__, _clone(value.__self__, known))
-
-
-def _clone_count(value: Any, known: dict[int, Any]) -> Any:
-    made = known[id(value)] = itertools.count(int(repr(value)[len("count(") : -1]))
-    return made
-
-
-_CONTAINERS: Final[dict[type, Callable[[Any, dict[int, Any]], Any]]] = {
-    list: _clone_list,
-    deque: _clone_list,
-    dict: _clone_dict,
-    OrderedDict: _clone_dict,
-    Counter: _clone_dict,
-    tuple: _clone_tuple,
-    set: _clone_set,
-    frozenset: _clone_set,
-    bytearray: _clone_bytes,
-    partial: _clone_partial,
-    MethodType: _clone_method,
-    itertools.count: _clone_count,
-}
-
-
-# -- what tells two owners apart -----------------------------------------------------------------------
-
-
-def key(owner: Owner) -> Hashable:
-    """What is equal for two owners exactly when nothing that happens to both can tell them apart. What is under way,
-    and the timers, are put in an order of their own, as the scheduler picks any of them."""
-    now = owner.now
-    walk = _Walk(now)
-    flight, timers = owner.flight, owner.timers
-    owner.flight, owner.timers = [], []
-    walk.take(owner)
-    if len(flight) > 1:
-        flight.sort(key=lambda item: walk.peek(item))
-    if len(timers) > 1:
-        timers.sort(key=lambda item: walk.peek((ago(item[0], now), item[1])))
-    owner.flight, owner.timers = flight, timers
-    for item in flight:
-        walk.take(item)
-    for at, queue in timers:
-        walk.take((ago(at, now), queue))
-    return tuple(walk.out)
 
 
 class _Walk:
     """Writes what it meets as a row of values; what it has met before, as its number."""
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, met: dict[int, int]) -> None:
         self.now = now
         self.out: list[Any] = []
-        self._met: dict[int, int] = {}
+        self._met = met.copy()
 
     def peek(self, value: Any) -> str:
         """A row for the order alone: what it meets stays unmet."""
@@ -260,10 +333,8 @@ class _Walk:
             out.append(-1 - number)
             return
         self._met[id(value)] = len(self._met)
-        its = shape(kind)
-        if its.is_wiring():
-            return
         out.append(kind)
+        its = shape(kind)
         if its.times:
             for name, part in zip(its.compared, its.compared_of(value), strict=True):
                 if name in its.times:
@@ -275,10 +346,6 @@ class _Walk:
                 if part.__class__ in VALUES:
                     out.append(part)
                 else:
-                    self.take(part)
-        if its.has_dict:
-            for name, part in value.__dict__.items():
-                if name not in its.left_out:
                     self.take(part)
 
     def _row(self, value: Any) -> None:
@@ -306,13 +373,6 @@ class _Walk:
         self.out.append(value.__func__.__qualname__)
         self.take(value.__self__)
 
-    def _waiting(self, value: Waiting) -> None:
-        """Those that wait for the same offset are in order of arrival; the numbers that say so do not matter."""
-        for heap in (value.unreached, value.tainted, value.beyond):
-            self._row([(offset, queue) for offset, _, queue in sorted(heap, key=lambda item: item[:2])])
-        self._row(value.agenda)
-        self._row(value.uncovered)
-
     def _record(self, value: Bytes) -> None:
         self.out.append(value.value())
 
@@ -332,15 +392,10 @@ _WRITE: Final[dict[type, Callable[[_Walk, Any], None]]] = {
     OrderedDict: _Walk._table,
     Counter: _Walk._table,
     set: _Walk._set,
-    frozenset: _Walk._set,
     bytearray: _Walk._bytes,
     partial: _Walk._partial,
     MethodType: _Walk._method,
-    Waiting: _Walk._waiting,
     Bytes: _Walk._record,
     Copy: _Walk._copy,
     DeadLetterState: _Walk._letter,
 }
-
-__all__ = ["World", "ago", "clone", "key", "shape"]
-_ = (RetryCopy, DeadLetterCopy)

@@ -16,12 +16,14 @@ import attrs
 
 from kafka_notify._partition.commit_metadata import Committed
 from tests.exhaustive.choices import Choices, Chosen
-from tests.exhaustive.freeze import clone, key
+from tests.exhaustive.freeze import Frame, Frozen
 from tests.exhaustive.scenario import EXPIRY, START, Scenario
 from tests.model.owner import Owner
 from tests.model.promises import RETRY, SOURCE, Copy, Finished, Stored, Violation
 from tests.model.world import Request
 
+MOST: Final = 3
+"""Faults of one step, at most."""
 GONE: Final = 0
 """The number of an owner of which nothing is left."""
 
@@ -74,7 +76,6 @@ class Act:
     """What it has to be told: `nothing`, the `end` of the retry log, the `copy` at `at`, what is `stored`, or whether
     sends are `paused`."""
     at: int = -1
-    free: bool = True
 
 
 class _Log:
@@ -94,7 +95,7 @@ class Desk(Chosen):
     """The world as one owner sees it during one step: it says what the owner is told, and notes what the owner does."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self.answer_by(Choices())
+        self.answer_by(Choices(0))
         self.features = scenario.kinds
         self.max_attempts = scenario.attempts
         self.now = self.serial = self.low = self.retry_low = self.end = 0
@@ -145,80 +146,140 @@ class Desk(Chosen):
         return self.end - 1
 
 
+@attrs.frozen
+class Unstarted:
+    """An assignment that has no partition yet. It is made anew for each step."""
+
+    serial: int
+    now: int
+    paused: bool
+    fetched: tuple[tuple[int, str], tuple[int, str]] | None = None
+
+
+@attrs.frozen
+class Known:
+    """What the search asks about a state of an owner."""
+
+    born: int
+    works: bool
+    closing: bool
+    acts: tuple[Act, ...]
+    state: Unstarted | Frozen
+
+
 class Owners:
-    """The table of all owners that were met, each with a number from 1 on."""
+    """The table of all states of owners that were met, each with a number from 1 on."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.known: list[Owner | None] = [None]
-        self.acts: list[tuple[Act, ...]] = [()]
-        self.works: list[bool] = [False]
-        self.steps = 0
+        self.known: list[Known | None] = [None]
+        self.runs = 0
         """Steps that were run: all others were looked up."""
         self._numbers: dict[Hashable, int] = {}
-        self._outcomes: dict[Hashable, tuple[Outcome, ...]] = {}
+        self._outcomes: dict[Hashable, tuple[int, tuple[Outcome, ...]]] = {}
+        self._calls: dict[tuple[Call, ...], tuple[Call, ...]] = {}
         self._desk = Desk(scenario)
+        self.frame: Frame | None = None
 
     # -- states ---------------------------------------------------------------------------------------
 
     def first(self, serial: int, *, paused: bool, expired: bool) -> int:
         """A new assignment."""
-        return self._number(self.new(self._desk, serial, paused=paused, expired=expired))
+        return self._unstarted(Unstarted(serial, (EXPIRY if expired else 0) + START, paused))
 
-    def new(self, desk: Desk, serial: int, *, paused: bool, expired: bool) -> Owner:
-        """A new owner."""
-        desk.serial, desk.paused = serial - 1, paused
-        desk.answer_by(Choices())
-        owner = self.scenario.new_owner(desk)
-        owner.skew = (EXPIRY if expired else 0) + START
-        return owner
+    def _unstarted(self, state: Unstarted) -> int:
+        found = attrs.evolve(state, now=state.now // EXPIRY)
+        acts = (_START,) if state.fetched else (_FETCH,)
+        return self._number(found, Known(state.serial, False, False, acts, state))
 
-    def _number(self, owner: Owner) -> int:
+    def _number(self, found: Hashable, known: Known) -> int:
+        number = self._numbers.get(found)
+        if number is None:
+            number = self._numbers[found] = len(self.known)
+            self.known.append(known)
+        return number
+
+    def _put_aside(self, owner: Owner) -> int:
         if not owner.alive:
             forget_answers(owner)
             if not owner.flight:
                 return GONE
-        found = key(owner)
+        if self.frame is None:
+            self.frame = Frame(owner)
+        frame = self.frame if owner is self.frame.owner else Frame(owner)
+        p = owner.partition
+        found, state = frame.freeze()
         number = self._numbers.get(found)
-        if number is None:
-            number = self._numbers[found] = len(self.known)
-            self.known.append(owner)
-            self.acts.append(tuple(acts(owner)))
-            self.works.append(owner.idle)
-        return number
+        if number is not None:
+            return number
+        return self._number(found, Known(owner.born, owner.idle, p.closing and p.alive, tuple(acts(owner)), state))
+
+    def take_up(self, number: int) -> Owner:
+        """An owner in this state, until the next call."""
+        known = self.known[number]
+        assert known is not None
+        if isinstance(known.state, Frozen):
+            assert self.frame is not None
+            return self.frame.thaw(known.state)
+        return start(self.scenario, self._desk, known.state)
 
     # -- steps ----------------------------------------------------------------------------------------
 
-    def step(self, number: int, act: Act, told: Any = None) -> tuple[Outcome, ...]:
-        """All ends of a step.
+    def step(self, number: int, act: Act, told: Any, left: int) -> tuple[Outcome, ...]:
+        """All ends of a step with at most so many faults in it.
 
         Raises:
             Violation: One of them breaks a promise.
         """
         asked = number, act.name, act.at, told
-        found = self._outcomes.get(asked)
-        if found is None:
-            found = self._outcomes[asked] = self._run(number, act, told)
+        most, found = self._outcomes.get(asked, (-1, ()))
+        if most < min(left, MOST):
+            found = self._run(number, act, told, min(left, MOST))
+            self._outcomes[asked] = min(left, MOST), found
         return found
 
-    def _run(self, number: int, act: Act, told: Any) -> tuple[Outcome, ...]:
-        before = self.known[number]
-        assert before is not None
+    def _run(self, number: int, act: Act, told: Any, most: int) -> tuple[Outcome, ...]:
+        known = self.known[number]
+        assert known is not None
+        if isinstance(known.state, Unstarted) and act is not _START:
+            return self._before_start(number, known.state, act, told)
         desk = self._desk
-        choices = Choices()
+        choices = Choices(most)
         desk.answer_by(choices)
         found: dict[tuple[int, tuple[Call, ...]], int] = {}
         while True:
             choices.begin()
-            owner = clone(before)
+            owner = self.take_up(number)
             if perform(owner, desk, act, told):
-                end = self._number(owner), tuple(desk.calls)
+                calls = tuple(desk.calls)
+                end = self._put_aside(owner), self._calls.setdefault(calls, calls)
                 found[end] = min(choices.cost, found.get(end, choices.cost))
-            self.steps += 1
+            self.runs += 1
             if not choices.next():
                 break
         found.pop((number, ()), None)  # nothing happened
         return tuple(Outcome(owner, calls, cost) for (owner, calls), cost in found.items())
+
+    def _before_start(self, number: int, state: Unstarted, act: Act, told: Any) -> tuple[Outcome, ...]:
+        if act is _FETCH:
+            next = self._unstarted(attrs.evolve(state, fetched=told))
+        elif act is TIME:
+            next = self._unstarted(attrs.evolve(state, now=state.now + told))
+        else:
+            next = GONE
+        return () if next == number else (Outcome(next, (), 0),)
+
+
+def start(scenario: Scenario, desk: Desk, state: Unstarted) -> Owner:
+    """A new owner, which has fetched the commit if it had."""
+    desk.serial, desk.paused = state.serial - 1, state.paused
+    choices, desk.choose = desk.choose, lambda n: 0
+    owner = scenario.new_owner(desk)
+    desk.choose = choices
+    owner.skew = state.now
+    if state.fetched is not None:
+        perform(owner, desk, _FETCH, state.fetched)
+    return owner
 
 
 def forget_answers(owner: Owner) -> None:
@@ -226,7 +287,7 @@ def forget_answers(owner: Owner) -> None:
     owner.flight = [item for item in owner.flight if item[0] in ("answer", "copy", "letter")]
     owner.timers.clear()
     owner.committing = False
-    owner.stored = owner.fetched = None
+    owner.stored = None
 
 
 # -- what it may do next -------------------------------------------------------------------------------
@@ -377,6 +438,3 @@ def _asks(owner: Owner, desk: Desk) -> bool:
     asked = Asked(owner.born, request.source, request.retry, tuple(sorted(request.finished.items())))
     desk.calls.append(("ask", asked))
     return True
-
-
-Perform = Callable[[Owner, Desk, Act, Any], bool]

@@ -106,8 +106,8 @@ class Worlds:
         now = self.brokers.known[broker]
         found: list[State] = []
         tell = _Tell(self, found, note)
-        for who, number in ((0, owner), (1, zombie)):
-            for act in self.owners.acts[number]:
+        for who, number in ((0, owner), (1, zombie)) if zombie else ((0, owner),):
+            for act in self.owners.known[number].acts:
                 told: Any = None
                 needs = act.needs
                 if needs == "end":
@@ -121,7 +121,7 @@ class Worlds:
                 elif needs == "paused":
                     told = now.paused
                 tell.doing = who, act.name
-                for end in self.owners.step(number, act, told):
+                for end in self.owners.step(number, act, told, left):
                     if end.cost <= left:
                         next_broker = self.brokers.after(broker, *end.calls) if end.calls else broker
                         if who:
@@ -148,11 +148,11 @@ class Worlds:
             if cost > left:
                 continue
             if is_owner:
-                for end in self.owners.step(owner, TOLD, (asked.source, asked.retry, told)):
+                for end in self.owners.step(owner, TOLD, (asked.source, asked.retry, told), left):
                     tell(next_broker, end.owner, zombie, left - cost)
             else:
                 assert told is None
-                for end in self.owners.step(zombie, FENCED):
+                for end in self.owners.step(zombie, FENCED, None, left):
                     tell(next_broker, owner, end.owner, left - cost)
 
     def _hand_over(self, tell: _Tell, state: State, now: Now) -> None:
@@ -160,10 +160,10 @@ class Worlds:
         owners, kinds = self.owners, self.scenario.kinds
         its = owners.known[owner]
         assert its is not None
-        closing = its._partition is not None and its.partition.closing
+        closing = its.closing
         if closing:
             tell.doing = 0, "lets go; the next one is assigned"
-            (end,) = owners.step(owner, LET_GO)
+            (end,) = owners.step(owner, LET_GO, None, left)
             rest = end.owner or zombie
             self._assign(tell, broker, now, rest if rest == zombie else GONE, rest, left)
         if not left or now.serial > self.scenario.takeovers:
@@ -176,7 +176,7 @@ class Worlds:
             self._assign(tell, broker, now, owner, owner, left - 1)
         if "drain" in kinds and its.works and not closing:
             tell.doing = 0, REVOKE.name
-            for end in owners.step(owner, REVOKE):
+            for end in owners.step(owner, REVOKE, None, left):
                 tell(broker, end.owner, zombie, left - 1)
 
     def _assign(self, tell: _Tell, broker: int, now: Now, in_group: int, zombie: int, left: int) -> None:
@@ -200,7 +200,7 @@ class Worlds:
     def _later(self, number: int, step: int) -> int:
         if number == GONE:
             return GONE
-        for end in self.owners.step(number, TIME, step):
+        for end in self.owners.step(number, TIME, step, 0):
             return end.owner
         return number
 
@@ -222,9 +222,8 @@ class Worlds:
         gone = lost(now, self.scenario)
         if gone:
             raise Violation("LOSS", f"{gone} never became terminal", [])
-        if not (now.done and self.owners.works[owner]):
-            its = self.owners.known[owner]
-            assert its is not None
+        if not (now.done and self.owners.known[owner].works):
+            its = self.owners.take_up(owner)
             raise Violation("STUCK", f"nothing more happens, and something waits: {its.describe()}", [])
 
     def explain(self, state: State, to: State | None) -> tuple[Step, Violation | None]:
@@ -289,7 +288,7 @@ def search(
         broken = Broken(e.kind, e.text, tuple(_path(worlds, order, parents, at)), len(order))
     return Report(
         scenario, len(order), transitions, depth, at == len(order), len(worlds.owners.known) - 1,
-        len(worlds.brokers.known), worlds.owners.steps, ends, time.process_time() - began, broken,
+        len(worlds.brokers.known), worlds.owners.runs, ends, time.process_time() - began, broken,
     )  # fmt: skip
 
 

@@ -496,8 +496,10 @@ class Owner:
             self.partition.finish(entry, accepted=accepted, now=self.now)
 
     def _note_end(self, entry: Entry) -> None:
-        held = entry.retry
-        self.finished[self._what(entry)] = (held.history.redrives, held.at) if held else (0, None)
+        held, what = entry.retry, self._what(entry)
+        self.finished[what] = (held.history.redrives, held.at) if held else (0, None)
+        for known in (self.counted, self.decided):
+            known.pop((what, entry.history.redrives), None)  # type: ignore[attr-defined]
         far = held is not None and held.last >= self.partition.retry.frontier + commit_metadata.WINDOW
         if held is not None and (far or self.partition.window):
             self.unsaid[entry.origin] = held.last
