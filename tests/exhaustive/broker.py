@@ -8,16 +8,16 @@ is set up and to which it is written.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Any, Final, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import attrs
 
-from kafka_notify._partition.commit_metadata import Committed
+from kafka_notify._fetch.channels import Channels
 from tests.exhaustive.choices import Choices, Chosen
-from tests.exhaustive.owners import MOST, Asked, Call, Member
+from tests.exhaustive.owners import MOST, Asked, Call
 from tests.exhaustive.scenario import Scenario
 from tests.model.promises import REDRIVE, Copy, Promises, Violation
-from tests.model.world import GENERATIONS, Request
+from tests.model.world import Request
 
 Kept = tuple[Any, ...]
 
@@ -44,9 +44,7 @@ class _Member:
     """The owner of a request: notes what it is told."""
 
     marks = True
-
-    class channels:  # noqa: N801 - an attribute
-        sent = frozenset[str]()
+    channels = Channels(frozenset())
 
     def __init__(self, born: int) -> None:
         self.born, self.writer = born, f"w{born}"
@@ -160,6 +158,7 @@ class Brokers:
         self.steps = 0
         self._numbers: dict[Kept, int] = {}
         self._after: dict[Hashable, int] = {}
+        self._after_calls: dict[int, int] = {}
         self._answers: dict[Hashable, tuple[tuple[int, bool | None, int], ...]] = {}
         self._broker = Broker(scenario)
 
@@ -175,7 +174,7 @@ class Brokers:
         return number
 
     def _now(self, kept: Kept) -> Now:
-        (retry, source, held, *_, redrivable, redriven, _, _, asked, paused, expired, serial) = kept
+        (retry, source, held, *_, redrivable, _, _, _, asked, paused, expired, serial) = kept
         committed = source[0] == len(self.scenario.users) and held[0] == len(retry)
         return Now(
             kept, retry, (source, held), asked, paused, expired, serial, redrivable,
@@ -195,6 +194,20 @@ class Brokers:
             broker.call(calls)
             self.steps += 1
             found = self._after[number, calls] = self._number(broker.save())
+        return found
+
+    def after_calls(self, number: int, which: int, calls: list[tuple[Call, ...]]) -> int:
+        """The state after the calls of this number in the table.
+
+        Raises:
+            Violation: One of them breaks a promise.
+        """
+        if not which:
+            return number
+        asked = number << 32 | which
+        found = self._after_calls.get(asked)
+        if found is None:
+            found = self._after_calls[asked] = self.after(number, *calls[which])
         return found
 
     def answers(self, number: int, asked: Asked) -> tuple[tuple[int, bool | None, int], ...]:
@@ -229,6 +242,3 @@ def lost(now: Now, scenario: Scenario) -> list[int]:
     """Notifications that are neither accepted, nor dead, nor skipped."""
     accepted, dead, skipped = now.kept[3:6]
     return [at for at in range(len(scenario.users)) if at not in accepted + dead + skipped]
-
-
-__all__ = ["GENERATIONS", "Broker", "Brokers", "Committed", "Member", "Now", "lost"]

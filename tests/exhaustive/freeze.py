@@ -25,7 +25,6 @@ from kafka_notify._partition.carrying import Carrying
 from kafka_notify._partition.commit_metadata import Committed, Fence
 from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.retry_record import RetryRecord
-from kafka_notify._partition.waiting import Waiting
 from kafka_notify._partition.wide import LongWaits, RetryHalf
 from kafka_notify._settle.copies import Copy as Written
 from kafka_notify._settle.dead_letters import Form
@@ -54,7 +53,9 @@ LEFT_OUT: Final[dict[type, frozenset[str]]] = {
     # statistics
     LongWaits: frozenset(("carried", "spill_failures", "spills")),
     # made of `entry` and `retry`, which are compared; `failures` counts for the backoff alone
-    Written: frozenset(("_context", "_forms", "_hook", "_instead", "_spawn", "failures", "headers", "key", "value")),
+    Written: frozenset(
+        ("_context", "_forms", "_hook", "_instead", "_spawn", "failures", "headers", "key", "value")
+    ),
 }
 """Attributes by which two states are not told apart. Those of parts are not kept either."""
 TIMES: Final[dict[type, frozenset[str]]] = {
@@ -134,6 +135,8 @@ class Frozen:
     """A state of an owner that was put aside."""
 
     now: int
+    waits: bool
+    """Whether there is a time that has not come."""
     values: tuple[Any, ...]
     tables: tuple[Any, ...]
 
@@ -159,6 +162,8 @@ class Frame:
         self._known: dict[int, Any] = {}
         self._look_at(owner)
         self._known |= {id(part): part for part in self.parts}
+        self._bags = frozenset(at for _, name, at in self._where if name in ("flight", "timers"))
+        """What the scheduler takes anything from."""
         self._numbers = {which: number for number, which in enumerate(self._known)}
 
     def _look_at(self, part: Any) -> None:
@@ -199,21 +204,25 @@ class Frame:
             assert shared[at] == 1 or getattr(part, name) is self.tables[at], (part, name)
 
     def freeze(self) -> tuple[Hashable, Frozen]:
-        """Put the present state aside, and say what tells it apart. What the owner holds goes with it: it can do nothing
-        until `thaw`."""
+        """Put the present state aside, and say what tells it apart. What the owner holds goes with it: it does nothing
+        more until `thaw`."""
         owner = self.owner
         p = owner.partition
         p.source.advance()  # as every look around does: how far they are behind matters for windows alone
         p.retry.advance()
         for heap in (p.waiting.unreached, p.waiting.tainted, p.waiting.beyond):
             if heap:  # the numbers only say which came first
-                heap[:] = [(offset, i, queue) for i, (offset, _, queue) in enumerate(sorted(heap, key=lambda one: one[:2]))]
+                heap[:] = [
+                    (offset, i, queue)
+                    for i, (offset, _, queue) in enumerate(sorted(heap, key=lambda one: one[:2]))
+                ]
         tables = list(self.tables)
         for part, name, at in self._where:
             tables[at] = getattr(part, name)
         values = tuple(itertools.chain.from_iterable([read(part) for part, _, read in self._values]))
-        found = self._key(values, tables)
-        return found, Frozen(owner.now, values, tuple([table.copy() if table else None for table in tables]))
+        found, waits = self._key(values, tables)
+        held = tuple([table.copy() if table else None for table in tables])
+        return found, Frozen(owner.now, waits, values, held)
 
     def thaw(self, frozen: Frozen) -> Owner:
         """The owner, in that state."""
@@ -238,26 +247,27 @@ class Frame:
         self.owner.said.clear()
         return self.owner
 
-    def _key(self, values: tuple[Any, ...], tables: list[Any]) -> Hashable:
+    def _key(self, values: tuple[Any, ...], tables: list[Any]) -> tuple[Hashable, bool]:
         owner = self.owner
         now = owner.now
         walk = _Walk(now, self._numbers)
-        bags = [owner.flight, owner.timers]
-        for table in tables:
+        for at, table in enumerate(tables):
             if not table:
                 walk.out.append(0)
-            elif not any(table is bag for bag in bags):
+            elif at not in self._bags:
                 walk.take(table)
         flight, timers = owner.flight, owner.timers
         if len(flight) > 1:
             flight.sort(key=lambda item: walk.peek(item))
         if len(timers) > 1:
             timers.sort(key=lambda item: walk.peek((ago(item[0], now), item[1])))
+        walk.out.append(len(flight))
         for item in flight:
             walk.take(item)
         for since, queue in timers:
-            walk.take((ago(since, now), queue))
-        return values, tuple(walk.out)
+            walk.time(since)
+            walk.take(queue)
+        return (values, tuple(walk.out)), walk.waits
 
 
 # -- what is held --------------------------------------------------------------------------------------
@@ -289,7 +299,11 @@ def _clone(value: Any, known: dict[int, Any]) -> Any:
     if kind is tuple:
         return tuple([part if part.__class__ in VALUES else _clone(part, known) for part in value])
     if kind is partial:
-        return partial(value.func, *_clone(value.args, known))
+        args = [
+            part if part.__class__ in VALUES else known.get(id(part)) or _clone(part, known)
+            for part in value.args
+        ]
+        return partial(value.func, *args)
     if kind in TABLES:
         made = known[id(value)] = kind()
         _fill(made, value, known)
@@ -297,7 +311,10 @@ def _clone(value: Any, known: dict[int, Any]) -> Any:
     made = known[id(value)] = object.__new__(kind)
     its = shape(kind)
     for name, part in zip(its.names, its.all_of(value)):  # noqa: B905 - both have all of the names
-        setattr(made, name, part if part.__class__ in VALUES else _clone(part, known))
+        if part.__class__ not in VALUES:
+            other = known.get(id(part))
+            part = _clone(part, known) if other is None else other
+        setattr(made, name, part)
     return made
 
 
@@ -306,8 +323,16 @@ class _Walk:
 
     def __init__(self, now: int, met: dict[int, int]) -> None:
         self.now = now
+        self.waits = False
+        """Whether a time was met that has not come."""
         self.out: list[Any] = []
         self._met = met.copy()
+
+    def time(self, time: int | None) -> None:
+        """Write a time."""
+        worth = ago(time, self.now)
+        self.waits = self.waits or worth in (1, 2)
+        self.out.append(worth)
 
     def peek(self, value: Any) -> str:
         """A row for the order alone: what it meets stays unmet."""
@@ -338,13 +363,16 @@ class _Walk:
         if its.times:
             for name, part in zip(its.compared, its.compared_of(value), strict=True):
                 if name in its.times:
-                    out.append(ago(part, self.now))
+                    self.time(part)
                 else:
                     self.take(part)
         else:
+            met = self._met
             for part in its.compared_of(value):
                 if part.__class__ in VALUES:
                     out.append(part)
+                elif (number := met.get(id(part))) is not None:
+                    out.append(-1 - number)
                 else:
                     self.take(part)
 

@@ -9,7 +9,7 @@ is told the same again, whatever the rest of the world is like then. What it doe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, Final, NoReturn, cast
 
 import attrs
@@ -31,7 +31,7 @@ Call = tuple[Any, ...]
 """A method of the broker by its name, and its arguments."""
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Member:
     """What the world knows of an owner that does something to it."""
 
@@ -45,7 +45,7 @@ class Member:
         return dict(self.ended)
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Asked:
     """A commit on its way."""
 
@@ -60,8 +60,8 @@ class Outcome:
     """One end of a step."""
 
     owner: int
-    calls: tuple[Call, ...]
-    """What it does to the world."""
+    calls: int
+    """What it does to the world: its number in `Owners.calls`."""
     cost: int
     """Faults in it."""
 
@@ -125,7 +125,9 @@ class Desk(Chosen):
     def check_again(self, owner: Owner, origin: int, redrives: int, what: str) -> None:
         self._note("check_again", self._member(owner, origin), origin, redrives, what)
 
-    def check_start(self, owner: Owner, origin: int, redrives: int, attempts: int, covered: int | None) -> None:
+    def check_start(
+        self, owner: Owner, origin: int, redrives: int, attempts: int, covered: int | None
+    ) -> None:
         self._note("check_start", self._member(owner, origin), origin, redrives, attempts, covered)
 
     def copied(self, owner: Owner, origin: int, redrives: int, attempts: int) -> None:
@@ -176,8 +178,10 @@ class Owners:
         self.runs = 0
         """Steps that were run: all others were looked up."""
         self._numbers: dict[Hashable, int] = {}
+        self._keys: list[Hashable] = [None]
         self._outcomes: dict[Hashable, tuple[int, tuple[Outcome, ...]]] = {}
-        self._calls: dict[tuple[Call, ...], tuple[Call, ...]] = {}
+        self.calls: list[tuple[Call, ...]] = [()]
+        self._calls: dict[tuple[Call, ...], int] = {(): 0}
         self._desk = Desk(scenario)
         self.frame: Frame | None = None
 
@@ -197,7 +201,17 @@ class Owners:
         if number is None:
             number = self._numbers[found] = len(self.known)
             self.known.append(known)
+            self._keys.append(found)
         return number
+
+    def key_of(self, number: int) -> Hashable:
+        """What tells this state apart."""
+        return self._keys[number]
+
+    def acts_of(self, number: int) -> tuple[Act, ...]:
+        """What an owner in this state may do."""
+        known = self.known[number]
+        return () if known is None else known.acts
 
     def _put_aside(self, owner: Owner) -> int:
         if not owner.alive:
@@ -212,7 +226,9 @@ class Owners:
         number = self._numbers.get(found)
         if number is not None:
             return number
-        return self._number(found, Known(owner.born, owner.idle, p.closing and p.alive, tuple(acts(owner)), state))
+        return self._number(
+            found, Known(owner.born, owner.idle, p.closing and p.alive, tuple(acts(owner)), state)
+        )
 
     def take_up(self, number: int) -> Owner:
         """An owner in this state, until the next call."""
@@ -241,23 +257,27 @@ class Owners:
     def _run(self, number: int, act: Act, told: Any, most: int) -> tuple[Outcome, ...]:
         known = self.known[number]
         assert known is not None
+        if act is TIME and isinstance(known.state, Frozen) and not known.state.waits:
+            return ()
         if isinstance(known.state, Unstarted) and act is not _START:
             return self._before_start(number, known.state, act, told)
         desk = self._desk
         choices = Choices(most)
         desk.answer_by(choices)
-        found: dict[tuple[int, tuple[Call, ...]], int] = {}
+        found: dict[tuple[int, int], int] = {}
         while True:
             choices.begin()
             owner = self.take_up(number)
             if perform(owner, desk, act, told):
-                calls = tuple(desk.calls)
-                end = self._put_aside(owner), self._calls.setdefault(calls, calls)
+                calls = self._calls.setdefault(tuple(desk.calls), len(self.calls))
+                if calls == len(self.calls):
+                    self.calls.append(tuple(desk.calls))
+                end = self._put_aside(owner), calls
                 found[end] = min(choices.cost, found.get(end, choices.cost))
             self.runs += 1
             if not choices.next():
                 break
-        found.pop((number, ()), None)  # nothing happened
+        found.pop((number, 0), None)  # nothing happened
         return tuple(Outcome(owner, calls, cost) for (owner, calls), cost in found.items())
 
     def _before_start(self, number: int, state: Unstarted, act: Act, told: Any) -> tuple[Outcome, ...]:
@@ -267,7 +287,7 @@ class Owners:
             next = self._unstarted(attrs.evolve(state, now=state.now + told))
         else:
             next = GONE
-        return () if next == number else (Outcome(next, (), 0),)
+        return () if next == number else (Outcome(next, 0, 0),)
 
 
 def start(scenario: Scenario, desk: Desk, state: Unstarted) -> Owner:
@@ -324,9 +344,7 @@ def acts(owner: Owner) -> list[Act]:
             found.append(_READ_SOURCE)
         if not owner.committing:
             found.append(_COMMIT)
-    found += [
-        Act("wakes up", "nothing", i) for i, (at, _) in enumerate(owner.timers) if at <= owner.now
-    ]
+    found += [Act("wakes up", "nothing", i) for i, (at, _) in enumerate(owner.timers) if at <= owner.now]
     if p.active:
         found.append(_TICK)
     return found
@@ -382,9 +400,12 @@ def perform(owner: Owner, desk: Desk, act: Act, told: Any) -> bool:
 def _perform(owner: Owner, desk: Desk, act: Act, told: Any) -> bool:
     name = act.name
     if act is _FETCH:
-        (desk.stored_source.frontier, desk.stored_source.metadata), (
-            desk.stored_retry.frontier,
-            desk.stored_retry.metadata,
+        (
+            (desk.stored_source.frontier, desk.stored_source.metadata),
+            (
+                desk.stored_retry.frontier,
+                desk.stored_retry.metadata,
+            ),
         ) = told
         owner._fetch()
     elif act is _START:
@@ -434,6 +455,7 @@ def _asks(owner: Owner, desk: Desk) -> bool:
     """A worker asks for a commit when something has changed since the last that was stored."""
     (request,) = desk.requests
     if owner.stored == (request.source, request.retry):
+        owner.committing = False
         return False
     asked = Asked(owner.born, request.source, request.retry, tuple(sorted(request.finished.items())))
     desk.calls.append(("ask", asked))

@@ -15,8 +15,8 @@ FAULTS: Final = frozenset(
     ("crash", "zombies", "drain", "timeouts", "partial", "unknown", "redrive", "pause", "expiry")
 )
 """The owner dies, goes on without its assignment, or hands over; a produce fails, whether written or not; a commit is
-stored in part, or its answer is lost; the provider accepts, and its answer is lost; the operator redrives a dead letter;
-odd notifications are paused; even ones expire."""
+stored in part, or its answer is lost; the provider accepts, and its answer is lost; the operator redrives a dead
+letter; odd notifications are paused; even ones expire."""
 START: Final = 100
 EXPIRY: Final = 1_000_000
 """When everything begins, and when what expires is over."""
@@ -42,12 +42,14 @@ class Scenario:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.users} with {self.faults} faults"
+        return f"{self.users}, {self.faults} fault{'s' * (self.faults != 1)}"
 
     def source(self) -> list[Record | None]:
         """The records."""
         return [
-            Record(f"u{user}", EXPIRY if "expiry" in self.kinds and at % 2 == 0 else None, "k" * self.collapse)
+            Record(
+                f"u{user}", EXPIRY if "expiry" in self.kinds and at % 2 == 0 else None, "k" * self.collapse
+            )
             for at, user in enumerate(self.users)
         ]
 
@@ -58,8 +60,16 @@ def orders(notifications: int, users: int = 2) -> list[str]:
     found = [""]
     for _ in range(notifications):
         found = [
-            order + chr(ord("a") + user)
-            for order in found
-            for user in range(min(users, len(set(order)) + 1))
+            order + chr(ord("a") + user) for order in found for user in range(min(users, len(set(order)) + 1))
         ]
     return found
+
+
+def plan(notifications: int, users: int, faults: int, takeovers: int) -> list[Scenario]:
+    """The worlds within these bounds, the small ones first. Each holds all smaller ones with fewer faults."""
+    return [
+        Scenario(order, most, takeovers=takeovers)
+        for most in range(faults + 1)
+        for size in range(1, notifications + 1)
+        for order in orders(size, users)
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ import attrs
 from tests.exhaustive.broker import Brokers, Now, lost
 from tests.exhaustive.owners import FENCED, GONE, LET_GO, REVOKE, TIME, TOLD, Act, Call, Owners
 from tests.exhaustive.scenario import EXPIRY, Scenario
+from tests.exhaustive.table import shown
 from tests.model.promises import Violation
 
 _BITS: Final = 26
@@ -40,6 +43,8 @@ class Step:
     what: str
     calls: tuple[Call, ...]
     after: State
+    shown: tuple[str, str, str] = ("", "", "")
+    """The retry log and the commits after it."""
 
 
 @attrs.frozen
@@ -85,6 +90,8 @@ class Worlds:
         self.scenario = scenario
         self.owners = Owners(scenario)
         self.brokers = Brokers(scenario)
+        self.ends = 0
+        """States that were looked at in which nothing more happens without a fault."""
 
     def first(self) -> State:
         """The first owner was assigned, and nothing else has happened."""
@@ -105,29 +112,22 @@ class Worlds:
         broker, owner, zombie, left = unpack(state)
         now = self.brokers.known[broker]
         found: list[State] = []
-        tell = _Tell(self, found, note)
+        tell = self._tell = _Tell(found, note)
+        after, calls = self.brokers.after_calls, self.owners.calls
         for who, number in ((0, owner), (1, zombie)) if zombie else ((0, owner),):
-            for act in self.owners.known[number].acts:
-                told: Any = None
-                needs = act.needs
-                if needs == "end":
-                    told = len(now.retry)
-                elif needs == "copy":
-                    if act.at >= len(now.retry):
-                        continue
-                    told = now.retry[act.at]
-                elif needs == "stored":
-                    told = now.stored
-                elif needs == "paused":
-                    told = now.paused
+            for act in self.owners.acts_of(number):
+                is_there, told = self.told(act, now)
+                if not is_there:
+                    continue
                 tell.doing = who, act.name
                 for end in self.owners.step(number, act, told, left):
                     if end.cost <= left:
-                        next_broker = self.brokers.after(broker, *end.calls) if end.calls else broker
+                        tell.calls = calls[end.calls]
+                        next_broker = after(broker, end.calls, calls)
                         if who:
-                            tell(next_broker, owner, end.owner, left - end.cost, end.calls)
+                            tell(next_broker, owner, end.owner, left - end.cost, calls[end.calls])
                         else:
-                            tell(next_broker, end.owner, zombie, left - end.cost, end.calls)
+                            tell(next_broker, end.owner, zombie, left - end.cost, calls[end.calls])
         for asked in now.requests:
             self._answer(tell, state, now, asked.born == now.serial, asked)
         self._hand_over(tell, state, now)
@@ -138,8 +138,22 @@ class Worlds:
             tell.doing = -1, "somebody resumes"
             tell(self.brokers.after(broker, ("toggle",)), owner, zombie, left)
         if not any(next & _FAULTS == left for next in found):
+            tell.doing, tell.calls = (-1, "nothing more happens"), ()
             self._check_end(now, owner)
+            self.ends += 1
         return found
+
+    @staticmethod
+    def told(act: Act, now: Now) -> tuple[bool, Any]:
+        """What an owner is told that does this; False when there is nothing to be told."""
+        needs = act.needs
+        if needs == "nothing":
+            return True, None
+        if needs == "copy":
+            return (True, now.retry[act.at]) if act.at < len(now.retry) else (False, None)
+        if needs == "end":
+            return True, len(now.retry)
+        return True, now.paused if needs == "paused" else now.stored
 
     def _answer(self, tell: _Tell, state: State, now: Now, is_owner: bool, asked: Any) -> None:
         broker, owner, zombie, left = unpack(state)
@@ -190,12 +204,12 @@ class Worlds:
         broker, owner, zombie, left = unpack(state)
         tell.doing = -1, "time passes" if not expires else "time passes, the even ones expire"
         step = EXPIRY if expires else 1
-        numbers = [self._later(number, step) for number in (owner, zombie)]
+        later, later_zombie = self._later(owner, step), self._later(zombie, step)
         next_broker = broker
         if now.waits or expires:
             next_broker = self.brokers.after(broker, ("tick", expires))
-        if next_broker != broker or numbers != [owner, zombie]:
-            tell(next_broker, *numbers, left - expires)
+        if (next_broker, later, later_zombie) != (broker, owner, zombie):
+            tell(next_broker, later, later_zombie, left - expires)
 
     def _later(self, number: int, step: int) -> int:
         if number == GONE:
@@ -222,50 +236,54 @@ class Worlds:
         gone = lost(now, self.scenario)
         if gone:
             raise Violation("LOSS", f"{gone} never became terminal", [])
-        if not (now.done and self.owners.known[owner].works):
-            its = self.owners.take_up(owner)
-            raise Violation("STUCK", f"nothing more happens, and something waits: {its.describe()}", [])
+        its = self.owners.known[owner]
+        if not (now.done and its is not None and its.works):
+            described = self.owners.take_up(owner).describe()
+            raise Violation("STUCK", f"nothing more happens, and something waits: {described}", [])
 
-    def explain(self, state: State, to: State | None) -> tuple[Step, Violation | None]:
-        """The step to a state that may follow, or, without one, the step that breaks a promise."""
+    def explain(self, state: State, to: State) -> Step:
+        """The step from a state to one that may follow."""
         steps: list[Step] = []
-        doing = [(-1, "nothing more happens")]
         try:
             self.after(state, steps.append)
-        except Violation as e:
-            if to is None:
-                return Step("", "", (), state), e
-        del doing
-        return next(step for step in steps if step.after == to), None
+        except Violation:
+            pass  # another step from here breaks a promise
+        step = next(step for step in steps if step.after == to)
+        return attrs.evolve(step, shown=shown(self.brokers.known[unpack(to)[0]]))
+
+    def explain_break(self, state: State) -> Step:
+        """The step from a state that breaks a promise."""
+        before = shown(self.brokers.known[unpack(state)[0]])
+        return Step(WHO[self._tell.doing[0]], self._tell.doing[1], self._tell.calls, state, before)
+
+
+WHO: Final = ("the owner", "the one before", "")
 
 
 class _Tell:
     """Takes what follows a state."""
 
-    def __init__(self, worlds: Worlds, found: list[State], note: Callable[[Step], None] | None) -> None:
+    def __init__(self, found: list[State], note: Callable[[Step], None] | None) -> None:
         self._found = found
         self._note = note
         self.doing: tuple[int, str] = (-1, "")
+        self.calls: tuple[Call, ...] = ()
 
-    def __call__(
-        self, broker: int, owner: int, zombie: int, left: int, calls: tuple[Call, ...] = ()
-    ) -> None:
+    def __call__(self, broker: int, owner: int, zombie: int, left: int, calls: tuple[Call, ...] = ()) -> None:
         state = ((broker << _BITS | owner) << _BITS | zombie) << 4 | left
         self._found.append(state)
         if self._note is not None:
-            self._note(Step(("the owner", "the one before", "")[self.doing[0]], self.doing[1], calls, state))
+            self._note(Step(WHO[self.doing[0]], self.doing[1], calls, state))
 
 
-def search(
-    scenario: Scenario, most: int, *, told: Callable[[str], None] | None = None
-) -> Report:
+def search(scenario: Scenario, most: int, *, told: Callable[[str], None] | None = None) -> Report:
     """Visit the states of a scenario, nearest first, until there are no more or `most` were visited."""
     worlds = Worlds(scenario)
     began = time.process_time()
     first = worlds.first()
     order, parents = [first], array("Q", [0])
     seen = {first}
-    depth, transitions, ends, at = 0, 0, 0, 0
+    depth, transitions, at = 0, 0, 0
     broken = None
     level = 1  # end of the states of this depth
     after = worlds.after
@@ -273,6 +291,7 @@ def search(
         while at < len(order) and len(order) < most:
             if at == level:
                 depth, level = depth + 1, len(order)
+                gc.freeze()  # what the tables keep is not garbage: do not look at it again and again
                 if told is not None:
                     told(f"depth {depth}: {len(order):,} states, {time.process_time() - began:.0f} s")
             state = order[at]
@@ -285,10 +304,13 @@ def search(
                     parents.append(at)
             at += 1
     except Violation as e:
-        broken = Broken(e.kind, e.text, tuple(_path(worlds, order, parents, at)), len(order))
+        last = worlds.explain_break(order[at])
+        broken = Broken(e.kind, e.text, (*_path(worlds, order, parents, at), last), len(order))
+    finally:
+        gc.unfreeze()
     return Report(
         scenario, len(order), transitions, depth, at == len(order), len(worlds.owners.known) - 1,
-        len(worlds.brokers.known), worlds.owners.runs, ends, time.process_time() - began, broken,
+        len(worlds.brokers.known), worlds.owners.runs, worlds.ends, time.process_time() - began, broken,
     )  # fmt: skip
 
 
@@ -297,5 +319,5 @@ def _path(worlds: Worlds, order: list[State], parents: array[int], at: int) -> I
     while way[-1]:
         way.append(parents[way[-1]])
     way.reverse()
-    for one, other in zip(way, way[1:], strict=False):
-        yield worlds.explain(order[one], order[other])[0]
+    for one, other in itertools.pairwise(way):
+        yield worlds.explain(order[one], order[other])

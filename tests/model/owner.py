@@ -29,7 +29,16 @@ from kafka_notify._settle.publisher import CopyPublisher
 from kafka_notify._settle.records import RetryCopy, SpillCopy
 from kafka_notify._wire.undecoded import collapse_of
 from kafka_notify.policy import RetryPolicy
-from kafka_notify.wire import SPILL_ORIGIN, DlqReason, Headers, History, Origin, RetryState, read_dead_letter, read_retry
+from kafka_notify.wire import (
+    SPILL_ORIGIN,
+    DlqReason,
+    Headers,
+    History,
+    Origin,
+    RetryState,
+    read_dead_letter,
+    read_retry,
+)
 from tests.model.promises import Bytes, Copy, Finished, Record
 from tests.model.world import ADDED, RETENTION, TOPIC, USERS, Request, World
 
@@ -499,7 +508,7 @@ class Owner:
         held, what = entry.retry, self._what(entry)
         self.finished[what] = (held.history.redrives, held.at) if held else (0, None)
         for known in (self.counted, self.decided):
-            known.pop((what, entry.history.redrives), None)  # type: ignore[attr-defined]
+            known.pop((what, entry.history.redrives), None)
         far = held is not None and held.last >= self.partition.retry.frontier + commit_metadata.WINDOW
         if held is not None and (far or self.partition.window):
             self.unsaid[entry.origin] = held.last

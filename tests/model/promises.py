@@ -94,7 +94,7 @@ class Record:
         return self.user.encode()
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Copy:
     """A record of the retry topic; `attempt` is -1 when nobody can read it."""
 
@@ -233,7 +233,9 @@ class Promises:
         if finished and finished[0] >= redrives:
             self.fail("DUP", f"{origin} gen {redrives} {what} by {owner.writer}, which had finished it")
 
-    def check_start(self, owner: Owner, origin: int, redrives: int, attempts: int, covered: int | None) -> None:
+    def check_start(
+        self, owner: Owner, origin: int, redrives: int, attempts: int, covered: int | None
+    ) -> None:
         """A send may start now.
 
         Args:

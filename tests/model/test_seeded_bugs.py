@@ -23,6 +23,7 @@ from kafka_notify._partition.table import EntryTable
 from kafka_notify._partition.wide import RetryHalf, Spill
 from kafka_notify._settle.copies import Copy as Written
 from kafka_notify._settle.records import RetryCopy, SpillCopy
+from kafka_notify.wire import DlqReason
 from tests.model.owner import Owner
 from tests.model.promises import REDRIVE, Copy, Violation
 from tests.model.test_threats import taken_over_twice
@@ -53,6 +54,14 @@ class CopyForgetsAttempts(Owner):
 
     def _try_again(self, entry: Entry, attempt: int, due: int) -> None:
         super()._try_again(entry, min(attempt, 1), due)
+
+
+class DeadLetterForgetsAttempt(Owner):
+    """A dead letter says what was known before the last attempt."""
+
+    def _give_up(self, entry: Entry, reason: DlqReason, attempt: int) -> None:
+        self.decided[self._what(entry), entry.history.redrives] = reason, attempt
+        self.publisher.dead_letter(entry, reason)
 
 
 class NoRestore(Owner):
@@ -494,6 +503,7 @@ BUGS: list[tuple[type, str, frozenset[str] | None]] = [
     (NoDedupe, "DUP", None),
     (CopyForgetsAttempts, "ATTEMPTS", None),
     (RestoreForgetsAttempts, "ATTEMPTS", None),
+    (DeadLetterForgetsAttempt, "CAUSE", None),
     (Overtake, "ORDER", None),
     (NoReach, "ORDER", _ZOMBIES),
     (NoCoverage, "EARLY", None),
@@ -544,7 +554,8 @@ def test_dropped_fences_are_caught() -> None:
     assert taken_over_twice(FencesDropped) != taken_over_twice(Partition)
 
 
-def _new_owner(bug: type) -> Callable[[World], Owner]:
+def new_owner(bug: type) -> Callable[[World], Owner]:
+    """What makes owners with this bug."""
     if issubclass(bug, Owner):
         return bug
     if not issubclass(bug, Partition):
@@ -556,11 +567,11 @@ def _new_owner(bug: type) -> Callable[[World], Owner]:
 @pytest.mark.parametrize(("bug", "kind", "features"), BUGS, ids=lambda value: getattr(value, "__name__", ""))
 def test_caught(bug: type, kind: str, features: frozenset[str] | None) -> None:
     """The bug is seen, by the check that is there for it."""
-    new_owner = _new_owner(bug)
+    its = new_owner(bug)
     seen = set()
     for seed in range(SEEDS):
         try:
-            run(seed, new_owner, features)
+            run(seed, its, features)
         except Violation as e:
             if e.kind == kind:
                 return

@@ -1,0 +1,203 @@
+"""No interleaving of a few notifications, owners and faults breaks a promise; and those that break one are found."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.exhaustive.__main__ import line
+from tests.exhaustive.choices import Choices
+from tests.exhaustive.freeze import Frame
+from tests.exhaustive.owners import TIME, TOLD, Desk, Unstarted, perform, start
+from tests.exhaustive.scenario import START, Scenario, orders
+from tests.exhaustive.search import Worlds, search
+from tests.exhaustive.table import render
+from tests.model import test_seeded_bugs as bugs
+from tests.model.owner import Owner
+
+WORLDS = [Scenario("a", 2), Scenario("ab", 0), Scenario("aa", 0), Scenario("ab", 1)]
+STATES = 1_000_000
+"""Of all worlds together, at least."""
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_every_state_keeps_the_promises(world: Scenario) -> None:
+    """In no state that can be reached is a promise broken, and what ends has nothing left that waits."""
+    report = search(world, STATES)
+
+    print(line(report))
+    if report.broken is not None:
+        pytest.fail(render(report), pytrace=False)
+    assert report.exhausted or report.states >= STATES
+
+
+CAUGHT = {
+    bugs.HighestPolled: Scenario("a", 0),
+    bugs.CompleteBeforeAcknowledgement: Scenario("a", 0),
+    bugs.NoRestore: Scenario("a", 1),
+    bugs.NoDedupe: Scenario("a", 1),
+}
+
+
+@pytest.mark.parametrize("bug", CAUGHT, ids=lambda bug: str(bug.__name__))
+def test_bugs_are_found(bug: type) -> None:
+    """A defect that somebody planted is found, with its shortest trace."""
+    report = search(attrs.evolve(CAUGHT[bug], new_owner=bugs.new_owner(bug)), 200_000)
+
+    assert report.broken is not None, line(report)
+    print(
+        f"{bug.__name__}: {report.broken.kind}, {len(report.broken.steps)} steps, {report.broken.states:,} states"
+    )
+    assert "LOSS" in render(report) or report.broken.kind in render(report)
+
+
+def test_trace_is_a_table() -> None:
+    """A person can read what led to it."""
+    report = search(Scenario("a", 0, new_owner=bugs.HighestPolled), 1_000)
+
+    assert render(report).splitlines() == [
+        "LOSS: the commit covers 0: neither terminal nor in a copy",
+        "(a, 0 faults: 5 steps, after 8 states)",
+    ]
+
+
+def test_users_are_alike() -> None:
+    """An order of notifications is looked at once, whatever the users' names are."""
+    assert orders(3) == ["aaa", "aab", "aba", "abb"]
+    assert [len(orders(n)) for n in (1, 2, 4)] == [1, 2, 8]
+
+
+def test_nothing_goes_on_for_ever() -> None:
+    """No state is met again on the way from it, so every history ends: then nothing waits."""
+    worlds = Worlds(Scenario("a", 1))
+    first = worlds.first()
+    following = {first: worlds.after(first)}
+    todo = [first]
+    while todo:
+        for state in following[todo.pop()]:
+            if state not in following:
+                following[state] = worlds.after(state)
+                todo.append(state)
+    before = Counter(state for states in following.values() for state in set(states))
+    todo, passed = [first], 0
+    assert before[first] == 0
+    while todo:
+        passed += 1
+        for state in set(following[todo.pop()]):
+            before[state] -= 1
+            if not before[state]:
+                todo.append(state)
+    assert passed == len(following)
+
+
+class Dice(Choices):
+    """Answers by chance."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(3)
+        self._rng = rng
+
+    def choose(self, n: int) -> int:
+        return self._rng.randrange(n)
+
+
+class Walk:
+    """Owners that live through a random history, beside the table in which each of their steps is looked up."""
+
+    def __init__(self, seed: int, users: str) -> None:
+        self.rng = random.Random(seed)
+        self.worlds = Worlds(Scenario(users, 3))
+        self.owners, self.brokers = self.worlds.owners, self.worlds.brokers
+        self.desk = Desk(self.worlds.scenario)
+        self.broker = self.brokers.first()
+        self.serial = 0
+        self.steps = 0
+
+    def live(self) -> None:
+        """From its assignment until it dies."""
+        self.serial += 1
+        self.broker = self.brokers.after(self.broker, ("assign", frozenset()))
+        now = self.brokers.known[self.broker]
+        self.desk.answer_by(Dice(self.rng))
+        owner = start(self.worlds.scenario, self.desk, Unstarted(self.serial, START, now.paused, now.stored))
+        number = self.owners.first(self.serial, paused=now.paused, expired=False)
+        (fetched,) = self.owners.step(number, self.owners.acts_of(number)[0], now.stored, 0)
+        (started,) = self.owners.step(fetched.owner, self.owners.acts_of(fetched.owner)[0], len(now.retry), 0)
+        number = started.owner
+        perform(owner, self.desk, self.owners.acts_of(fetched.owner)[0], len(now.retry))
+        frame = Frame(owner)
+        assert frame.freeze()[0] == self.owners.key_of(number)
+        for _ in range(self.rng.randrange(60)):
+            number = self.step(owner, frame, number)
+        frame.check_wiring()
+
+    def step(self, owner: Owner, frame: Frame, number: int) -> int:
+        """Something happens to both; return what the table says it is now."""
+        now = self.brokers.known[self.broker]
+        act, told = self.rng.choice(self._possible(number))
+        broker = self.broker
+        if act is TOLD:
+            asked, choices = now.requests[0], self.rng.choice(self.brokers.answers(broker, now.requests[0]))
+            broker, stored, _ = choices
+            told = asked.source, asked.retry, stored
+        self.desk.answer_by(Dice(self.rng))
+        happened = perform(owner, self.desk, act, told)
+        calls = tuple(self.desk.calls)
+        found = frame.freeze()[0]
+        ends = {
+            (self.owners.key_of(end.owner), self.owners.calls[end.calls]): end.owner
+            for end in self.owners.step(number, act, told, 3)
+        }
+        self.steps += 1
+        if (not happened or not calls) and found == self.owners.key_of(number):
+            return number
+        assert (found, calls) in ends, act
+        self.broker = (
+            self.brokers.after(broker, *calls)
+            if act is not TIME
+            else self.brokers.after(broker, ("tick", False))
+        )
+        return ends[found, calls]
+
+    def _possible(self, number: int) -> list[tuple[Any, Any]]:
+        now = self.brokers.known[self.broker]
+        found = []
+        for act in self.owners.acts_of(number):
+            is_there, told = self.worlds.told(act, now)
+            if is_there:
+                found.append((act, told))
+        return [*found, (TIME, 1), *([(TOLD, None)] if now.requests else [])]
+
+
+@pytest.mark.parametrize("users", ["aab", "aba"])
+def test_steps_are_those_of_owners_that_live(users: str) -> None:
+    """A step that is looked up is what the shipped classes do in an owner that was never put aside, nor taken for
+    another one."""
+    steps = 0
+    for seed in range(60):
+        walk = Walk(seed, users)
+        for _ in range(4):
+            walk.live()
+        steps += walk.steps
+    assert steps > 3_000
+    print(f"{steps} steps")
+
+
+def test_a_state_is_what_was_put_aside() -> None:
+    """Whatever an owner does after it was taken up, the state that was put aside stays as it was."""
+    worlds = Worlds(Scenario("aab", 2))
+    rng, state = random.Random(1), worlds.first()
+    for _ in range(2_000):
+        state = rng.choice(worlds.after(state) or [worlds.first()])
+    owners, frame = worlds.owners, worlds.owners.frame
+    assert isinstance(frame, Frame)
+    for number in range(1, len(owners.known), 7):
+        for act in owners.acts_of(number):
+            if act.needs == "nothing":
+                owners.step(number, act, None, 3)
+        if owners.take_up(number) is frame.owner:
+            assert frame.freeze()[0] == owners.key_of(number)
