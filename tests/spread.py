@@ -34,7 +34,7 @@ BROKER_FILES: Final = frozenset(
 BUSY: Final = "busy"
 BUSY_FILES: Final = frozenset({"guarantees/test_bugs.py", "guarantees/test_memory.py"})
 """Files whose tests send thousands of notifications, or judge what a worker did in a given time."""
-ONE_BY_ONE: Final = ("guarantees/", "model/", "simulation/")
+ONE_BY_ONE: Final = ("exhaustive/", "guarantees/", "model/", "simulation/")
 """Folders of long tests that share nothing in their files."""
 
 

@@ -39,7 +39,8 @@ def unpack(state: State) -> tuple[int, int, int, int]:
 class Step:
     """Something that happens."""
 
-    who: str
+    who: int | str
+    """0 for the owner, 1 for the one before, -1 for nobody; in a trace, the name."""
     what: str
     calls: tuple[Call, ...]
     after: State
@@ -233,31 +234,33 @@ class Worlds:
                 tell(self.brokers.after(broker, ("redrive_one", letter)), owner, zombie, left - 1)
 
     def _check_end(self, now: Now, owner: int) -> None:
-        gone = lost(now, self.scenario)
-        if gone:
-            raise Violation("LOSS", f"{gone} never became terminal", [])
         its = self.owners.known[owner]
         if not (now.done and its is not None and its.works):
             described = self.owners.take_up(owner).describe()
             raise Violation("STUCK", f"nothing more happens, and something waits: {described}", [])
+        if gone := lost(now, self.scenario):
+            raise Violation("LOSS", f"{gone} never became terminal", [])
 
     def explain(self, state: State, to: State) -> Step:
         """The step from a state to one that may follow."""
         steps: list[Step] = []
-        try:
-            self.after(state, steps.append)
-        except Violation:
-            pass  # another step from here breaks a promise
+        self.after(state, steps.append)
         step = next(step for step in steps if step.after == to)
-        return attrs.evolve(step, shown=shown(self.brokers.known[unpack(to)[0]]))
+        return attrs.evolve(
+            step, who=self._who(state, step.who), shown=shown(self.brokers.known[unpack(to)[0]])
+        )
 
     def explain_break(self, state: State) -> Step:
         """The step from a state that breaks a promise."""
         before = shown(self.brokers.known[unpack(state)[0]])
-        return Step(WHO[self._tell.doing[0]], self._tell.doing[1], self._tell.calls, state, before)
+        who, what = self._tell.doing
+        return Step(self._who(state, who), what, self._tell.calls, state, before)
 
-
-WHO: Final = ("the owner", "the one before", "")
+    def _who(self, state: State, which: int | str) -> str:
+        """The writer's name of the owner, or of the one before."""
+        _, owner, zombie, _ = unpack(state)
+        known = None if which == -1 else self.owners.known[zombie if which else owner]
+        return "" if known is None else f"w{known.born}"
 
 
 class _Tell:
@@ -273,7 +276,7 @@ class _Tell:
         state = ((broker << _BITS | owner) << _BITS | zombie) << 4 | left
         self._found.append(state)
         if self._note is not None:
-            self._note(Step(WHO[self.doing[0]], self.doing[1], calls, state))
+            self._note(Step(self.doing[0], self.doing[1], calls, state))
 
 
 def search(scenario: Scenario, most: int, *, told: Callable[[str], None] | None = None) -> Report:

@@ -22,7 +22,7 @@ def render(report: Report) -> str:
     assert broken is not None
     rows = [HEAD]
     for number, step in enumerate(broken.steps, 1):
-        rows.append((str(number), step.who, step.what, said(step.calls), *step.shown))
+        rows.append((str(number), str(step.who), step.what, said(step.calls), *step.shown))
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
