@@ -199,6 +199,8 @@ class Frame:
         """Parts refer to each other as they did when they were made, and tables that were shared are."""
         for part, read, was in self._wiring:
             assert all(one is other for one, other in zip(read(part), was, strict=True)), part
+        for part, _, read in self._values:  # what is not a value would have to be copied
+            assert all(one.__class__ in VALUES or one.__class__ is tuple for one in read(part)), part
         shared = Counter(at for _, _, at in self._where)
         for part, name, at in self._where:
             assert shared[at] == 1 or getattr(part, name) is self.tables[at], (part, name)
@@ -208,6 +210,7 @@ class Frame:
         more until `thaw`."""
         owner = self.owner
         p = owner.partition
+        assert not p.half.is_wide, "see LEFT_OUT"
         p.source.advance()  # as every look around does: how far they are behind matters for windows alone
         p.retry.advance()
         for heap in (p.waiting.unreached, p.waiting.tainted, p.waiting.beyond):

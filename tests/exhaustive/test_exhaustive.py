@@ -29,6 +29,7 @@ WORLDS = {
 """States that are visited, at most. All but the last world have fewer."""
 
 
+@pytest.mark.search
 @pytest.mark.timeout(1800)  # a minute of one processor, which others may need, too
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
 def test_every_state_keeps_the_promises(world: Scenario) -> None:
