@@ -43,7 +43,7 @@ def main() -> int:
     return 0
 
 
-_NUMBERS = f"{'of owners':>10}{'of brokers':>11}{'runs':>11}{'CPU s':>7}"
+_NUMBERS = f"{'ends':>9}{'of owners':>10}{'of brokers':>11}{'runs':>11}{'CPU s':>7}"
 HEAD = f"{'world':18}{'states':>12}{'steps':>12}{'depth':>7}  {'':10}{_NUMBERS}"
 
 
@@ -52,7 +52,7 @@ def line(report: Report) -> str:
     whole = "all" if report.exhausted else "cut off"
     return (
         f"{report.scenario.name:18}{report.states:12,}{report.transitions:12,}{report.depth:7}  {whole:10}"
-        f"{report.owners:10,}{report.brokers:11,}{report.runs:11,}{report.cpu:7.0f}"
+        f"{report.ends:9,}{report.owners:10,}{report.brokers:11,}{report.runs:11,}{report.cpu:7.0f}"
     )
 
 

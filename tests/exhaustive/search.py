@@ -120,7 +120,7 @@ class Worlds:
                 is_there, told = self.told(act, now)
                 if not is_there:
                     continue
-                tell.doing = who, act.name
+                tell.does(who, act.name)
                 for end in self.owners.step(number, act, told, left):
                     if end.cost <= left:
                         tell.calls = calls[end.calls]
@@ -136,10 +136,10 @@ class Worlds:
         if left:
             self._disturb(tell, state, now)
         elif now.paused:
-            tell.doing = -1, "somebody resumes"
+            tell.does(-1, "somebody resumes")
             tell(self.brokers.after(broker, ("toggle",)), owner, zombie, left)
         if not any(next & _FAULTS == left for next in found):
-            tell.doing, tell.calls = (-1, "nothing more happens"), ()
+            tell.does(-1, "nothing more happens")
             self._check_end(now, owner)
             self.ends += 1
         return found
@@ -158,7 +158,7 @@ class Worlds:
 
     def _answer(self, tell: _Tell, state: State, now: Now, is_owner: bool, asked: Any) -> None:
         broker, owner, zombie, left = unpack(state)
-        tell.doing = int(not is_owner), "its commit arrives"
+        tell.does(int(not is_owner), "its commit arrives")
         for next_broker, told, cost in self.brokers.answers(broker, asked):
             if cost > left:
                 continue
@@ -177,20 +177,20 @@ class Worlds:
         assert its is not None
         closing = its.closing
         if closing:
-            tell.doing = 0, "lets go; the next one is assigned"
+            tell.does(0, "lets go; the next one is assigned")
             (end,) = owners.step(owner, LET_GO, None, left)
             rest = end.owner or zombie
             self._assign(tell, broker, now, rest if rest == zombie else GONE, rest, left)
         if not left or now.serial > self.scenario.takeovers:
             return
         if "crash" in kinds:
-            tell.doing = 0, "crashes; the next one is assigned"
+            tell.does(0, "crashes; the next one is assigned")
             self._assign(tell, broker, now, zombie, zombie, left - 1)
         if "zombies" in kinds:
-            tell.doing = 0, "loses the partition unawares; the next one is assigned"
+            tell.does(0, "loses the partition unawares; the next one is assigned")
             self._assign(tell, broker, now, owner, owner, left - 1)
         if "drain" in kinds and its.works and not closing:
-            tell.doing = 0, REVOKE.name
+            tell.does(0, REVOKE.name)
             for end in owners.step(owner, REVOKE, None, left):
                 tell(broker, end.owner, zombie, left - 1)
 
@@ -203,7 +203,7 @@ class Worlds:
 
     def _time(self, tell: _Tell, state: State, now: Now, *, expires: bool) -> None:
         broker, owner, zombie, left = unpack(state)
-        tell.doing = -1, "time passes" if not expires else "time passes, the even ones expire"
+        tell.does(-1, "time passes" if not expires else "time passes, the even ones expire")
         step = EXPIRY if expires else 1
         later, later_zombie = self._later(owner, step), self._later(zombie, step)
         next_broker = broker
@@ -225,12 +225,12 @@ class Worlds:
         if "expiry" in kinds and not now.expired:
             self._time(tell, state, now, expires=True)
         if "pause" in kinds:
-            tell.doing = -1, "somebody resumes" if now.paused else "somebody pauses the odd ones"
+            tell.does(-1, "somebody resumes" if now.paused else "somebody pauses the odd ones")
             cost = int(not now.paused)
             tell(self.brokers.after(broker, ("toggle",)), owner, zombie, left - cost)
         if "redrive" in kinds:
             for letter in now.redrivable:
-                tell.doing = -1, f"the operator redrives {letter[0]}"
+                tell.does(-1, f"the operator redrives {letter[0]}")
                 tell(self.brokers.after(broker, ("redrive_one", letter)), owner, zombie, left - 1)
 
     def _check_end(self, now: Now, owner: int) -> None:
@@ -271,6 +271,10 @@ class _Tell:
         self._note = note
         self.doing: tuple[int, str] = (-1, "")
         self.calls: tuple[Call, ...] = ()
+
+    def does(self, who: int, what: str) -> None:
+        """What follows from here on is this."""
+        self.doing, self.calls = (who, what), ()
 
     def __call__(self, broker: int, owner: int, zombie: int, left: int, calls: tuple[Call, ...] = ()) -> None:
         state = ((broker << _BITS | owner) << _BITS | zombie) << 4 | left
