@@ -74,7 +74,7 @@ def _group(item: pytest.Item) -> str | None:
 
 
 def _rank(item: pytest.Item, group: str | None) -> int:
-    if group in (CLUSTER, BROKERS, BUSY):
+    if group in (CLUSTER, BROKERS, BUSY) or item.path.parent.name == "exhaustive":
         return 0
     alone = group is None
     if item.get_closest_marker("kafka") is not None:

@@ -20,6 +20,8 @@ from tests.exhaustive.table import render
 from tests.model import test_seeded_bugs as bugs
 from tests.model.owner import Owner
 
+pytestmark = pytest.mark.search
+
 WORLDS = {
     Scenario("a", 1): 100_000,
     Scenario("aa", 0): 100_000,
@@ -29,7 +31,6 @@ WORLDS = {
 """States that are visited, at most. All but the last world have fewer."""
 
 
-@pytest.mark.search
 @pytest.mark.timeout(1800)  # a minute of one processor, which others may need, too
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
 def test_every_state_keeps_the_promises(world: Scenario) -> None:
