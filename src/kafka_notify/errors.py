@@ -101,8 +101,10 @@ def plain_text(text: Any) -> str | None:
 
 
 def _wait(error: DeliveryError, retry_after: Any) -> float | None:
+    if retry_after is None:
+        return None
     seconds = clamped(retry_after)
-    if seconds is None and retry_after is not None:
+    if seconds is None:
         error._left_out += (("retry_after", type(retry_after)),)
     return seconds
 

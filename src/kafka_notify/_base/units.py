@@ -17,6 +17,8 @@ def clamped(value: Any) -> float | None:
     """Return a computed duration as seconds, at least 0; None unless it is a number up to `LONGEST`. Never raises."""
     given: object = value
     kind = type(given)
+    if kind is float and 0.0 <= value <= LONGEST:
+        return value  # type: ignore[no-any-return]  # nearly always
     try:
         if issubclass(kind, dt.timedelta):
             seconds = dt.timedelta.total_seconds(value)

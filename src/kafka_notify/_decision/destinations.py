@@ -96,8 +96,10 @@ class Destinations(Generic[T]):
         self.known: dict[str, Destination[T]] = {}
         self.reserve: Reserve[Destination[T], T] = Reserve()
         """The items in memory, without a copy, that wait for held destinations."""
-        self._failing: dict[str, Destination[T]] = {}
-        """The destinations with a circuit, the oldest first."""
+        self.failing: dict[str, Destination[T]] = {}
+        """The destinations with a circuit by name, the oldest first."""
+        self.gated: dict[str, Destination[T]] = {}
+        """The destinations that are held or ramped up, by name."""
 
     def get(self, name: str, busy: int = 0) -> Destination[T]:
         """The destination of this name, which is known from now on.
@@ -128,9 +130,12 @@ class Destinations(Generic[T]):
         if circuit is None:
             return False
         doubted = circuit.accepted(sent, now, seen=seen)
-        if self.named and not circuit.gated and circuit.score <= 0:
-            of.circuit = None
-            del self._failing[of.name]
+        if not circuit.gated:
+            if self.gated:
+                self.gated.pop(of.name, None)
+            if self.named and circuit.score <= 0:
+                of.circuit = None
+                del self.failing[of.name]
         return doubted
 
     def failed(
@@ -144,11 +149,14 @@ class Destinations(Generic[T]):
         dropped = None
         if of.circuit is None:
             of.circuit = Circuit(self._breaker, now, self._limit)
-            self._failing[of.name] = of
-            if len(self._failing) > MOST:
-                dropped = self._failing.pop(next(iter(self._failing)))
+            self.failing[of.name] = of
+            if len(self.failing) > MOST:
+                dropped = self.failing.pop(next(iter(self.failing)))
                 dropped.circuit = None
+                self.gated.pop(dropped.name, None)
         verdict = of.circuit.failed(sent, kind, code, now, asked=asked, accepted=of.accepted)
+        if of.circuit.gated:
+            self.gated[of.name] = of
         return verdict, dropped
 
     def forget(self, of: Destination[T]) -> None:
@@ -242,7 +250,7 @@ class Destinations(Generic[T]):
     def held(self) -> list[Circuit]:
         """The circuits of the destinations that are held."""
         return [
-            of.circuit for of in tuple(self._failing.values()) if of.circuit is not None and of.circuit.held
+            of.circuit for of in tuple(self.failing.values()) if of.circuit is not None and of.circuit.held
         ]
 
 

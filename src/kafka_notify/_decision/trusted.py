@@ -129,6 +129,8 @@ def check_error(error: Any) -> tuple[DeliveryError, _Wrong]:
     try:
         given: object = error
         kind = type(given)
+        if kind in _FIELDS and not error._left_out and _is_valid(error, _FIELDS[kind]):
+            return error, ""
         known: Any = next(base for base in _ERRORS if issubclass(kind, base))
         return _check_error(error, kind, known)
     except BaseException:  # a metaclass of user code
@@ -155,6 +157,10 @@ def _check_error(error: Any, kind: type, known: Any) -> tuple[DeliveryError, _Wr
         if value is _MISSING or not taken:
             told.append(_is(name, value, _INSTEAD[name]))
     return clean, _told(error, told)
+
+
+def _is_valid(error: DeliveryError, fields: tuple[str, ...]) -> bool:
+    return all(_VALID[name](_read(error, name)) for name in fields)
 
 
 def _told(error: object, fields: list[str]) -> _Wrong:

@@ -6,7 +6,7 @@ attempt. It takes values and the time, and answers with a value: somebody else w
 
 from __future__ import annotations
 
-from typing import Final, cast, get_args
+from typing import Final, NamedTuple, cast, get_args
 
 import attrs
 from typing_extensions import assert_never
@@ -66,24 +66,20 @@ class Kept:
         return cls(keepable(retention_ms), keeps_any_wait(retention_ms))
 
 
-@attrs.frozen
-class Ruling:
-    """What the circuits make of a failure that may be the provider's.
-
-    Args:
-        counted: True when the failure counts as an attempt.
-        wait: Seconds before the provider should be asked again.
-        claim: True when the failure says that the account, the sender or the provider is refused or throttled.
-        backoff: Seconds of the retry policy.
-        spread: Seconds that a failure which does not count waits beyond that, or all that failed in an outage would
-            be due together.
-    """
+class Ruling(NamedTuple):
+    """What the circuits make of a failure that may be the provider's."""
 
     counted: bool
+    """True when the failure counts as an attempt."""
     wait: float
+    """Seconds before the provider should be asked again."""
     claim: bool
+    """True when the failure says that the account, the sender or the provider is refused or throttled."""
     backoff: float = 0.0
+    """Seconds of the retry policy."""
     spread: float = 0.0
+    """Seconds that a failure which does not count waits beyond that, or all that failed in an outage would be due
+    together."""
 
 
 # -- what follows --------------------------------------------------------------------------------------
@@ -174,7 +170,10 @@ def _ruled(outcome: Retry, ruling: Ruling | None, history: History, now: int) ->
             counted, wait = False, least_wait(wait, history.age(now))
     elif counted:  # a refusal that was not the account's
         wait = max(wait, ruling.backoff)
-    return Retry(wait if counted else wait + ruling.spread, counted, outcome.error)
+    after = wait if counted else wait + ruling.spread
+    if after == outcome.after and counted == outcome.counted:
+        return outcome
+    return Retry(after, counted, outcome.error)
 
 
 def _after_unknown(outcome: Retry, policy: UnknownOutcome) -> Sent | Dead | Retry:
@@ -193,23 +192,26 @@ def _retried(
     outcome: Retry, before: History, expires: int | None, rules: Rules, now: int, kept: Kept
 ) -> TryAgain | GiveUp:
     error, counted = outcome.error, outcome.counted
-    history = before.after(error, counted=counted)
     due = now + max(round(outcome.after * 1000), 0)
-    if counted and history.attempts >= rules.max_attempts:
-        return GiveUp(outcome, "max_attempts", history)
+    if counted and before.attempts + 1 >= rules.max_attempts:
+        return _given_up(outcome, before, "max_attempts")
     # at once, not when the next attempt would start: the user's next notifications would wait for nothing
     if expires is not None and due >= expires and (rules.in_lane or not holds_lane(error)):
-        return GiveUp(outcome, "expired", history)
+        return _given_up(outcome, before, "expired")
     longest = kept.longest_wait_ms
     if longest is not None and due - now > longest:
         if not counted and holds_lane(error):
             due = now + longest  # the provider asked, not for this one: it is looked at earlier
         elif not kept.any_wait:
-            return GiveUp(outcome, "wait_too_long", history)
+            return _given_up(outcome, before, "wait_too_long")
     since = _waiting_since(before, error, now)
     if since is not None and _waited_too_long(now - since, expires, rules, error):
-        return GiveUp(outcome, "throttle_timeout", history)
-    return TryAgain(outcome, history.waiting(now, since), due)
+        return _given_up(outcome, before, "throttle_timeout")
+    return TryAgain(outcome, before.waiting(error, now, since, counted=counted), due)
+
+
+def _given_up(outcome: Retry, before: History, reason: DlqReason) -> GiveUp:
+    return GiveUp(outcome, reason, before.after(outcome.error, counted=outcome.counted))
 
 
 def _waiting_since(before: History, error: DeliveryError | None, now: int) -> int | None:

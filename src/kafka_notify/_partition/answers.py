@@ -105,7 +105,8 @@ class Answers(Parts):
             table.open_bytes -= entry.size
             table.budget.open -= 1
             self.source.complete(origin)
-            if self.own.moving:  # else no copy was written, and none read
+            own = self.own
+            if own.moving and (origin in own.moving or own.seen):  # else no copy was written, and none read
                 self._settle(origin, -1)
         else:
             if self.own.seen:

@@ -94,7 +94,7 @@ class Admission:
                 return Retry(self._backoff(entry.history.attempts + 1), True, error)
         else:
             name = notification.channel
-            if not destinations.counted and name not in destinations.known:
+            if not destinations.counted and name not in destinations.gated:
                 return True
         if name is None:
             return True
@@ -162,26 +162,20 @@ class Admission:
 
     # -- after a send ---------------------------------------------------------------------------------
 
-    def count_channel(self, place: Place, name: str) -> None:
-        """Count a send whose channel has failed, until `leave`. The first failure also counts the channel's other sends
-        under way. Named destinations are counted before the send."""
-        if self._named or place.of is not None:
-            return
-        of = self._destinations.known.get(name)
-        if of is None:
-            of = self._destinations.get(name)
-            for other in self._places:
-                entry = other.entry
-                if entry is not None and other.of is None and channel_of(entry.headers or []) == name:
-                    other.of = of
-                    of.busy += 1
-        place.of = of
-        of.busy += 1
+    def _count_under_way(self, channel: Destination[Entry]) -> None:
+        """Count the sends of a channel that started before it was held. The others are counted before the send."""
+        for place in self._places:
+            entry = place.entry
+            if entry is not None and place.of is None and channel_of(entry.headers or []) == channel.name:
+                place.of = channel
+                channel.busy += 1
 
     def hold(self, of: Destination[Entry], now: float) -> None:
         """Tell of a destination that has just been held. Copy what waits for it in memory, but for its next probes:
         the others would pin the frontier for as long as the hold lasts."""
         assert of.circuit is not None
+        if not self._destinations.counted:
+            self._count_under_way(of)
         tell_held(of.circuit, now, self._on_event, lane=False)
         for entry in (*of.tried, *of.fresh):
             if entry.retry is None and entry.busy is Busy.SENDING:
@@ -204,6 +198,8 @@ class Admission:
             self._destinations.release(of, now, self._set_off)
             if of.fresh or of.tried:
                 self._recheck.by(self._destinations.ask_again(of, now))
+            else:
+                self._destinations.forget(of)
             self._kick()
 
     def _set_off(self, entry: Entry) -> bool:

@@ -97,7 +97,7 @@ class Delivery:
             or (expires is not None and expires <= now)
             or (held is not None and held.due > now)
             or self._paused.parts
-            or (self._asks and not self._has_room(slot, notification))
+            or self._asks
         ) and self._withheld(slot, entry, notification, now):
             return
         remaining = None if expires is None else (expires - now) / 1000
@@ -133,8 +133,8 @@ class Delivery:
         elif outcome is not SENT and not isinstance(outcome, Sent):
             await self._outcomes.failed(slot, entry, notification, attempt, outcome, started)
         else:
-            if slot.of is not None or held is not None or self._lane.gated or self._lane.failing:
-                self._guard.sent(slot, entry, started)
+            if slot.of or held or self._lane.gated or self._lane.failing or self._channels:
+                self._guard.sent(slot, entry, notification, started)
             if outcome is SENT:  # no listener and no `on_sent` to tell
                 self._counts.sent += 1
                 partition.finish(entry, accepted=True, now=now)
@@ -149,20 +149,6 @@ class Delivery:
         """Drop an entry whose assignment is ending: the next owner of the partition sends it."""
         entry.busy = Busy.NO
         self._outcomes.not_sent(slot)
-
-    def _has_room(self, slot: Slot, notification: Notification[Any]) -> bool:
-        """Count a send to a channel that has failed, and is not held: nearly all sends while a few fail. False when
-        `Guard.admit` has to decide."""
-        channels = self._channels
-        if channels is None:
-            return False
-        known = channels.get(notification.channel)
-        if known is not None:
-            if known.circuit is not None and known.circuit.gated:
-                return False
-            slot.of = known
-            known.busy += 1
-        return True
 
     def _withheld(self, slot: Slot, entry: Entry, notification: Notification[Any], now: int) -> bool:
         """Settle, queue or put aside a notification that must not be sent now; False when nothing keeps it."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kafka_notify import events
 from kafka_notify._base import codes
 from kafka_notify._decision.circuit import Circuit
 from kafka_notify._decision.context import Context
-from kafka_notify._decision.destinations import Circuits, Destinations
+from kafka_notify._decision.destinations import Circuits, Destination, Destinations
 from kafka_notify._decision.evidence import Kind, Try, kind_of
 from kafka_notify._decision.holds import how, tell_held, tell_resumed
 from kafka_notify._decision.what_follows import Ruling
@@ -75,10 +75,11 @@ class Guard:
             else Admission(context, destinations, destination, publisher, ready, senders, self._recheck)
         )
         self.asks: Collection[object] = _asks(destinations)
-        """While this is not empty, destinations limit sends, or have failed."""
-        self.channels = None if destinations is None or destinations.counted else destinations.known
-        """The channels that have failed, by name: `admit` decides about sends to those that are `gated`, and nobody
-        about the others. None when `admit` decides about all sends."""
+        """While this is not empty, destinations limit their sends: `admit` decides about each send."""
+        self.channels: Mapping[str, Destination[Entry]] = (
+            {} if destinations is None or destinations.counted else destinations.failing
+        )
+        """The channels that have failed; empty when the destinations of all sends are counted."""
         self.admit = _admit_all if admission is None else admission.admit
         """As `Admission.admit`."""
 
@@ -158,23 +159,28 @@ class Guard:
             place.of.circuit.give_up(place.of_token, asked=asked)
         place.token = place.of_token = 0
 
-    def sent(self, place: Place, entry: Entry, started: float) -> None:
+    def sent(self, place: Place, entry: Entry, notification: Notification[Any], started: float) -> None:
         """Note that the provider accepted a send, which has ended.
 
-        A first send need not be reported while the lane's circuit is not `gated`, its `failing` is empty, and the
-        send's destination is not known.
+        A first send need not be reported while the lane's circuit is not `gated`, its `failing` and `channels` are
+        empty, and the send's destination is not counted.
         """
         of = place.of
+        if of is None:
+            of = self.channels.get(notification.channel)
         if of is not None:
             of.accepted += 1
-        if self._tells(place, entry):
-            self._accepted(place, entry, started, seen=True)
-        if of is not None:  # as `leave`, without two calls for each send
-            place.of = None
-            of.busy -= 1
-            if not of.busy or of.fresh or of.tried:
-                assert self._admission is not None
-                self._admission.left(of)
+            circuit = of.circuit
+            if (
+                circuit is not None
+                and not (circuit.gated or self.lane.gated or entry.retry or place.of)
+                and entry.key not in circuit.failing
+            ):
+                return  # nearly every send of a channel of which a few fail: `_tells` costs half as much again
+        if self._tells(of, entry):
+            self._accepted(place, of, entry, started, seen=True)
+        if place.of is not None:
+            self.leave(place)
 
     def not_sent(
         self, place: Place, entry: Entry, notification: Notification[Any], outcome: Outcome, started: float
@@ -192,8 +198,10 @@ class Guard:
         asked = error is not None and not is_deferred(error)
         if kind is not Kind.ANSWER:
             self.give_up(place, asked=asked)
-        elif self._tells(place, entry):
-            self._accepted(place, entry, started, seen=False)
+            return None, asked
+        of = place.of or self.channels.get(notification.channel)
+        if self._tells(of, entry):
+            self._accepted(place, of, entry, started, seen=False)
         return None, asked
 
     def leave(self, place: Place) -> None:
@@ -216,28 +224,26 @@ class Guard:
         self._lane_failed(was, now)
         return lane.held
 
-    def _tells(self, place: Place, entry: Entry) -> bool:
+    def _tells(self, of: Destination[Entry] | None, entry: Entry) -> bool:
         """True when the circuits have to know that this send was accepted: hardly ever for a first send."""
-        lane, of, held = self.lane, place.of, entry.retry
+        lane, held = self.lane, entry.retry
         if lane.gated or (held is not None and held.history.first_failed_ms is not None):
             return True
         if of is None:
-            return bool(lane.failing) and entry.key in lane.failing
-        if lane.failing and of.name in lane.failing:
-            return True
-        circuit = of.circuit
-        if circuit is None:
-            return False
-        # a consumer may name many destinations, so each drops its circuit as soon as it can
-        return circuit.gated or self._named or (bool(circuit.failing) and entry.key in circuit.failing)
+            return entry.key in lane.failing
+        if self._named:  # there may be many, so each drops its circuit as soon as it can
+            return of.circuit is not None or of.name in lane.failing
+        return of.circuit is not None and (of.circuit.gated or entry.key in of.circuit.failing)
 
     def _try(self, place: Place, entry: Entry, started: float) -> Try:
         history = entry.history
         made, age = history.attempts, history.age(self._clock.now())
         return Try(entry.key, started, place.token, made, history.failed, age, made + 1 >= self._max_attempts)
 
-    def _accepted(self, place: Place, entry: Entry, started: float, *, seen: bool) -> None:
-        lane, of, now = self.lane, place.of, self._clock.monotonic()
+    def _accepted(
+        self, place: Place, of: Destination[Entry] | None, entry: Entry, started: float, *, seen: bool
+    ) -> None:
+        lane, now = self.lane, self._clock.monotonic()
         circuit = of.circuit if of is not None else None
         was, of_was = lane.held, circuit is not None and circuit.held
         self.probes.made += place.token != 0 or place.of_token != 0
@@ -269,9 +275,9 @@ class Guard:
     ) -> Ruling:
         """Rule on a failure that may be the provider's: whether it counts, and how long the notification waits."""
         lane, admission, now = self.lane, self._admission, self._clock.monotonic()
-        if admission is not None:
-            admission.count_channel(place, notification.channel)
         of = place.of
+        if of is None and self._destinations is not None and not self._named:
+            of = self._destinations.get(notification.channel)
         was, of_was = lane.held, of is not None and of.held
         probe = place.token != 0 or place.of_token != 0
         self.probes.made += probe
@@ -293,7 +299,7 @@ class Guard:
             if of is not None and of.held and not of_was:
                 admission.hold(of, now)
             if dropped is not None:
-                admission.release(dropped)
+                admission.left(dropped)
         if kind is Kind.THROTTLE and (probe or was != lane.held or (of is not None and of.held != of_was)):
             self._throttled()
         claim, wait = kind is not Kind.FAILURE, verdict.wait
@@ -325,10 +331,10 @@ class Guard:
 
 
 def _asks(destinations: Destinations[Entry] | None) -> Collection[object]:
-    """Empty without destinations; never empty when all sends are counted; else the destinations that have failed."""
+    """Empty without destinations; never empty when all sends are counted; else the channels held or ramped up."""
     if destinations is None:
         return ()
-    return (destinations,) if destinations.counted else destinations.known
+    return (destinations,) if destinations.counted else destinations.gated
 
 
 def _admit_all(place: Place, entry: Entry, notification: Notification[Any]) -> bool | Outcome:

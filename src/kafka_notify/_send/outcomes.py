@@ -108,7 +108,8 @@ class Outcomes:
     ) -> None:
         """Judge, report and settle an attempt that was not accepted."""
         decision = self.judge(slot, entry, notification, outcome, started)
-        self._guard.leave(slot)
+        if slot.of is not None:
+            self._guard.leave(slot)
         await self.ended(entry, notification, attempt, decision, started)
 
     async def ended(

@@ -72,32 +72,39 @@ class History:
             error: The failure; None changes the number of attempts alone.
             counted: True when it counts as an attempt.
         """
-        attempts = self.attempts + counted
-        if error is None:
-            return self if attempts == self.attempts else attrs.evolve(self, attempts=attempts)
-        return History(
-            attempts,
-            self.redrives,
-            self.first_failed_ms,
-            self.waiting_since_ms,
-            type(error).__name__,
-            error.code,
-            error.provider or self.provider,
-            self.outcome_unknown or isinstance(error, UnknownOutcomeError),
-            self.unknown_before,
-        )
+        return self._next(error, counted, self.first_failed_ms, self.waiting_since_ms)
 
-    def waiting(self, now: int, since: int | None) -> History:
+    def waiting(self, error: DeliveryError | None, now: int, since: int | None, *, counted: bool) -> History:
         """The history of what failed at epoch ms `now` and waits for its next attempt.
 
         Args:
+            error: As for `after`, likewise `counted`.
             now: Epoch milliseconds.
             since: When it was first throttled, or deferred, in a row; None if it was neither.
+            counted: True when the failure counts as an attempt.
         """
         first = now if self.first_failed_ms is None else self.first_failed_ms
-        if first == self.first_failed_ms and since == self.waiting_since_ms:
-            return self
-        return attrs.evolve(self, first_failed_ms=first, waiting_since_ms=since)
+        return self._next(error, counted, first, since)
+
+    def _next(
+        self, error: DeliveryError | None, counted: bool, first_failed_ms: int | None, since: int | None
+    ) -> History:
+        name, code, provider = self.error_class, self.error_code, self.provider
+        unknown = self.outcome_unknown
+        if error is not None:
+            name, code, provider = type(error).__name__, error.code, error.provider or provider
+            unknown = unknown or isinstance(error, UnknownOutcomeError)
+        return History(
+            self.attempts + counted,
+            self.redrives,
+            first_failed_ms,
+            since,
+            name,
+            code,
+            provider,
+            unknown,
+            self.unknown_before,
+        )
 
     def redriven(self) -> History:
         """The history of the copy that a redrive writes: no attempts yet, and whoever redrives it has decided whether

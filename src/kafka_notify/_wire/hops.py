@@ -117,8 +117,8 @@ def strip_retry(headers: Headers | None) -> Headers:
 
 def own_headers(headers: Headers | None, id: str | None, created_ms: int | None) -> Headers:
     """The record's own headers, with id and creation time where it had none: what every copy of it carries."""
-    copy = strip_retry(headers)
-    got = dict(copy)
+    got = dict(headers or ())
+    copy = list(headers or ()) if h.HOP_HEADERS.isdisjoint(got) else strip_retry(headers)
     if id is not None and got.get(h.ID) is None:
         copy.append((h.ID, id.encode()))
     if created_ms is not None and got.get(h.CREATED_AT) is None:
@@ -139,13 +139,7 @@ def _origin_and_history(state: RetryState | DeadLetterState) -> Headers:
         written.append((h.ORIGIN_TOPIC_ID, _token(origin.topic_id)))
     if history.first_failed_ms is not None:
         written.append((h.FIRST_FAILED_AT, b"%d" % history.first_failed_ms))
-    for name, text in (
-        (h.LAST_ERROR_CLASS, history.error_class),
-        (h.LAST_ERROR_CODE, history.error_code),
-        (h.LAST_PROVIDER, history.provider),
-    ):
-        if text is not None:
-            written.append((name, _token(text)))
+    written += _failure(history.error_class, history.error_code, history.provider)
     if history.outcome_unknown:
         written.append((h.OUTCOME_UNKNOWN, b"1"))
     if history.unknown_before:
@@ -180,6 +174,13 @@ def _history(got: Mapping[str, bytes], waiting_since_ms: int | None = None) -> H
 def _token(text: str) -> bytes:
     """A sender's own word (a class, a provider), made so that `read_retry` accepts whatever it was."""
     return re.sub(r"[\x00-\x1f\x7f]", "?", text[:_MAX_TOKEN]).encode(errors="replace")
+
+
+@functools.lru_cache(1_000)  # likewise
+def _failure(name: str | None, code: str | None, provider: str | None) -> tuple[tuple[str, bytes], ...]:
+    """The headers of the last failure."""
+    texts = ((h.LAST_ERROR_CLASS, name), (h.LAST_ERROR_CODE, code), (h.LAST_PROVIDER, provider))
+    return tuple((header, _token(text)) for header, text in texts if text is not None)
 
 
 # -- dead letters ----------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ class World:
             return admitted, None
         outcome = answer
         if answer is None:
-            self.guard.sent(place, entry, self.now)
+            self.guard.sent(place, entry, made, self.now)
         else:
             outcome, _ = self.judge(place, entry, made, answer)
         self.guard.leave(place)
@@ -156,27 +156,69 @@ async def test_whoever_is_known_to_fail_is_no_probe_while_others_wait() -> None:
     assert [entry.key for entry in of.tried] == [b"bad0"]
 
 
-async def test_a_channel_that_fails_is_counted_from_then_on() -> None:
-    """Sends that were under way when it failed first are known, and every place is given back."""
+async def test_the_sends_of_a_channel_are_counted_while_it_is_held() -> None:
+    """Those that were under way when it was held are known, and every place is given back."""
     world = World(channels=True)
     others = [Place() for _ in range(3)]
     for place, channel in zip(others, ("sms", "sms", "push"), strict=True):
         place.entry = world.entry(channel=channel)
         world.places.append(place)
-    world.send(failure())
     destinations = world.guard._destinations
     assert destinations is not None
-    assert {name: of.busy for name, of in destinations.known.items()} == {"sms": 2}
-    assert [place.of is not None for place in others] == [True, True, False]
+    world.send(failure())
+    assert [place.of for place in others] == [None, None, None]
+    assert not world.guard.asks
+    for n in range(DEFAULT.failures - 1):
+        world.send(failure(), f"u{n}")
+    (known,) = destinations.known.values()
+    assert world.guard.asks
+    assert (known.name, known.busy) == ("sms", 2)
+    assert [place.of for place in others] == [known, known, None]
     for place in others:
         world.guard.leave(place)
     for n in range(20):
         world.send(failure(), f"u{n}")
 
-    assert [of.busy for of in destinations.known.values()] == [0]
+    assert known.busy == 0
     assert [type(event) for event in world.told] == [events.DestinationHeld]
     assert world.send(None, channel="push") == (True, None)
     assert world.guard.problems()[0].startswith("1 channels unavailable, longest: http.503, held for 0 s")
+
+
+async def test_accepted_sends_of_a_channel_count_although_no_circuit_is_told() -> None:
+    """The next failure takes them off the channel's score, and no other channel's."""
+    world = World(channels=True)
+    for n in range(6):
+        world.send(failure(), f"u{n}")
+        world.send(failure(), f"u{n}", channel="push")
+    for n in range(2):
+        world.send(None, f"v{n}")
+    destinations = world.guard._destinations
+    assert destinations is not None
+    for channel in ("sms", "push"):
+        world.send(failure(), "w", channel=channel)
+    scores = {name: known.circuit.score for name, known in destinations.known.items() if known.circuit}
+
+    assert scores == {"sms": 1.0, "push": 7.0}
+
+
+async def test_a_channel_that_works_again_asks_nobody() -> None:
+    """Once as many may be sent to it as ever, its sends are not counted any more."""
+    world = World(channels=True)
+    for n in range(DEFAULT.failures):
+        world.send(failure(), f"u{n}")
+    waiting = world.entry("w")
+    assert world.guard.admit(Place(), waiting, note()) is False
+    n = 0
+    while world.guard.asks:
+        world.now += 1.0
+        n += 1
+        world.send(None, f"v{n}")
+    place = Place()
+
+    assert world.guard.admit(place, world.entry("x"), note()) is True
+    assert place.of is None
+    assert world.ready == [waiting]
 
 
 async def test_what_waits_for_a_held_destination_is_one_copy() -> None:
@@ -395,7 +437,7 @@ async def test_a_refusal_among_accepted_ones_counts() -> None:
     refused = Retry(1.0, False, ProviderUnavailableError("http.403"))
     world.guard.not_sent(Place(), world.entry(), note(), refused, world.now)
     for n in range(4):
-        world.guard.sent(Place(), world.entry(f"v{n}"), world.now)
+        world.guard.sent(Place(), world.entry(f"v{n}"), note(), world.now)
     outcome, _ = world.judge(Place(), world.entry(), note(), refused)
 
     assert outcome == Retry(10.0, True, refused.error)
@@ -438,7 +480,7 @@ async def test_each_probe_is_chosen_by_those_that_failed_in_a_row() -> None:
         world.now += 2
         place = Place()
         assert world.guard.start(place, 0)
-        world.guard.sent(place, world.entry(f"q{n}"), world.now)
+        world.guard.sent(place, world.entry(f"q{n}"), note(), world.now)
         rows.append(ready.row)
     assert rows == [0, 0, 0, 1]
     assert not world.guard.lane.held

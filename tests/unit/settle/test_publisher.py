@@ -94,7 +94,7 @@ class World:
 
     def retried(self) -> Copy:
         """The copy of a failed attempt."""
-        history = History().after(FAILURE, counted=True).waiting(NOW, None)
+        history = History().waiting(FAILURE, NOW, None, counted=True)
         decision = TryAgain(Retry(2.0, True, FAILURE), history, NOW + 2_000)
         self.publisher.try_again(self.entry, self.note, decision)
         return self.written[-1]
