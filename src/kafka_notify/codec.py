@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from kafka_notify._wire.payload import unstructure
@@ -12,6 +12,8 @@ from kafka_notify.errors import InvalidNotificationError
 
 MAX_DEPTH: Final = 100
 """Levels of objects and lists in each other."""
+_SHALLOW: Final = 2 * MAX_DEPTH
+"""Characters of JSON that cannot be nested deeper than that."""
 _WHITE: Final = " \t\n\r"
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]}]')
 
@@ -119,8 +121,8 @@ class JsonCodec:
                 data = unstructure(data)
                 if type(data) is not dict:
                     raise InvalidNotificationError("data must be a mapping, an attrs class or a dataclass")
-            text = _encode(data)
-            if len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
+            text = "".join(_chunks(data, 0))
+            if len(text) > _SHALLOW and text.count("[") + text.count("{") > MAX_DEPTH:
                 _check_depth(text)
             return text.encode()
         except InvalidNotificationError:
@@ -171,20 +173,22 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _encoder() -> Callable[[Any], str]:
-    """`JSONEncoder.encode` without what it repeats for each call, which is more than half of its time."""
+def _encoder() -> Callable[[Any, int], Iterable[str]]:
+    """Return `JSONEncoder.encode`, in pieces, without what it repeats for each call: more than half of its time."""
     plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=unstructure)
     make = getattr(json.encoder, "c_make_encoder", None)
     quoted = getattr(json.encoder, "c_encode_basestring", None)
     if make is None or quoted is None:  # not CPython
-        return plain.encode
+        return lambda data, _: (plain.encode(data),)
     # no table of what was met: a cycle ends in a RecursionError
-    chunks = make(None, unstructure, quoted, None, ":", ",", False, False, False)
-    return lambda data: "".join(chunks(data, 0))
+    chunks: Callable[[Any, int], Iterable[str]] = make(
+        None, unstructure, quoted, None, ":", ",", False, False, False
+    )
+    return chunks
 
 
 # Made once: json.dumps and json.loads build a coder per call when an option is set. The scanner itself saves the two
 # regular expressions by which decode skips white space (a third of its time at 100 bytes); it stops with a
 # StopIteration where no value begins.
-_encode = _encoder()
+_chunks = _encoder()
 _scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder(parse_constant=_refuse))["scan_once"]

@@ -124,7 +124,7 @@ class Producer:
         pauses: _Pauses | None = None
         while True:
             handle = self._lane_handle(category.lane)
-            pending = PendingSend(handle, topic, notification.id)
+            pending = PendingSend(handle, notification.id)
             report: OnDelivery = pending
             if self._emit is not None:
                 report = _Observed(self._emit, pending, notification, topic)
@@ -168,7 +168,7 @@ class Producer:
         pauses: _Pauses | None = None
         while True:
             handle = self._lane_handle(category.lane)
-            pending = PendingSend(handle, topic, notification.id)
+            pending = PendingSend(handle, notification.id)
             report: OnDelivery = pending
             if self._emit is not None:
                 report = _Observed(self._emit, pending, notification, topic)
@@ -183,9 +183,8 @@ class Producer:
                 continue  # a fork or a fatal error: the lane opens another one
             else:
                 break
-        if limit is None or deadline is None:
-            return await pending
-        return await pending._within(max(0.0, deadline - time.monotonic()), limit)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        return await pending._within(left, limit)
 
     # -- life cycle ------------------------------------------------------------------------------
 

@@ -44,7 +44,8 @@ class Handle:
     dead: str | None = None
     inherited = False
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.sent: list[Callable[[KafkaError | None, Message], None]] = []
 
     def produce(self, *record: Any) -> None:
@@ -59,9 +60,9 @@ class Handle:
 
 
 @pytest.fixture
-def handle() -> Handle:
+def handle(topology: Topology) -> Handle:
     """What the producer writes to."""
-    return Handle()
+    return Handle(topology.source_topic("high"))
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ class Mailbox:
         self._reported: deque[asyncio.Future[None]] = deque()
         self._awake = False
 
-    def put(self, reported: asyncio.Future[None]) -> None:
-        """From any thread."""
+    def put(self, reported: asyncio.Future[None], _: object = None) -> None:
+        """From any thread, and as a callback of the send."""
         self._reported.append(reported)
         if not self._awake:
             self._awake = True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import functools
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -62,12 +64,12 @@ class PendingSend:
     """
 
     # No future, no condition, and itself the delivery callback: tens of thousands of these are made in a second
-    # and live at once, where each further object would also be the garbage collector's; few are waited for.
-    __slots__ = ("_callbacks", "_handle", "_id", "_report", "_topic")
+    # and live at once, where each further object would also be the garbage collector's; few are waited for. With four
+    # slots it fits into a cache line; hence the topic is that of the handle.
+    __slots__ = ("_callbacks", "_handle", "_id", "_report")
 
-    def __init__(self, handle: ProducerHandle, topic: str, id: str) -> None:
+    def __init__(self, handle: ProducerHandle, id: str) -> None:
         self._handle = handle
-        self._topic = topic
         self._id = id
         self._report: KafkaError | Message | None = None
         self._callbacks: list[Callable[[PendingSend], object]] | None = None
@@ -84,14 +86,7 @@ class PendingSend:
         Raises:
             ProduceError: As for `result`.
         """
-        if self._report is None:
-            reported, wake = self._on_loop()
-            try:
-                yield from reported
-            finally:
-                if self._report is None:  # cancelled
-                    self._forget(wake)
-        return self._outcome()
+        return self._within(None, None).__await__()
 
     def result(self, timeout: Seconds | None = None) -> RecordMetadata:
         """Wait for the acknowledgement. Blocks the thread: on an event loop `await` the send instead.
@@ -153,7 +148,7 @@ class PendingSend:
         state = (
             "waiting" if report is None else "failed" if isinstance(report, KafkaError) else "acknowledged"
         )
-        return f"<PendingSend {self._topic} {state}>"
+        return f"<PendingSend {self._handle.name} {state}>"
 
     def __call__(self, error: KafkaError | None, record: Message, /) -> None:
         """The delivery report, for the producer alone to call.
@@ -174,14 +169,17 @@ class PendingSend:
         if type(self) is _Unseen:
             object.__setattr__(self, "__class__", PendingSend)
 
-    async def _within(self, timeout: float, given: float) -> RecordMetadata:
-        """Await the acknowledgement for `timeout` seconds; the error tells of the `given` ones."""
+    async def _within(self, timeout: float | None, given: float | None) -> RecordMetadata:
+        """Await the acknowledgement, for up to `timeout` seconds; the error tells of the `given` ones."""
         if self._report is None:
             reported, wake = self._on_loop()
             try:
-                await asyncio.wait({reported}, timeout=timeout)
+                if timeout is None:
+                    await reported
+                else:
+                    await asyncio.wait({reported}, timeout=timeout)
             finally:
-                if self._report is None:
+                if self._report is None:  # cancelled, or too late
                     self._forget(wake)
             if self._report is None:
                 raise self._timed_out(given)
@@ -191,11 +189,8 @@ class PendingSend:
         """A future of the running loop that is done when the report comes, and the callback that sees to it."""
         self._check_process()
         loop = asyncio.get_running_loop()
-        mailbox, reported = mailbox_of(loop), loop.create_future()
-
-        def wake(_: PendingSend) -> None:
-            mailbox.put(reported)
-
+        reported = loop.create_future()
+        wake = functools.partial(mailbox_of(loop).put, reported)
         self.add_done_callback(wake)
         return reported, wake
 
@@ -219,27 +214,26 @@ class PendingSend:
     def _check_process(self) -> None:
         if self._handle.inherited:
             raise NotifyError(
-                f"{self._topic}: the parent process sent it before the fork; ask for the result there"
+                f"{self._handle.name}: the parent process sent it before the fork; ask for the result there"
             )
 
     def _forget(self, fn: Callable[[PendingSend], object]) -> None:
         """Take back a callback: whoever waited has left, so that a failure is not reported to them."""
-        with _handle.exclusive():
-            if self._callbacks and fn in self._callbacks:
-                self._callbacks.remove(fn)
+        with contextlib.suppress(ValueError):  # it is being called
+            (self._callbacks or []).remove(fn)
 
     def _call_back(self) -> None:
         callbacks = self._callbacks or []
         while callbacks:
-            with _handle.exclusive():
-                if not callbacks:
-                    return
+            try:
                 fn = callbacks.pop(0)
+            except IndexError:  # another thread has taken it
+                return
             self._seen()
             try:
                 fn(self)
             except Exception as e:
-                log.error("%s: a done callback raised %s", self._topic, type(e).__name__)
+                log.error("%s: a done callback raised %s", self._handle.name, type(e).__name__)
 
     def _outcome(self) -> RecordMetadata:
         end = self._end()
@@ -250,22 +244,22 @@ class PendingSend:
     def _end(self) -> RecordMetadata | ProduceError:
         report = self._report
         assert report is not None
-        self._seen()
         if isinstance(report, KafkaError):
-            return ProduceError(f"{self._topic}: not acknowledged: {_why(report, self._topic)}")
+            self._seen()
+            return ProduceError(f"{self._handle.name}: not acknowledged: {_why(report, self._handle.name)}")
         offset = written_at(report)
         if offset is None:
             return ProduceError(
-                f"{self._topic}: acknowledged without an offset: {NO_OFFSET}; send it again with the same id"
+                f"{self._handle.name}: acknowledged without an offset: {NO_OFFSET}; send it again with the same id"
             )
         return RecordMetadata(
-            self._topic, report.partition() or 0, offset, from_millis(report.timestamp()[1])
+            self._handle.name, report.partition() or 0, offset, from_millis(report.timestamp()[1])
         )
 
     def _timed_out(self, timeout: float | None) -> SendTimeout:
         return SendTimeout(
-            f"{self._topic}: no acknowledgement within {timeout:g} s{_refusal()}; it may still come, and the record "
-            "may have been written: send it again with the same id if it must arrive"
+            f"{self._handle.name}: no acknowledgement within {timeout:g} s{_refusal()}; it may still come, and the "
+            "record may have been written: send it again with the same id if it must arrive"
         )
 
 
@@ -279,8 +273,8 @@ class _Unseen(PendingSend):
         report = self._report
         if isinstance(report, KafkaError):
             _failures.error(
-                f"{self._topic}: a notification was not acknowledged, and nobody looked at its result: "
-                f"{_why(report, self._topic)}",
+                f"{self._handle.name}: a notification was not acknowledged, and nobody looked at its result: "
+                f"{_why(report, self._handle.name)}",
                 f"id {self._id}",
             )
 

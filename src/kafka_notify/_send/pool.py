@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from kafka_notify._base.turn import LENGTH
 from kafka_notify._decision.context import Context
 from kafka_notify._fetch.loader import AHEAD, AT_MOST, Loader
 from kafka_notify._partition.entry import Entry
@@ -18,12 +19,15 @@ from kafka_notify._send.permits import Permits
 from kafka_notify._send.ready import Ready
 from kafka_notify._send.slots import Slot, Slots
 
-TURN: Final = 100
-"""Sends that a task makes without suspending before it yields to the event loop."""
+LONGEST: Final = 0.1
+"""Seconds after which a turn of the event loop starts no send, not even of a sender that has made none in it."""
 
 
 class SenderPool:
     """Up to `concurrency` senders, started as they are needed.
+
+    Sends that do not suspend take the event loop from everything else. All senders together have 5 ms of each turn of
+    the loop for a second send in it, and `LONGEST` for a first one. The others become idle until the next turn.
 
     Args:
         context: The worker's context.
@@ -60,6 +64,10 @@ class SenderPool:
         self._idle: list[asyncio.Future[None]] = []
         self._wave = 1
         self._kicking = False
+        self._until = 0.0
+        """When this turn of the loop is over; 0 before its first send."""
+        self._cut = False
+        """True when a sender is idle because this turn is over."""
         self._late: set[asyncio.Task[None]] = set()
 
     @property
@@ -118,20 +126,25 @@ class SenderPool:
         paused, lease = self._permits.paused, self._permits.lease
         deliver, boottime = self._delivery.run, self._boottime
         cancelling: Callable[[], int] = getattr(slot.task, "cancelling", int)  # new in 3.11
-        turn = 0
+        sends, until = 0, -1.0
         entry: Entry | None
         try:
             while not slot.ends:
-                if not (new or due or failed) or (
-                    (lane.gated or pace is not None or paused.whole or boottime() > lease.lease_until)
-                    and not self._may_start(slot)
+                if (
+                    not (new or due or failed)
+                    or ((now := boottime()) > self._until and self._is_over(now, until))
+                    or (
+                        (lane.gated or pace is not None or paused.whole or now > lease.lease_until)
+                        and not self._may_start(slot)
+                    )
                 ):
                     entry = None  # a task that waits must not keep the last payload in memory
                     future = self._loop.create_future()
                     self._idle.append(future)
                     await future
-                    turn = 0
+                    sends = 0
                     continue
+                until = self._until
                 if due or failed:
                     entry = ready.pop(probe=lane.held)
                     if entry.retry is not None and entry.retry.loaded:
@@ -141,7 +154,7 @@ class SenderPool:
                     entry = queue.popleft()
                     if not queue:
                         new.popleft()
-                    elif not turn & 3:  # sends that do not suspend: four of a partition in a row
+                    elif not sends & 3:  # sends that do not suspend: four of a partition in a row
                         new.rotate(-1)
                 try:
                     await deliver(slot, entry)
@@ -151,10 +164,7 @@ class SenderPool:
                     # a future of user code failed with GeneratorExit, and asyncio throws it into this task
                 if cancelling():  # asked for by this worker or by user code; it must not hit the next send
                     await absorb(slot.task)
-                turn += 1
-                if turn >= TURN:
-                    turn = 0
-                    await asyncio.sleep(0)
+                sends += 1
         except asyncio.CancelledError:
             raise
         except BaseException as e:
@@ -164,6 +174,24 @@ class SenderPool:
             self._slots.ended(slot)
 
     # -- when a send may start ------------------------------------------------------------------------
+
+    def _is_over(self, now: float, until: float) -> bool:
+        """Return whether the turn is over for a sender whose last send began in the turn that ends at `until`."""
+        if not self._until:
+            self._until = now + LENGTH
+            self._loop.call_soon(self._next_turn)
+            return False
+        if until != self._until and now <= self._until + LONGEST:
+            return False
+        self._cut = True
+        return True
+
+    def _next_turn(self) -> None:
+        self._until = 0.0
+        if self._cut:
+            self._cut = False
+            self._wave = 1
+            self.kick()
 
     def _may_start(self, slot: Slot) -> bool:
         permits = self._permits

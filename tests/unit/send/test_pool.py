@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from kafka_notify._base.clock import boottime
 from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._send import pool
 from kafka_notify._send.permits import Permits
 from kafka_notify._send.pool import SenderPool
 from kafka_notify._send.ready import Ready
@@ -31,9 +32,15 @@ class World:
         """What sends wait for; None when they do not suspend."""
         self.paused = SimpleNamespace(whole=None)
         self.ends: Callable[[Slot], object] = lambda slot: None
-        clock = SimpleNamespace(monotonic=self.loop.time, boottime=boottime, now=lambda: 1)
-        context: Any = SimpleNamespace(loop=self.loop, clock=clock, concurrency=concurrency)
+        self.held_up = 0.0
+        """Seconds for which sends held the event loop."""
         here: Any = self
+
+        def now() -> float:
+            return boottime() + self.held_up
+
+        clock = SimpleNamespace(monotonic=self.loop.time, boottime=now, now=lambda: 1)
+        context: Any = SimpleNamespace(loop=self.loop, clock=clock, concurrency=concurrency)
         self.guard = SimpleNamespace(
             lane=self, room=lambda running: self.may_start - running, start=self.start, give_up=lambda slot: None,
             close=lambda: None,
@@ -42,7 +49,7 @@ class World:
         nothing = cast(Any, SimpleNamespace(stuck=0))
         self.slots = Slots(context, nothing, nothing, self.kick)
         loader: Any = SimpleNamespace(waiting=0)
-        permits = Permits(cast(Any, self.guard), pace, cast(Any, self.paused), here, boottime)
+        permits = Permits(cast(Any, self.guard), pace, cast(Any, self.paused), here, now)
         self.pool = SenderPool(context, self.ready, loader, self.slots, permits, here, self.failed.append)
         self.partition = SimpleNamespace(new=deque[Entry]())
         self.queued = 0
@@ -237,3 +244,52 @@ async def test_what_ends_a_sender_ends_the_worker() -> None:
     assert not world.slots.running
     assert slots[0].task is not None
     assert world.failed == [slots[0].task.exception()]
+
+
+SECONDS = 0.02
+"""For which each send of the next tests holds the event loop."""
+
+
+def slow(world: World) -> None:
+    """Let each delivery hold the event loop before it ends."""
+
+    def hold(_: Slot) -> None:
+        world.held_up += SECONDS
+
+    world.ends = hold
+
+
+async def most_in_a_turn(world: World, count: int) -> int:
+    """Turn the loop until `count` have started; return how many started in one turn at most."""
+    most = 0
+    while (before := len(world.started)) < count:
+        await asyncio.sleep(0)
+        most = max(most, len(world.started) - before)
+    return most
+
+
+async def test_sends_that_hold_the_event_loop_leave_it_after_each() -> None:
+    """Heartbeats and commits wait for one of them, not for a hundred."""
+    world = World(concurrency=100)
+    world.release = None
+    slow(world)
+    world.add(300)
+
+    assert await most_in_a_turn(world, 300) <= 2
+    assert world.started == list(range(300))
+    await world.pool.close()
+
+
+async def test_few_begin_in_a_long_turn() -> None:
+    """Not even of those whose last send has suspended: they have their turn later."""
+    world = World(concurrency=100)
+    slow(world)
+    world.add(300)
+    await world.until(lambda: world.running == 100)
+    assert world.release is not None
+    world.release.set()
+
+    assert await most_in_a_turn(world, 300) <= pool.LONGEST / SECONDS + 2
+    await world.until(lambda: world.running == 0)
+    assert sorted(world.started) == list(range(300))
+    await world.pool.close()
