@@ -35,7 +35,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format types docs nox bench simulation soak requirements clean
+.PHONY: help setup demo test test-fast lint format types docs nox bench simulation worlds soak requirements clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,9 @@ bench: $(READY)  ## measure throughput and latency on this machine
 
 simulation: $(READY)  ## the circuits in all simulated worlds: ARGS="--seeds 20 --world bad20"
 	$(BIN)/python -m tests.simulation $(ARGS)
+
+worlds: $(READY)  ## whole workers in simulated worlds, each by a seed: ARGS="--seed 17", ARGS="--hour"
+	$(BIN)/python -m tests.simulation.workers $(ARGS)
 
 soak: $(READY)  ## more worlds of the model; then kill, freeze and stop workers and brokers at random: ARGS="--minutes 60"
 	KAFKA_NOTIFY_TEST_MODEL_SEEDS=4000 $(PYTEST) $(PARALLEL) tests/model/test_ordered_retry.py

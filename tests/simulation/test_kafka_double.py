@@ -449,3 +449,25 @@ def test_equal_seeds_have_equal_journals(seed: int) -> None:
     assert first == world(seed)
     assert {"written", "expel", "lost", "refused"} <= {word for line in first for word in line[1:4]}
     assert first != world(seed + 2)
+
+
+def test_a_killed_host_ends_at_once_and_does_nothing_more(cluster: Cluster) -> None:
+    """Even code that catches everything: its threads run no line that reaches the brokers."""
+    time, met = cluster.time, list[str]()
+
+    def work() -> None:
+        producer = SimulatedProducer(cluster, {}, "dead")
+        while len(met) < 3:
+            try:
+                producer.poll(10.0)
+            except BaseException as e:
+                met.append(type(e).__name__)
+        producer.produce("t", b"v")
+
+    Thread(time, "dead", target=work).start()
+    time.sleep(5)
+    before = time.now
+    time.kill("dead")
+    time.until(lambda: not time.threads)
+    assert (met, time.now) == (["Killed"] * 3, before)
+    assert not cluster.records("t")
