@@ -151,8 +151,9 @@ class VirtualTime:
         if self.stalls and self._random.random() < self.stalls:
             self.sleep_of(host, self._random.random() * self.stall)
             return
-        self._due[me] = None
-        self._park(me, None, INF)
+        if self._others_may_run():
+            self._due[me] = None
+            self._park(me, None, INF)
 
     def wait(
         self, ready: Callable[[], bool] | None, seconds: float = INF, host: str = "", *, client: bool = False
@@ -246,7 +247,7 @@ class VirtualTime:
         me.ready, me.until = ready, until
         me.waits += 1
         me.parked = True
-        if ready is not None and ready is not _never:
+        if ready is not None and ready is not _never and me is not self._driver:
             (self._asking if client else self._polled)[me] = None
         if until < INF:
             heapq.heappush(self._timers, (until, me.serial, me.waits, me))
@@ -318,6 +319,17 @@ class VirtualTime:
             self._still = 0
             self.now = max(now, following)
 
+    def _others_may_run(self) -> bool:
+        """False when a choice would be none: it costs as much as a switch of threads."""
+        timers, agenda, now = self._timers, self._agenda, self.now
+        return bool(
+            self._due
+            or self._polled
+            or (self._touched and self._asking)
+            or (timers and timers[0][0] <= now)
+            or (agenda and agenda[0][0] <= now)
+        )
+
     def _able(self) -> list[Turn]:
         """Threads that may run, in an order that does not depend on the machine."""
         frozen, killed, driver = self.frozen, self.killed, self._driver
@@ -328,7 +340,7 @@ class VirtualTime:
             asked = [*self._polled, *self._asking] if self._touched else self._polled
             self._touched = False
             for turn in asked:
-                if turn is not driver and turn not in self._due and turn.host not in frozen:
+                if turn not in self._due and turn.host not in frozen:
                     assert turn.ready is not None
                     if turn.ready():
                         able.append(turn)
