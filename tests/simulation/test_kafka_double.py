@@ -471,3 +471,23 @@ def test_a_killed_host_ends_at_once_and_does_nothing_more(cluster: Cluster) -> N
     time.until(lambda: not time.threads)
     assert (met, time.now) == (["Killed"] * 3, before)
     assert not cluster.records("t")
+
+
+@pytest.mark.parametrize("config", [EAGER, INCREMENTAL], ids=["eager", "incremental"])
+def test_a_rebalance_within_a_revocation_asks_for_nothing_twice(
+    cluster: Cluster, config: dict[str, Any]
+) -> None:
+    """Else the group forgets what a member has: the next rebalance would not take it back."""
+    group = cluster.group("g")
+    first = SimulatedConsumer(cluster, config, "a")
+    first.subscribe(["t"], on_revoke=lambda consumer, partitions: group.rebalance())
+    first.poll(0)
+    second = SimulatedConsumer(cluster, config, "b")
+    second.subscribe(["t"])
+    for _ in range(5):
+        first.poll(0)
+        second.poll(0)
+    for consumer in (first, second):
+        assert consumer.member is not None
+        assert consumer.member.owned == frozenset(consumer.readings)
+    assert first.readings or second.readings

@@ -315,6 +315,7 @@ class SimulatedConsumer:
         partitions = [TopicPartition(*place) for place in places]
         self._cluster.note(self.host, event.kind, *places)
         self._handled = False
+        member.revoking = gives_up and event.kind == "revoke"
         try:
             callback = self._callbacks.get(event.kind)
             if callback is not None:

@@ -13,6 +13,8 @@ from tests.simulation.workers.bugs import BUGS, planted
 from tests.simulation.workers.plan import KINDS, draw, hour
 from tests.simulation.workers.world import Result, replay
 
+pytestmark = pytest.mark.search
+
 SEEDS = 30
 MORE = int(os.environ.get("KAFKA_NOTIFY_WORLDS", "1000"))
 

@@ -288,8 +288,14 @@ class World:
     def _silent(self, slot: Slot, seconds: float) -> None:
         """The group gives up a member that it does not hear from."""
         host = slot.host
+
+        def give_up() -> None:
+            if host not in self.time.killed:
+                self._told(Disturbed(host, "fenced"))
+                self.broker.expel(host)
+
         if seconds > self.plan.session:
-            self.time.at(self.plan.session, lambda: self.broker.expel(host))
+            self.time.at(self.plan.session, give_up)
 
     def _expel(self, fault: Fault) -> None:
         slot = self._slot(fault)
