@@ -339,7 +339,11 @@ class World:
             self._expel(fault)
             return
         topics: dict[str, Any] = {} if topic is None else {"topic": topic}
-        self.broker.faults.fail(call, code, times=INF, seconds=fault.seconds / 4, **topics)
+        seconds = fault.seconds / 4
+        if call in ("commit", "write"):  # the next owner knows only what was stored before
+            self._told(Disturbed("", "broker"))
+            self.time.at(seconds, lambda: self._told(Disturbed("", "broker back")))
+        self.broker.faults.fail(call, code, times=INF, seconds=seconds, **topics)
 
     def _failing(self, how: str, fault: Fault) -> None:
         setattr(self.provider, how, getattr(self.provider, how) + 1)
