@@ -35,7 +35,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format types docs nox bench simulation exhaustive soak requirements clean
+.PHONY: help setup demo test test-fast lint format types docs nox bench simulation worlds exhaustive soak requirements clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,9 @@ bench: $(READY)  ## measure throughput and latency on this machine
 simulation: $(READY)  ## the circuits in all simulated worlds: ARGS="--seeds 20 --world bad20"
 	$(BIN)/python -m tests.simulation $(ARGS)
 
+worlds: $(READY)  ## whole workers in simulated worlds, each by a seed: ARGS="--seed 17", ARGS="--hour"
+	$(BIN)/python -m tests.simulation.workers $(ARGS)
+
 exhaustive: $(READY)  ## every interleaving of small worlds: ARGS="--notifications 2 --faults 1"
 	$(BIN)/python -m tests.exhaustive $(ARGS)
 
@@ -84,6 +87,8 @@ soak: $(READY)  ## more worlds of the model; then kill, freeze and stop workers 
 	$(BIN)/python -m tests.exhaustive --states 1500000 --processes 2
 	KAFKA_NOTIFY_TEST_SOAK=1 $(PYTEST) -n 0 -m soak
 	$(BIN)/python -m tests.simulation
+	$(BIN)/python -m tests.simulation.workers --seeds 1000
+	$(BIN)/python -m tests.simulation.workers --hour
 	$(BIN)/python -m tests.guarantees.soak $(ARGS)
 
 requirements: $(UV)  ## pin the dependencies anew, with hashes

@@ -449,3 +449,45 @@ def test_equal_seeds_have_equal_journals(seed: int) -> None:
     assert first == world(seed)
     assert {"written", "expel", "lost", "refused"} <= {word for line in first for word in line[1:4]}
     assert first != world(seed + 2)
+
+
+def test_a_killed_host_ends_at_once_and_does_nothing_more(cluster: Cluster) -> None:
+    """Even code that catches everything: its threads run no line that reaches the brokers."""
+    time, met = cluster.time, list[str]()
+
+    def work() -> None:
+        producer = SimulatedProducer(cluster, {}, "dead")
+        while len(met) < 3:
+            try:
+                producer.poll(10.0)
+            except BaseException as e:
+                met.append(type(e).__name__)
+        producer.produce("t", b"v")
+
+    Thread(time, "dead", target=work).start()
+    time.sleep(5)
+    before = time.now
+    time.kill("dead")
+    time.until(lambda: not time.threads)
+    assert (met, time.now) == (["Killed"] * 3, before)
+    assert not cluster.records("t")
+
+
+@pytest.mark.parametrize("config", [EAGER, INCREMENTAL], ids=["eager", "incremental"])
+def test_a_rebalance_within_a_revocation_asks_for_nothing_twice(
+    cluster: Cluster, config: dict[str, Any]
+) -> None:
+    """Else the group forgets what a member has: the next rebalance would not take it back."""
+    group = cluster.group("g")
+    first = SimulatedConsumer(cluster, config, "a")
+    first.subscribe(["t"], on_revoke=lambda consumer, partitions: group.rebalance())
+    first.poll(0)
+    second = SimulatedConsumer(cluster, config, "b")
+    second.subscribe(["t"])
+    for _ in range(5):
+        first.poll(0)
+        second.poll(0)
+    for consumer in (first, second):
+        assert consumer.member is not None
+        assert consumer.member.owned == frozenset(consumer.readings)
+    assert first.readings or second.readings

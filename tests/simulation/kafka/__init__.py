@@ -22,8 +22,9 @@ otherwise. What happens is what the test asks for:
     cluster.log("orders").delete_before(10), .truncate(5), .hole()    # retention, an unclean election, a marker
 
 Whole programs run on it, with their threads. Each thread that calls a client runs alone until its next blocking call;
-`VirtualTime` chooses the next one by its seed. `VirtualTime.until(condition)` lets them run, `VirtualTime.frozen` stops
-hosts, and `VirtualLoop` is an event loop for them. `Cluster.journal` says what happened: equal seeds, equal journals.
+`VirtualTime` chooses the next one by its seed. Threads, events, queues and clocks come from `VirtualTime.runtime`,
+which `clients_of` hands to the library. `VirtualTime.until(condition)` lets them run, `frozen` stops hosts, `kill` ends
+them, and `VirtualLoop` is an event loop for them. `Cluster.journal` says what happened: equal seeds, equal journals.
 
 `tests/simulation/test_kafka_conformance.py` runs the same tests on these doubles and on Apache Kafka. What is left out:
 transactions, compaction, quotas, several brokers, prefetch (so a pause throws nothing away), and time that ends a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Uuid
@@ -37,6 +37,10 @@ class Cluster:
         """Hosts of which each request fails at once: as `cut`, for the end of a test."""
         self.latency = 0.0
         """Seconds from `produce` until the broker has the record."""
+        self.delay: Callable[[str], float] = lambda call: 0.0
+        """Seconds that a request takes, by the name of its call."""
+        self.leaderless: set[Place] = set()
+        """Partitions that nobody can write to or read from, as during an election."""
         self.journal: list[tuple[Any, ...]] = []
         """What happened, in its order: the moment, and what it was. Runs of equal seeds have equal journals."""
         self.consumers: list[SimulatedConsumer] = []
@@ -46,6 +50,7 @@ class Cluster:
 
     def note(self, *what: Any) -> None:
         """Write a line of the journal."""
+        self.time.touch()
         self.journal.append((round(self.time.now, 6), *what))
 
     # -- topics ---------------------------------------------------------------------------------------
@@ -126,6 +131,9 @@ class Cluster:
         self.time.enter(host)
         if host in self.gone:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        if seconds := self.delay(call):
+            self.time.sleep_of(host, seconds)
+            self.time.touch()
         if not self.reachable(host) and not self.time.wait(lambda: self.reachable(host), timeout, host):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         error = self.faults.take(call, host)

@@ -207,7 +207,7 @@ class SimulatedConsumer:
                 found.append(message)
             if len(found) >= count or self._time.now >= until:
                 return found
-            self._time.wait(self._has_some, until - self._time.now, self.host)
+            self._time.wait(self._has_some, until - self._time.now, self.host, client=True)
 
     def _has_some(self) -> bool:
         if self._said or self._injected:
@@ -240,7 +240,7 @@ class SimulatedConsumer:
 
     def _can_read(self, place: Place) -> bool:
         reading = self.readings[place]
-        if place in self.paused or reading.failed:
+        if place in self.paused or reading.failed or place in self._cluster.leaderless:
             return False
         log = self._cluster.find(place)
         if log is None or self._cluster.faults.has("consume", self.host, place):
@@ -315,11 +315,14 @@ class SimulatedConsumer:
         partitions = [TopicPartition(*place) for place in places]
         self._cluster.note(self.host, event.kind, *places)
         self._handled = False
+        member.revoking = gives_up and event.kind == "revoke"
         try:
             callback = self._callbacks.get(event.kind)
             if callback is not None:
                 callback(self, partitions)
         finally:
+            if self.host in self._time.killed:  # nobody is left who could give something up
+                gives_up, places = False, ()
             if event.kind == "assign":
                 for tp in partitions:
                     self.readings.setdefault(place_of(tp), Reading(tp.offset))
@@ -396,6 +399,9 @@ class SimulatedConsumer:
                 error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
             error = error or self._group.commit(place, tp.offset, metadata)
             found.append(answer(place, tp.offset, metadata, error))
+        if (lost := self._cluster.faults.take("commit_answer", self.host)) is not None and not asynchronous:
+            self._cluster.note(self.host, "commit not answered", lost.name())
+            raise KafkaException(lost)
         errors = [tp.error for tp in found if tp.error is not None]
         if errors and not asynchronous:  # the others are stored all the same
             raise KafkaException(errors[-1])
@@ -434,6 +440,8 @@ class SimulatedConsumer:
             error = self._cluster.faults.take("offsets_for_times", self.host, place)
             if error is None and self._cluster.find(place) is None:
                 error = KafkaError(KafkaError._UNKNOWN_PARTITION)
+            if error is None and place in self._cluster.leaderless:
+                error = KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)
             at = OFFSET_INVALID if error is not None else offset_for(self._cluster, place, tp.offset)
             found.append(answer(place, at, None, error))
         return found

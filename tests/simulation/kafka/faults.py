@@ -11,11 +11,12 @@ from confluent_kafka import KafkaError
 from tests.simulation.kafka.log import Place
 
 CALLS: Final = frozenset(
-    """acknowledge commit committed consume describe_configs describe_consumer_groups describe_topics list_offsets
-    list_topics offsets_for_times poll produce seek watermarks write""".split()
+    """acknowledge commit commit_answer committed consume describe_configs describe_consumer_groups describe_topics
+    list_offsets list_topics offsets_for_times poll produce seek watermarks write""".split()
 )
 """Names of calls that can fail. Of a record that is produced, `produce` fails in the call itself, `write` before the
-broker has written it, and `acknowledge` after that: it is in the log, and the report says that it failed."""
+broker has written it, and `acknowledge` after that: it is in the log, and the report says that it failed.
+Likewise `commit` fails before the group has stored an offset, and `commit_answer` after that."""
 
 OF_RECORDS: Final = frozenset({"acknowledge", "consume", "produce", "write"})
 """Calls that are about one partition, so that a fault without a topic hits each of them."""
@@ -87,6 +88,10 @@ class Faults:
         self._faults.append(fault)
         return fault
 
+    def clear(self) -> None:
+        """Nothing fails any more."""
+        self._faults.clear()
+
     def take(self, call: str, host: str, place: Place | None = None) -> KafkaError | None:
         """The error that this call has to fail with, if it has to.
 
@@ -107,6 +112,8 @@ class Faults:
         return self._find(call, host, place) is not None
 
     def _find(self, call: str, host: str, place: Place | None) -> Fault | None:
+        if not self._faults:
+            return None
         now = self._now()
         self._faults = [fault for fault in self._faults if fault.times > 0 and fault.until > now]
         for fault in self._faults:

@@ -56,6 +56,8 @@ class Member:
     """What it is to have."""
     joined: bool = False
     """Whether it waits for an eager rebalance to end."""
+    revoking: bool = False
+    """Whether its callback of a revocation runs: it is not asked again."""
     alive: bool = True
     fenced: KafkaError | None = None
     events: deque[Event] = attrs.field(factory=deque[Event])
@@ -157,7 +159,7 @@ class Group:
                     member.events = deque(event for event in member.events if event.kind != "assign")
                 if member.owned:
                     member.joined = False
-                    if not any(event.kind == "revoke" for event in member.events):
+                    if not member.revoking and not any(event.kind == "revoke" for event in member.events):
                         member.events.append(Event("revoke", tuple(sorted(member.owned))))
                 else:
                     member.joined = True
@@ -173,6 +175,7 @@ class Group:
     def gave_up(self, member: Member, places: frozenset[Place]) -> None:
         """A member's revocation, or its loss, is over."""
         member.owned -= places
+        member.revoking = False
         if not member.alive:
             return
         if member.eager:
@@ -198,7 +201,7 @@ class Group:
     def _reconcile(self) -> None:
         taken = {place: m for m in self.members.values() for place in m.owned}
         for member in self.members.values():
-            if any(event.kind == "revoke" for event in member.events):
+            if member.revoking or any(event.kind == "revoke" for event in member.events):
                 continue
             surplus = member.owned - member.target
             free = frozenset(p for p in member.target - member.owned if taken.get(p) is None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Message, murmur2
@@ -13,6 +13,9 @@ from tests.simulation.kafka.answers import list_topics
 from tests.simulation.kafka.cluster import Cluster
 from tests.simulation.kafka.faults import as_error
 from tests.simulation.kafka.virtual_time import INF
+
+TRY_AGAIN: Final = 0.1
+"""Seconds until a record that no broker took is tried again."""
 
 OnDelivery = Callable[[KafkaError | None, Message], object]
 Headers = Sequence[tuple[str, bytes | None]]
@@ -29,7 +32,8 @@ class Queued:
     headers: Headers
     timestamp: int
     on_delivery: OnDelivery | None
-    answered: bool = False
+    until: float
+    """When it fails unless it was written."""
 
 
 class SimulatedProducer:
@@ -50,6 +54,8 @@ class SimulatedProducer:
         self._time = cluster.time
         self._most = int(config.get("queue.buffering.max.messages", 100_000))
         self._largest = int(config.get("message.max.bytes", 1_000_000))
+        self._timeout = int(config.get("delivery.timeout.ms", 300_000)) / 1000
+        self._tries_again = False
         self._queue: deque[Queued] = deque()
         self._reports: deque[tuple[Queued, KafkaError | None, int, int]] = deque()
         self._said: deque[KafkaError] = deque()
@@ -93,7 +99,8 @@ class SimulatedProducer:
             raise KafkaException(error)
         given = list(headers.items()) if isinstance(headers, Mapping) else list(headers or ())
         at = timestamp or int(self._time.wall() * 1000)
-        self._queue.append(Queued(topic, partition, raw_key, raw, given, at, callback or on_delivery))
+        until = self._time.now + self._timeout
+        self._queue.append(Queued(topic, partition, raw_key, raw, given, at, callback or on_delivery, until))
         if self._cluster.latency:
             self._time.at(self._cluster.latency, self._write)
         else:
@@ -102,8 +109,11 @@ class SimulatedProducer:
     def _write(self) -> None:
         """Write what is queued. A record that is older than its latency waits for none that is younger."""
         while self._queue and self._cluster.reachable(self.host):
-            record = self._queue.popleft()
+            record = self._queue[0]
             place = (record.topic, record.partition)
+            if place in self._cluster.leaderless:
+                break
+            self._queue.popleft()
             log = self._cluster.find(place)
             error = self._cluster.faults.take("write", self.host, place)
             if log is None and error is None:
@@ -115,6 +125,16 @@ class SimulatedProducer:
             self._cluster.note(self.host, "written", *place, at)
             lost = self._cluster.faults.take("acknowledge", self.host, place)
             self._report(record, lost, OFFSET_INVALID if lost is not None else at)
+        while self._queue and self._time.now >= self._queue[0].until:
+            self._report(self._queue.popleft(), KafkaError(KafkaError._MSG_TIMED_OUT))
+        if self._queue and self._cluster.latency and not self._tries_again:
+            self._tries_again = True
+            self._time.at(TRY_AGAIN, self._again)
+
+    def _again(self) -> None:
+        self._tries_again = False
+        if self.host not in self._cluster.gone:
+            self._write()
 
     def _report(self, record: Queued, error: KafkaError | None, offset: int = OFFSET_INVALID) -> None:
         if error is not None:
@@ -125,7 +145,7 @@ class SimulatedProducer:
         """Call what there is to be called; how many reports that were."""
         self._time.enter(self.host)
         seconds = INF if timeout is None or timeout < 0 else timeout
-        self._time.wait(self._has_some, seconds, self.host)
+        self._time.wait(self._has_some, seconds, self.host, client=True)
         return self._serve()
 
     def flush(self, timeout: float | None = None) -> int:
@@ -136,7 +156,7 @@ class SimulatedProducer:
             self._serve()
             if not len(self) or self._time.now >= until:
                 return len(self)
-            self._time.wait(self._has_some, until - self._time.now, self.host)
+            self._time.wait(self._has_some, until - self._time.now, self.host, client=True)
 
     def _has_some(self) -> bool:
         if self._queue and not self._cluster.latency:

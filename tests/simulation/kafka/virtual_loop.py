@@ -29,11 +29,13 @@ class _Selector:
     def select(self, timeout: float | None = None) -> list[Any]:
         """Wait for a wake-up, for so many seconds."""
         if self._woken or (timeout is not None and timeout <= 0):
-            self._time.enter(self._host)
+            self._time.give_way(self._host)
         else:
             self._waiter = self._time.running
-            self._time.wait(None, INF if timeout is None else timeout, self._host)
-            self._waiter = None
+            try:
+                self._time.wait(None, INF if timeout is None else timeout, self._host)
+            finally:
+                self._waiter = None
         self._woken = False
         return []
 
@@ -67,6 +69,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         self._selector.wake()
 
+    def call_exception_handler(self, context: Any) -> None:
+        """Tell of an error, unless the host was killed: nobody ends its tasks."""
+        if self._host not in self._virtual.killed:
+            super().call_exception_handler(context)
+
     def _process_events(self, events: Any) -> None:
         """There are none."""
 
@@ -74,6 +81,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Call a function on a thread of the simulation."""
         made: Future[Any] = self._virtual.begin(functools.partial(call, *args), self._host)
         return asyncio.wrap_future(made, loop=self)
+
+    def __del__(self, _warn: Any = None) -> None:
+        """Nothing is open, so that one need not be closed: that of a killed host."""
 
     def __repr__(self) -> str:
         return f"<VirtualLoop at {self._virtual.now:g}>"

@@ -3,6 +3,7 @@
 The thread that makes a `VirtualTime` is its *driver*: the test. Every other thread comes from `VirtualTime.runtime`,
 and exactly one thread runs at any moment: it hands its turn over when it waits, and at calls of simulated clients. A
 seeded random chooses who is next. So a run depends on its seed, not on the machine.
+`VirtualTime.frozen` stops the threads of a host, as SIGSTOP does, and `VirtualTime.kill` ends them, as SIGKILL does.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Turn:
     until: float = INF
     waits: int = 0
     """Counts its waits: a timer of an earlier one is stale."""
+    parked: bool = False
     ident: int = 0
     told: int = 0
     """How often it was told that its host was killed."""
@@ -82,12 +84,20 @@ class VirtualTime:
         self._driver.ident = threading.get_ident()
         self._polled: dict[Turn, None] = {}
         """Those that wait for a condition, which is asked before each turn."""
+        self._asking: dict[Turn, None] = {}
+        """Those that wait for a condition of a client, which is asked once anybody has used a client."""
+        self._touched = True
+        """True once somebody has used a client since the conditions of clients were asked."""
         self._due: dict[Turn, None] = {}
         """Those that were woken, or whose time is over."""
         self._timers: list[tuple[float, int, int, Turn]] = []
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._threads: dict[Turn, None] = {}
-        self._turns = 0
+        self.turns = 0
+        """Turns that were taken."""
+        self.over = False
+        """True once the run is over, and only ends."""
+        self._still = 0
         self._error: BaseException | None = None
 
     def monotonic(self) -> float:
@@ -113,7 +123,7 @@ class VirtualTime:
             wall=lambda: self.wall(host),
             monotonic=self.monotonic,
             boottime=self.monotonic,
-            sleep=lambda seconds: self.wait(_never, seconds, host),
+            sleep=lambda seconds: self.sleep_of(host, seconds),
             event=lambda: Event(self, host),
             queue=lambda: cast(Any, Queue(self, host)),
             thread=lambda **given: Thread(self, host, **given),
@@ -125,32 +135,50 @@ class VirtualTime:
 
     def enter(self, host: str = "") -> None:
         """Let others run first, if chance says so: at the beginning of each call of a client."""
+        if self._running is not self._driver:
+            self.give_way(host)
+        self._touched = True
+
+    def touch(self) -> None:
+        """Tell that a call of a client changes something after it has waited."""
+        self._touched = True
+
+    def give_way(self, host: str = "") -> None:
+        """Let others run first, if chance says so."""
         me = self._running
-        if me is self._driver:
-            return
-        if me.host in self.killed:
+        if me.host in self.killed and me is not self._driver:
             self._end(me)
         if self.stalls and self._random.random() < self.stalls:
-            self.wait(_never, self._random.random() * self.stall, host)
+            self.sleep_of(host, self._random.random() * self.stall)
             return
-        self._due[me] = None
-        self._park(me, None, INF)
+        if self._others_may_run():
+            self._due[me] = None
+            self._park(me, None, INF)
 
-    def wait(self, ready: Callable[[], bool] | None, seconds: float = INF, host: str = "") -> bool:
+    def wait(
+        self, ready: Callable[[], bool] | None, seconds: float = INF, host: str = "", *, client: bool = False
+    ) -> bool:
         """Block until `ready()`, for so many seconds at most; whether it is. Others run meanwhile.
 
-        `ready` is called between turns. None: until `wake`.
+        `ready` is called between turns; with `client` only after somebody has used a client. None: until `wake`.
         """
         me = self._running
         assert me.ident == threading.get_ident(), (
             "a thread that is not of the simulation, or a call that waits"
         )
-        self._park(me, ready, self.now + max(seconds, 0.0))
+        self._park(me, ready, self.now + max(seconds, 0.0), client=client)
+        if client:
+            self._touched = True
         return ready is not None and ready()
+
+    def sleep_of(self, host: str, seconds: float) -> None:
+        """Let a thread of a host sleep."""
+        self.wait(_never, seconds, host)
 
     def wake(self, turn: Turn) -> None:
         """End the wait of a thread that waits for no condition."""
-        self._due[turn] = None
+        if turn.parked:
+            self._due[turn] = None
 
     @property
     def running(self) -> Turn:
@@ -199,18 +227,28 @@ class VirtualTime:
         self.killed.add(host)
         self.frozen.discard(host)
         for turn in self._threads:
-            if turn.host == host:
+            if turn.host == host and turn.parked:
                 self._due[turn] = None
+
+    def finish(self) -> None:
+        """Let the threads of killed hosts end; no time passes, and nothing of the agenda is done."""
+        self._agenda.clear()
+        self.wait(lambda: not any(turn.host in self.killed for turn in self._threads), 0.0)
 
     # -- turns ----------------------------------------------------------------------------------------
 
-    def _park(self, me: Turn, ready: Callable[[], bool] | None, until: float) -> None:
-        if me.host in self.killed and me is not self._driver:
+    def _park(
+        self, me: Turn, ready: Callable[[], bool] | None, until: float, *, client: bool = False
+    ) -> None:
+        if me is self._driver:
+            self._touched = True
+        elif me.host in self.killed:
             self._end(me)
         me.ready, me.until = ready, until
         me.waits += 1
-        if ready is not None and ready is not _never:
-            self._polled[me] = None
+        me.parked = True
+        if ready is not None and ready is not _never and me is not self._driver:
+            (self._asking if client else self._polled)[me] = None
         if until < INF:
             heapq.heappush(self._timers, (until, me.serial, me.waits, me))
         self._pass_on(me)
@@ -245,8 +283,10 @@ class VirtualTime:
             turn = self._driver
         turn.ready, turn.until = None, INF
         turn.waits += 1
+        turn.parked = False
         self._due.pop(turn, None)
         self._polled.pop(turn, None)
+        self._asking.pop(turn, None)
         return turn
 
     def _chosen(self) -> Turn:
@@ -255,6 +295,7 @@ class VirtualTime:
         while True:
             now = self.now
             while agenda and agenda[0][0] <= now:
+                self._touched = True
                 heapq.heappop(agenda)[2]()
             while timers and timers[0][0] <= now:
                 _, _, waits, turn = heapq.heappop(timers)
@@ -263,8 +304,9 @@ class VirtualTime:
             if driver.ready is not None and driver.ready():
                 return driver
             if able := self._able():
-                self._turns += 1
-                if self._turns > STANDSTILL:
+                self.turns += 1
+                self._still += 1
+                if self._still > STANDSTILL:
                     raise StuckError(f"time stands still: {self._waiting()}")
                 return able[0] if len(able) == 1 else able[int(self._random.random() * len(able))]
             if driver in self._due:
@@ -274,8 +316,19 @@ class VirtualTime:
             following = min(timers[0][0] if timers else INF, agenda[0][0] if agenda else INF)
             if following == INF:
                 raise StuckError(self._waiting())
-            self._turns = 0
+            self._still = 0
             self.now = max(now, following)
+
+    def _others_may_run(self) -> bool:
+        """False when a choice would be none: it costs as much as a switch of threads."""
+        timers, agenda, now = self._timers, self._agenda, self.now
+        return bool(
+            self._due
+            or self._polled
+            or (self._touched and self._asking)
+            or (timers and timers[0][0] <= now)
+            or (agenda and agenda[0][0] <= now)
+        )
 
     def _able(self) -> list[Turn]:
         """Threads that may run, in an order that does not depend on the machine."""
@@ -284,11 +337,15 @@ class VirtualTime:
         if killed and (dying := [turn for turn in able if turn.host in killed]):
             able = dying
         else:
-            for turn in self._polled:
-                if turn is not driver and turn not in self._due and turn.host not in frozen:
+            asked = [*self._polled, *self._asking] if self._touched else self._polled
+            self._touched = False
+            for turn in asked:
+                if turn not in self._due and turn.host not in frozen:
                     assert turn.ready is not None
                     if turn.ready():
                         able.append(turn)
+                        if turn in self._asking:
+                            self._touched = True  # it is still to be chosen
         if len(able) > 1:
             able.sort(key=_by_serial)
         return able
@@ -314,6 +371,7 @@ class Thread(threading.Thread):
             raise Killed
         time._threads[self.turn] = None
         time._due[self.turn] = None
+        self.turn.parked = True
         super().start()
 
     def run(self) -> None:
@@ -324,6 +382,8 @@ class Thread(threading.Thread):
         try:
             if self.turn.host not in time.killed:
                 super().run()
+        except Killed:
+            pass
         finally:
             self._over = True
             time._threads.pop(self.turn, None)
