@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 from kafka_notify import Notification
+from kafka_notify.cli.check import judged
 from kafka_notify.testing.attempt_log import (
     Copied,
     DestinationHeld,
@@ -32,6 +33,7 @@ from kafka_notify.testing.guarantees import (
     OrderKept,
     SourceRecord,
 )
+from kafka_notify.testing.history import HistoryFile
 from kafka_notify.wire import Headers, History, Origin, RetryState, retry_copy
 from tests.guarantees.fleet import Fleet, checker
 from tests.guarantees.production import Mix, Traffic
@@ -45,7 +47,14 @@ LATER: Final = {"retry": {"initial_delay": 600, "max_delay": 600, "jitter": 0}, 
 
 
 def caught_by(f: Fleet) -> set[type[Checker]]:
-    """The checkers that found something."""
+    """The checkers that found something; they find the same in the file that the run leaves."""
+    found = f.judge().found()
+    path = f.directory / "history.jsonl"
+    f.save_history(path)
+    again = judged(HistoryFile(path))["violations"]
+    assert [(checker, violation.text) for checker, violation in found] == [
+        (b["checker"], b["text"]) for b in again
+    ]
     return {type(c) for c in f.judge().checkers if c.violations()}
 
 
