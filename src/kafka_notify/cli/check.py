@@ -25,10 +25,10 @@ UNREADABLE: Final = 2
 @click.option(
     "--max-size",
     type=click.IntRange(1),
-    default=1024,
+    default=256,
     show_default=True,
     metavar="MIB",
-    help="Refuse a larger file: checking one takes up to ten times its size in memory.",
+    help="Refuse a larger file: checking one takes about five times its size in memory.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def check(history: Path, max_size: int, as_json: bool) -> int:

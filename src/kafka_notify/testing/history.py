@@ -31,7 +31,7 @@ VERSION: Final = 1
 """Version of the format that is written. A reader accepts its own and earlier ones."""
 MAX_LINE: Final = 1 << 24
 """Bytes of one line. The longest lines are commits with millions of finished offsets beyond the frontier."""
-MAX_BYTES: Final = 1 << 30
+MAX_BYTES: Final = 1 << 28
 """Bytes of a history, unless the reader is told another limit: what is read is kept in memory until it is judged."""
 
 _KINDS: Final[dict[str, type[Any]]] = {
