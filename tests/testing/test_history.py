@@ -135,6 +135,7 @@ def test_the_file_says_the_same(name: str, tmp_path: Path) -> None:
     assert list(held.violations()) == violations(seen)
 
 
+@pytest.mark.invariant(n=23)
 def test_nothing_personal_is_written(tmp_path: Path) -> None:
     """Neither a payload nor a recipient nor a user is in the file; what is equal stays equal."""
     user, recipient, payload, header = (text.encode() for text in PERSONAL)
