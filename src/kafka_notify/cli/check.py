@@ -12,6 +12,9 @@ from kafka_notify.cli._site import Site
 from kafka_notify.topology import Topology
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kafka_notify.testing.guarantees import Violation
     from kafka_notify.testing.history import HistoryFile
 
 SHOWN: Final = 1_000
@@ -100,7 +103,6 @@ def judged(history: HistoryFile) -> dict[str, Any]:
         if isinstance(seen, (Accepted, Skipped)):
             ended[type(seen)].add(seen.id)
         held.observe(seen)
-    found = held.found()
     duplicates = next(c for c in held.checkers if isinstance(c, DuplicatesBounded))
     needs = {
         "order and overlaps (`order` is none)": header.order == "user",
@@ -119,6 +121,12 @@ def judged(history: HistoryFile) -> dict[str, Any]:
         "duplicates": duplicates.duplicates,
         "duplicates_bound": duplicates.exposed,
         "not_judged": [what for what, judged in needs.items() if not judged],
+        **_found(held.found()),
+    }
+
+
+def _found(found: Sequence[tuple[str, Violation]]) -> dict[str, Any]:
+    return {
         "count": len(found),
         "anomalies": dict(Counter(violation.anomaly for _, violation in found).most_common()),
         "violations": [

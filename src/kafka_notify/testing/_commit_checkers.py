@@ -1,4 +1,4 @@
-"""Checkers that need the commits: nothing is lost, nothing open is committed, nothing committed is sent again."""
+"""Checkers of commits: nothing open is committed, nothing committed is forgotten, and nothing is sent after it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from kafka_notify.testing._checker import (
     Call,
     CallChecker,
     Checker,
-    Letter,
     LogEnds,
     Observation,
-    SourceRecord,
     Violation,
 )
 from kafka_notify.testing.attempt_log import (
@@ -30,7 +28,7 @@ from kafka_notify.testing.attempt_log import (
 from kafka_notify.wire import REDRIVE_WRITER
 
 
-class _Commits(Checker):
+class CommitChecker(Checker):
     """Base of checkers that compare commits with what was open at that time."""
 
     def __init__(self) -> None:
@@ -85,68 +83,7 @@ class _Commits(Checker):
         return None
 
 
-class NothingLost(_Commits):
-    """Every notification that Kafka acknowledged was accepted, skipped, or is in the dead-letter topic.
-
-    One that is not is a lost write if the later look at the topics proves that nobody will send it: its offset is
-    committed and no copy of it waits, or the topic was read past its offset without it. Otherwise it is unseen.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sent: dict[tuple[int, int], tuple[str, int]] = {}
-        self._ended: set[str] = set()
-        self._letters: set[tuple[int, int]] = set()
-        self._records: set[tuple[int, int]] = set()
-        self._read: dict[int, int] = {}
-        """Highest offset of each source partition that was read at the end."""
-        self._looked: set[int] = set()
-
-    def _observe(self, seen: Observation, /) -> None:
-        super()._observe(seen)
-        match seen:
-            case Produced():
-                self._sent[seen.partition, seen.offset] = seen.id, self.line
-            case Accepted() | Skipped():
-                self._ended.add(seen.id)
-            case Letter():
-                self._letters.add((seen.partition, seen.origin))
-            case SourceRecord():
-                self._records.add((seen.partition, seen.offset))
-                self._read[seen.partition] = max(seen.offset, self._read.get(seen.partition, -1))
-            case LogEnds():
-                self._looked.add(seen.partition)
-            case _:
-                pass
-
-    def violations(self) -> Sequence[Violation]:
-        found: list[Violation] = []
-        for (partition, offset), (id, line) in self._sent.items():
-            if id in self._ended or (partition, offset) in self._letters:
-                continue
-            lost, why = self._fate(partition, offset)
-            text = f"{id} (partition {partition}, offset {offset}) is neither accepted, skipped nor dead-lettered; "
-            found.append(Violation("lost-write" if lost else "unseen", text + why, (line,)))
-        return found
-
-    def _fate(self, partition: int, offset: int) -> tuple[bool, str]:
-        """Return whether a notification that has not ended is lost, and what shows it."""
-        highest = self._read.get(partition, -1)
-        if highest > offset and (partition, offset) not in self._records:
-            return True, f"the topic was read up to offset {highest} and does not contain it"
-        if partition not in self._looked:
-            return False, "its topics were not read at the end, so it may still come"
-        commits = self._commits.get(partition)
-        if not commits or not commits[-1][1].covers(offset):
-            return False, "its offset is not committed, so the next owner reads it again"
-        _, _, retry, seen = commits[-1]
-        copy = self._open_copy(partition, offset, retry, seen)
-        if copy is not None:
-            return False, f"its copy at retry offset {copy.offset} waits"
-        return True, "its offset is committed and no copy of it waits, so nobody will send it"
-
-
-class NothingOpenCommitted(_Commits):
+class NothingOpenCommitted(CommitChecker):
     """A committed offset is safe: its notification is terminal, or the retry topic held a copy that the next owner of
     the partition will find."""
 
@@ -166,7 +103,7 @@ class NothingOpenCommitted(_Commits):
         return found
 
 
-class CommitsOnlyGrow(_Commits):
+class CommitsOnlyGrow(CommitChecker):
     """A finished offset that was committed once stays committed, whoever owns the partition.
 
     A retry offset may be left out again while the next owner knows by other means that it is finished: from a newer
@@ -215,7 +152,7 @@ class CommitsOnlyGrow(_Commits):
         return known
 
 
-class DuplicatesBounded(_Commits):
+class DuplicatesBounded(CommitChecker):
     """A notification is accepted twice only if it was in flight, or finished since the last commit, when its worker was
     disturbed, or if the provider left its outcome unknown. It is never sent again after its completion was committed.
 
@@ -326,7 +263,7 @@ class _AcceptedCalls(CallChecker):
         return self.disturbed(call.started.worker, call.line, until, cluster=True, but=orderly)
 
 
-class CaughtUp(_Commits):
+class CaughtUp(CommitChecker):
     """In the end everything is committed, without lag in the source and retry partitions."""
 
     def __init__(self) -> None:

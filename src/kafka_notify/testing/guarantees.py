@@ -36,16 +36,15 @@ from kafka_notify.testing._commit_checkers import (
     CaughtUp,
     CommitsOnlyGrow,
     DuplicatesBounded,
-    NothingLost,
     NothingOpenCommitted,
 )
 from kafka_notify.testing._isolation_checker import Isolation, Wait
 from kafka_notify.testing._liveness_checker import Liveness
+from kafka_notify.testing._loss_checker import NothingLost
 from kafka_notify.testing._memory_checker import Memory
+from kafka_notify.testing._origin_checkers import Conserved, LettersFaithful
 from kafka_notify.testing._send_checkers import (
     AttemptsBounded,
-    Conserved,
-    LettersFaithful,
     OneAtATime,
     OnTime,
     OrderKept,
