@@ -118,22 +118,27 @@ def _or_none(inner: Check, value: Any) -> Any:
     return None if value is None else inner(value)
 
 
+def _array(value: Any, size: int | None = None) -> list[Any]:
+    found: list[Any] = value  # which is checked next
+    if type(value) is not list or size not in (None, len(found)):
+        raise ValueError("an array" if size is None else f"made of arrays of {size}")
+    return found
+
+
 def _list(inner: Check, value: Any) -> list[Any]:
-    if type(value) is not list:
-        raise ValueError("an array")
-    return [inner(each) for each in value]
+    return [inner(each) for each in _array(value)]
 
 
 def _budgets(value: Any) -> dict[str, list[int]]:
-    if type(value) is not dict or any(type(each) is not list or len(each) != 2 for each in value.values()):
-        raise ValueError("an object of pairs of integers")
-    return {name: [_int(number) for number in each] for name, each in value.items()}
+    found: dict[str, Any] = value
+    if type(value) is not dict:
+        raise ValueError("an object")
+    return {name: [_int(number) for number in _array(each, 2)] for name, each in found.items()}
 
 
 def _headers(value: Any) -> tuple[tuple[str, bytes | None], ...]:
-    if type(value) is not list or any(type(pair) is not list or len(pair) != 2 for pair in value):
-        raise ValueError("an array of pairs")
-    return tuple((_str(name), _or_none(_bytes, each)) for name, each in value)
+    pairs = (_array(pair, 2) for pair in _array(value))
+    return tuple((_str(name), _or_none(_bytes, each)) for name, each in pairs)
 
 
 _SPECIAL: dict[str, Check] = {

@@ -148,7 +148,8 @@ class HistoryFile:
                 raise HistoryError(self._path, number, f"{known.__name__}: {e}") from None
 
     def _header(self) -> Header:
-        number, fields = next(self._lines(), (1, {}))
+        nothing: dict[str, Any] = {}
+        number, fields = next(self._lines(), (1, nothing))
         version = fields.get("version")
         if fields.get("format") != FORMAT or not isinstance(version, int):
             raise HistoryError(
@@ -184,10 +185,11 @@ class HistoryFile:
             raise HistoryError(self._path, number, f"a line has at most {MAX_LINE:,} bytes")
         if not raw.endswith(b"\n"):
             raise HistoryError(self._path, number, "the last line is cut off: it must end with a newline")
+        found: dict[str, Any] | None
         try:
             found = json.loads(raw)
         except (ValueError, RecursionError):
             found = None
-        if not isinstance(found, dict):
+        if type(found) is not dict:
             raise HistoryError(self._path, number, "the line is not a JSON object in UTF-8")
         return found
