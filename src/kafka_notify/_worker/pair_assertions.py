@@ -27,8 +27,9 @@ from kafka_notify._send.ready import Ready
 from kafka_notify._send.slots import Slot
 from kafka_notify.errors import NotifyError
 
-MOST: Final = 1_000
-"""Entries of a partition that are compared with each commit, users' heads and waiting retries each."""
+MOST: Final = 100
+"""Entries of a partition that are compared with each commit, users' heads and waiting retries each: the oldest, which
+are next to the frontier. All of them would take half of a slow processor, ten times a second."""
 
 
 class InvariantBroken(NotifyError, AssertionError):
