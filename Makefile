@@ -64,8 +64,9 @@ types: $(READY)  ## mypy --strict, pyright, and that each public name has a comp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python scripts/check_types_complete.py
 
-docs: $(READY)  ## run and type-check the Python blocks of README.md and docs/
+docs: $(READY)  ## run and type-check the Python blocks of README.md and docs/, and check that the tests they name exist
 	$(BIN)/python scripts/check_docs.py
+	$(BIN)/python scripts/check_proofs.py
 
 nox: $(READY)  ## every Python that this machine has, the oldest dependencies, each extra alone: ARGS="-s unit-3.13"
 	PATH="$(CURDIR)/.uv/bin:$$PATH" $(BIN)/nox $(ARGS)

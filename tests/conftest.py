@@ -10,8 +10,12 @@ import pytest
 from _pytest.terminal import TerminalReporter
 from hypothesis import settings
 
+from kafka_notify._worker import pair_assertions
 from kafka_notify.testing import pytest_plugin
 from tests.spread import check_grouped, processes, spread
+
+os.environ["KAFKA_NOTIFY_DEBUG"] = "1"  # for the processes that tests start
+pair_assertions.bind()
 
 settings.register_profile("any-machine", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("any-machine")

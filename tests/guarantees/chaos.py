@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
@@ -130,11 +131,12 @@ class Chaos:
         self._never = threading.Event()
         self.done: Counter[str] = Counter()
 
-    def run(self, actions: int, rate: int, *, calm: float = 8.0) -> Report:
+    def run(self, actions: int, rate: int, *, calm: float = 8.0, history: Path | None = None) -> Report:
         """Disturb so many times while `rate` notifications are produced each second, then let everything end.
 
         Half-way, all workers are replaced one by one, and at three quarters the provider fails. After the last
         disturbance the traffic goes on for `calm` seconds: without them nobody would be without an excuse for long.
+        What happened is written to the file `history`.
         """
         violations: list[str] = []
         caught_up = None
@@ -167,6 +169,8 @@ class Chaos:
             self.fleet.look()
         finally:
             self._mend()
+        if history is not None:
+            self.fleet.save_history(history, handover=HANDOVER, settle=SETTLE)
         held = self.fleet.judge(
             Guarantees.all(
                 max_attempts=QUICK_RETRY.max_attempts,

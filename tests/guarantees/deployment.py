@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 import uuid
 from collections import Counter
@@ -48,6 +49,7 @@ from kafka_notify.testing.attempt_log import (
     Started,
 )
 from kafka_notify.testing.guarantees import Guarantees, Letter, LogEnds, Observation
+from kafka_notify.testing.history import Header, write_history
 from kafka_notify.testing.kafka_watch import KafkaWatch
 from kafka_notify.wire import Headers, identity
 
@@ -90,6 +92,7 @@ class Deployment:
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
         self._watch = KafkaWatch(self._config, self.topology, LANE, self.log)
         self._final: list[Observation] | None = None
+        self._recreated = 0
         self.open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -166,10 +169,11 @@ class Deployment:
     def produce(self, notifications: Iterable[Notification[Any]]) -> list[Produced]:
         """Send them, in order, and note each acknowledgement."""
         sent = [(n, self._producer.send(n)) for n in notifications]
+        process = f"producer-{threading.get_ident()}-{self._recreated}"  # offsets begin again with each topic
         found: list[Produced] = []
         for n, pending in sent:
             record = pending.result(PATIENCE)
-            self.log.produced(n, record, destination=n.data.get("destination", ""))
+            self.log.produced(n, record, destination=n.data.get("destination", ""), process=process)
             found.append(Produced(n.id, n.user_id, record.partition, record.offset, None, n.channel))
         self.produced += found
         return found
@@ -203,6 +207,7 @@ class Deployment:
 
     def recreate(self, topic: str) -> None:
         """Delete a topic, with all that is in it, and create another one of its name."""
+        self._recreated += 1
         self._admin.delete_topics([topic])[topic].result(30)
 
         def created() -> bool:
@@ -428,6 +433,11 @@ class Deployment:
         for seen in (*self.lines, *self.final()):
             held.observe(seen)
         return held
+
+    def save_history(self, path: Path, **header: Any) -> None:
+        """Write everything that was observed to a file that `kafka-notify check` judges again."""
+        seen = (*self.lines, *self.final())
+        write_history(path, seen, Header(QUICK_RETRY.max_attempts, **header))
 
     def verify(self, held: Guarantees | None = None) -> Guarantees:
         """Raise an AssertionError if a guarantee was broken."""

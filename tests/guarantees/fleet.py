@@ -76,7 +76,7 @@ class Fleet(Deployment):
                 self._processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "tests.guarantees.worker_process", spec],
                     cwd=ROOT,
-                    env={**os.environ, "PYTHONPATH": PATH},
+                    env={**os.environ, "PYTHONPATH": PATH, "KAFKA_NOTIFY_DEBUG": "1"},
                     stdout=log,
                     stderr=log,
                 )

@@ -21,7 +21,9 @@ from typing import Any, Final
 import attrs
 import confluent_kafka
 
+from kafka_notify.cli.check import judged
 from kafka_notify.testing import LocalKafka
+from kafka_notify.testing.history import HistoryFile
 from tests.guarantees.chaos import Chaos, Report, variant
 from tests.guarantees.fleet import Fleet
 from tests.guarantees.memory import MEGABYTE, long_handovers
@@ -47,6 +49,12 @@ def main() -> int:
         "--debug", help="librdkafka's debug contexts for the workers' consumers, such as cgrp"
     )
     parser.add_argument("--report", type=Path, help="a JSON file, written anew after each run")
+    parser.add_argument(
+        "--histories",
+        type=Path,
+        help="a directory for the history of each run, for `kafka-notify check`; without it only those of runs that "
+        "broke a guarantee are kept",
+    )
     parser.add_argument(
         "--handovers",
         type=int,
@@ -84,11 +92,18 @@ def run(kafka: LocalKafka, seed: int, options: argparse.Namespace) -> tuple[str,
     )
     say(f"seed {seed}, {settings}; again: {replay}")
     directory = Path(tempfile.mkdtemp(prefix="kafka-notify-soak-"))
+    history = directory / "history.jsonl"
     with Fleet(kafka.bootstrap_servers, directory, **settings) as fleet:
         chaos = Chaos(fleet, kafka, seed, Mix(resumed=float(options.actions)))
-        report = chaos.run(options.actions, options.rate, calm=CALM)
+        report = chaos.run(options.actions, options.rate, calm=CALM, history=history)
     say(f"  {report}")
+    again = judged(HistoryFile(history))
+    say(f"  judged again by its history: {again['count']} violations {again['anomalies']}")
+    if options.histories:
+        options.histories.mkdir(parents=True, exist_ok=True)
+        shutil.copy(history, options.histories / f"{seed}-{protocol}.jsonl")
     if report.violations:
+        say(f"  again: kafka-notify check {history}")
         (directory / "violations.txt").write_text("\n\n".join(report.violations))
         for text in report.violations[:5]:
             say(f"  broken: {text[:300]}")

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 from kafka_notify import Notification
+from kafka_notify.cli.check import judged
 from kafka_notify.testing.attempt_log import (
     Copied,
     DestinationHeld,
@@ -32,6 +33,7 @@ from kafka_notify.testing.guarantees import (
     OrderKept,
     SourceRecord,
 )
+from kafka_notify.testing.history import HistoryFile
 from kafka_notify.wire import Headers, History, Origin, RetryState, retry_copy
 from tests.guarantees.fleet import Fleet, checker
 from tests.guarantees.production import Mix, Traffic
@@ -45,10 +47,18 @@ LATER: Final = {"retry": {"initial_delay": 600, "max_delay": 600, "jitter": 0}, 
 
 
 def caught_by(f: Fleet) -> set[type[Checker]]:
-    """The checkers that found something."""
+    """The checkers that found something; they find the same in the file that the run leaves."""
+    found = f.judge().found()
+    path = f.directory / "history.jsonl"
+    f.save_history(path)
+    again = judged(HistoryFile(path))["violations"]
+    assert [(checker, violation.text) for checker, violation in found] == [
+        (b["checker"], b["text"]) for b in again
+    ]
     return {type(c) for c in f.judge().checkers if c.violations()}
 
 
+@pytest.mark.invariant(n=2)
 def test_commit_highest_polled(fleet: Fleets) -> None:
     """A worker that commits what it has only read is caught before and after it is killed."""
     f = fleet(partitions=1)
@@ -64,6 +74,7 @@ def test_commit_highest_polled(fleet: Fleets) -> None:
     assert caught_by(f) == {NothingOpenCommitted, NothingLost}
 
 
+@pytest.mark.invariant(n=1)
 def test_complete_before_acknowledgement(fleet: Fleets) -> None:
     """A worker that finishes a record before its retry copy is acknowledged is caught."""
     f = fleet(partitions=1)
@@ -78,6 +89,7 @@ def test_complete_before_acknowledgement(fleet: Fleets) -> None:
     assert caught_by(f) == {NothingOpenCommitted, NothingLost}
 
 
+@pytest.mark.invariant(n=13)
 def test_restart_attempts(fleet: Fleets) -> None:
     """A worker that counts attempts from 1 again after a restart is caught."""
     f = fleet(partitions=1)
@@ -91,6 +103,7 @@ def test_restart_attempts(fleet: Fleets) -> None:
 
 
 @pytest.mark.parametrize("bug", ["", "trust_zombies"])
+@pytest.mark.invariant(n=9)
 def test_trust_zombies(fleet: Fleets, bug: str) -> None:
     """A worker that believes a copy which a frozen predecessor wrote after it was replaced is caught; one that
     does not is fine."""
@@ -111,6 +124,7 @@ def test_trust_zombies(fleet: Fleets, bug: str) -> None:
     assert (DuplicatesBounded in caught_by(f)) == bool(bug)
 
 
+@pytest.mark.invariant(n=2)
 def test_skip_restore(fleet: Fleets) -> None:
     """A worker that does not look for its predecessor's retry copies is caught."""
     f = fleet(partitions=1)
@@ -124,6 +138,7 @@ def test_skip_restore(fleet: Fleets) -> None:
     assert caught_by(f) == {NothingOpenCommitted, NothingLost}
 
 
+@pytest.mark.invariant(n=5)
 def test_overtake(fleet: Fleets) -> None:
     """A worker that lets a later notification pass one which waits for its retry is caught."""
     f = fleet(partitions=1)
@@ -133,6 +148,7 @@ def test_overtake(fleet: Fleets) -> None:
     assert OrderKept in caught_by(f)
 
 
+@pytest.mark.invariant(n=3)
 def test_forget_finished(fleet: Fleets) -> None:
     """A worker whose commits stay behind what it has finished is caught."""
     f = fleet(partitions=1)
@@ -185,6 +201,7 @@ def test_keep_every_payload(fleet: Fleets, bug: str) -> None:
 
 
 @pytest.mark.parametrize("bug", ["", "keep_what_was_given_away"])
+@pytest.mark.invariant(n=19)
 def test_keep_what_was_given_away(fleet: Fleets, bug: str) -> None:
     """A worker that keeps the notifications of partitions that it handed over is caught; one that forgets them at
     once is fine."""

@@ -238,7 +238,7 @@ def test_verify() -> None:
     """`verify` raises with every violation in its text."""
     held = Guarantees.all(max_attempts=4)
     held.observe(ONE[0])
-    with pytest.raises(AssertionError, match=r"NothingLost: n0 \(partition 0, offset 0\)"):
+    with pytest.raises(AssertionError, match=r"NothingLost: unseen: n0 \(partition 0, offset 0\)"):
         held.verify()
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from kafka_notify.cli.check import judged
 from kafka_notify.testing import LocalKafka
+from kafka_notify.testing.history import HistoryFile
 from tests.guarantees.chaos import SPEC, Chaos, Protocol, variant
 from tests.guarantees.fleet import Fleet
 
@@ -49,6 +51,10 @@ def test_too_few_replicas(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka
 def test_chaos(cluster_fleet: Fleets, local_kafka_cluster: LocalKafka, protocol: Protocol) -> None:
     """Workers and brokers killed, frozen, stopped and started at random break no guarantee."""
     f = cluster_fleet(**variant(20, protocol))
-    report = Chaos(f, local_kafka_cluster, seed=20).run(actions=10, rate=60)
+    history = f.directory / "history.jsonl"
+    report = Chaos(f, local_kafka_cluster, seed=20).run(actions=10, rate=60, history=history)
     sys.stdout.write(f"seed {report.seed}: {report}\n")
     assert report.violations == ()
+    again = judged(HistoryFile(history))
+    assert again["violations"] == again["not_judged"] == []
+    assert (again["notifications"], again["duplicates"]) == (report.notifications, report.duplicates)

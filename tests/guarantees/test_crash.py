@@ -34,6 +34,7 @@ def test_killed_worker(fleet: Fleets) -> None:
     f.verify()
 
 
+@pytest.mark.invariant(n=5)
 def test_failing_user(fleet: Fleets) -> None:
     """A user's later notifications wait behind his failing one while everyone else's go on; when it is dead
     they follow, and its partition's commit has passed it."""
@@ -59,6 +60,7 @@ def test_failing_user(fleet: Fleets) -> None:
     f.verify()
 
 
+@pytest.mark.invariant(n=13)
 def test_attempts_survive(fleet: Fleets) -> None:
     """A notification with three attempts made before a crash continues with the fourth, not the first."""
     f = fleet(partitions=1)

@@ -228,6 +228,7 @@ def raw(f: Fleet, count: int) -> list[Produced]:
     ]
 
 
+@pytest.mark.invariant(n=12)
 def test_expelled_member(fleet: Fleets, caplog: pytest.LogCaptureFixture) -> None:
     """A worker that the group has expelled, and that learns it from a refused commit, starts nothing more for that
     epoch, joins again and goes on."""

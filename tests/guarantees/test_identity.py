@@ -28,6 +28,7 @@ DIES: Final = b'{"plan": ["permanent"], "seconds": 0}'
 
 @pytest.mark.parametrize("known", [True, False], ids=["topic known", "topic unknown"])
 @pytest.mark.parametrize("waits", ["in the retry topic", "in memory", "unread"])
+@pytest.mark.invariant(n=17)
 def test_redrive_after_the_topic_was_created_again(fleet: Fleets, known: bool, waits: str) -> None:
     """A letter of a source topic that was deleted is redriven while a notification of the new topic with the same
     offset and user is open: both are sent, wherever the new one is, and whether or not the letter says which topic it

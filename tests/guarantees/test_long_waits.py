@@ -173,6 +173,7 @@ def test_handed_over_while_wide(fleet: Fleets) -> None:
     assert checker(held, DuplicatesBounded).duplicates == 0
 
 
+@pytest.mark.invariant(n=16)
 def test_zombie_in_the_middle_of_a_spill(fleet: Fleets) -> None:
     """A worker that was frozen while it wrote spills does no harm when it wakes up and another one has taken over."""
     f = fleet(**SMALL)

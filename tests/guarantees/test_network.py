@@ -65,6 +65,7 @@ def test_assignment_that_arrives_too_late(tmp_path: Path, monkeypatch: pytest.Mo
         f.verify()
 
 
+@pytest.mark.invariant(n=11)
 def test_cut_off_worker(tmp_path: Path) -> None:
     """A worker that the brokers' answers do not reach any more starts no send once its lease has ended, which is
     before another one has its partitions; when it is back it takes part again."""

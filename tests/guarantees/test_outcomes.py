@@ -119,6 +119,7 @@ def test_should_send(fleet: Fleets) -> None:
     f.verify()
 
 
+@pytest.mark.invariant(n=20)
 def test_expiry(fleet: Fleets) -> None:
     """Nothing is attempted after it has expired: it is dead-lettered as expired, without its data when the
     category is sensitive, and the user's next one follows."""
@@ -202,6 +203,7 @@ def test_kinds_of_failure(fleet: Fleets, consumer: str) -> None:
 
 
 @pytest.mark.parametrize("step", ["throttle", "away"])
+@pytest.mark.invariant(n=21)
 def test_provider_away(fleet: Fleets, step: str) -> None:
     """While the provider throttles or is away no attempt is counted and nothing is dead-lettered."""
     f = fleet(partitions=1)
@@ -274,6 +276,7 @@ def test_a_deferral_has_no_bound_by_default(fleet: Fleets, monkeypatch: pytest.M
     f.verify()
 
 
+@pytest.mark.invariant(n=22)
 def test_hanging_sync_send(fleet: Fleets) -> None:
     """A plain send that hangs blocks its user alone, also past its deadline; health says so until it returns."""
     f = fleet(partitions=1)
@@ -297,6 +300,7 @@ def test_hanging_sync_send(fleet: Fleets) -> None:
     f.verify()
 
 
+@pytest.mark.invariant(n=6)
 def test_hanging_send_and_rebalance(fleet: Fleets) -> None:
     """A plain send that hangs blocks its user also when a rebalance takes the partition away and gives it back."""
     f = fleet(partitions=1, consumer_config={"topic.metadata.refresh.interval.ms": 200})

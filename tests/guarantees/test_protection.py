@@ -51,6 +51,7 @@ def most(starts: Sequence[Started]) -> int:
 
 
 @pytest.mark.parametrize("step", ["503", "401"])
+@pytest.mark.invariant(n=21)
 def test_outage(fleet: Fleets, step: str) -> None:
     """While every call is answered by 503 (or 401) only probes are made, no attempt is used up and nothing is
     dead-lettered; afterwards everything is sent, in order."""
@@ -352,6 +353,7 @@ def test_dedupe(fleet: Fleets) -> None:
     assert f.accepted()[twice.id] == 1
 
 
+@pytest.mark.invariant(n=23)
 def test_no_secret_shows(
     fleet: Fleets, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("kind", [Async, Plain])
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.invariant(n=22)
 def test_nothing_that_user_code_does_ends_a_worker(
     local_kafka: LocalKafka, kind: type[Base], protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:

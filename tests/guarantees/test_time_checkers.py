@@ -309,8 +309,9 @@ def test_isolated(name: str) -> None:
 @pytest.mark.parametrize("name", CROWDED)
 def test_crowded(name: str) -> None:
     """`Isolation` finds the one user who waited although a sender was free."""
-    [text] = observed(Isolation(), CROWDED[name]).violations()
-    assert text.startswith("n of ")
+    [found] = observed(Isolation(), CROWDED[name]).violations()
+    assert found.anomaly == "user-delayed"
+    assert found.text.startswith("n of ")
 
 
 def test_longest_wait() -> None:

@@ -17,7 +17,7 @@ import attrs
 from kafka_notify import CircuitBreaker, Ordering, RateLimit, RetryPolicy, Topology, Worker, events
 from kafka_notify._fetch import backpressure, flow
 from kafka_notify._partition import spill, wide
-from kafka_notify._worker import engine
+from kafka_notify._worker import engine, pair_assertions
 from kafka_notify.limits import Limiter, SeenInMemory
 from kafka_notify.testing.attempt_log import AttemptLog
 from kafka_notify.testing.worker_samples import WorkerSampler
@@ -120,6 +120,7 @@ def main() -> None:
     level = logging.DEBUG if "debug" in spec.consumer_config else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if spec.bug:
+        pair_assertions.unbind()  # which would see most bugs before the checkers do
         bugs.BUGS[spec.bug]()
     if spec.payload_budget is not None:
         engine.PAYLOAD_BUDGET = spec.payload_budget  # type: ignore[misc]

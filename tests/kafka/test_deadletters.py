@@ -369,6 +369,7 @@ def test_a_users_letters_go_back_in_the_order_of_their_origins(site: Site) -> No
     assert site.copied(site.retry_topic()) == ["u-3", "u-4", "u-5", "u-9", "u-12"]
 
 
+@pytest.mark.invariant(n=18)
 def test_a_second_redrive_writes_nothing(site: Site) -> None:
     """Copies that are in the retry topic already are recognised, whoever kept the letters."""
     site.die("u", 1)

@@ -87,6 +87,7 @@ def produce(config: dict[str, Any], topology: Topology) -> None:
 
 
 @pytest.mark.parametrize("way", ["start", "run"])
+@pytest.mark.invariant(n=12)
 def test_after_a_failure_nothing_is_sent_or_committed(
     config: dict[str, Any], topology: Topology, way: str
 ) -> None:

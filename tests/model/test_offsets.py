@@ -183,6 +183,7 @@ def _longest() -> Committed:
 @example(Committed(5, b"1" * WINDOW))
 @example(Committed(5, b"0" * (WINDOW - 1) + b"1"))
 @example(_longest())
+@pytest.mark.invariant(n=3)
 def test_round_trip(state: Committed) -> None:
     """What is written is read again, and fits into the broker's limit."""
     text = encode_metadata(state, *WHERE, IDS)
@@ -213,6 +214,7 @@ def _chain(fence: Fence | None) -> Iterator[Fence]:
 
 
 @given(committed, st.data())
+@pytest.mark.invariant(n=15)
 def test_mutated(state: Committed, data: st.DataObject) -> None:
     """Metadata that was altered in any place says nothing."""
     text = encode_metadata(state, *WHERE)
@@ -225,6 +227,7 @@ def test_mutated(state: Committed, data: st.DataObject) -> None:
 
 
 @given(committed, st.integers(0, 4))
+@pytest.mark.invariant(n=15)
 def test_somebody_elses(state: Committed, which: int) -> None:
     """Metadata of another group, topic, partition or frontier says nothing."""
     text = encode_metadata(state, *WHERE)
@@ -315,6 +318,7 @@ def test_largest_spill_fits_into_a_record() -> None:
 
 
 @given(gaps, st.data())
+@pytest.mark.invariant(n=16)
 def test_any_other_spill(bits: bytes, data: st.DataObject) -> None:
     """A record that is not the named one, or was altered, or counts from a later offset, says nothing."""
     value = spill.pack(100, bits)
@@ -382,6 +386,7 @@ def test_narrow_halves_are_read_by_the_version_before(state: Committed) -> None:
 
 
 @given(offset, far, names, st.data())
+@pytest.mark.invariant(n=15)
 def test_wide_mutated(frontier: int, distances: list[int], name: SpillName, data: st.DataObject) -> None:
     """A wide half that was altered in any place says nothing."""
     delta = spill.encode_runs([frontier + d for d in distances], frontier)

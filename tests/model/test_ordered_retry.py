@@ -32,17 +32,20 @@ def _try(seeds: int, features: frozenset[str] | None) -> None:
             pytest.fail(f"seed {seed}: {e}", pytrace=False)
 
 
+@pytest.mark.invariant(n=1)
 def test_every_adversity_at_once() -> None:
     """With all adversities together nothing is lost, reordered, early, sent again, or stuck."""
     _try(SEEDS, FEATURES)
 
 
+@pytest.mark.invariant(n=2)
 def test_any_adversities() -> None:
     """The same with any subset of them: some hide what others would show."""
     _try(SEEDS, None)
 
 
 @pytest.mark.parametrize("feature", ["crashes", *sorted(FEATURES)])
+@pytest.mark.invariant(n=6)
 def test_one_adversity(feature: str) -> None:
     """The same with one of them, and crashes."""
     _try(SEEDS // 10, frozenset({feature}) & FEATURES)

@@ -142,6 +142,7 @@ def working() -> Bench:
     return b
 
 
+@pytest.mark.invariant(n=14)
 def test_read_no_further_than_can_be_committed() -> None:
     """What was read beyond the bitmap to reach a restored origin would be sent again: its end cannot be committed."""
     b = bench(source_end=WINDOW + 2, retry_end=1)
@@ -346,6 +347,7 @@ def covered_without_a_fence(owner: type[Partition]) -> Committed:
     return source
 
 
+@pytest.mark.invariant(n=8)
 def test_fence_commit_leaves_the_source_alone() -> None:
     """Until the fence is stored, the source's committed state stays: half of the commit may be refused, and a
     copy that this restore admitted would not count for the next one."""
@@ -376,6 +378,7 @@ def sent_of_one_that_was_copied(source_end: int) -> list[str]:
     return ["source" if entry.retry is None else "copy" for entry in b.asked.sends]
 
 
+@pytest.mark.invariant(n=7)
 def test_a_copy_is_not_sent_beside_its_source_record() -> None:
     """A source end that was looked up before that of the retry topic takes the copy for another topic's, and sends the
     notification from both. Looked up after it, the copy counts as what it is."""
@@ -400,6 +403,7 @@ def taken_over_twice(owner: type[Partition]) -> list[int]:
     return [e.retry.at for e in heir.partition.pending.values() if e.retry]
 
 
+@pytest.mark.invariant(n=9)
 def test_what_a_fence_kept_out_stays_out() -> None:
     """A zombie's copy beyond the bitmap's reach does not rise when the second owner after it takes over."""
     assert taken_over_twice(Partition) == [0]
@@ -415,6 +419,7 @@ def test_fences_end_where_the_bitmap_reaches() -> None:
     assert b.partition.snapshot()[1] == Committed(2, fence=Fence(3, ME))
 
 
+@pytest.mark.invariant(n=17)
 def test_recreated_source_topic() -> None:
     """A source record that is not the one a waiting copy came from stops the partition instead of passing as
     that one."""

@@ -9,6 +9,7 @@ import gc
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -62,6 +63,18 @@ def ends_without_brokers() -> None:
     open_handles.EXIT_SECONDS = 0.1  # type: ignore[misc]
     producer = new_producer()
     producer.send(note("n0"))
+
+
+def is_killed() -> None:
+    """Says what was acknowledged, one id on each line, and ends by SIGKILL in the middle."""
+    producer = new_producer()
+    sent = [producer.send(note(f"n{i}")) for i in range(500)]
+    for i, pending in enumerate(sent):
+        pending.result(60)
+        os.write(1, f"n{i}\n".encode())
+    for i in range(500, 1_000):
+        producer.send(note(f"n{i}"))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def forks() -> None:

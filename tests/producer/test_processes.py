@@ -78,6 +78,16 @@ def test_what_cannot_be_delivered_at_the_end_is_said_aloud(site: Site) -> None:
     assert "the process ended with 1 records not acknowledged within 0.1 s" in done.stderr
 
 
+def test_a_killed_process_keeps_what_was_acknowledged(site: Site) -> None:
+    """After SIGKILL everything that was acknowledged is there, and nothing is there twice."""
+    done = site.run("is_killed")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    arrived, acknowledged = site.arrived(), set(done.stdout.split())
+    assert len(acknowledged) == 500
+    assert acknowledged <= arrived.keys() <= {f"n{i}" for i in range(1_000)}
+    assert set(arrived.values()) == {1}
+
+
 def test_a_fork_neither_loses_nor_doubles(site: Site) -> None:
     """What was queued at a fork is sent by the parent alone; each child sends its own through a handle of its own."""
     done = site.run("forks")

@@ -257,6 +257,7 @@ def test_only_wanted_source_partitions_are_read(bench: Bench) -> None:
 # -- commits ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.invariant(n=10)
 def test_a_commit_is_confirmed_for_both_halves(bench: Bench) -> None:
     bench.fill(SOURCE, 0, 3)
     bench.start(0, 1)
@@ -342,6 +343,7 @@ def test_a_rebalance_in_the_middle_of_a_poll_hands_over_what_is_finished(bench: 
     bench.until(lambda: set(bench.engine.starts) == {0})
 
 
+@pytest.mark.invariant(n=10)
 def test_a_commit_that_a_revoke_overtook_is_not_sent(bench: Bench) -> None:
     """It was asked for before the hand-over, with less finished: sent after it, it would set the next owner back."""
     bench.fill(SOURCE, 1, 4)
@@ -371,6 +373,7 @@ def test_a_lost_assignment_is_forgotten_without_a_commit(bench: Bench) -> None:
     assert bench.engine.offsets(SOURCE, 0)[:3] == [0, 1, 2]
 
 
+@pytest.mark.invariant(n=12)
 def test_a_zombie_does_not_overwrite_what_its_successor_committed(bench: Bench) -> None:
     bench.fill(SOURCE, 0, 5)
     bench.start(0, 1)

@@ -65,6 +65,7 @@ def test_what_fails_for_good_becomes_a_dead_letter(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["before the write", "after the write"])
+@pytest.mark.invariant(n=1)
 def test_a_copy_that_fails_is_written_again(fleet: Fleet, *, written: bool) -> None:
     """Nothing is committed before it is acknowledged: the next owner knows of all. A copy that is there twice counts
     once."""

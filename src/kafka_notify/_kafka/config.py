@@ -62,7 +62,8 @@ def config_from_env(
     Args:
         environ: The environment.
         prefix: Prefix of the variables. `<prefix>TEST_...` belongs to test suites, `<prefix>CLI_...` to the command
-            `kafka-notify`; both are ignored. So are the variables that Kubernetes sets in every container of a
+            `kafka-notify`; both are ignored. So is `<prefix>DEBUG=1`, which switches assertions on (docs/testing.md);
+            any other value sets librdkafka's `debug`. So are the variables that Kubernetes sets in every container of a
             namespace with a Service called `kafka-notify` (`KAFKA_NOTIFY_SERVICE_HOST`, `KAFKA_NOTIFY_PORT`, …).
 
     Returns:
@@ -74,6 +75,7 @@ def config_from_env(
         for name, value in environ.items()
         if name.startswith(prefix)
         and not name.startswith(others)
+        and (name, value) != (f"{prefix}DEBUG", "1")
         and name != prefix
         and not _SERVICE_LINK.search("_" + name[len(prefix) :])
     }

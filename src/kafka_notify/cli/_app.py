@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException
 
 import kafka_notify
 from kafka_notify._base.text import printable_lines
-from kafka_notify.cli import demo, dlq, pauses, send, status, topics, work
+from kafka_notify.cli import check, demo, dlq, pauses, send, status, topics, work
 from kafka_notify.cli._site import Refused
 from kafka_notify.errors import ConfigError, InvalidNotificationError, NotifyError
 
@@ -42,8 +42,9 @@ def app() -> None:
     sasl.password), by --config FILE, or by --bootstrap; a later source overrides an earlier one. The topology is set by
     --topology or KAFKA_NOTIFY_CLI_TOPOLOGY.
 
-    Exit codes: 0 done, 1 a problem was found, 2 usage, 3 configuration, 4 cluster or a defect, 5 refused as unsafe,
-    130 interrupted, 141 nobody reads the output. KAFKA_NOTIFY_CLI_TRACEBACK=1 shows the traceback of a failure.
+    Exit codes: 0 done, 1 a problem was found, 2 usage or an unreadable file, 3 configuration, 4 cluster or a defect, 5
+    refused as unsafe, 130 interrupted, 141 nobody reads the output. KAFKA_NOTIFY_CLI_TRACEBACK=1 shows the traceback of
+    a failure.
     """
 
 
@@ -56,6 +57,7 @@ for command in (
     pauses.pause,
     pauses.resume,
     pauses.paused,
+    check.check,
     demo.demo,
 ):
     app.add_command(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
@@ -23,6 +23,8 @@ class SourceRecord:
     key: bytes | None = attrs.field(repr=False)
     value: bytes | None = attrs.field(repr=False)
     headers: tuple[tuple[str, bytes | None], ...] = attrs.field(repr=False)
+    id: str = ""
+    """ID of its notification; empty if unknown."""
 
 
 @attrs.frozen
@@ -51,6 +53,29 @@ class LogEnds:
 
 Observation = Line | SourceRecord | Letter | LogEnds
 
+Anomaly = Literal[
+    "lost-write", "unseen", "duplicate", "poll-skip", "nonmonotonic-poll", "nonmonotonic-send", "inconsistent-offsets",
+    "committed-ahead-of-done", "commit-went-back", "sent-after-commit", "overlap", "early", "expired",
+    "attempts-exceeded", "attempt-forgotten", "invented", "dead-letter-missing", "dead-letter-altered", "lag",
+    "user-delayed", "held-wrongly", "stalled", "memory",
+]  # fmt: skip
+"""The names of what can be wrong. Those of the first line are Jepsen's, of its workload for Kafka; docs/testing.md
+defines all of them."""
+
+
+@attrs.frozen
+class Violation:
+    """One violation of a promise."""
+
+    anomaly: Anomaly
+    text: str
+    """One sentence: ids, offsets and workers, never a payload or a recipient."""
+    lines: tuple[int, ...] = ()
+    """Numbers of the observations that show it, from 1."""
+
+    def __str__(self) -> str:
+        return f"{self.anomaly}: {self.text}"
+
 
 class Checker:
     """Judges one promise. `violations` may be called at any time, and more than once."""
@@ -67,8 +92,8 @@ class Checker:
     def _observe(self, seen: Observation, /) -> None:
         raise NotImplementedError
 
-    def violations(self) -> Sequence[str]:
-        """The violations of the promise, one sentence each; empty when it held."""
+    def violations(self) -> Sequence[Violation]:
+        """Return the violations of the promise; empty when it held."""
         raise NotImplementedError
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from kafka_notify._partition.commit_metadata import Committed as Offsets
-from kafka_notify.testing._checker import NEVER, Call, CallChecker, Checker, LogEnds, Observation
+from kafka_notify.testing._checker import (
+    NEVER,
+    Call,
+    CallChecker,
+    Checker,
+    LogEnds,
+    Observation,
+    Violation,
+)
 from kafka_notify.testing.attempt_log import (
     Accepted,
     Committed,
@@ -20,7 +28,7 @@ from kafka_notify.testing.attempt_log import (
 from kafka_notify.wire import REDRIVE_WRITER
 
 
-class _Commits(Checker):
+class CommitChecker(Checker):
     """Base of checkers that compare commits with what was open at that time."""
 
     def __init__(self) -> None:
@@ -45,56 +53,77 @@ class _Commits(Checker):
             case _:
                 pass
 
+    def _covered(
+        self, partition: int, unsettled: dict[int, str]
+    ) -> Iterator[tuple[int, Offsets, Committed, list[int]]]:
+        """Yield line, retry half and line's content of each commit, with the offsets of `unsettled` that it covers. The
+        caller removes what is settled; what is not is yielded again. The work of a commit grows with what it covers,
+        not with the history."""
+        ahead, below, highest = sorted(unsettled, reverse=True), list[int](), 0
+        for line, source, retry, seen in self._commits[partition]:
+            highest = max(highest, source.frontier)
+            while ahead and ahead[-1] < highest:
+                below.append(ahead.pop())
+            below = [offset for offset in below if offset in unsettled]
+            beyond, at = list[int](), source.gaps.find(b"1")
+            while at >= 0:
+                if source.frontier + at in unsettled and source.frontier + at >= highest:
+                    beyond.append(source.frontier + at)
+                at = source.gaps.find(b"1", at + 1)
+            yield line, retry, seen, [*filter(source.covers, below), *beyond]
 
-class NothingOpenCommitted(_Commits):
+    def _open_copy(
+        self, partition: int, origin: int, retry: Offsets, seen: Committed, before: int = NEVER
+    ) -> Copied | None:
+        """Return a copy, written before a line, that the next owner of the partition will find by a commit."""
+        for copied, copy in self._copies.get((partition, origin), ()):
+            admitted = copy.offset < seen.fence_end or copy.writer in (seen.fence_writer, REDRIVE_WRITER)
+            if copied < before and admitted and not retry.covers(copy.offset):
+                return copy
+        return None
+
+
+class NothingOpenCommitted(CommitChecker):
     """A committed offset is safe: its notification is terminal, or the retry topic held a copy that the next owner of
     the partition will find."""
 
-    def violations(self) -> Sequence[str]:
-        found: list[str] = []
-        for partition, commits in self._commits.items():
+    def violations(self) -> Sequence[Violation]:
+        found: list[Violation] = []
+        for partition in tuple(self._commits):
             unsettled = dict(self._origins[partition])
-            for line, source, retry, seen in commits:
-                for offset, id in list(unsettled.items()):
-                    if not source.covers(offset):
-                        continue
+            for line, retry, seen, covered in self._covered(partition, unsettled):
+                for offset in covered:
+                    id = unsettled[offset]
                     if self._terminal.get(id, NEVER) < line:
                         del unsettled[offset]
-                    elif not any(
-                        copied < line
-                        and not retry.covers(copy.offset)
-                        and (
-                            copy.offset < seen.fence_end or copy.writer in (seen.fence_writer, REDRIVE_WRITER)
-                        )
-                        for copied, copy in self._copies[partition, offset]
-                    ):
-                        found.append(
-                            f"{id} (partition {partition}, offset {offset}) was committed while open"
-                        )
+                    elif self._open_copy(partition, offset, retry, seen, line) is None:
+                        text = f"{id} (partition {partition}, offset {offset}) was committed while open"
+                        found.append(Violation("committed-ahead-of-done", text, (line,)))
                         del unsettled[offset]
         return found
 
 
-class CommitsOnlyGrow(_Commits):
+class CommitsOnlyGrow(CommitChecker):
     """A finished offset that was committed once stays committed, whoever owns the partition.
 
     A retry offset may be left out again while the next owner knows by other means that it is finished: from a newer
     copy that is open, or from a fence.
     """
 
-    def violations(self) -> Sequence[str]:
-        found: list[str] = []
+    def violations(self) -> Sequence[Violation]:
+        found: list[Violation] = []
         for partition, commits in self._commits.items():
             self._fences: list[tuple[int, str]] = []
-            for (_, *before, _), (line, *after, seen) in pairwise(commits):
+            for (line_before, *before, _), (line, *after, seen) in pairwise(commits):
                 if (seen.fence_end, seen.fence_writer) not in self._fences:
                     self._fences.append((seen.fence_end, seen.fence_writer))
                 for topic, old, new in zip(("source", "retry"), before, after, strict=True):
                     if new.frontier < old.frontier:
-                        found.append(
-                            f"the commit of {topic} partition {partition} went back from {old.frontier} "
-                            f"to {new.frontier}"
+                        text = (
+                            f"the commit of {topic} partition {partition} went back from {old.frontier} to "
+                            f"{new.frontier}"
                         )
+                        found.append(Violation("commit-went-back", text, (line_before, line)))
                     lost = [
                         old.frontier + i
                         for i, bit in enumerate(old.gaps)
@@ -104,7 +133,8 @@ class CommitsOnlyGrow(_Commits):
                         known = self._known(partition, line, new)
                         lost = [offset for offset in lost if offset not in known]
                     if lost:
-                        found.append(f"{topic} partition {partition} forgot finished offsets {lost[:5]}")
+                        text = f"{topic} partition {partition} forgot finished offsets {lost[:5]}"
+                        found.append(Violation("commit-went-back", text, (line_before, line)))
         return found
 
     def _known(self, partition: int, line: int, retry: Offsets) -> set[int]:
@@ -122,7 +152,7 @@ class CommitsOnlyGrow(_Commits):
         return known
 
 
-class DuplicatesBounded(_Commits):
+class DuplicatesBounded(CommitChecker):
     """A notification is accepted twice only if it was in flight, or finished since the last commit, when its worker was
     disturbed, or if the provider left its outcome unknown. It is never sent again after its completion was committed.
 
@@ -162,17 +192,22 @@ class DuplicatesBounded(_Commits):
             for call in calls
         )
 
-    def violations(self) -> Sequence[str]:
-        found: list[str] = []
+    def violations(self) -> Sequence[Violation]:
+        found: list[Violation] = []
         for id, calls in self._calls.accepted.items():
             for first, second in pairwise(calls):
                 if not self._calls.excused(first, second):
-                    found.append(
+                    text = (
                         f"{id} was accepted again (from {second.started.worker}) although nothing happened to "
                         f"{first.started.worker}, from which it was accepted before"
                     )
+                    found.append(Violation("duplicate", text, (first.line, second.line)))
         found += [
-            f"{id} was sent again after its completion had been committed"
+            Violation(
+                "sent-after-commit",
+                f"{id} was sent again after its completion had been committed",
+                (line, self._calls.last_start[id]),
+            )
             for id, line in self._settled().items()
             if self._calls.last_start.get(id, -1) > line
         ]
@@ -181,21 +216,16 @@ class DuplicatesBounded(_Commits):
     def _settled(self) -> dict[str, int]:
         """The line at which each notification's completion was first seen committed."""
         settled: dict[str, int] = {}
-        for partition, commits in self._commits.items():
+        for partition in tuple(self._commits):
             unsettled = dict(self._origins[partition])
-            for line, source, retry, _ in commits:
-                for offset, id in list(unsettled.items()):
-                    if (
-                        source.covers(offset)
-                        and self._terminal.get(id, NEVER) < line
-                        and all(
-                            retry.covers(copy.offset)
-                            for copied, copy in self._copies[partition, offset]
-                            if copied < line
-                        )
+            for line, retry, _, covered in self._covered(partition, unsettled):
+                for offset in covered:
+                    if self._terminal.get(unsettled[offset], NEVER) < line and all(
+                        retry.covers(copy.offset)
+                        for copied, copy in self._copies.get((partition, offset), ())
+                        if copied < line
                     ):
-                        del unsettled[offset]
-                        settled[id] = line
+                        settled[unsettled.pop(offset)] = line
         return settled
 
 
@@ -233,26 +263,27 @@ class _AcceptedCalls(CallChecker):
         return self.disturbed(call.started.worker, call.line, until, cluster=True, but=orderly)
 
 
-class CaughtUp(_Commits):
+class CaughtUp(CommitChecker):
     """In the end everything is committed, without lag in the source and retry partitions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._ends: list[LogEnds] = []
+        self._ends: list[tuple[int, LogEnds]] = []
 
     def _observe(self, seen: Observation, /) -> None:
         super()._observe(seen)
         if isinstance(seen, LogEnds):
-            self._ends.append(seen)
+            self._ends.append((self.line, seen))
 
-    def violations(self) -> Sequence[str]:
-        found: list[str] = []
-        for end in self._ends:
+    def violations(self) -> Sequence[Violation]:
+        found: list[Violation] = []
+        for line, end in self._ends:
             commits = self._commits[end.partition]
             at = (commits[-1][1].frontier, commits[-1][2].frontier) if commits else (0, 0)
             if at != (end.source, end.retry):
-                found.append(
-                    f"partition {end.partition} is committed up to {at[0]} and {at[1]}, but source and retry "
-                    f"topic end at {end.source} and {end.retry}"
+                text = (
+                    f"partition {end.partition} is committed up to {at[0]} and {at[1]}, but source and retry topic "
+                    f"end at {end.source} and {end.retry}"
                 )
+                found.append(Violation("lag", text, (line,)))
         return found

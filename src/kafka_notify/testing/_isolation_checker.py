@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from kafka_notify.testing._checker import Call
+from kafka_notify.testing._checker import Call, Violation
 from kafka_notify.testing._spans import FOREVER, Spans
 from kafka_notify.testing._timeline import DEFERRAL, Story, Timeline
 from kafka_notify.testing.attempt_log import Copied, DeadLettered, Ended, Skipped, Started
@@ -74,10 +74,13 @@ class Isolation(Timeline):
         waits = self.waits()
         return waits[0].seconds if waits else 0.0
 
-    def violations(self) -> Sequence[str]:
+    def violations(self) -> Sequence[Violation]:
         return [
-            f"{wait.id} of {wait.user}, who had no trouble, waited {wait.seconds:.1f} s in partition {wait.partition} "
-            f"while senders were free; {self.bound:.1f} s are allowed"
+            Violation(
+                "user-delayed",
+                f"{wait.id} of a user who had no trouble waited {wait.seconds:.1f} s in partition {wait.partition} "
+                f"while senders were free; {self.bound:.1f} s are allowed",
+            )
             for wait in self.waits()
             if wait.seconds > self.bound
         ]

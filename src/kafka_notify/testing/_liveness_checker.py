@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from kafka_notify.testing._checker import Call
+from kafka_notify.testing._checker import Call, Violation
 from kafka_notify.testing._spans import FOREVER, Spans
 from kafka_notify.testing._timeline import Story, Timeline
 from kafka_notify.testing.attempt_log import Ended
@@ -75,32 +75,36 @@ class Liveness(Timeline):
         fails, due = self._fails(), self._due(served=True)
         return sum(seconds for worker in self.workers for *_, seconds in self._wrong(worker, fails, due))
 
-    def violations(self) -> Sequence[str]:
+    def violations(self) -> Sequence[Violation]:
         fails, due, served = self._fails(), self._due(), self._due(served=True)
-        found: list[str] = []
+        held = [Violation("held-wrongly", text) for text in self._held_wrongly(fails, served)]
+        stalled = [
+            Violation("stalled", text) for worker in self.workers for text in self._stalls(worker, fails, due)
+        ]
+        return [*held, *stalled]
+
+    def _held_wrongly(self, fails: Spans, served: dict[int, Spans]) -> Iterator[str]:
         healthy = wrong = 0.0
         for worker in self.workers:
             healthy += (self._counted(worker) - fails).length() / 1000
             for begin, reason, seconds in self._wrong(worker, fails, served):
                 wrong += seconds
                 if seconds > self._release:
-                    found.append(
+                    yield (
                         f"{worker} held its lane from {begin} on ({reason}), {seconds:.1f} s of it with something due "
                         f"and a provider that works; {self._release:g} s are allowed"
                     )
             for begin, name, seconds in self._wrong_destinations(worker):
                 if seconds > self._release:
-                    found.append(
+                    yield (
                         f"{worker} held the destination {name} from {begin} on, {seconds:.1f} s of it with something "
                         f"due for it and a provider that works; {self._release:g} s are allowed"
                     )
-            found += self._stalls(worker, fails, due)
         if wrong > self._share * healthy + self._release:
-            found.append(
+            yield (
                 f"lanes were held for {wrong:.1f} s of {healthy:.1f} s in which the provider worked; {self._share:.0%} "
                 f"and {self._release:g} s are allowed"
             )
-        return found
 
     def _fails(self, destination: str = "") -> Spans:
         """Return when the provider fails for everybody or has asked everybody to wait, or all sends of one

@@ -34,6 +34,8 @@ class Produced(Line):
     channel: str = ""
     destination: str = ""
     """Server that receives it, for a provider of many servers."""
+    process: str = ""
+    """What sent it, if its lines are in the order of its sends: a thread of a producer. Empty when that is unknown."""
 
 
 @attrs.frozen

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from kafka_notify.testing._checker import Checker, Observation
+from kafka_notify.testing._checker import Checker, Observation, Violation
 from kafka_notify.testing.attempt_log import Sampled
 
 MEGABYTE: Final = 2**20
@@ -74,12 +74,13 @@ class Memory(Checker):
         if worker not in self._worst or share > self._worst[worker][0]:
             self._worst[worker] = share, seen, allowed
 
-    def violations(self) -> Sequence[str]:
-        return [*self._over.values()] + [
+    def violations(self) -> Sequence[Violation]:
+        found = [*self._over.values()] + [
             f"{worker} took {_mb(seen.rss)} of memory where its budgets allow {_mb(allowed)}: {seen.budgets}"
             for worker, (share, seen, allowed) in self._worst.items()
             if share > 1
         ]
+        return [Violation("memory", text) for text in found]
 
 
 def _mb(size: int) -> str:

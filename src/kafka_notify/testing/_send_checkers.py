@@ -1,14 +1,18 @@
-"""Checkers of sends and dead letters: loss, order, overlap, time, number of attempts, faithful dead letters."""
+"""Checkers of sends: order, overlap, time, number of attempts."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from typing import get_args
 
-from kafka_notify._base import codes
-from kafka_notify._wire import headers as h
-from kafka_notify.testing._checker import NEVER, Call, CallChecker, Checker, Letter, Observation, SourceRecord
+from kafka_notify.testing._checker import (
+    NEVER,
+    Call,
+    CallChecker,
+    Checker,
+    Observation,
+    Violation,
+)
 from kafka_notify.testing.attempt_log import (
     Accepted,
     Copied,
@@ -20,35 +24,6 @@ from kafka_notify.testing.attempt_log import (
     Started,
     Uncounted,
 )
-from kafka_notify.wire import DlqReason
-
-
-class NothingLost(Checker):
-    """Every notification that Kafka acknowledged was accepted, skipped, or is in the dead-letter topic."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._produced: dict[tuple[int, int], str] = {}
-        self._ended: set[str] = set()
-        self._letters: set[tuple[int, int]] = set()
-
-    def _observe(self, seen: Observation, /) -> None:
-        match seen:
-            case Produced():
-                self._produced[seen.partition, seen.offset] = seen.id
-            case Accepted() | Skipped():
-                self._ended.add(seen.id)
-            case Letter():
-                self._letters.add((seen.partition, seen.origin))
-            case _:
-                pass
-
-    def violations(self) -> Sequence[str]:
-        return [
-            f"{id} (partition {at[0]}, offset {at[1]}) is lost: neither accepted, skipped nor dead-lettered"
-            for at, id in self._produced.items()
-            if id not in self._ended and at not in self._letters
-        ]
 
 
 class OrderKept(Checker):
@@ -77,18 +52,58 @@ class OrderKept(Checker):
             case _:
                 pass
 
-    def violations(self) -> Sequence[str]:
-        found: list[str] = []
+    def violations(self) -> Sequence[Violation]:
+        found: list[Violation] = []
         for lane in self._lanes.values():
+            queue = [id for _, id in sorted(lane.items())]
             latest, blocker = -1, ""
-            for _, id in sorted(lane.items()):
+            for id in queue:
                 accepted = self._accepted.get(id, NEVER)
                 if accepted < latest:
-                    found.append(f"{id} was accepted before the earlier {blocker} of its user was terminal")
+                    text = f"{id} was accepted before the earlier {blocker} of its user was terminal"
+                    found.append(Violation("poll-skip", text, (accepted,)))
                 terminal = self._terminal.get(id, NEVER)
                 if terminal > latest:
                     latest, blocker = terminal, id
+            first, later = NEVER, ""
+            for id in reversed(queue):
+                accepted = self._accepted.get(id, NEVER)
+                if first < accepted < NEVER:
+                    text = f"{id} was accepted after the later {later} of its user"
+                    found.append(Violation("nonmonotonic-poll", text, (first, accepted)))
+                if accepted < first:
+                    first, later = accepted, id
         return found
+
+
+class SendsMonotonic(Checker):
+    """What one process sends to a partition, one after the other, gets growing offsets.
+
+    Only notifications whose `Produced.process` is known are judged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, int], tuple[Produced, int]] = {}
+        self._found: list[Violation] = []
+
+    def _observe(self, seen: Observation, /) -> None:
+        if not isinstance(seen, Produced) or not seen.process:
+            return
+        before, line = self._last.get((seen.process, seen.partition), (None, 0))
+        if before is not None and seen.offset <= before.offset:
+            self._found.append(
+                Violation(
+                    "nonmonotonic-send",
+                    f"{seen.id} got offset {seen.offset} of partition {seen.partition}, and {before.id}, which the "
+                    f"same process had sent before it, got {before.offset}",
+                    (line, self.line),
+                )
+            )
+        self._last[seen.process, seen.partition] = seen, self.line
+
+    def violations(self) -> Sequence[Violation]:
+        return self._found
 
 
 class OneAtATime(CallChecker):
@@ -128,10 +143,14 @@ class OneAtATime(CallChecker):
         """The number of sends that overlapped with one of the worker that took over."""
         return len({first.line for first, second in self._overlaps if self._excused(first, second)})
 
-    def violations(self) -> Sequence[str]:
+    def violations(self) -> Sequence[Violation]:
         return [
-            f"{second.started.id} was sent by {second.started.worker} while {first.started.id} of the same user "
-            f"was being sent by {first.started.worker}"
+            Violation(
+                "overlap",
+                f"{second.started.id} was sent by {second.started.worker} while {first.started.id} of the same user "
+                f"was being sent by {first.started.worker}",
+                (first.line, second.line),
+            )
             for first, second in self._overlaps
             if not self._excused(first, second)
         ]
@@ -150,7 +169,7 @@ class OnTime(Checker):
         self._grace = grace
         self._due: dict[tuple[str, int], int] = {}
         self._expires: dict[str, int] = {}
-        self._starts: list[Started] = []
+        self._starts: list[tuple[int, Started]] = []
 
     def _observe(self, seen: Observation, /) -> None:
         match seen:
@@ -160,19 +179,21 @@ class OnTime(Checker):
             case Produced() if seen.expires_at is not None:
                 self._expires[seen.id] = seen.expires_at
             case Started():
-                self._starts.append(seen)
+                self._starts.append((self.line, seen))
             case _:
                 pass
 
-    def violations(self) -> Sequence[str]:
-        found: list[str] = []
-        for start in self._starts:
+    def violations(self) -> Sequence[Violation]:
+        found: list[Violation] = []
+        for line, start in self._starts:
             due = self._due.get((start.id, start.attempt - 1), 0) if start.attempt > 1 else 0
             if start.at < due:
-                found.append(f"attempt {start.attempt} of {start.id} started {due - start.at} ms early")
+                text = f"attempt {start.attempt} of {start.id} started {due - start.at} ms early"
+                found.append(Violation("early", text, (line,)))
             late = start.at - self._expires.get(start.id, NEVER)
             if late > self._grace:
-                found.append(f"attempt {start.attempt} of {start.id} started {late} ms after it had expired")
+                text = f"attempt {start.attempt} of {start.id} started {late} ms after it had expired"
+                found.append(Violation("expired", text, (line,)))
         return found
 
 
@@ -193,18 +214,17 @@ class AttemptsBounded(CallChecker):
         self._uncounted: set[int] = set()
         """Lines of calls that were judged before they ended: plain sends that outlived their deadline."""
         self._suspects: list[tuple[Call, str, int]] = []
-        self._found: list[str] = []
+        self._found: list[Violation] = []
 
     def _on_start(self, call: Call) -> None:
         id, number = call.started.id, call.started.attempt
         if number > self._max:
-            self._found.append(f"attempt {number} of {id} was made, {self._max} are allowed")
+            text = f"attempt {number} of {id} was made, {self._max} are allowed"
+            self._found.append(Violation("attempts-exceeded", text, (call.line,)))
         durable = self._durable.get(id, 0)
         if number <= durable and not call.thawed:
-            self._found.append(
-                f"attempt {number} of {id} was made again although a copy with {durable} attempts "
-                "was acknowledged"
-            )
+            text = f"attempt {number} of {id} was made again although a copy with {durable} attempts was acknowledged"
+            self._found.append(Violation("attempt-forgotten", text, (call.line,)))
             return
         made, worker, line = self._made.get(id, (0, "", 0))
         if number <= made:
@@ -221,109 +241,21 @@ class AttemptsBounded(CallChecker):
             if call is not None and call.started.attempt == seen.attempt:
                 self._uncounted.add(call.line)
             elif self._made.get(seen.id, (0, "", 0))[0] == seen.attempt:
-                del self._made[seen.id]
+                self._made.pop(seen.id, None)
         elif isinstance(seen, Scheduled):
             # the copies of a worker that was frozen or fenced may be a zombie's, which count for nothing
             doubtful = any(how in ("paused", "fenced") for _, how in self._disturbances[seen.worker])
             if not doubtful:
                 self._durable[seen.id] = max(seen.attempts, self._durable.get(seen.id, 0))
 
-    def violations(self) -> Sequence[str]:
+    def violations(self) -> Sequence[Violation]:
         return self._found + [
-            f"attempt {call.started.attempt} of {call.started.id} was made again although nothing happened to "
-            f"{worker}, which made it before"
+            Violation(
+                "attempt-forgotten",
+                f"attempt {call.started.attempt} of {call.started.id} was made again although nothing happened to "
+                f"{worker}, which made it before",
+                (line, call.line),
+            )
             for call, worker, line in self._suspects
             if not self.disturbed(worker, line, call.line, cluster=True)
         ]
-
-
-class Conserved(Checker):
-    """Nothing is invented: each send, copy and dead letter is of a notification that was produced for that user, at
-    that offset. A notification that a worker reports as dead-lettered is in the dead-letter topic."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._produced: dict[str, Produced] = {}
-        self._places: dict[tuple[int, int], str] = {}
-        self._seen: list[Started | Copied | Letter] = []
-        self._dead: set[str] = set()
-
-    def _observe(self, seen: Observation, /) -> None:
-        match seen:
-            case Produced():
-                self._produced[seen.id] = seen
-                self._places[seen.partition, seen.offset] = seen.id
-            case Started() | Copied() | Letter():
-                self._seen.append(seen)
-            case DeadLettered():
-                self._dead.add(seen.id)
-            case _:
-                pass
-
-    def violations(self) -> Sequence[str]:
-        found: list[str] = []
-        in_topic: set[str] = set()
-        for seen in self._seen:
-            if isinstance(seen, Started):
-                origin = self._produced.get(seen.id)
-                if origin is None or origin.user != seen.user:
-                    found.append(f"{seen.id} was sent to a user for whom it was not produced")
-                continue
-            id = self._places.get((seen.partition, seen.origin))
-            if isinstance(seen, Letter):
-                if id is None:
-                    found.append(f"a dead letter names origin {seen.origin} of partition {seen.partition}")
-                in_topic.add(id or "")
-            elif id != seen.id:
-                found.append(f"a retry copy of {seen.id} names the origin of {id}")
-        found += [
-            f"{id} is reported dead, but is not in the dead-letter topic" for id in self._dead - in_topic
-        ]
-        return found
-
-
-class LettersFaithful(Checker):
-    """A dead letter is the record at its origin, byte for byte, or says that its value was redacted.
-
-    The record's own headers come before those of the library, which cannot be forged. A dead letter that says that it
-    was too large may lack its key and all headers of its own.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._records: dict[tuple[int, int], SourceRecord] = {}
-        self._letters: list[Letter] = []
-
-    def _observe(self, seen: Observation, /) -> None:
-        match seen:
-            case SourceRecord():
-                self._records[seen.partition, seen.offset] = seen
-            case Letter():
-                self._letters.append(seen)
-            case _:
-                pass
-
-    def violations(self) -> Sequence[str]:
-        found: list[str] = []
-        for letter in self._letters:
-            where = f"the dead letter of partition {letter.partition}, offset {letter.origin}"
-            record = self._records.get((letter.partition, letter.origin))
-            if record is None:
-                found.append(f"{where} has no original")
-                continue
-            if letter.reason not in get_args(DlqReason):
-                found.append(f"{where} gives the unknown reason {letter.reason!r}")
-            cut = letter.redacted and (h.LAST_ERROR_CODE, codes.RECORD_TOO_LARGE.encode()) in letter.headers
-            if letter.key != record.key and not (cut and letter.key is None):
-                found.append(f"{where} has another key")
-            if letter.value != (None if letter.redacted else record.value):
-                found.append(f"{where} has another value")
-            own = [header for header in record.headers if header[0] not in h.HOP_HEADERS]
-            if cut and not {name for name, _ in letter.headers} - h.HOP_HEADERS - {h.ID, h.CREATED_AT}:
-                own = []
-            if list(letter.headers[: len(own)]) != own:
-                found.append(f"{where} has other headers")
-            added = [name for name, _ in letter.headers[len(own) :]]
-            if len(set(added)) != len(added) or set(added) - h.HOP_HEADERS - {h.ID, h.CREATED_AT}:
-                found.append(f"{where} has unknown headers, or one header twice")
-        return found

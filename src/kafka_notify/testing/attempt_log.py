@@ -101,9 +101,21 @@ class AttemptLog:
         os.write(self._file, text.encode() + b"\n")
 
     def produced(
-        self, notification: Notification[Any], record: RecordMetadata, *, destination: str = ""
+        self,
+        notification: Notification[Any],
+        record: RecordMetadata,
+        *,
+        destination: str = "",
+        process: str = "",
     ) -> None:
-        """Note that the broker acknowledged a notification, and which server is to receive it."""
+        """Note that the broker acknowledged a notification, and which server is to receive it.
+
+        Args:
+            notification: The notification.
+            record: What the broker acknowledged.
+            destination: Server that receives it, for a provider of many servers.
+            process: Name of the thread that sent it, if it sends one after the other and notes each in that order.
+        """
         expires = notification.expires_at
         self.write(
             Produced(
@@ -114,6 +126,7 @@ class AttemptLog:
                 None if expires is None else round(expires.timestamp() * 1000),
                 notification.channel,
                 destination,
+                process,
             )
         )
 

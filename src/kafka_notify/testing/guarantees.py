@@ -23,7 +23,15 @@ from collections.abc import Iterable, Sequence
 
 from typing_extensions import Self
 
-from kafka_notify.testing._checker import Checker, Letter, LogEnds, Observation, SourceRecord
+from kafka_notify.testing._checker import (
+    Anomaly,
+    Checker,
+    Letter,
+    LogEnds,
+    Observation,
+    SourceRecord,
+    Violation,
+)
 from kafka_notify.testing._commit_checkers import (
     CaughtUp,
     CommitsOnlyGrow,
@@ -32,18 +40,19 @@ from kafka_notify.testing._commit_checkers import (
 )
 from kafka_notify.testing._isolation_checker import Isolation, Wait
 from kafka_notify.testing._liveness_checker import Liveness
+from kafka_notify.testing._loss_checker import NothingLost
 from kafka_notify.testing._memory_checker import Memory
+from kafka_notify.testing._origin_checkers import Conserved, LettersFaithful
 from kafka_notify.testing._send_checkers import (
     AttemptsBounded,
-    Conserved,
-    LettersFaithful,
-    NothingLost,
     OneAtATime,
     OnTime,
     OrderKept,
+    SendsMonotonic,
 )
 
 __all__ = [
+    "Anomaly",
     "AttemptsBounded",
     "CaughtUp",
     "Checker",
@@ -63,7 +72,9 @@ __all__ = [
     "OnTime",
     "OneAtATime",
     "OrderKept",
+    "SendsMonotonic",
     "SourceRecord",
+    "Violation",
     "Wait",
 ]
 
@@ -95,9 +106,9 @@ class Guarantees:
         """
         return cls(
             [
-                NothingLost(), OrderKept(), OneAtATime(), OnTime(), AttemptsBounded(max_attempts), Conserved(),
-                NothingOpenCommitted(), CommitsOnlyGrow(), DuplicatesBounded(), LettersFaithful(), CaughtUp(),
-                isolation or Isolation(), liveness or Liveness(), memory or Memory(),
+                NothingLost(), SendsMonotonic(), OrderKept(), OneAtATime(), OnTime(), AttemptsBounded(max_attempts),
+                Conserved(), NothingOpenCommitted(), CommitsOnlyGrow(), DuplicatesBounded(), LettersFaithful(),
+                CaughtUp(), isolation or Isolation(), liveness or Liveness(), memory or Memory(),
             ]
         )  # fmt: skip
 
@@ -106,9 +117,13 @@ class Guarantees:
         for checker in self.checkers:
             checker.observe(seen)
 
+    def found(self) -> Sequence[tuple[str, Violation]]:
+        """Return the violations of all checkers, each after its checker's name."""
+        return [(type(c).__name__, violation) for c in self.checkers for violation in c.violations()]
+
     def violations(self) -> Sequence[str]:
-        """Return the violations of all checkers, each with the checker's name."""
-        return [f"{type(c).__name__}: {text}" for c in self.checkers for text in c.violations()]
+        """Return the violations of all checkers as sentences, each with the checker's name and the anomaly's."""
+        return [f"{checker}: {violation}" for checker, violation in self.found()]
 
     def verify(self) -> None:
         """Raise an AssertionError that lists the violations, if there are any."""

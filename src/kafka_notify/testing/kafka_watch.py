@@ -98,13 +98,13 @@ class KafkaWatch:
             for n in self._partitions:
                 yield LogEnds(n, ends[self.source, n][1], ends[self.retry, n][1])
 
-    @staticmethod
-    def _source_record(message: Message) -> SourceRecord:
+    def _source_record(self, message: Message) -> SourceRecord:
         partition, offset, headers = message.partition(), message.offset(), headers_of(message)
         assert partition is not None
         assert offset is not None
+        id, _ = identity(headers, self.source, partition, offset, message.timestamp()[1])
         return SourceRecord(
-            partition, offset, _bytes(message.key()), _bytes(message.value()), _headers(headers)
+            partition, offset, _bytes(message.key()), _bytes(message.value()), _headers(headers), id
         )
 
     def _letter(self, message: Message) -> Letter | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kafka_notify._base.clock import SETTLE, Clock
 
 
@@ -43,6 +45,7 @@ def test_a_slewed_clock_is_no_jump() -> None:
     assert clock.settled
 
 
+@pytest.mark.invariant(n=20)
 def test_nothing_expires_for_a_minute_after_a_jump() -> None:
     """After the wall clock was set an hour ahead the clock is unsettled for a minute, then trusted again."""
     times = Times()

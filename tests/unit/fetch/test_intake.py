@@ -209,6 +209,7 @@ def test_one_partition_leaves_room_for_the_others() -> None:
     assert e.partitions[1].open == 10
 
 
+@pytest.mark.invariant(n=19)
 def test_memory_is_bounded_by_all_shares() -> None:
     """However the records come, what is in the lanes stays below the limits of all partitions together."""
     e = Engine(20)
@@ -275,6 +276,7 @@ def test_forgotten_partition_takes_its_waiting_records_along() -> None:
     assert [entry.origin for entry in e.queued] == [0, 1, 2]
 
 
+@pytest.mark.invariant(n=4)
 def test_rewound_partition_is_halted_alone() -> None:
     """A partition that goes back in time is stopped, with what waited of it; the others go on."""
     e = Engine(2)
@@ -478,6 +480,7 @@ def test_restored_origin_is_reached_without_room() -> None:
     assert 1 in e.flow.wanted
 
 
+@pytest.mark.invariant(n=14)
 def test_window_is_kept() -> None:
     """No more is taken in than the commit metadata can describe, even when there is room."""
     e = Engine(1)
@@ -532,6 +535,7 @@ moves = st.lists(
 
 @given(moves=moves, users=st.sampled_from([1, 7, 1_000_000]))
 @settings(max_examples=40, deadline=None)
+@pytest.mark.invariant(n=4)
 def test_nothing_is_lost_or_doubled(moves: list[Feed | str], users: int) -> None:
     """Whatever is read and finished, in whatever turns: every record is sent once, users' in order, nothing stays."""
     e = Engine(4)

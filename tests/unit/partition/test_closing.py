@@ -82,6 +82,7 @@ def in_memory() -> int:
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("budget", [0, 10**9], ids=["evicted", "kept"])
+@pytest.mark.invariant(n=19)
 def test_closing_frees_everything(budget: int) -> None:
     """Whoever still holds the partition holds no notification of it, without waiting for the garbage collector: of
     those that are queued, wait, are copied, are parked behind one, or were redriven. Nothing is counted any more."""

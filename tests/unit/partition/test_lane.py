@@ -54,6 +54,7 @@ moves = st.lists(
 
 @given(moves)
 @settings(max_examples=300, deadline=None)
+@pytest.mark.invariant(n=5)
 def test_a_lane_is_a_sorted_list(moves: list[tuple[str, int, str]]) -> None:
     """Whatever comes and goes, wherever: the order, what is found, and the newest of each collapse key are those of a
     plain list."""

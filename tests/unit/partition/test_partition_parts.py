@@ -77,6 +77,7 @@ def held(
         (9, "redrive", Whose.REDRIVE),
     ],
 )
+@pytest.mark.invariant(n=9)
 def test_whose_a_copy_is(offset: int, writer: str, whose: Whose) -> None:
     """By its writer, and by whether it lies before the end of the restore."""
     writers = Writers("me", 5, Fence(2, "before"))
@@ -128,6 +129,7 @@ def test_what_was_seen_moves_with_its_entry() -> None:
 
 
 @pytest.mark.parametrize("newer_first", [False, True])
+@pytest.mark.invariant(n=18)
 def test_of_two_redrives_the_newer_generation_waits(newer_first: bool) -> None:
     """Whichever is read first; the other one is given back."""
     redrives = Redrives()
@@ -391,6 +393,7 @@ def _tainted() -> Entry:
         *("a stranger", "tainted", "too far"),
     ],
 )
+@pytest.mark.invariant(n=7)
 def test_what_a_head_may_do(head: Entry, action: Action) -> None:
     """One decision from state alone, before anything is done."""
     b = Bench()
@@ -398,6 +401,7 @@ def test_what_a_head_may_do(head: Entry, action: Action) -> None:
     assert b.asked.done == []
 
 
+@pytest.mark.invariant(n=6)
 def test_a_decision_is_carried_out_once() -> None:
     """A head that is busy, waits for the same offset, or for the same time, is not asked for again."""
     b = Bench()
@@ -412,6 +416,7 @@ def test_a_decision_is_carried_out_once() -> None:
     assert [each[2] for each in b.waits.unreached] == [waits.queue]
 
 
+@pytest.mark.invariant(n=8)
 def test_nothing_starts_of_an_assignment_that_is_handed_over() -> None:
     """Nor of a user of whom a send still runs."""
     b = Bench()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from kafka_notify._base.clock import boottime
 from kafka_notify._partition.entry import Entry, UserQueue
 from kafka_notify._send import pool
@@ -152,6 +154,7 @@ async def test_nothing_starts_while_all_is_paused_or_the_lease_is_over() -> None
     await world.pool.close()
 
 
+@pytest.mark.invariant(n=11)
 async def test_a_lease_that_ends_stops_those_that_work() -> None:
     """What runs may end, and nothing follows it; it is said."""
     world = World(concurrency=1)

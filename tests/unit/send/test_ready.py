@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
-from kafka_notify._partition.entry import Entry, UserQueue
+from kafka_notify._partition.entry import Busy, Entry, UserQueue
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._partition.retry_record import RetryRecord
@@ -14,19 +14,23 @@ from kafka_notify._send.ready import Ready
 
 
 def partition(number: int = 0) -> Partition:
-    return Partition(
+    made = Partition(
         Epoch(number, "me"),
         Half(Committed(0)),
         Half(Committed(0)),
         effects=cast(Any, None),
         budget=PayloadBudget(0),
     )
+    made.active = True
+    return made
 
 
 def entry(origin: int, of: Partition, *, retry: bool = False) -> Entry:
     made = Entry(UserQueue(of, origin), origin, cast(Any, None), None, 0)
+    made.busy, made.queue.head = Busy.SENDING, made
     if retry:
         made.retry = RetryRecord(0, 0, None, f"id{origin}", 0)
+        made.retry.foreign = True  # no commit has to cover its origin
     return made
 
 
