@@ -4,11 +4,13 @@
 #   make demo KAFKA=real             the same, on Apache Kafka started for it
 #   make test ARGS="-k order -x"     pass arguments to pytest
 #   make test PROCESSES=0            in one process, one test after the other
+#   make contract KAFKA_VERSION=3.9.1  what a broker must do, on another Kafka
 #   make test PYTHON=python3.13      choose the interpreter (after `make clean`)
 
 PYTHON ?= python3
 ARGS ?=
 KAFKA ?=
+KAFKA_VERSION ?=
 PROCESSES ?= auto
 
 UV := .uv/bin/uv
@@ -35,7 +37,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format types docs nox bench simulation worlds exhaustive soak requirements clean
+.PHONY: help setup demo test test-fast contract lint format types docs nox bench simulation worlds exhaustive soak requirements clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +52,9 @@ test: $(READY)  ## run all tests, those on real Apache Kafka included
 
 test-fast: $(READY)  ## run the tests that need no Kafka and search no worlds, in a minute
 	$(PYTEST) $(PARALLEL) -m "not kafka and not search" --ignore=tests/typing $(ARGS)
+
+contract: $(READY)  ## the tests that define what a broker must do: KAFKA_VERSION=3.9.1
+	KAFKA_NOTIFY_TEST_KAFKA_VERSION=$(KAFKA_VERSION) $(PYTEST) -n 0 @tests/contract.txt $(ARGS)
 
 lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

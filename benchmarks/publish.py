@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from kafka_notify.testing._kafka_distribution import KAFKA_VERSION
+
 DOCS: Final = Path(__file__).parents[1] / "docs"
 BEGIN: Final = "<!-- results: written by benchmarks.publish -->"
 END: Final = "<!-- end of results -->"
@@ -46,8 +48,8 @@ def table(found: Any) -> str:
     where = found["machine"]
     lines = [
         f"{where['date']}; {where['processor']}, {where['cores']} cores; Python {where['python']}, "
-        f"confluent-kafka {where['confluent-kafka']} (librdkafka {where['librdkafka']}), Apache Kafka 4.3.1 on the "
-        f"same cores; load average before the start: {where['load average before']}. {where.get('note', '')} "
+        f"confluent-kafka {where['confluent-kafka']} (librdkafka {where['librdkafka']}), Apache Kafka {KAFKA_VERSION} "
+        f"on the same cores; load average before the start: {where['load average before']}. {where.get('note', '')} "
         f"Scale {found['options']['scale']:g}, median of {found['options']['repeat']} runs, "
         "in brackets the smallest and the largest.",
         "",

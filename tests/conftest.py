@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from kafka_notify._worker import pair_assertions
 from kafka_notify.testing import pytest_plugin
+from kafka_notify.testing._kafka_distribution import KAFKA_VERSION
 from tests.spread import check_grouped, processes, spread
 
 os.environ["KAFKA_NOTIFY_DEBUG"] = "1"  # for the processes that tests start
@@ -52,9 +53,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Fail where xdist has not read the groups."""
+    """Fail where xdist has not read the groups; skip what an old Kafka does not have."""
     if hasattr(item.config, "workerinput") and item.config.option.loadgroup:
         check_grouped(item)
+    if _on_kafka_with(item) == "consumer" and KAFKA_VERSION.startswith("3."):
+        pytest.skip(f"Kafka {KAFKA_VERSION} has no group.protocol=consumer")
 
 
 @pytest.fixture
@@ -104,6 +107,13 @@ class _Tally:
             for test, reason in self._skipped.items():
                 reporter.write_line(f"SKIPPED {test}: {reason}", yellow=True)
         return result
+
+
+def _on_kafka_with(item: pytest.Item) -> object:
+    """The group protocol of a test on a real Kafka that has it for a parameter."""
+    if item.get_closest_marker("kafka") is None or not hasattr(item, "callspec"):
+        return None
+    return item.callspec.params.get("protocol")
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -61,22 +61,33 @@ class Fleet(Deployment):
             name=name,
             log=str(self.directory / "attempts.jsonl"),
             bootstrap_servers=self.bootstrap_servers,
-            topology=self.topology.to_dict(),
             switches=str(self.directory),
-            **{"consumer_config": QUICK, **self._spec, **changes},
+            **{
+                "topology": self.topology.to_dict(),
+                "consumer_config": QUICK,
+                **self._spec,
+                **changes,
+            },
         )
 
     # -- in processes ---------------------------------------------------------------------------------
 
-    def start(self, *names: str, **changes: Any) -> None:
-        """Start worker processes; they join the group when they are ready."""
+    def start(self, *names: str, root: Path = ROOT, **changes: Any) -> None:
+        """Start worker processes; they join the group when they are ready.
+
+        Args:
+            names: One name for each worker.
+            root: The project whose workers they are: an older version of this one knows fewer fields of `Spec`.
+            changes: Fields of `Spec`.
+        """
+        path = PATH if root == ROOT else os.pathsep.join([str(root), str(root / "src")])
         for name in names:
-            spec = json.dumps(attrs.asdict(self._spec_of(name, changes)))
+            spec = json.dumps(attrs.asdict(self._spec_of(name, changes), filter=_is_chosen))
             with open(self.directory / f"worker-{name}.log", "ab") as log:
                 self._processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "tests.guarantees.worker_process", spec],
-                    cwd=ROOT,
-                    env={**os.environ, "PYTHONPATH": PATH, "KAFKA_NOTIFY_DEBUG": "1"},
+                    cwd=root,
+                    env={**os.environ, "PYTHONPATH": path, "KAFKA_NOTIFY_DEBUG": "1"},
                     stdout=log,
                     stderr=log,
                 )
@@ -161,3 +172,7 @@ class Fleet(Deployment):
         finally:
             self.look()
             log.close()
+
+
+def _is_chosen(field: attrs.Attribute[Any], value: Any) -> bool:
+    return bool(value != field.default)

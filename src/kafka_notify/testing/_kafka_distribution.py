@@ -25,7 +25,15 @@ from typing import Final
 
 from kafka_notify.errors import NotifyError
 
-KAFKA_VERSION: Final = "4.3.1"
+VERSION_VARIABLE: Final = "KAFKA_NOTIFY_TEST_KAFKA_VERSION"
+KAFKA_VERSION: Final = os.environ.get(VERSION_VARIABLE) or "4.4.0"
+_SINCE_4_4: Final = tuple(map(int, re.findall(r"\d+", KAFKA_VERSION)[:2])) >= (4, 4)
+BOOTSTRAP_PATH: Final = (
+    "__cluster_metadata-0/00000000000000000000-0000000000.checkpoint"
+    if _SINCE_4_4
+    else "bootstrap.checkpoint"
+)
+"""Where Kafka's storage tool writes a new broker's metadata, below the broker's data directory."""
 
 _ARTIFACTS: Final = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _INSTALL: Final = "pip install 'kafka-notify[local-kafka]'"
@@ -38,6 +46,7 @@ _JAVA_OPTIONS: Final = (
     "-Xlog:disable",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.utils.AppInfoParser=info",
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.utils.internals.AppInfoParser=info",  # from 4.4 on
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 )
@@ -87,6 +96,10 @@ def install(train: Callable[[Distribution, Path], None]) -> Distribution:
     Raises:
         LocalKafkaUnavailable: Java or the jars are missing and cannot be downloaded.
     """
+    if not re.fullmatch(r"\d+\.\d+\.\d+", KAFKA_VERSION):
+        raise LocalKafkaUnavailable(
+            f"{VERSION_VARIABLE} must be a version such as 4.4.0, not {KAFKA_VERSION!r}"
+        )
     java = _find_java()
     home = _cache_directory()
     with _locked(home):
@@ -211,7 +224,7 @@ def _format(distribution: Distribution) -> bytes:
             raise LocalKafkaUnavailable(
                 f"Kafka's storage tool failed with exit code {done.returncode}: {done.stderr[-2000:]}"
             )
-        return Path(directory, "log", "bootstrap.checkpoint").read_bytes()
+        return Path(directory, "log", BOOTSTRAP_PATH).read_bytes()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -30,7 +30,7 @@ _PORTS: Final = range(15_000, 32_000)
 
 
 class LocalKafka:
-    """Apache Kafka 4.3.1 in KRaft mode, each broker a Java process that is also a controller.
+    """Apache Kafka 4.4.0 in KRaft mode, each broker a Java process that is also a controller.
 
         with LocalKafka(brokers=3) as kafka:
             producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
@@ -204,6 +204,7 @@ class LocalKafka:
                 cluster_id=self._cluster_id,
                 port=self._ports[broker],
                 controller_ports=controller_ports,
+                bootstrap_path=_kafka_distribution.BOOTSTRAP_PATH,
                 bootstrap_checkpoint=self._distribution.bootstrap_checkpoint,
                 more_listeners=self._more_listeners,
                 config=self._config,
