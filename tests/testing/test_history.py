@@ -247,7 +247,7 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_many_violations_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The answer lists the first thousand, and counts all."""
+    """The answer lists the first thousand, a person sees ten of each kind, and all are counted."""
     path = tmp_path / "h.jsonl"
     produced = {"kind": "Produced", "at": 1, "user": "u", "partition": 0}
     lines = (json.dumps({**produced, "id": f"n{n}", "offset": n}) for n in range(1_500))
@@ -259,7 +259,7 @@ def test_many_violations_are_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
         {"unseen": 1_500},
     )
     assert main(["check", str(path)]) == 1
-    assert "… and 500 more" in capsys.readouterr().out
+    assert "… and 1,490 more" in capsys.readouterr().out
 
 
 # -- any file -------------------------------------------------------------------------------------------

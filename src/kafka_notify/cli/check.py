@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from kafka_notify.testing.history import HistoryFile
 
 SHOWN: Final = 1_000
-"""Violations that an answer lists; all of them are counted."""
+"""Violations that an answer in JSON lists; all of them are counted."""
+OF_EACH: Final = 10
+"""Violations of each kind that a person is shown."""
 MEBIBYTE: Final = 1 << 20
 UNREADABLE: Final = 2
 
@@ -56,13 +58,15 @@ def check(history: Path, max_size: int, as_json: bool) -> int:
     )
     if answer["not_judged"]:
         site.say(f"not judged: {', '.join(answer['not_judged'])}")
+    shown: Counter[str] = Counter()
     for found in answer["violations"]:
-        lines = ", ".join(map(str, found["lines"]))
-        site.say(
-            f"{found['anomaly']} ({found['checker']}{', line ' + lines if lines else ''}): {found['text']}"
-        )
-    if answer["count"] > SHOWN:
-        site.say(f"… and {answer['count'] - SHOWN:,} more")
+        if shown[found["anomaly"]] < OF_EACH:
+            shown[found["anomaly"]] += 1
+            lines = ", ".join(map(str, found["lines"]))
+            where = f"{found['checker']}, line {lines}" if lines else found["checker"]
+            site.say(f"{found['anomaly']} ({where}): {found['text']}")
+    if left := answer["count"] - shown.total():
+        site.say(f"… and {left:,} more; --json lists the first {SHOWN:,}")
     anomalies = ", ".join(f"{count:,} {name}" for name, count in answer["anomalies"].items())
     site.say(f"violations: {anomalies}" if anomalies else "no violations")
     site.answer(answer)
