@@ -37,7 +37,8 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast contract lint format types docs nox bench simulation worlds exhaustive soak requirements clean
+.PHONY: help setup demo test test-fast contract lint format types docs nox bench simulation worlds exhaustive mutants soak \
+	requirements clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +88,9 @@ worlds: $(READY)  ## whole workers in simulated worlds, each by a seed: ARGS="--
 
 exhaustive: $(READY)  ## every interleaving of small worlds: ARGS="--notifications 2 --faults 1"
 	$(BIN)/python -m tests.exhaustive $(ARGS)
+
+mutants: $(READY)  ## put known defects back, one at a time, and see that tests catch each: ARGS="--only null-key"
+	$(BIN)/python -m tests.mutants $(if $(ARGS),$(ARGS),--write docs/proof/mutants.md)
 
 soak: $(READY)  ## more worlds of the model; then kill, freeze and stop workers and brokers at random: ARGS="--minutes 60"
 	KAFKA_NOTIFY_TEST_MODEL_SEEDS=4000 $(PYTEST) $(PARALLEL) tests/model/test_ordered_retry.py

@@ -487,3 +487,31 @@ async def test_a_cancelled_send_leaves_no_cancellation_behind(name: str) -> None
     assert alone.sends.counts.sent == (1 if name == "slow" else 2)
     assert not alone.failed
     await alone.close()
+
+
+async def test_a_send_that_a_hand_over_interrupts_is_no_attempt() -> None:
+    """Its notification stays as it was, for the partition's next owner: nothing is written or finished."""
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    class Slow(Accepting):
+        async def send(self, notification: Notification[Any], attempt: Attempt) -> Receipt:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            return await super().send(notification, attempt)
+
+    alone = Alone(Slow(), max_attempts=1)
+    try:
+        alone.put(note("slow"))
+        await alone.until(started.is_set)
+        alone.partition.closing = True
+        alone.sends.slots.cancel(lambda p: p is alone.partition)
+        await alone.until(lambda: ended.is_set() and not alone.partition.outstanding)
+        counts = alone.sends.counts
+        assert (counts.sent, counts.retried, counts.dead, counts.unknown) == (0, 0, 0, 0)
+        assert alone.written == []
+        assert alone.partition.snapshot()[0].frontier == 0
+    finally:
+        await alone.close()

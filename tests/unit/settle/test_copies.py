@@ -176,6 +176,22 @@ async def test_an_acknowledgement_without_offset_is_written_again() -> None:
     assert (offset, failed) == (9, 2)
 
 
+async def test_retention_counts_from_the_write_of_a_copy() -> None:
+    """A copy is as old as its write: with another time, retention would remove it before it is due."""
+    times: list[int] = []
+
+    class Timed(ScriptedHandle):
+        """Notes the times that it is given; 0 is the time of the write."""
+
+        def produce(self, *args: Any, timestamp: int = 0, **named: Any) -> None:
+            times.append(timestamp)
+            super().produce(*args, **named)
+
+    await written(Timed(Refusal(), 7))
+
+    assert times == [0, 0]
+
+
 async def test_a_full_queue_is_no_failure() -> None:
     """Back-pressure of the producer only delays a copy."""
     offset, failed, _ = await written(ScriptedHandle(BufferError(), 5))

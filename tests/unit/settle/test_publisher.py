@@ -206,6 +206,13 @@ def test_a_key_that_is_no_user_id_is_left_out_in_the_end() -> None:
     assert letter.key is None
 
 
+def test_a_dead_letter_goes_where_its_key_belongs() -> None:
+    """The dead-letter topic may have fewer partitions than the source: no number is copied from there."""
+    letter = World().dead()
+
+    assert (letter.topic, letter.partition, letter.key) == ("dlq", -1, b"u")
+
+
 def test_a_dead_letter_is_told_and_finishes_its_entry() -> None:
     """Once the broker has it."""
     world = World()

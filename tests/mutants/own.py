@@ -1,0 +1,158 @@
+"""Defects that this library had: rows of "Invariants that once broke" in `docs/design.md`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.board import Mutant
+
+OWN: Final = (
+    Mutant(
+        "any-writer-is-admitted",
+        "Copies of a worker that had lost the partition counted in the next restore.",
+        "Duplicate: a zombie's copy comes back in the *next* restore",
+        "_partition/commit_metadata.py",
+        "            return writer == self.writer\n",
+        "            return True\n",
+        ("unit/partition/test_partition_parts.py::test_whose_a_copy_is",),
+    ),
+    Mutant(
+        "the-fence-covers-its-own-restore",
+        "The first commit of an assignment covered source records whose copies only that restore had admitted.",
+        "Loss: the fence covers what only this restore admitted",
+        "_partition/partition.py",
+        "return self.source.snapshot() if self.active else self.source.confirmed, fenced",
+        "return self.source.snapshot(), fenced",
+        ("model/test_threats.py::test_fence_commit_leaves_the_source_alone",),
+    ),
+    Mutant(
+        "source-end-before-retry-end",
+        "The end of the source was looked up before the end of the retry topic, so that a copy could name a record "
+        "beyond it.",
+        "Duplicate: a record is sent from its copy and from the source",
+        "_fetch/pair_start.py",
+        "        ends = log_ends(consumer, retries, CALL_TIMEOUT)\n"
+        "        ends |= log_ends(consumer, sources, CALL_TIMEOUT)",
+        "        ends = log_ends(consumer, sources, CALL_TIMEOUT)\n"
+        "        ends |= log_ends(consumer, retries, CALL_TIMEOUT)",
+        ("unit/fetch/test_fetch.py::test_no_restored_copy_is_newer_than_the_known_end_of_the_source",),
+    ),
+    Mutant(
+        "acknowledged-without-an-offset",
+        "A report without an offset counted as success, although the record may not be in the log.",
+        "Loss before the log: a producer's first batch to a partition, during an election",
+        "_kafka/pending.py",
+        "    return None if offset is None or offset < 0 else offset",
+        "    return offset or 0",
+        ("producer/test_send.py::test_an_acknowledgement_without_offset_is_no_success",),
+    ),
+    Mutant(
+        "redriven-beside-a-running-send",
+        "A redriven notification in front of one that was being sent was started beside it.",
+        "Overlap: a redriven record in front of one that is being sent",
+        "_partition/scheduler.py",
+        "        if later is not None and later.overtaken is not None and later.overtaken.busy is _SENDING:",
+        "        if False:",
+        ("model/test_threats.py::test_redrive_waits_for_a_running_send_of_its_user",),
+    ),
+    Mutant(
+        "end-said-before-the-older-copy",
+        "The end of a redriven copy was committed before the end of the older copy that it supersedes.",
+        "Sent again: a redriven copy in front of what it supersedes",
+        "_partition/retry_record.py",
+        "        return max(self.at, self.superseded)",
+        "        return self.at",
+        ("model/test_threats.py::test_redrive_waits_until_what_it_supersedes_can_be_remembered",),
+    ),
+    Mutant(
+        "cancellation-left-behind",
+        "A sender that cancelled its own task had the cancellation hit the next notification's send.",
+        "One notification's fault hits another: a sender cancelled its own task",
+        "_send/pool.py",
+        "                    await absorb(slot.task)",
+        "                    pass",
+        ("unit/send/test_sends.py::test_a_cancelled_send_leaves_no_cancellation_behind",),
+    ),
+    Mutant(
+        "replaced-wake-ups-stay",
+        "Wake-ups that had been replaced stayed in the heap until their time.",
+        "Unbounded memory: wake-ups that were replaced",
+        "_worker/timers.py",
+        "        if len(self._heap) > self._limit:",
+        "        if len(self._heap) > 1_000_000:",
+        ("unit/worker/test_timers.py::test_replaced_wake_ups_do_not_add_up",),
+    ),
+    Mutant(
+        "an-id-without-its-user",
+        "Notifications of two users with the same id were taken for one.",
+        "Loss: one producer could have another user's notification skipped, by the store of accepted ids or by the "
+        "provider",
+        "_wire/send_key.py",
+        'f"{self.group}\\0{id}\\0{self.user_id}"',
+        'f"{self.group}\\0{id}"',
+        ("unit/send/test_sends.py::test_an_id_alone_does_not_make_two_users_notifications_one",),
+    ),
+    Mutant(
+        "one-commit-for-all",
+        "One request with the full metadata of many partitions was refused each time.",
+        "Stuck: no commit of more than 130 partition pairs with full metadata is ever stored",
+        "_fetch/committer.py",
+        "        if part and size + more > MAX_COMMIT:",
+        "        if False:",
+        ("unit/send/test_sends.py::test_a_commit_is_split_between_pairs",),
+    ),
+    Mutant(
+        "superseded-by-what-is-not-sent",
+        "A newer notification that had expired, or could not be decoded, superseded an older one.",
+        "Loss of a code: an expired or undecodable newer notification superseded a good older one",
+        "_send/decoder.py",
+        "            if self.will_be_sent(other, now):\n                return True",
+        "            return True",
+        ("unit/send/test_sends.py::test_what_will_not_be_sent_supersedes_nobody",),
+    ),
+    Mutant(
+        "read-beyond-the-window",
+        "A restored origin was read up to, however far, beyond what a commit can name.",
+        "Sent again after a crash: what was read beyond the bits of the source's commit",
+        "_partition/source_offsets.py",
+        "        return self.position <= self.farthest and self.position - self.frontier < WINDOW",
+        "        return self.position <= self.farthest",
+        ("model/test_threats.py::test_read_no_further_than_can_be_committed",),
+    ),
+    Mutant(
+        "one-partition-behind-another",
+        "The queued attempts of one partition stood in front of all others.",
+        "Others wait behind a backlog of another partition",
+        "_send/ready.py",
+        "        elif len(ring) > 1:\n            ring.rotate(-1)\n        return entry",
+        "        return entry",
+        ("unit/send/test_ready.py::test_partitions_take_turns",),
+    ),
+    Mutant(
+        "headers-weigh-nothing",
+        "Only the values of records counted, so that megabytes of headers had no limit.",
+        "Unbounded memory: megabyte headers",
+        "_partition/budget.py",
+        "        size = sum(map(len, map(_RAW, headers)))  # all in C",
+        "        size = 0",
+        ("unit/fetch/test_intake.py::test_large_headers_count",),
+    ),
+    Mutant(
+        "a-wait-of-nothing",
+        "A Retry-After of 0 was obeyed literally: a copy and a call every few milliseconds.",
+        "Hot loop: `Retry-After: 0`, a `Defer` into the past",
+        "_decision/evidence.py",
+        "    return max(asked, LEAST, min(age / 2, LONGEST_LEAST))",
+        "    return max(asked, 0.0)",
+        ("unit/decision/test_circuit.py::test_uncounted_waits_grow",),
+    ),
+    Mutant(
+        "a-key-of-two-topics",
+        "Derived ids of two topics that have the same name were taken for one.",
+        "Loss: a store of accepted ids, or a provider's account, that two environments share",
+        "_wire/send_key.py",
+        "            if topic_id and id == derived_id(topic, partition, offset):",
+        "            if False:",
+        ("unit/wire/test_notification.py::test_keys_of_sends_are_those_of_group_user_and_id",),
+    ),
+)
