@@ -19,7 +19,16 @@ from kafka_notify._admin.wanted import wanted_topics
 from kafka_notify._kafka import open_handles
 from kafka_notify._worker.life import Life
 from kafka_notify._worker.running import WorkerPlan
-from kafka_notify.testing.attempt_log import Accepted, Disturbed, Line, Produced, Skipped
+from kafka_notify.testing.attempt_log import (
+    Accepted,
+    DeadLettered,
+    Disturbed,
+    Ended,
+    Line,
+    Produced,
+    Skipped,
+    Started,
+)
 from kafka_notify.testing.guarantees import Guarantees, Observation, OnTime
 from tests.simulation.kafka import StuckError, VirtualLoop, VirtualTime
 from tests.simulation.kafka.clients import SERVERS, clients_of
@@ -108,6 +117,8 @@ class World:
         self._random = random.Random(f"world {plan.seed}")
         self._slots = [Slot(n) for n in range(plan.workers)]
         self._open: dict[str, tuple[int, int]] = {}
+        self._sending: set[tuple[str, str]] = set()
+        """Calls under way, by worker and id: a plain one may outlive its deadline."""
         self._healed = False
         self._do: dict[str, Callable[[Fault], None]] = {
             "kill": self._kill, "restart": self._restart, "freeze": self._freeze, "cut": self._cut,
@@ -143,6 +154,7 @@ class World:
                 self._heal()
                 time.until(lambda: not self._open, self._patience)
                 time.until(broker.caught_up, self._patience)
+                time.until(lambda: not self._sending, self._patience)
             except StuckError as e:
                 violations.append(f"Ends: not finished: {sorted(self._open)[:5]}; {e}")
             seconds = time.now - 1_000
@@ -163,10 +175,15 @@ class World:
         self.lines.append(line)
         values = attrs.asdict(line, filter=lambda a, _: a.name != "at")
         self._traced(" ".join([type(line).__name__, *(f"{k}={v}" for k, v in values.items())]))
-        if isinstance(line, (Accepted, Skipped)):
-            self._open.pop(line.id, None)
-        elif type(line).__name__ == "DeadLettered":
-            self._open.pop(line.id, None)  # type: ignore[attr-defined]
+        match line:
+            case Accepted() | Skipped() | DeadLettered():
+                self._open.pop(line.id, None)
+            case Started():
+                self._sending.add((line.worker, line.id))
+            case Ended():
+                self._sending.discard((line.worker, line.id))
+            case _:
+                pass
 
     def _produce(self, id: str, user: str) -> None:
         place = self._open[id] = self.broker.produce(id, user)
@@ -235,6 +252,7 @@ class World:
     def _die(self, slot: Slot) -> None:
         host = slot.host
         self._told(Disturbed(host, "killed"))
+        self._sending = {call for call in self._sending if call[0] != host}
         self.broker.gone.add(host)
         running = None if slot.worker is None else slot.worker._running
         if running is not None:
