@@ -100,11 +100,14 @@ class Deployment:
         names[self.topology.dlq_topic(LANE)] = 2
         for created in self._admin.create_topics([NewTopic(n, p) for n, p in names.items()]).values():
             created.result(60)
+        end = time.monotonic() + PATIENCE
+        while not names.keys() <= self._admin.list_topics(timeout=PATIENCE).topics.keys():
+            assert time.monotonic() < end, "the brokers do not know the topics that they have created"
         self.open.callback(self.log.close)
         self._producer = self.open.enter_context(
             Producer({**self._config, "delivery.timeout.ms": 120_000}, topology=self.topology)
         )
-        self._producer.warm_up([LANE])  # the broker knows the topics now
+        self._producer.warm_up([LANE])
         self.open.enter_context(self._watch)
         return self
 
