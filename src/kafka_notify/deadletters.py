@@ -174,7 +174,7 @@ class DeadLetters:
                     *identity_of(state, headers),
                 )
                 if seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", identity).rowcount:
-                    yield self._letter(message, headers)
+                    yield self._dead_letter(message, headers)
         if strangers:
             log.warning(
                 "%d records of %s are not dead letters of this library; they were passed over",
@@ -182,7 +182,7 @@ class DeadLetters:
                 ", ".join(self._topics()),
             )
 
-    def _letter(self, message: Message, headers: wire.Headers | None) -> DeadLetter:
+    def _dead_letter(self, message: Message, headers: wire.Headers | None) -> DeadLetter:
         return DeadLetter.from_record(
             message.topic() or "",
             cast(int, message.partition()),
@@ -195,7 +195,7 @@ class DeadLetters:
             self._topology.categories,
         )
 
-    def restored(self, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+    def restored(self, dead_letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
         """Look up the source records of dead letters: `DeadLetter.source`.
 
         While its source topic keeps it, the source record gives key, value and headers, also those of `sensitive`
@@ -203,7 +203,7 @@ class DeadLetters:
         foreign. It stays as it is, `source.state` is `different`, and an error is logged.
 
         Args:
-            letters: Dead letters from `find`; read once.
+            dead_letters: Dead letters from `find`; read once.
 
         Returns:
             An iterator in any order, which holds some 16 MB however many there are.
@@ -215,11 +215,11 @@ class DeadLetters:
         from kafka_notify._redrive.origins import Origins
 
         with Origins(self._config, self._group, self._codec, self._topology.categories) as origins:
-            yield from origins.restored(letters)
+            yield from origins.restored(dead_letters)
 
     def redrive(
         self,
-        letters: Iterable[DeadLetter],
+        dead_letters: Iterable[DeadLetter],
         *,
         dry_run: bool = True,
         rate: float | None = None,
@@ -241,8 +241,8 @@ class DeadLetters:
         acknowledged everything.
 
         Args:
-            letters: Dead letters from `find`; read once. While they are sorted they are in a private temporary file,
-                not in memory.
+            dead_letters: Dead letters from `find`; read once. While they are sorted they are in a private temporary
+                file, not in memory.
             dry_run: Only count; the default.
             rate: Dead letters per second; by default as fast as the brokers take them.
             allow_expired: Redrive expired ones as well; each gets its whole lifetime again, from now.
@@ -267,11 +267,11 @@ class DeadLetters:
         if rate is not None and not 0 < rate < float("inf"):
             raise ConfigError(f"rate must be a number of dead letters per second > 0, not {rate!r}")
         allowed = Allowed(allow_expired, allow_unproven, allow_unverified)
-        return self._redrive(letters, dry_run, rate, allowed, to, Watch(on_progress, cancel))
+        return self._redrive(dead_letters, dry_run, rate, allowed, to, Watch(on_progress, cancel))
 
     def _redrive(
         self,
-        letters: Iterable[DeadLetter],
+        dead_letters: Iterable[DeadLetter],
         dry_run: bool,
         rate: float | None,
         allowed: Allowed,
@@ -296,7 +296,7 @@ class DeadLetters:
                 )
             ) as plan,
         ):
-            plan.add(letters, allow_expired=allowed.expired, allow_unverified=allowed.unverified)
+            plan.add(dead_letters, allow_expired=allowed.expired, allow_unverified=allowed.unverified)
             plan.drop_redriven(None if allowed.unproven else Retention(self._config))
             size = count = plan.size()
             if not dry_run:
@@ -307,11 +307,11 @@ class DeadLetters:
                 count, dict(plan.skipped), dry_run, size - count, watch.cancelled, tuple(plan.advice)
             )
 
-    def export(self, letters: Iterable[DeadLetter], file: IO[str], *, personal: bool = False) -> int:
+    def export(self, dead_letters: Iterable[DeadLetter], file: IO[str], *, personal: bool = False) -> int:
         """Write dead letters as JSON, one to a line: `DeadLetter.to_dict`.
 
         Args:
-            letters: Dead letters from `find`; read once, and not kept in memory.
+            dead_letters: Dead letters from `find`; read once, and not kept in memory.
             file: A file that is open for text. With `personal` keep it as safe as the topic itself.
             personal: Write user id, recipient, headers and value as well.
 
@@ -319,8 +319,8 @@ class DeadLetters:
             The number of dead letters.
         """
         count = 0
-        for count, letter in enumerate(letters, 1):  # noqa: B007 - it is the answer
-            file.write(json_line(letter.to_dict(personal=personal)) + "\n")
+        for count, dead_letter in enumerate(dead_letters, 1):  # noqa: B007 - it is the answer
+            file.write(json_line(dead_letter.to_dict(personal=personal)) + "\n")
         return count
 
     @property
