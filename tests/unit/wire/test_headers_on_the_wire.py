@@ -26,7 +26,7 @@ from kafka_notify._base.units import from_millis
 from kafka_notify._decision.counts import Counts
 from kafka_notify._partition.budget import PayloadBudget
 from kafka_notify._partition.commit_metadata import Committed
-from kafka_notify._partition.entry import Entry
+from kafka_notify._partition.entry import Busy, Entry
 from kafka_notify._partition.epoch import Epoch, Half
 from kafka_notify._partition.partition import Partition
 from kafka_notify._redrive import copy_headers
@@ -118,7 +118,13 @@ def shortened(way: Way) -> None:
     way.written[-1].too_large()
 
 
+def paused(way: Way) -> None:
+    way.entry.busy = Busy.COPYING  # by its partition, which has chosen it
+    way.publisher.pause(way.entry, NOTE)
+
+
 def carried(way: Way) -> None:
+    way.entry.busy = Busy.COPYING  # by its partition, which has chosen it
     if way.entry.retry is None:
         way.publisher.park(way.entry, will_be_sent=lambda entry, now: True)
     else:
@@ -133,7 +139,7 @@ COPIES: Final[dict[str, Callable[[Way], None]]] = {
     "throttled": failed(ThrottledError("http.429", scope="recipient"), 60, counted=False),
     "deferred": failed(deferred("night"), 90, counted=False),
     "codec": lambda way: way.outcomes.wait_for_codec(way.entry, "codec_unavailable"),
-    "paused": lambda way: way.publisher.pause(way.entry, NOTE),
+    "paused": paused,
     "carried": carried,
 }
 DEAD: Final[dict[str, Callable[[Way], None]]] = {
