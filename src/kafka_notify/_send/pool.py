@@ -69,6 +69,7 @@ class SenderPool:
         self._cut = False
         """True when a sender is idle because this turn is over."""
         self._late: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def idle(self) -> bool:
@@ -91,7 +92,7 @@ class SenderPool:
 
     def _surge(self) -> None:
         count = self._ready.up_to(self._wave)
-        if not count or self._permits.closed:
+        if not count or self._closed or self._permits.closed:
             self._kicking = False  # a confirmed commit or a resume kicks again
             return
         running = self._slots.running
@@ -240,6 +241,7 @@ class SenderPool:
             self._fail(error)
 
     async def close(self) -> None:
-        """End all tasks."""
+        """End all tasks, and start none again."""
+        self._closed = True
         self._guard.close()
         await self._slots.close()

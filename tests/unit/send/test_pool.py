@@ -296,3 +296,20 @@ async def test_few_begin_in_a_long_turn() -> None:
     await world.until(lambda: world.running == 0)
     assert sorted(world.started) == list(range(300))
     await world.pool.close()
+
+
+async def test_nothing_begins_after_the_close() -> None:
+    """Not even what would have had its turn next."""
+    world = World(concurrency=4)
+    world.release = None
+    slow(world)
+    world.add(20)
+    await world.until(lambda: bool(world.started))
+
+    await world.pool.close()
+    before = len(world.started)
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+    assert len(world.started) == before < 20
+    assert all(slot.task is None or slot.task.done() for slot in world.slots.running)
