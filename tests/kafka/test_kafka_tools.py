@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -25,9 +26,10 @@ from kafka_notify.testing._kafka_distribution import KAFKA_VERSION
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 ROOT: Final = Path(__file__).parents[2]
+BEFORE_4_4: Final = tuple(map(int, KAFKA_VERSION.split("."))) < (4, 4)
 TOOLS: Final = {
     "kafka-consumer-groups.sh": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-    "kafka-configs.sh": "kafka.admin.ConfigCommand",
+    "kafka-configs.sh": "kafka.admin.ConfigCommand" if BEFORE_4_4 else "org.apache.kafka.tools.ConfigCommand",
     "kafka-reassign-partitions.sh": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
     "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
 }
@@ -56,20 +58,23 @@ def documented() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def tools_jar() -> str:
-    """The jar that a broker does without."""
+def tools_jars() -> str:
+    """The jars that a broker does without, as a part of a class path."""
     jgo = pytest.importorskip("jgo")
     from jgo.config import GlobalSettings
 
     found = jgo.resolve(
         f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}", repositories=GlobalSettings.load().repositories
     )
-    (path,) = [str(artifact.resolve()) for artifact in found if artifact.artifactId == "kafka-tools"]
-    return path
+    return os.pathsep.join(
+        str(artifact.resolve())
+        for artifact in found
+        if artifact.artifactId in ("kafka-tools", "jackson-dataformat-csv")
+    )
 
 
 @pytest.fixture
-def run(local_kafka_cluster: LocalKafka, tools_jar: str, tmp_path: Path) -> Callable[..., str]:
+def run(local_kafka_cluster: LocalKafka, tools_jars: str, tmp_path: Path) -> Callable[..., str]:
     """Runs a command in a directory of its own."""
     (tmp_path / "client.properties").write_text("security.protocol=PLAINTEXT\n")
 
@@ -82,7 +87,7 @@ def run(local_kafka_cluster: LocalKafka, tools_jar: str, tmp_path: Path) -> Call
         tool, *arguments = shlex.split(line)
         distribution: Any = local_kafka_cluster._distribution
         program, *rest = distribution.command(TOOLS[tool], *arguments)
-        rest[rest.index("-cp") + 1] += f":{tools_jar}"
+        rest[rest.index("-cp") + 1] += f"{os.pathsep}{tools_jars}"
         done = subprocess.run(
             [program, *rest], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
         )

@@ -38,8 +38,10 @@ class World:
         """Seconds for which sends held the event loop."""
         here: Any = self
 
-        def now() -> float:
-            return boottime() + self.held_up
+        begin = boottime()
+
+        def now() -> float:  # how busy the machine is must not end a turn of the loop
+            return begin + self.held_up
 
         clock = SimpleNamespace(monotonic=self.loop.time, boottime=now, now=lambda: 1)
         context: Any = SimpleNamespace(loop=self.loop, clock=clock, concurrency=concurrency)
