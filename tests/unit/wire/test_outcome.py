@@ -11,7 +11,7 @@ from typing import Any, Final, cast, get_args
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kafka_notify import (
@@ -290,6 +290,8 @@ cases = st.one_of(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(cases, min_size=1, max_size=20), st.booleans(), st.booleans())
+@example(made=[raiser(SystemExit())], plain=False, wrapped=False)
+@example(made=[raiser(SystemExit())], plain=True, wrapped=True)
 def test_sends_survive_anything(made: list[Callable[[], Any]], plain: bool, wrapped: bool) -> None:
     """Whatever sends return and raise, nothing fails but their own attempts, and another user's is sent."""
 
