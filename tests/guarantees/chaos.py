@@ -18,17 +18,18 @@ from confluent_kafka import KafkaException
 
 from kafka_notify import Notification
 from kafka_notify.testing import LocalKafka
+from kafka_notify.testing._judgement import guarantees_of
 from kafka_notify.testing.attempt_log import Disturbed, Started
 from kafka_notify.testing.guarantees import (
     DuplicatesBounded,
-    Guarantees,
     Isolation,
     Liveness,
     Memory,
     OneAtATime,
 )
+from kafka_notify.testing.history import Header
 from tests.guarantees.deployment import QUICK_RETRY
-from tests.guarantees.fleet import Fleet, checker
+from tests.guarantees.fleet import Fleet
 from tests.guarantees.memory import MEGABYTE
 from tests.guarantees.production import DESTINATIONS, Mix, Traffic
 from tests.guarantees.provider import Switchboard
@@ -43,10 +44,8 @@ SPEC: Final[dict[str, Any]] = {
     "attributes": {"send_timeout": 2.0},
     "drain_timeout": 3.0,
 }
-HANDOVER: Final = 4.0
-"""Seconds: the drain, and what it takes to begin."""
-SETTLE: Final = 5.0
-"""Seconds after a broker is back."""
+HEADER: Final = Header(QUICK_RETRY.max_attempts, handover=4.0, settle=5.0)
+"""By what a run is judged. A hand-over: the drain, and what it takes to begin."""
 SHORT: Final = Mix(hot=1_500, campaign=300, resumed=15)
 """For a run of less than a minute."""
 Protocol = Literal["classic", "consumer"]
@@ -170,15 +169,9 @@ class Chaos:
         finally:
             self._mend()
         if history is not None:
-            self.fleet.save_history(history, handover=HANDOVER, settle=SETTLE)
-        held = self.fleet.judge(
-            Guarantees.all(
-                max_attempts=QUICK_RETRY.max_attempts,
-                isolation=Isolation(handover=HANDOVER, settle=SETTLE),
-                liveness=Liveness(handover=HANDOVER, settle=SETTLE),
-            )
-        )
-        duplicates, waits = checker(held, DuplicatesBounded), checker(held, Isolation).waits()
+            self.fleet.save_history(history, HEADER)
+        held = self.fleet.judge(guarantees_of(HEADER))
+        duplicates, waits = held.checker(DuplicatesBounded), held.checker(Isolation).waits()
         return Report(
             seed=self.seed,
             faults=self.done,
@@ -186,12 +179,12 @@ class Chaos:
             attempts=len(self.fleet.all(Started)),
             duplicates=duplicates.duplicates,
             exposed=duplicates.exposed,
-            overlaps=checker(held, OneAtATime).tolerated,
+            overlaps=held.checker(OneAtATime).tolerated,
             caught_up=caught_up,
             longest_wait=waits[0].seconds if waits else 0.0,
             waits=len(waits),
-            memory=checker(held, Memory).peak,
-            wrongly_held=checker(held, Liveness).wrongly_held,
+            memory=held.checker(Memory).peak,
+            wrongly_held=held.checker(Liveness).wrongly_held,
             violations=(*violations, *held.violations()),
         )
 

@@ -55,6 +55,8 @@ from kafka_notify.wire import Headers, identity
 
 LANE: Final = "l"
 QUICK_RETRY: Final = RetryPolicy(4, initial_delay=0.3, multiplier=1.5, max_delay=1, jitter=0.1)
+HEADER: Final = Header(QUICK_RETRY.max_attempts)
+"""By what a run is judged."""
 PATIENCE: Final = 120.0
 """Seconds: brokers of a busy machine may stall for 30, some of them twice."""
 L = TypeVar("L", bound=Line)
@@ -430,17 +432,20 @@ class Deployment:
         ids = {(p.partition, p.offset): p.id for p in self.produced}
         return {ids[seen.partition, seen.origin]: seen for seen in self.final() if isinstance(seen, Letter)}
 
+    def observed(self) -> tuple[Observation, ...]:
+        """Everything that was observed, in order."""
+        return *self.lines, *self.final()
+
     def judge(self, held: Guarantees | None = None) -> Guarantees:
         """Give everything that was observed to the checkers."""
         held = held or Guarantees.all(max_attempts=QUICK_RETRY.max_attempts)
-        for seen in (*self.lines, *self.final()):
+        for seen in self.observed():
             held.observe(seen)
         return held
 
-    def save_history(self, path: Path, **header: Any) -> None:
+    def save_history(self, path: Path, header: Header = HEADER) -> None:
         """Write everything that was observed to a file that `kafka-notify check` judges again."""
-        seen = (*self.lines, *self.final())
-        write_history(path, seen, Header(QUICK_RETRY.max_attempts, **header))
+        write_history(path, self.observed(), header)
 
     def verify(self, held: Guarantees | None = None) -> Guarantees:
         """Raise an AssertionError if a guarantee was broken."""
@@ -452,11 +457,3 @@ class Deployment:
 def _partitions(assignment: Any) -> list[str]:
     """Of a member's assignment, or of the one it is to get; the classic protocol has none of these."""
     return [f"{tp.topic}[{tp.partition}]" for tp in assignment.topic_partitions] if assignment else []
-
-
-C = TypeVar("C")
-
-
-def checker(held: Guarantees, kind: type[C]) -> C:
-    """The checker of that class."""
-    return next(c for c in held.checkers if isinstance(c, kind))

@@ -20,10 +20,8 @@ from typing_extensions import Self
 import kafka_notify
 from kafka_notify import Worker
 from kafka_notify.testing.attempt_log import AttemptLog, Disturbed, Owned
-from tests.guarantees.deployment import PATIENCE, Deployment, checker
+from tests.guarantees.deployment import PATIENCE, Deployment
 from tests.guarantees.worker_process import Spec, make_worker
-
-__all__ = ["Fleet", "checker"]
 
 ROOT: Final = Path(__file__).parents[2]
 PATH: Final = os.pathsep.join([str(ROOT), str(Path(kafka_notify.__file__).parents[1])])

@@ -21,8 +21,8 @@ from typing import Any, Final
 import attrs
 import confluent_kafka
 
-from kafka_notify.cli.check import judged
 from kafka_notify.testing import LocalKafka
+from kafka_notify.testing._judgement import judged
 from kafka_notify.testing.history import HistoryFile
 from tests.guarantees.chaos import Chaos, Report, variant
 from tests.guarantees.fleet import Fleet
@@ -97,7 +97,7 @@ def run(kafka: LocalKafka, seed: int, options: argparse.Namespace) -> tuple[str,
         chaos = Chaos(fleet, kafka, seed, Mix(resumed=float(options.actions)))
         report = chaos.run(options.actions, options.rate, calm=CALM, history=history)
     say(f"  {report}")
-    again = judged(HistoryFile(history))
+    again = judged(HistoryFile(history, max_bytes=1 << 34))
     say(f"  judged again by its history: {again['count']} violations {again['anomalies']}")
     if options.histories:
         options.histories.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kafka_notify.cli.check import judged
 from kafka_notify.testing import LocalKafka
+from kafka_notify.testing._judgement import judged
 from kafka_notify.testing.history import HistoryFile
 from tests.guarantees.chaos import SPEC, Chaos, Protocol, variant
 from tests.guarantees.fleet import Fleet

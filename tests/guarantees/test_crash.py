@@ -9,7 +9,7 @@ import pytest
 
 from kafka_notify.testing.attempt_log import Owned, Started
 from kafka_notify.testing.guarantees import DuplicatesBounded
-from tests.guarantees.fleet import Fleet, checker
+from tests.guarantees.fleet import Fleet
 
 pytestmark = pytest.mark.kafka
 
@@ -91,7 +91,7 @@ def test_rolling_restart(fleet: Fleets, protocol: str) -> None:
     f.finish()
     assert set(f.accepted().values()) == {1}
     held = f.verify()
-    assert checker(held, DuplicatesBounded).duplicates == 0
+    assert held.checker(DuplicatesBounded).duplicates == 0
 
 
 def test_churn(fleet: Fleets) -> None:
@@ -107,7 +107,7 @@ def test_churn(fleet: Fleets) -> None:
         f.stop(go)
     f.finish()
     held = f.verify()
-    assert checker(held, DuplicatesBounded).duplicates == 0
+    assert held.checker(DuplicatesBounded).duplicates == 0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

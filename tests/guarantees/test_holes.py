@@ -302,8 +302,7 @@ def forget(f: Fleet, produced: Sequence[Produced]) -> None:
 
 def without(*kinds: type[Checker]) -> Guarantees:
     """All other promises."""
-    everything = Guarantees.all(max_attempts=QUICK_RETRY.max_attempts)
-    return Guarantees(c for c in everything.checkers if not isinstance(c, kinds))
+    return Guarantees.all(max_attempts=QUICK_RETRY.max_attempts).without(*kinds)
 
 
 def halted(ours: Worker, reason: str) -> bool:

@@ -19,7 +19,7 @@ from kafka_notify.testing.attempt_log import DeadLettered, Produced
 from kafka_notify.testing.guarantees import DuplicatesBounded
 from kafka_notify.wire import RetryState
 from tests.guarantees.deployment import LANE
-from tests.guarantees.fleet import Fleet, checker
+from tests.guarantees.fleet import Fleet
 from tests.guarantees.worker_process import SMALL_WINDOW
 from tests.model.released import released_decode
 from tests.windows import DECIDING
@@ -170,7 +170,7 @@ def test_handed_over_while_wide(fleet: Fleets) -> None:
     f.start("c")
     f.finish()
     held = f.verify()
-    assert checker(held, DuplicatesBounded).duplicates == 0
+    assert held.checker(DuplicatesBounded).duplicates == 0
 
 
 @pytest.mark.invariant(n=16)
@@ -231,7 +231,7 @@ def test_back_to_narrow(fleet: Fleets) -> None:
     dawn(f)
     f.finish()
     held = f.verify()
-    assert checker(held, DuplicatesBounded).duplicates == 0
+    assert held.checker(DuplicatesBounded).duplicates == 0
 
 
 def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_an_older_version_halts(fleet: Fleets, monkeypatch: pytest.MonkeyPatch) 
     f.start("c")
     f.finish()
     held = f.verify()
-    assert checker(held, DuplicatesBounded).duplicates == 0
+    assert held.checker(DuplicatesBounded).duplicates == 0
 
 
 def test_waits_longer_than_retention(fleet: Fleets) -> None:

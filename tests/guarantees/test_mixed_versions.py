@@ -15,7 +15,7 @@ import pytest
 from kafka_notify import Notification
 from kafka_notify.testing.attempt_log import Started
 from kafka_notify.testing.guarantees import DuplicatesBounded
-from tests.guarantees.fleet import ROOT, Fleet, checker
+from tests.guarantees.fleet import ROOT, Fleet
 
 pytestmark = [pytest.mark.kafka, pytest.mark.soak, pytest.mark.timeout(900)]
 
@@ -98,4 +98,4 @@ def test_deploy_and_rollback(fleet: Callable[..., Fleet], tmp_path: Path, versio
     f.finish()
     held = f.verify()
     if leave == "stop":
-        assert checker(held, DuplicatesBounded).duplicates == 0
+        assert held.checker(DuplicatesBounded).duplicates == 0

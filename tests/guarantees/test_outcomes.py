@@ -26,9 +26,8 @@ FORGED = [
 
 def ordered_by(key: Callable[[Any], Any]) -> Guarantees:
     """Every checker, with another key of order."""
-    held = Guarantees.all(max_attempts=4)
-    kept = (OrderKept(key=key), OneAtATime(key=key))
-    return Guarantees([*(c for c in held.checkers if not isinstance(c, (OrderKept, OneAtATime))), *kept])
+    others = Guarantees.all(max_attempts=4).without(OrderKept, OneAtATime)
+    return Guarantees([*others.checkers, OrderKept(key=key), OneAtATime(key=key)])
 
 
 HOSTILE: dict[str, tuple[bytes | None, bytes | None, Any, str]] = {

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from kafka_notify._base import codes
 from kafka_notify.cli import main
-from kafka_notify.cli.check import judged
 from kafka_notify.testing import history as module
+from kafka_notify.testing._judgement import judged
 from kafka_notify.testing.attempt_log import Failing, Produced, Started
 from kafka_notify.testing.guarantees import Anomaly, Guarantees, Letter, Observation, SourceRecord
 from kafka_notify.testing.history import Header, HistoryError, HistoryFile, write_history

@@ -33,17 +33,10 @@ class Refused(NotifyError):
 
 
 @attrs.frozen
-class Site:
-    """The cluster and topology of a command, and the format of its answers."""
+class Answers:
+    """The format of a command's answers."""
 
-    config: Mapping[str, ConfigValue] = attrs.field(repr=False)  # it holds secrets
-    topology: Topology
     json: bool
-
-    @property
-    def servers(self) -> str:
-        """The cluster's address, shown so that a person sees which cluster is meant."""
-        return str(self.config.get("bootstrap.servers", ""))
 
     def say(self, text: str = "") -> None:
         """Print a text for a person; nothing if the answer is JSON."""
@@ -67,6 +60,19 @@ class Site:
             table.add_row(*("" if cell is None else printable(str(cell), MAX_CELL) for cell in row))
         # a pipe has no width: use the width of a log line
         Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+
+
+@attrs.frozen
+class Site(Answers):
+    """The cluster and topology of a command, and the format of its answers."""
+
+    config: Mapping[str, ConfigValue] = attrs.field(repr=False)  # it holds secrets
+    topology: Topology
+
+    @property
+    def servers(self) -> str:
+        """The cluster's address, shown so that a person sees which cluster is meant."""
+        return str(self.config.get("bootstrap.servers", ""))
 
 
 def with_site(command: F) -> F:
@@ -107,7 +113,7 @@ def with_site(command: F) -> F:
                 "no cluster is given; use --bootstrap HOST:PORT or --config FILE, or set KAFKA_NOTIFY_BOOTSTRAP_SERVERS"
             )
         topology = Topology.default() if topology_at is None else load_topology(topology_at)
-        return command(Site(config, topology, as_json), **options)
+        return command(Site(as_json, config, topology), **options)
 
     return wrapped  # type: ignore[return-value]
 

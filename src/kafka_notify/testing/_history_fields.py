@@ -74,7 +74,7 @@ def _int(value: Any) -> int:
     return value
 
 
-def _attempt(value: Any) -> int:
+def _from_one(value: Any) -> int:
     if _int(value) < 1:
         raise ValueError("an integer from 1 on")
     return value  # type: ignore[no-any-return]
@@ -142,7 +142,8 @@ def _headers(value: Any) -> tuple[tuple[str, bytes | None], ...]:
 
 
 _SPECIAL: dict[str, Check] = {
-    "attempt": _attempt,
+    "attempt": _from_one,
+    "max_attempts": _from_one,
     "source_gaps": _gaps,
     "retry_gaps": _gaps,
     "headers": _headers,

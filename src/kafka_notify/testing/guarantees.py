@@ -20,6 +20,7 @@ group.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from typing_extensions import Self
 
@@ -79,6 +80,9 @@ __all__ = [
 ]
 
 
+C = TypeVar("C", bound=Checker)
+
+
 class Guarantees:
     """Several checkers over the same observations.
 
@@ -111,6 +115,18 @@ class Guarantees:
                 CaughtUp(), isolation or Isolation(), liveness or Liveness(), memory or Memory(),
             ]
         )  # fmt: skip
+
+    def without(self, *kinds: type[Checker]) -> Self:
+        """Return the other checkers.
+
+        Args:
+            kinds: Classes of checkers.
+        """
+        return type(self)(checker for checker in self.checkers if not isinstance(checker, kinds))
+
+    def checker(self, kind: type[C]) -> C:
+        """Return the checker of a class; there must be one."""
+        return next(checker for checker in self.checkers if isinstance(checker, kind))
 
     def observe(self, seen: Observation, /) -> None:
         """Give an observation to every checker."""

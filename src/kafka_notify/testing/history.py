@@ -14,7 +14,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, Final, Literal, get_args
+from typing import Any, BinaryIO, Final, Literal
 
 import attrs
 
@@ -159,12 +159,9 @@ class HistoryFile:
             why = f"the version is {version}, and this reader knows 1 to {VERSION}; check it with a newer kafka-notify"
             raise HistoryError(self._path, number, why)
         try:
-            header = Header(**read_fields(Header, fields))
+            return Header(**read_fields(Header, fields))
         except FieldError as e:
             raise HistoryError(self._path, number, str(e)) from None
-        if header.order not in get_args(Order) or header.max_attempts < 1:
-            raise HistoryError(self._path, number, "`order` must be user or none, `max_attempts` at least 1")
-        return header
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
